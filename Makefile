@@ -1,0 +1,84 @@
+# Every target works alone on a fresh clone: Python 3.11 or newer, git and make are all it needs.
+# `.venv` is built by the first target that needs it, and brought up to date again only when
+# pyproject.toml or constraints.txt changed. A stamp is written last, so an interrupted install
+# leaves none and the next make resumes.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+BASE := $(VENV)/.installed-base
+DEV := $(VENV)/.installed-dev
+WORKFLOWS := train score
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint types contracts workflows unit format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BASE) ## Score the bundled regions and variants with the bundled model
+	@$(BIN)/genobird demo --output genobird-demo --force
+
+test: lint types contracts workflows unit ## Run every check: the gate of each change
+
+lint: $(DEV) ## ruff: rules and format
+	@$(call step,ruff check,$(BIN)/ruff check --quiet .)
+	@$(call step,ruff format,$(BIN)/ruff format --check --quiet .)
+
+types: $(DEV) ## mypy --strict
+	@$(call step,mypy,$(BIN)/mypy)
+
+contracts: $(DEV) ## import-linter: who may import whom
+	@$(call step,import contracts,$(BIN)/lint-imports)
+
+workflows: $(DEV) ## snakefmt and snakemake --lint
+	@$(call step,snakefmt,$(BIN)/snakefmt --check --quiet workflows)
+	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
+
+unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+format: $(DEV) ## Rewrite Python and Snakemake files in the house format
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/snakefmt --quiet workflows
+
+clean: ## Remove the environment, caches and builds; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find genobird pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BASE): pyproject.toml constraints.txt
+	@$(create_venv)
+	@echo "installing genobird into $(VENV) (minutes the first time)"
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	@$(create_venv)
+	@echo "installing genobird and its development tools into $(VENV) (minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $(BASE) $@
+
+# An environment without a working pip is what an interrupted `venv` leaves: it is made anew.
+define create_venv
+$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+    echo "genobird needs Python 3.11 or newer, and '$(PYTHON)' is missing or older; name one: make PYTHON=python3.12" >&2; \
+    exit 1; \
+  }; \
+  echo "creating $(VENV)"; \
+  $(PYTHON) -m venv --clear $(VENV); \
+}
+endef
+
+# One line for a step that passes; what it wrote, and its exit code, for one that does not.
+define step
+printf '%-24s' '$(1)'; \
+if output=$$($(2) 2>&1 </dev/null); then echo ok; \
+else status=$$?; echo failed; printf '%s\n' "$$output"; exit $$status; fi
+endef
+
+lint_workflow = $(BIN)/snakemake --lint --snakefile workflows/$(1)/Snakefile \
+  --configfile workflows/$(1)/config/test.yaml
