@@ -1,0 +1,86 @@
+"""What can go wrong, as a tree. Each message says what was found, what is allowed and what to do.
+
+```
+GenobirdError              exit 1
+├── UsageError             exit 2: the command line or an argument is wrong
+│   └── ConfigError        a configuration file or a `--set` value is wrong
+├── InputError             exit 1: the data are wrong (also a ValueError)
+│   ├── SequenceError      letters that are no DNA
+│   ├── FastaError         a FASTA file that cannot be read as one
+│   ├── ContigError        a contig that the genome does not have
+│   ├── OutOfBoundsError   an interval that leaves its contig
+│   ├── AssemblyError      data of another assembly than the genome's
+│   ├── BedError           a BED line that cannot be read
+│   ├── VcfError           a VCF file that cannot be read
+│   ├── TableError         a table without the columns that are needed
+│   └── ShardError         token shards that are incomplete or altered
+├── CheckpointError        exit 1: a model directory that is incomplete or altered
+└── OutputError            exit 1: a result that cannot be written
+```
+"""
+
+from __future__ import annotations
+
+
+class GenobirdError(Exception):
+    """Base of every error that genobird raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(GenobirdError):
+    """The command line or an argument is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file or a `--set` value is wrong."""
+
+
+class InputError(GenobirdError, ValueError):
+    """The data are wrong."""
+
+
+class SequenceError(InputError):
+    """Letters that are no DNA."""
+
+
+class FastaError(InputError):
+    """A FASTA file that cannot be read as one."""
+
+
+class ContigError(InputError):
+    """A contig that the genome does not have."""
+
+
+class OutOfBoundsError(InputError):
+    """An interval that leaves its contig."""
+
+
+class AssemblyError(InputError):
+    """Data of another assembly than the genome's."""
+
+
+class BedError(InputError):
+    """A BED line that cannot be read."""
+
+
+class VcfError(InputError):
+    """A VCF file that cannot be read."""
+
+
+class TableError(InputError):
+    """A table without the columns that are needed."""
+
+
+class ShardError(InputError):
+    """Token shards that are incomplete or altered."""
+
+
+class CheckpointError(GenobirdError):
+    """A model directory that is incomplete or altered."""
+
+
+class OutputError(GenobirdError):
+    """A result that cannot be written."""

@@ -1,0 +1,355 @@
+"""Genome: random access to a FASTA file, and whole contigs one after the other.
+
+Enters a FASTA file (plain, gzip or BGZF), leaves normalised text (`ACGTN`). Random access goes
+through htslib (`pysam.FastaFile`); an index is trusted only when it is not older than the file and
+describes it exactly. Plain gzip has no random access and is read into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from genobird.errors import (
+    AssemblyError,
+    ContigError,
+    FastaError,
+    OutOfBoundsError,
+    SequenceError,
+)
+from genobird.genome import assemblies, index, streams
+from genobird.genome.interval import Interval
+from genobird.genome.sequence import ILLEGAL, NORMAL, normalise
+
+logger = logging.getLogger(__name__)
+
+_WHITE: Final = b" \t\r\n\v\f"
+# What is read on opening to see that the file is DNA at all, in chunks of the stream.
+_FIRST_CHUNKS = 4
+_BLOCK = 1 << 15
+_KEPT_BLOCKS = 64
+
+
+class Genome:
+    """The contigs of one FASTA file.
+
+    May be shared between threads, pickled and inherited by a forked process: each process opens
+    the file for itself.
+
+    Args:
+        path: FASTA file; plain, gzip or BGZF.
+
+    Raises:
+        UsageError: The file is missing or not readable.
+        FastaError: It is empty, cut short, no FASTA or no DNA.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path: Final = streams.require_file(path)
+        self._compression = streams.compression_of(self.path)
+        self._index: index.FastaIndex | None = None
+        self._memory: dict[str, str] | None = None
+        self._lengths_of: dict[str, int] | None = None
+        self._sha256: str | None = None
+        self._blocks: dict[tuple[str, int], str] = {}
+        self._handle: Any = None
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._aliases_of: tuple[dict[str, str], str | None] | None = None
+        if self._compression is streams.Compression.BGZF and not streams.ends_whole(self.path):
+            raise FastaError(
+                f"{path} is cut short: its end-of-file block is missing; copy it again"
+            )
+        with closing(streams.chunks(self.path, FastaError)) as chunks:
+            for _ in _contigs(islice(chunks, _FIRST_CHUNKS), self.path):
+                pass
+
+    def __enter__(self) -> Genome:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Genome({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_handle": None, "_lock": None, "_memory": None, "_blocks": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def contigs(self) -> dict[str, int]:
+        """Length in bp of each contig, in file order."""
+        return dict(self._lengths())
+
+    @property
+    def assembly(self) -> str | None:
+        """GRCh37, GRCh38 or T2T-CHM13 by the lengths of the chromosomes, or None."""
+        return assemblies.recognise(self.contigs)
+
+    def resolve(self, name: str) -> str:
+        """Return the name in this file of a contig that may be spelled in another way.
+
+        `20`, `chr20` and `NC_000020.10` are one contig, likewise for 1-22, X, Y and M/MT.
+
+        Raises:
+            ContigError: The genome has no such contig.
+            AssemblyError: The name is the accession of another assembly.
+        """
+        if name in self._lengths():
+            return name
+        known = assemblies.chromosome(name)
+        if known is not None:
+            chromosome, assembly = known
+            mine = self._aliases()[1] or "GRCh37"
+            if assembly is not None and assembly != mine:
+                raise AssemblyError(
+                    f"contig {name} belongs to {assembly}, but {self.path} is {mine}; "
+                    "lift the coordinates over or give the FASTA of that assembly"
+                )
+            if chromosome in self._aliases()[0]:
+                return self._aliases()[0][chromosome]
+        raise ContigError(
+            f"contig {name!r} is not in {self.path}, which has {_some(self._lengths())}; "
+            "check the name and the assembly"
+        )
+
+    def length(self, name: str) -> int:
+        """Return the length in bp of a contig, under any of its names.
+
+        Raises:
+            ContigError: The genome has no such contig.
+        """
+        return self._lengths()[self.resolve(name)]
+
+    def fetch(self, interval: Interval) -> str:
+        """Return the bases of an interval on the forward strand, upper-case `ACGTN`.
+
+        Raises:
+            ContigError: The genome has no such contig.
+            OutOfBoundsError: The interval ends after the contig.
+            FastaError: The file is damaged or holds letters that are no DNA.
+        """
+        contig = self.resolve(interval.contig)
+        length = self._lengths()[contig]
+        if interval.end > length:
+            raise OutOfBoundsError(
+                f"{interval} ends after {contig} ({length:,} bp); "
+                "is the interval from another assembly?"
+            )
+        return self._bases(contig, interval.start, interval.end)
+
+    def fetch_clipped(self, contig: str, start: int, end: int) -> tuple[str, int]:
+        """Return the part of `[start, end)` (0-based) that lies on the contig, and its start.
+
+        Raises:
+            ContigError: The genome has no such contig.
+            FastaError: The file is damaged or holds letters that are no DNA.
+        """
+        contig = self.resolve(contig)
+        length = self._lengths()[contig]
+        start = min(max(start, 0), length)
+        end = min(max(end, start), length)
+        return self._bases(contig, start, end), start
+
+    def stream(self) -> Iterator[tuple[str, str]]:
+        """Yield each contig's name and bases, upper-case `ACGTN`, in file order.
+
+        Needs no index and the memory of one contig.
+
+        Raises:
+            FastaError: The file is cut short, damaged, no FASTA or no DNA.
+        """
+        with closing(streams.chunks(self.path, FastaError)) as chunks:
+            for name, bases in _contigs(chunks, self.path):
+                yield name, bases.decode("ascii")
+
+    def sha256(self) -> str:
+        """Hash names, lengths and bases; the same for any wrapping, case and compression."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            with closing(streams.chunks(self.path, FastaError)) as chunks:
+                for name, bases in _contigs(chunks, self.path):
+                    digest.update(f">{name} {len(bases)}\n".encode("utf-8", "surrogateescape"))
+                    digest.update(bases)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def close(self) -> None:
+        """Close the file; a later access opens it again."""
+        with self._lock:
+            if self._handle is not None and self._owner == os.getpid():
+                self._handle.close()
+            self._handle = None
+            self._memory = None
+            self._blocks.clear()
+
+    def _lengths(self) -> dict[str, int]:
+        if self._lengths_of is None:
+            if self._compression is streams.Compression.GZIP:
+                self._lengths_of = {name: len(bases) for name, bases in self._in_memory().items()}
+            else:
+                self._lengths_of = self._indexed().lengths
+        return self._lengths_of
+
+    def _aliases(self) -> tuple[dict[str, str], str | None]:
+        if self._aliases_of is None:
+            names: dict[str, str] = {}
+            for name in self._lengths():
+                known = assemblies.chromosome(name)
+                if known is not None:
+                    names.setdefault(known[0], name)
+            self._aliases_of = names, self.assembly
+        return self._aliases_of
+
+    def _bases(self, contig: str, start: int, end: int) -> str:
+        if start == end:
+            return ""
+        if self._compression is streams.Compression.GZIP:
+            return self._in_memory()[contig][start:end]
+        first, last = start // _BLOCK, (end - 1) // _BLOCK
+        if self._compression is streams.Compression.PLAIN or last - first >= _KEPT_BLOCKS:
+            return self._read(contig, start, end)
+        text = self._blocks_of(contig, first, last)
+        return text[start - first * _BLOCK : end - first * _BLOCK]
+
+    def _blocks_of(self, contig: str, first: int, last: int) -> str:
+        """Return blocks of a BGZF file, kept in memory: neighbouring windows unpack them once."""
+        numbers = range(first, last + 1)
+        with self._lock:
+            missing = [number for number in numbers if (contig, number) not in self._blocks]
+            if missing:
+                at = missing[0] * _BLOCK
+                end = min((missing[-1] + 1) * _BLOCK, self._lengths()[contig])
+                text = self._read(contig, at, end)
+                for number in range(missing[0], missing[-1] + 1):
+                    offset = number * _BLOCK - at
+                    self._blocks[contig, number] = text[offset : offset + _BLOCK]
+            for number in numbers:  # last used comes last
+                self._blocks[contig, number] = self._blocks.pop((contig, number))
+            while len(self._blocks) > _KEPT_BLOCKS:
+                self._blocks.pop(next(iter(self._blocks)))
+            return "".join(self._blocks[contig, number] for number in numbers)
+
+    def _read(self, contig: str, start: int, end: int) -> str:
+        try:
+            with self._lock, index.quiet_htslib():
+                text = self._opened().fetch(contig, start, end)
+        except (OSError, ValueError, KeyError) as error:
+            raise FastaError(f"{self.path} is damaged at {contig}: {error}") from error
+        if len(text) != end - start:
+            raise FastaError(f"{self.path} is damaged at {contig}; make or copy it again")
+        try:
+            return normalise(text, f"{contig}:{start + 1:,}-{end:,}")
+        except SequenceError as error:
+            raise FastaError(f"{self.path}: {error}") from None
+
+    def _opened(self) -> Any:
+        if self._handle is None or self._owner != os.getpid():
+            self._handle = self._indexed().open()
+            self._owner = os.getpid()
+        return self._handle
+
+    def _indexed(self) -> index.FastaIndex:
+        with self._lock:
+            if self._index is None:
+                self._index = index.load(self.path, self._compression)
+            return self._index
+
+    def _in_memory(self) -> dict[str, str]:
+        with self._lock:
+            if self._memory is None:
+                logger.warning(
+                    "%s is plain gzip, which has no random access: it is read into memory; "
+                    "pack it with bgzip instead",
+                    self.path,
+                )
+                self._memory = dict(self.stream())
+            return self._memory
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} contigs)"
+
+
+def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearray]]:
+    """Yield name and normalised bases of each record, and refuse what is no FASTA of DNA.
+
+    Contigs without bases are left out, as in an index of htslib.
+    """
+    seen: set[str] = set()
+    header: bytes | None = None  # the unfinished header line, or None among bases
+    name = ""
+    bases = bytearray()
+    line_start = True
+    found = False
+    for chunk in chunks:
+        at = 0
+        while at < len(chunk):
+            if header is not None:
+                stop = chunk.find(b"\n", at)
+                if stop < 0:
+                    header += chunk[at:]
+                    break
+                name = _name(header + chunk[at:stop], seen, path)
+                header, line_start, at = None, True, stop + 1
+            elif line_start and chunk[at : at + 1] == b">":
+                if bases:
+                    found = True
+                    yield name, bases
+                header, bases, at = b"", bytearray(), at + 1
+            else:
+                stop = chunk.find(b">", at)
+                if stop == at or (stop > at and chunk[stop - 1] != ord("\n")):
+                    stop += 1  # inside a line it is a letter, and refused as one
+                end = len(chunk) if stop < 0 else stop
+                _append(bases, chunk[at:end], name, path)
+                line_start, at = chunk[end - 1] == ord("\n"), end
+    if header:
+        name = _name(header, seen, path)
+    if not name:
+        raise FastaError(f"{path} is empty; a FASTA file begins with '>' and a contig name")
+    if bases:
+        yield name, bases
+    elif not found:
+        raise FastaError(f"{path} holds names but no bases; give the FASTA of a genome")
+
+
+def _append(bases: bytearray, text: bytes, name: str, path: Path) -> None:
+    clean = text.translate(NORMAL, _WHITE)
+    if not clean:
+        return
+    if not name:
+        found = text.strip()[:20].decode("ascii", "replace")
+        hint = "; it looks like FASTQ" if found.startswith("@") else ""
+        raise FastaError(f"{path} is no FASTA: it starts with {found!r} instead of '>'{hint}")
+    offset = clean.find(ILLEGAL)
+    if offset >= 0:
+        letter = chr(text.translate(None, _WHITE)[offset])
+        raise FastaError(
+            f"{path}: letter {letter!r} at {name}:{len(bases) + offset + 1:,} is no DNA; "
+            "allowed are ACGTN and IUPAC codes; is this a protein or RNA file?"
+        )
+    bases += clean
+
+
+def _name(header: bytes, seen: set[str], path: Path) -> str:
+    words = header.decode("utf-8", "surrogateescape").split()
+    if not words or header[:1].isspace():
+        raise FastaError(f"{path}: a header line has no name; write it as '>chr1'")
+    if words[0] in seen:
+        raise FastaError(f"{path}: contig {words[0]} appears twice; names must be unique")
+    seen.add(words[0])
+    return words[0]

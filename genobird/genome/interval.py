@@ -1,0 +1,139 @@
+"""Intervals on a genome, region strings and BED.
+
+`Interval` and BED are 0-based half-open. Region strings are 1-based inclusive, as in samtools:
+`chr20:1,001-2,000` is `Interval("chr20", 1000, 2000)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from genobird.errors import BedError, InputError, UsageError
+from genobird.genome import streams
+
+STRANDS = ("+", "-", ".")
+
+_REGION = re.compile(
+    r"(?P<contig>.+):(?P<first>[0-9][0-9,]*)(?:-(?P<last>[0-9][0-9,]*))?(?::(?P<strand>[+-]))?"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """Bases `start` to `end` of a contig, 0-based half-open, sorted by contig then position.
+
+    Raises:
+        InputError: A negative start, an end before the start or an unknown strand.
+    """
+
+    contig: str
+    start: int
+    end: int
+    strand: str = "."
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            raise InputError(f"start {self.start} of an interval on {self.contig} is below 0")
+        if self.end < self.start:
+            raise InputError(
+                f"end {self.end} of an interval on {self.contig} lies before its start {self.start}"
+            )
+        if self.strand not in STRANDS:
+            raise InputError(f"strand {self.strand!r} is unknown; allowed are '+', '-' and '.'")
+
+    @property
+    def length(self) -> int:
+        """Number of bases."""
+        return self.end - self.start
+
+    @property
+    def midpoint(self) -> int:
+        """The base that the interval stands for, 0-based."""
+        return (self.start + self.end) // 2
+
+    def window(self, before: int, after: int) -> tuple[int, int]:
+        """Return `(midpoint - before, midpoint + after)`; strand and contig ends are ignored."""
+        return self.midpoint - before, self.midpoint + after
+
+    def __str__(self) -> str:
+        return f"{self.contig}:{self.start + 1:,}-{self.end:,}"
+
+
+def parse_region(text: str) -> Interval:
+    """Read a 1-based inclusive region string.
+
+    Understood are `chr20:1,000-2,000`, `chr20:1000` (one base) and either with a strand appended
+    (`chr20:1000-2000:-`). The name of the contig may hold `:`, `|` and `-`.
+
+    Raises:
+        UsageError: The text is no region, is a whole contig, or its positions are impossible.
+    """
+    match = _REGION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"region {text!r} has no positions or is malformed; "
+            "write it 1-based as chr20:1,000-2,000 (whole contigs: give a BED file)"
+        )
+    first = _position(match["first"])
+    last = first if match["last"] is None else _position(match["last"])
+    if first < 1:
+        raise UsageError(f"region {text!r} starts at 0; regions are 1-based, the first base is 1")
+    if last < first:
+        raise UsageError(f"region {text!r} ends before it starts; write it as chr20:1,000-2,000")
+    return Interval(match["contig"], first - 1, last, match["strand"] or ".")
+
+
+def read_bed(source: Path | str) -> Iterator[Interval]:
+    """Yield the intervals of a BED file (plain, gzip or BGZF; `-` is standard input).
+
+    Column 4 becomes the name and column 6 the strand where they exist. Comments, blank, `track`
+    and `browser` lines are skipped. Columns are separated by tabs, or else by white space.
+
+    Raises:
+        UsageError: The file is missing.
+        BedError: A line cannot be read (the message has its number) or no interval is there.
+    """
+    if str(source) != streams.STDIN:
+        streams.require_file(source)
+    return _bed_intervals(source)
+
+
+def _bed_intervals(source: Path | str) -> Iterator[Interval]:
+    label = streams.label(source)
+    empty = True
+    for number, line in enumerate(streams.lines(source, BedError), start=1):
+        text = line.rstrip("\r\n")
+        columns = text.split("\t") if "\t" in text else text.split()
+        if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
+            continue
+        try:
+            yield _bed_interval(columns)
+        except InputError as error:
+            raise BedError(f"{label}, line {number}: {error}") from None
+        empty = False
+    if empty:
+        raise BedError(f"{label} holds no interval; BED needs chrom, start and end on each line")
+
+
+def _bed_interval(columns: list[str]) -> Interval:
+    if len(columns) < 3 or not columns[0]:
+        raise InputError(
+            f"{len(columns)} column(s) found, BED needs at least 3: chrom, start (0-based), end"
+        )
+    for title, value in zip(("start", "end"), columns[1:3], strict=True):
+        if not (value.isascii() and value.strip().isdigit()):
+            raise InputError(
+                f"{title} {value!r} is no whole number from 0 on; BED is chrom, start (0-based), "
+                "end; remove a header line or put # before it"
+            )
+    name = columns[3] if len(columns) > 3 else ""
+    strand = columns[5] if len(columns) > 5 else "."
+    return Interval(columns[0], int(columns[1]), int(columns[2]), strand, name)
+
+
+def _position(text: str) -> int:
+    return int(text.replace(",", ""))

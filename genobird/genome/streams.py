@@ -1,0 +1,153 @@
+"""Bytes of a text file that may be plain, gzip or BGZF, or may come from standard input.
+
+Enters a path or `-`, leaves decompressed chunks or lines. Compression is seen in the first bytes,
+never guessed from the name. Damage becomes one error of the caller's kind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from genobird.errors import InputError, UsageError
+
+STDIN: Final = "-"
+BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+"""The empty block that every complete BGZF file ends with."""
+
+# A run of N packs 1000:1, so 64 KiB of input bounds a chunk to 64 MiB.
+_CHUNK = 1 << 16
+
+
+class Compression(StrEnum):
+    """How the bytes of a file are packed."""
+
+    PLAIN = "plain"
+    GZIP = "gzip"
+    BGZF = "bgzf"
+
+
+def require_file(path: Path | str) -> Path:
+    """Return `path` when it is a file that can be read.
+
+    Raises:
+        UsageError: It is missing, a folder or not readable.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb"):
+            return path
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder, a file is needed; check the path") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def label(source: Path | str) -> str:
+    """Return what to call a source in messages."""
+    return "standard input" if str(source) == STDIN else str(source)
+
+
+def compression(start: bytes) -> Compression:
+    """Tell the packing from the first 14 bytes or more of a file."""
+    if not start.startswith(b"\x1f\x8b"):
+        return Compression.PLAIN
+    if start[3:4] == b"\x04" and start[12:14] == b"BC":
+        return Compression.BGZF
+    return Compression.GZIP
+
+
+def compression_of(path: Path) -> Compression:
+    """Tell how a file is packed."""
+    with path.open("rb") as file:
+        return compression(file.read(18))
+
+
+def ends_whole(path: Path) -> bool:
+    """Tell whether a BGZF file has its last block."""
+    with path.open("rb") as file:
+        file.seek(-min(len(BGZF_END), path.stat().st_size), os.SEEK_END)
+        return file.read() == BGZF_END
+
+
+def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None, None]:
+    """Yield the decompressed bytes of a file, or of standard input for `-`, in pieces.
+
+    Args:
+        source: A path or `-`.
+        error: What to raise for damaged data.
+
+    Raises:
+        UsageError: The file is missing.
+        InputError: Of the kind `error`: the data are cut short or damaged.
+    """
+    if str(source) == STDIN:
+        yield from _unpacked(sys.stdin.buffer, label(source), error)
+        return
+    with require_file(source).open("rb") as file:
+        yield from _unpacked(file, label(source), error)
+
+
+def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
+    """Yield the lines of a text file without their line feed; a carriage return is kept.
+
+    Bytes that are no UTF-8 survive a round trip through the error handler `surrogateescape`.
+    """
+    with closing(chunks(source, error)) as pieces:
+        yield from split_lines(pieces)
+
+
+def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a text that comes in pieces, as `lines` does."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "surrogateescape")
+    if rest:
+        yield rest.decode("utf-8", "surrogateescape")
+
+
+def _unpacked(file: BinaryIO, name: str, error: type[InputError]) -> Iterator[bytes]:
+    start = file.read(_CHUNK)
+    kind = compression(start)
+    if kind is Compression.PLAIN:
+        while start:
+            yield start
+            start = file.read(_CHUNK * 16)
+        return
+    try:
+        yield from _inflated(start, file, name, kind, error)
+    except zlib.error as cause:
+        raise error(f"{name} is damaged: {cause}; make or copy it again") from cause
+
+
+def _inflated(
+    packed: bytes, file: BinaryIO, name: str, kind: Compression, error: type[InputError]
+) -> Iterator[bytes]:
+    member: zlib._Decompress | None = None
+    size = 0
+    while packed:
+        if member is None:
+            packed = packed.lstrip(b"\0") or file.read(_CHUNK).lstrip(b"\0")  # gzip allows padding
+            if not packed:
+                break
+            member, size = zlib.decompressobj(wbits=31), 0
+        text = member.decompress(packed)
+        size += len(text)
+        if text:
+            yield text
+        packed = member.unused_data
+        if member.eof:
+            member = None
+        packed = packed or file.read(_CHUNK)
+    if member is not None or (kind is Compression.BGZF and size):
+        raise error(f"{name} is cut short: its compressed data end too early; copy it again")

@@ -1,0 +1,209 @@
+"""One ALT allele: reading, checking, trimming, left-aligning, and its two sequence windows.
+
+Positions are 0-based here and 1-based in text. Alleles are VCF alleles: an insertion or deletion
+carries the base before it (or, at the start of a contig, the base after it).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError
+from genobird.genome.fasta import Genome
+
+_TEXT = re.compile(
+    r"(?P<contig>.+)[:\-_\s](?:g\.)?(?P<position>[0-9][0-9,]*)[:\-_\s]?"
+    r"(?P<ref>[A-Za-z]+)[>:\-_/\s](?P<alt>[A-Za-z]+|\*|\.|<[^<>]+>)"
+)
+_BASES = re.compile("[ACGT]+", re.IGNORECASE)
+_SEQUENCE = re.compile("[A-Z]+", re.IGNORECASE)
+# Bases fetched at a time while an indel moves left.
+_STRIDE = 256
+
+
+class Status(StrEnum):
+    """What can be said about one ALT of a record."""
+
+    OK = "OK"
+    REF_MISMATCH = "REF_MISMATCH"
+    NO_CONTIG = "NO_CONTIG"
+    OUT_OF_BOUNDS = "OUT_OF_BOUNDS"
+    AMBIGUOUS_BASE = "AMBIGUOUS_BASE"
+    SYMBOLIC = "SYMBOLIC"
+    TOO_LONG = "TOO_LONG"
+    MISSING_ALT = "MISSING_ALT"
+    NON_VARIANT = "NON_VARIANT"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A REF and one ALT at a 0-based position."""
+
+    contig: str
+    position: int
+    """First base of REF, 0-based; -1 is the telomere, position 0 in VCF text."""
+    ref: str
+    alt: str
+
+    @property
+    def end(self) -> int:
+        """First base after REF, 0-based."""
+        return self.position + len(self.ref)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether both alleles are letters: not missing, symbolic, `*` or a breakend."""
+        return bool(_SEQUENCE.fullmatch(self.ref) and _SEQUENCE.fullmatch(self.alt))
+
+    def __str__(self) -> str:
+        return f"{self.contig}:{self.position + 1}:{self.ref}>{self.alt}"
+
+
+@dataclass(frozen=True, slots=True)
+class AlleleWindows:
+    """The same stretch of genome with each allele."""
+
+    ref: str
+    alt: str
+    start: int
+    """First base of the REF window on the contig, 0-based."""
+    ref_anchor: int
+    """Offset of the first base of REF in the REF window."""
+    alt_anchor: int
+    """Offset of the first base of ALT in the ALT window. It is larger than `ref_anchor` only where
+    the contig ends and the ALT window therefore takes more genome on its left."""
+
+
+def parse_variant(text: str) -> Variant:
+    """Read a variant in text, 1-based.
+
+    Understood are `chr20-1000-A-G`, `chr20:1000:A>G`, `chr20:1000:A:G`, `chr20:1000-A-G`,
+    `chr20_1000_A_G` and `NC_000020.10:g.1000A>G`; positions may hold commas.
+
+    Raises:
+        UsageError: The text is none of these, or the position is 0.
+    """
+    match = _TEXT.fullmatch(text.strip())
+    position = int(match["position"].replace(",", "")) if match else 0
+    if match is None or position < 1:
+        raise UsageError(
+            f"variant {text!r} cannot be read; write it 1-based as chr20:1000:A>G or chr20-1000-A-G"
+        )
+    alt = match["alt"] if match["alt"].startswith("<") else match["alt"].upper()
+    return Variant(match["contig"], position - 1, match["ref"].upper(), alt)
+
+
+def trim(variant: Variant) -> Variant:
+    """Drop bases that both alleles share, first at the end, then at the start.
+
+    Each allele keeps at least one base. Alleles become upper-case; one that is no sequence is
+    returned as it is.
+    """
+    if not variant.is_sequence:
+        return variant
+    ref, alt = variant.ref.upper(), variant.alt.upper()
+    if ref == alt:
+        return replace(variant, ref=ref, alt=alt)
+    shortest = min(len(ref), len(alt)) - 1
+    tail = _shared(ref[::-1], alt[::-1], shortest)
+    ref, alt = ref[: len(ref) - tail], alt[: len(alt) - tail]
+    head = _shared(ref, alt, shortest - tail)
+    return Variant(variant.contig, variant.position + head, ref[head:], alt[head:])
+
+
+def left_align(variant: Variant, genome: Genome) -> Variant:
+    """Trim a variant and move an insertion or deletion as far left as it goes (Tan et al. 2015).
+
+    REF must be the genome's (`check` says so); a variant of other kinds is only trimmed.
+
+    Raises:
+        ContigError: The genome has no such contig.
+    """
+    variant = trim(variant)
+    ref, alt, position = variant.ref, variant.alt, variant.position
+    if not variant.is_sequence or ref == alt or len(ref) == len(alt):
+        return variant
+    left, left_start = "", position  # genome before the alleles
+    while ref[-1] == alt[-1]:
+        if min(len(ref), len(alt)) == 1:
+            if not left:
+                left, left_start = genome.fetch_clipped(
+                    variant.contig, left_start - _STRIDE, left_start
+                )
+            if not left or left[-1] == "N":
+                break
+            ref, alt, left, position = left[-1] + ref, left[-1] + alt, left[:-1], position - 1
+        ref, alt = ref[:-1], alt[:-1]
+    return trim(Variant(variant.contig, position, ref, alt))
+
+
+def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
+    """Say whether a variant can be scored, and if not, why.
+
+    Args:
+        variant: Any ALT as it stands in a VCF, `.` for a missing one.
+        genome: Where REF is looked up.
+        flank: Longest allele, in bp after trimming.
+    """
+    if variant.alt in ("", "."):
+        return Status.MISSING_ALT
+    try:
+        contig = genome.resolve(variant.contig)
+    except (AssemblyError, ContigError):
+        return Status.NO_CONTIG
+    if not 0 <= variant.position <= variant.end <= genome.length(contig):
+        return Status.OUT_OF_BOUNDS
+    if not variant.is_sequence:
+        return Status.SYMBOLIC
+    if variant.ref.upper() == variant.alt.upper():
+        return Status.NON_VARIANT
+    trimmed = trim(variant)
+    if max(len(trimmed.ref), len(trimmed.alt)) > flank:
+        return Status.TOO_LONG
+    bases, _ = genome.fetch_clipped(contig, variant.position, variant.end)
+    if "N" in bases or not (_BASES.fullmatch(variant.ref) and _BASES.fullmatch(variant.alt)):
+        return Status.AMBIGUOUS_BASE
+    return Status.OK if bases == variant.ref.upper() else Status.REF_MISMATCH
+
+
+def windows(variant: Variant, genome: Genome, before: int, after: int) -> AlleleWindows:
+    """Return the genome around a variant with each allele, both windows equally long.
+
+    The first base of the variant lies `before` bases into the window, so of a window of
+    `before + after` bases. Windows are clipped at the ends of the contig, never padded. The ALT
+    window makes up for its longer or shorter allele with less or more genome on its right, at the
+    end of the contig on its left; where the contig has no more bases it is shorter. An allele
+    longer than `after` is cut.
+
+    Raises:
+        ContigError: The genome has no such contig.
+        OutOfBoundsError: REF does not lie on the contig.
+    """
+    contig = genome.resolve(variant.contig)
+    if not 0 <= variant.position <= variant.end <= genome.length(contig):
+        raise OutOfBoundsError(
+            f"{variant} does not lie on {contig} ({genome.length(contig):,} bp); "
+            "is the variant from another assembly?"
+        )
+    more = max(0, len(variant.ref) - len(variant.alt))
+    text, start = genome.fetch_clipped(
+        contig, variant.position - before - more, variant.position + after + more
+    )
+    at = variant.position - start  # offset of the variant in text
+    left = min(before, at)
+    right = min(after, len(text) - at)
+    ref = text[at - left : at + right]
+    behind = variant.alt.upper() + text[at + len(variant.ref) :]
+    behind = behind[:right]
+    extended = min(at, len(ref) - len(behind))
+    alt = text[at - extended : at] + behind
+    return AlleleWindows(ref, alt, variant.position - left, left, extended)
+
+
+def _shared(first: str, second: str, most: int) -> int:
+    count = 0
+    while count < most and first[count] == second[count]:
+        count += 1
+    return count

@@ -1,0 +1,265 @@
+"""VCF: records come in as text and go out as the same text with INFO added.
+
+A record keeps every byte outside of the INFO keys that are added, because the lines themselves are
+carried through; htslib reads and writes only BCF, and makes the index. POS is 1-based in the
+text and 0-based in `Record.position`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import pysam
+
+from genobird.errors import VcfError
+from genobird.genome import streams
+from genobird.genome.fasta import Genome
+from genobird.genome.index import quiet_htslib
+from genobird.genome.info import (
+    InfoField,
+    Value,
+    Values,
+    decode_info,
+    encode_info,
+    extend_header,
+)
+from genobird.genome.variant import (
+    AlleleWindows,
+    Status,
+    Variant,
+    check,
+    left_align,
+    parse_variant,
+    trim,
+    windows,
+)
+from genobird.genome.vcf_writer import VcfWriter
+
+__all__ = [
+    "AlleleWindows",
+    "InfoField",
+    "Record",
+    "Status",
+    "Value",
+    "Values",
+    "Variant",
+    "VcfReader",
+    "VcfWriter",
+    "annotate",
+    "check",
+    "decode_info",
+    "encode_info",
+    "extend_header",
+    "left_align",
+    "parse_variant",
+    "trim",
+    "windows",
+]
+
+_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a VCF file."""
+
+    number: int
+    """Place among the records of the file, from 0."""
+    contig: str
+    position: int
+    """0-based; POS in the text is one more."""
+    ref: str
+    alts: tuple[str, ...]
+    """ALT alleles as written; empty where ALT is `.`."""
+    info: str
+    columns: tuple[str, ...]
+    """CHROM to FILTER, as written."""
+    rest: str
+    """What follows INFO, with its tab and a carriage return if there is one."""
+
+    @property
+    def line(self) -> str:
+        """The line as it was read, without line feed."""
+        return "\t".join(self.columns) + f"\t{self.info}{self.rest}"
+
+    def variants(self) -> tuple[Variant, ...]:
+        """Return one variant an ALT; one with ALT `.` where the record has none."""
+        return tuple(
+            Variant(self.contig, self.position, self.ref, alt) for alt in self.alts or (".",)
+        )
+
+
+class VcfReader:
+    """Iterate over the records of a VCF or BCF file, in file order.
+
+    Args:
+        source: Path of a VCF (plain, gzip, BGZF) or BCF file, or `-` for standard input.
+
+    Raises:
+        UsageError: The file is missing.
+        VcfError: It has no VCF header, or (while reading) a line is malformed or the file is cut
+            short.
+    """
+
+    def __init__(self, source: Path | str) -> None:
+        self.source: Final = source
+        self._name = streams.label(source)
+        self._lines = _vcf_lines(source)
+        self.header: Final = tuple(self._read_header())
+
+    def __enter__(self) -> VcfReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Names of the samples."""
+        return tuple(self.header[-1].rstrip("\r").split("\t")[9:])
+
+    def __iter__(self) -> Iterator[Record]:
+        number = 0
+        for at, line in enumerate(self._lines, start=len(self.header) + 1):
+            if not line.strip():
+                continue
+            yield self._record(number, line, at)
+            number += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def _read_header(self) -> Iterator[str]:
+        expected = "##fileformat=VCF"
+        for line in self._lines:
+            if not line.startswith(expected):
+                break
+            expected = "#"
+            yield line
+            if line.startswith("#CHROM\t"):
+                return
+        raise VcfError(
+            f"{self._name} has no VCF header; it must begin with ##fileformat=VCFv4.x and have a "
+            "line #CHROM POS ID REF ALT QUAL FILTER INFO, separated by tabs"
+        )
+
+    def _record(self, number: int, line: str, at: int) -> Record:
+        body = line.rstrip("\r")
+        columns = body.split("\t", _COLUMNS)
+        if line.startswith("#") or len(columns) < _COLUMNS:
+            raise VcfError(
+                f"{self._name}, line {at}: {len(columns)} tab-separated column(s) found, a VCF "
+                f"record has at least {_COLUMNS} and does not start with #"
+            )
+        contig, position, _, ref, alt = columns[:5]
+        if not (position.isascii() and position.isdigit()):
+            raise VcfError(f"{self._name}, line {at}: POS {position!r} is no whole number")
+        return Record(
+            number=number,
+            contig=contig,
+            position=int(position) - 1,
+            ref=ref,
+            alts=() if alt in (".", "") else tuple(alt.split(",")),
+            info=columns[7],
+            columns=tuple(columns[:7]),
+            rest="".join(f"\t{column}" for column in columns[8:]) + line[len(body) :],
+        )
+
+
+def annotate(
+    source: Path | str,
+    output: Path | str,
+    info: Sequence[InfoField],
+    values: Callable[[Iterator[Record]], Iterable[tuple[Record, Values]]],
+    *,
+    genome: Genome | None = None,
+    meta: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> int:
+    """Copy a VCF with INFO added to each record.
+
+    Args:
+        source: VCF or BCF, or `-`.
+        output: See `VcfWriter`.
+        info: The INFO keys to add.
+        values: Takes the records and yields each of them, in order, with its values; it may read
+            ahead as far as it likes.
+        genome: Gives `##contig` lines that are missing.
+        meta: Header lines to add, `{"genobirdVersion": "1.0"}` for `##genobirdVersion=1.0`.
+        force: Overwrite an existing output.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        UsageError: Input missing, or output exists.
+        VcfError: Malformed input.
+        OutputError: The output cannot be written.
+        ValueError: `values` left a record out, or changed their order.
+    """
+    with VcfReader(source) as reader:
+        records = iter(reader)
+        first = next(records, None)
+        example = None if first is None else first.contig
+        header = extend_header(reader.header, info, meta or {}, genome, example)
+
+        read = 0
+
+        def counted() -> Iterator[Record]:
+            nonlocal read
+            if first is not None:
+                read += 1
+                yield first
+            for record in records:
+                read += 1
+                yield record
+
+        with VcfWriter(output, header, info, force=force) as writer:
+            written = 0
+            for record, added in values(counted()):
+                if record.number != written:
+                    raise ValueError(f"record {written} was left out: {record.number} came instead")
+                writer.write(record, added)
+                written += 1
+            if written != read or next(records, None) is not None:
+                raise ValueError(f"only {written} of the records that were read came back")
+    return written
+
+
+def _vcf_lines(source: Path | str) -> Generator[str, None, None]:
+    """Yield the lines of a VCF, or of a BCF as htslib writes it in text."""
+    pieces = streams.chunks(source, VcfError)
+    try:
+        start = next(pieces, b"")
+        if not start.startswith(b"BCF"):
+            yield from streams.split_lines(chain((start,), pieces))
+            return
+        if str(source) != streams.STDIN:
+            yield from _bcf_lines(Path(source), str(source))
+            return
+        with tempfile.NamedTemporaryFile(prefix="genobird-", suffix=".bcf") as copy:
+            # The first bytes are read already, and htslib cannot go back to them in a pipe.
+            copy.writelines(chain((start,), pieces))
+            copy.flush()
+            yield from _bcf_lines(Path(copy.name), streams.label(source))
+    finally:
+        pieces.close()
+
+
+def _bcf_lines(path: Path, name: str) -> Iterator[str]:
+    packed = streams.compression_of(path) is streams.Compression.BGZF
+    if packed and not streams.ends_whole(path):
+        raise VcfError(f"{name} is cut short: its end-of-file block is missing; copy it again")
+    try:
+        with quiet_htslib(), pysam.VariantFile(str(path)) as file:
+            yield from str(file.header).splitlines()
+            for record in file:
+                yield str(record).rstrip("\n")
+    except (OSError, ValueError) as error:
+        raise VcfError(f"{name} is damaged: {error}; make or copy it again") from error

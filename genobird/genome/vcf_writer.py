@@ -1,0 +1,249 @@
+"""VcfWriter: the text of records with INFO added, complete under its name or not there at all."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pysam
+
+from genobird.errors import OutputError, UsageError, VcfError
+from genobird.genome import streams
+from genobird.genome.index import quiet_htslib
+from genobird.genome.info import InfoField, Values
+
+if TYPE_CHECKING:
+    from genobird.genome.vcf import Record
+
+logger = logging.getLogger(__name__)
+
+STDOUT: Final = "-"
+# A .tbi index ends at 512 Mbp; longer contigs need a .csi.
+_TBI_END = 1 << 29
+
+
+class VcfWriter:
+    """Write records with INFO added, complete or not at all.
+
+    Everything goes to a temporary name in the same folder, which is renamed on closing. `.vcf.gz`
+    becomes BGZF with an index (`.tbi`, or `.csi` beyond 512 Mbp), `.bcf` becomes BCF with `.csi`,
+    `-` is standard output. Records that are not sorted are written without index, with a warning.
+
+    Args:
+        path: Output ending in `.vcf`, `.vcf.gz`, `.vcf.bgz` or `.bcf`, or `-`.
+        header: Header lines; see `extend_header`.
+        info: The INFO keys that may be added; older values of theirs are removed.
+        force: Overwrite an existing file.
+
+    Raises:
+        UsageError: The output exists, its folder does not, or its ending is another.
+        OutputError: It cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        header: Iterable[str],
+        info: Sequence[InfoField],
+        *,
+        force: bool = False,
+    ) -> None:
+        self.path: Final = Path(path)
+        self._stdout = str(path) == STDOUT
+        self._info = {field.id: field for field in info}
+        self._contigs: set[str] = set()
+        self._last = ("", -1)
+        self._longest = 0
+        self._sorted = True
+        self._packed = self.path.name.endswith((".gz", ".bgz", ".bcf"))
+        if not self._stdout:
+            self._require_output(force)
+        self._stem = f".{self.path.name}.{os.getpid()}.tmp"
+        # htslib packs a file anew unless its name ends in .gz
+        self._temporary = self.path.with_name(self._stem + (".gz" if self._packed else ""))
+        self._file = self._open()
+        self._write("".join(f"{line}\n" for line in header))
+
+    def __enter__(self) -> VcfWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def write(self, record: Record, values: Values) -> None:
+        """Write a record with these INFO values added.
+
+        Keys of `info` that have no values are left out. A key with `Number=A` needs one value an
+        ALT; a record without ALT has none.
+
+        Raises:
+            ValueError: A key was not declared, or the values are not one an ALT.
+            OutputError: The file cannot be written.
+        """
+        added = []
+        for key, several in values.items():
+            field = self._info.get(key)
+            if field is None:
+                raise ValueError(f"INFO {key} was not declared to the writer")
+            if field.number == "A" and len(several) != len(record.alts):
+                raise ValueError(
+                    f"INFO {key} of {record.contig}:{record.position + 1} has {len(several)} "
+                    f"value(s) for {len(record.alts)} ALT"
+                )
+            if several:
+                added.append(f"{key}={','.join(field.text(value) for value in several)}")
+        line = "\t".join(record.columns)
+        self._write(f"{line}\t{self._joined(record.info, added)}{record.rest}\n")
+        contig, position = self._last
+        if record.contig != contig:
+            self._sorted &= record.contig not in self._contigs
+            self._contigs.add(record.contig)
+        elif record.position < position:
+            self._sorted = False
+        self._last = record.contig, record.position
+        self._longest = max(self._longest, record.position + len(record.ref))
+
+    def close(self) -> None:
+        """Complete the file, make its index and give it its name."""
+        if self._file is None:
+            return
+        try:
+            if self._stdout:
+                self._file.flush()
+                return
+            with quiet_htslib():
+                self._file.close()
+            self._file = None
+            if self._packed and not streams.ends_whole(self._temporary):
+                raise OSError("the last block was not written")
+            self._publish()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written so far; a finished file stays."""
+        file, self._file = self._file, None
+        if self._stdout:
+            return
+        with suppress(OSError), quiet_htslib():
+            if file is not None:
+                file.close()
+        for made in self.path.parent.glob(f"{glob.escape(self._stem)}*"):
+            with suppress(OSError):
+                made.unlink()
+
+    def _require_output(self, force: bool) -> None:
+        if not self.path.name.endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")):
+            raise UsageError(
+                f"output {self.path} has an unknown ending; allowed are .vcf, .vcf.gz, .bcf and -"
+            )
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise UsageError(
+                f"output {self.path} is no file in an existing folder; make the folder"
+            )
+        if self.path.exists() and not force:
+            raise UsageError(f"output {self.path} exists; force overwriting or choose another name")
+
+    def _open(self) -> Any:
+        if self._stdout:
+            return sys.stdout.buffer
+        try:
+            if self._packed:
+                with quiet_htslib():
+                    return pysam.BGZFile(str(self._temporary), "wb")
+            return self._temporary.open("wb")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _write(self, text: str) -> None:
+        try:
+            with quiet_htslib():
+                self._file.write(text.encode("utf-8", "surrogateescape"))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _joined(self, info: str, added: Sequence[str]) -> str:
+        kept = info
+        if any(item.partition("=")[0] in self._info for item in info.split(";")):
+            items = info.split(";")
+            kept = ";".join(item for item in items if item.partition("=")[0] not in self._info)
+        if not added:
+            return kept or "."
+        if kept in ("", "."):
+            return ";".join(added)
+        return kept + ("" if kept.endswith(";") else ";") + ";".join(added)
+
+    def _publish(self) -> None:
+        finished = self._temporary
+        if self.path.suffix == ".bcf":
+            finished = finished.with_suffix(".bcf")
+            _to_bcf(self._temporary, finished)
+        index = self._make_index(finished) if self._packed else None
+        _flush_to_disk(finished)
+        for ending in (".tbi", ".csi"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        if index is not None:
+            os.replace(index, f"{self.path}{index.suffix}")
+        os.replace(finished, self.path)
+        _flush_to_disk(self.path.parent)
+
+    def _make_index(self, finished: Path) -> Path | None:
+        if not self._sorted:
+            logger.warning(
+                "%s is not sorted by contig and position, so it has no index; "
+                "sort it with `bcftools sort` to make one",
+                self.path,
+            )
+            return None
+        preset = "bcf" if self.path.suffix == ".bcf" else "vcf"
+        csi = preset == "bcf" or self._longest >= _TBI_END
+        try:
+            with quiet_htslib():
+                pysam.tabix_index(str(finished), preset=preset, force=True, csi=csi)
+        except (OSError, ValueError) as error:
+            logger.warning("%s has no index: htslib cannot make it (%s)", self.path, error)
+            return None
+        return Path(f"{finished}{'.csi' if csi else '.tbi'}")
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        reason = error.strerror or str(error)
+        return OutputError(f"{self.path} cannot be written: {reason}; check space and permissions")
+
+
+def _to_bcf(text: Path, bcf: Path) -> None:
+    try:
+        with (
+            quiet_htslib(),
+            pysam.VariantFile(str(text)) as source,
+            pysam.VariantFile(str(bcf), "wb", header=source.header) as target,
+        ):
+            for record in source:
+                target.write(record)
+    except (OSError, ValueError) as error:
+        raise VcfError(
+            f"the records cannot be written as BCF ({error}); declare their contigs, filters and "
+            "keys in the header or write .vcf.gz"
+        ) from error
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

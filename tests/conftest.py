@@ -1,0 +1,64 @@
+"""Fixtures build what tests need; nothing binary is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from genobird.tokenizer import Tokenizer
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; tests that need it are marked `realdata`."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the shared data folder is not beside this checkout")
+    return SHARED_DATA
+
+
+def random_dna(length: int, seed: int) -> str:
+    """Draw `length` bases with a GC content of 0.4."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    return "".join(rng.choice(list("ACGT"), size=length, p=[0.3, 0.2, 0.2, 0.3]))
+
+
+def write_fasta(path: Path, contigs: dict[str, str], width: int = 60) -> Path:
+    """Write contigs as a FASTA file with lines of `width` bases."""
+    with path.open("w") as file:
+        for name, sequence in contigs.items():
+            file.write(f">{name}\n")
+            for start in range(0, len(sequence), width):
+                file.write(sequence[start : start + width] + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_contigs() -> dict[str, str]:
+    """Two random contigs and one with runs of N."""
+    n_contig = "N" * 300 + random_dna(900, seed=3) + "N" * 200 + random_dna(600, seed=4)
+    return {"chr1": random_dna(60_000, seed=1), "chr2": random_dna(30_000, seed=2), "chrN": n_contig}
+
+
+@pytest.fixture(scope="session")
+def tiny_genome_path(tiny_contigs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_contigs` as a plain FASTA file."""
+    return write_fasta(tmp_path_factory.mktemp("genome") / "tiny.fa", tiny_contigs)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(
+    tiny_contigs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    """A BPE tokenizer of 64 pieces, trained on `tiny_contigs`."""
+    from genobird.tokenizer import Tokenizer
+
+    text = tiny_contigs["chr1"]
+    sentences = [text[start : start + 500] for start in range(0, len(text), 500)]
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    return Tokenizer.train(sentences, path, vocab_size=64)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+from pathlib import Path
+
+import pysam
+import pytest
+
+from genobird.errors import OutputError, UsageError, VcfError
+from genobird.genome import streams, vcf_writer
+from genobird.genome.info import InfoField
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import VcfWriter
+
+HEADER = [
+    "##fileformat=VCFv4.2",
+    "##contig=<ID=chr1,length=60000>",
+    "##contig=<ID=chr2,length=600000000>",
+    '##INFO=<ID=AC,Number=A,Type=Integer,Description="x">',
+    InfoField("GB_LLR", "score").header_line,
+    InfoField("GB_TOP", "name", "String").header_line,
+    "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO",
+]
+INFO = [InfoField("GB_LLR", "score"), InfoField("GB_TOP", "name", "String")]
+
+
+def record(contig: str = "chr1", position: int = 4, alts: str = "C", info: str = "AC=1") -> Record:
+    columns = (contig, str(position + 1), ".", "A", alts, ".", "PASS")
+    return Record(0, contig, position, "A", tuple(alts.split(",")), info, columns, "")
+
+
+def write(path: Path, records: list[Record], force: bool = False) -> None:
+    with VcfWriter(path, HEADER, INFO, force=force) as writer:
+        for one in records:
+            writer.write(one, {"GB_LLR": [0.25] * len(one.alts)})
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("x.vcf", None), ("x.vcf.gz", ".tbi"), ("x.vcf.bgz", ".tbi"), ("x.bcf", ".csi")],
+)
+def test_the_ending_of_the_name_chooses_the_format(
+    name: str, index: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    write(path, [record(), record(position=9), record("chr2", 1)])
+    assert names(tmp_path) == {name} | ({name + index} if index else set())
+    kind = streams.compression_of(path)
+    assert kind == (streams.Compression.BGZF if index else streams.Compression.PLAIN)
+    with pysam.VariantFile(str(path)) as file:
+        assert [one.info["GB_LLR"] for one in file] == [(0.25,)] * 3
+        if index:
+            assert [one.pos for one in file.fetch("chr1", 8, 20)] == [10]
+
+
+def test_a_position_beyond_512_mbp_gets_a_csi_index(tmp_path: Path) -> None:
+    path = tmp_path / "x.vcf.gz"
+    write(path, [record("chr2", 590_000_000)])
+    assert names(tmp_path) == {"x.vcf.gz", "x.vcf.gz.csi"}
+    with pysam.VariantFile(str(path)) as file:
+        assert sum(1 for _ in file.fetch("chr2", 589_999_999, 590_000_002)) == 1
+
+
+@pytest.mark.parametrize("name", ["x.vcf.gz", "x.bcf"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        [("chr1", 9), ("chr1", 4)],
+        [("chr1", 1), ("chr2", 1), ("chr1", 2)],
+    ],
+)
+def test_unsorted_records_are_written_in_order_without_index(
+    name: str, order: list[tuple[str, int]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    with caplog.at_level(logging.WARNING):
+        write(path, [record(*place) for place in order])
+    assert names(tmp_path) == {name}
+    assert "is not sorted" in caplog.text
+    assert "bcftools sort" in caplog.text
+    with VcfReader(path) as reader:
+        assert [(one.contig, one.position) for one in reader] == order
+
+
+def test_an_index_of_an_older_output_does_not_stay(tmp_path: Path) -> None:
+    path = tmp_path / "x.vcf.gz"
+    write(path, [record(position=1), record(position=2)])
+    assert Path(f"{path}.tbi").exists()
+    write(path, [record(position=2), record(position=1)], force=True)
+    assert names(tmp_path) == {"x.vcf.gz"}
+
+
+def test_records_at_the_telomere_and_none_at_all_are_written(tmp_path: Path) -> None:
+    write(tmp_path / "none.vcf.gz", [])
+    write(tmp_path / "zero.vcf.gz", [record(position=-1), record(position=0)])
+    with VcfReader(tmp_path / "zero.vcf.gz") as reader:
+        assert [one.position for one in reader] == [-1, 0]
+    with VcfReader(tmp_path / "none.vcf.gz") as reader:
+        assert list(reader) == []
+
+
+def test_an_existing_output_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.vcf"
+    path.write_text("precious")
+    with pytest.raises(UsageError, match=r"x\.vcf exists; force overwriting"):
+        VcfWriter(path, HEADER, INFO)
+    assert path.read_text() == "precious"
+    write(path, [record()], force=True)
+    assert "GB_LLR=0.25" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x.txt", "unknown ending"),
+        ("x.vcf.zip", "unknown ending"),
+        ("none/x.vcf", "make the folder"),
+        ("folder.vcf", "is no file"),
+    ],
+)
+def test_an_impossible_output_is_a_misuse(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.vcf").mkdir()
+    with pytest.raises(UsageError, match=reason):
+        VcfWriter(tmp_path / name, HEADER, INFO)
+
+
+@pytest.mark.parametrize("name", ["x.vcf", "x.vcf.gz", "x.bcf"])
+def test_a_failed_run_leaves_nothing_and_keeps_the_older_output(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    write(path, [record()])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with (
+        pytest.raises(ValueError, match="not declared"),
+        VcfWriter(path, HEADER, INFO, force=True) as writer,
+    ):
+        writer.write(record(), {"GB_X": [1]})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["x.vcf", "x.vcf.gz"])
+def test_a_full_disk_is_one_clear_error(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writer = VcfWriter(tmp_path / name, HEADER, INFO)
+    os.unlink(writer._temporary)
+    writer._file.close()
+    os.symlink("/dev/full", writer._temporary)
+    writer._file = writer._open()
+
+    def fill() -> None:
+        with writer:
+            for _ in range(100_000):
+                writer.write(record(), {})
+
+    with pytest.raises(OutputError, match=r"cannot be written: .*check space"):
+        fill()
+    assert names(tmp_path) == set()
+    assert capfd.readouterr().err == ""
+
+
+def test_the_file_reaches_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    flush, rename = vcf_writer._flush_to_disk, os.replace
+    monkeypatch.setattr(
+        vcf_writer, "_flush_to_disk", lambda path: (steps.append("flush"), flush(path))
+    )
+    monkeypatch.setattr(
+        vcf_writer.os, "replace", lambda old, new: (steps.append(Path(new).name), rename(old, new))
+    )
+    write(tmp_path / "x.vcf.gz", [record()])
+    assert steps == ["flush", "x.vcf.gz.tbi", "x.vcf.gz", "flush"]
+
+
+def test_standard_output_is_plain_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    write(Path("-"), [record()])
+    assert capfdbinary.readouterr().out.endswith(b"PASS\tAC=1;GB_LLR=0.25\n")
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (".", "GB_LLR=1,.;GB_TOP=a%3Bb,."),
+        ("", "GB_LLR=1,.;GB_TOP=a%3Bb,."),
+        ("AC=1", "AC=1;GB_LLR=1,.;GB_TOP=a%3Bb,."),
+        ("AC=1;", "AC=1;GB_LLR=1,.;GB_TOP=a%3Bb,."),
+        ("GB_LLR=7;AC=1;GB_TOP;GB_LLR_SE=2", "AC=1;GB_LLR_SE=2;GB_LLR=1,.;GB_TOP=a%3Bb,."),
+        ("GB_LLR=7", "GB_LLR=1,.;GB_TOP=a%3Bb,."),
+    ],
+)
+def test_info_is_added_at_the_end_and_old_values_go(
+    info: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.vcf"
+    with VcfWriter(path, HEADER, INFO) as writer:
+        one = record(alts="C,G", info=info)
+        writer.write(one, {"GB_LLR": [1.0, None], "GB_TOP": ["a;b", None]})
+    assert path.read_text().splitlines()[-1].split("\t")[7] == expected
+
+
+def test_values_must_be_declared_and_one_an_alt(tmp_path: Path) -> None:
+    with VcfWriter(tmp_path / "x.vcf", HEADER, INFO) as writer:
+        with pytest.raises(ValueError, match="INFO GB_X was not declared"):
+            writer.write(record(), {"GB_X": [1]})
+        with pytest.raises(ValueError, match=r"GB_LLR of chr1:5 has 1 value\(s\) for 2 ALT"):
+            writer.write(record(alts="C,G"), {"GB_LLR": [1]})
+
+
+def test_records_that_bcf_cannot_hold_are_one_clear_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(VcfError, match=r"cannot be written as BCF .* or write \.vcf\.gz"),
+        VcfWriter(tmp_path / "x.bcf", HEADER, INFO) as writer,
+    ):
+        writer.write(record("undeclared"), {})
+    assert names(tmp_path) == set()
+    assert capfd.readouterr().err == ""
+
+
+def test_the_compressed_text_is_what_the_plain_text_is(tmp_path: Path) -> None:
+    records = [record(position=position) for position in range(500)]
+    write(tmp_path / "x.vcf", records)
+    write(tmp_path / "x.vcf.gz", records)
+    packed = gzip.decompress((tmp_path / "x.vcf.gz").read_bytes())
+    assert packed == (tmp_path / "x.vcf").read_bytes()
