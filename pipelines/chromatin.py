@@ -1,0 +1,387 @@
+"""Peaks -> chromatin dataset: the genome as bytes and, for each 200-bp bin, which features it has.
+
+Bin i of a contig is [200 i, 200 i + 200). It is positive for a feature when more than half of it
+(over 100 bp) lies in the union of that feature's peaks: overlapping peaks count once. A bin is
+usable when it lies wholly in one interval of a split and holds no N. Files of a dataset:
+
+    features.tsv           index (in the 919; -1 for a track of one's own), name (unique), class
+    index.json             bins, splits, positives per feature and split, hashes of all inputs
+    qc.tsv                 the same counts as a table, also of the features that were left out
+    <contig>.sequence.npy  uint8 ASCII [L], upper-case, N where the sequence is not known
+    <contig>.labels.npy    uint8 packed bits [L // 200, ceil(F / 8)], bitorder little
+    <contig>.usable.npy    uint8 0/1 [L // 200]
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+
+from genobird.errors import TableError, UsageError
+from genobird.genome.interval import read_bed
+from pipelines import grch37, manifest, steps
+from pipelines.grch37 import Contig
+from pipelines.manifest import Splits
+
+logger = logging.getLogger(__name__)
+
+BIN_BP = 200
+CUSTOM_CLASS = "custom"
+FEATURES = manifest.FOLDER / "chromatin_features.tsv"
+
+Peaks = dict[str, npt.NDArray[np.int64]]
+"""Contig -> [P, 2] starts and ends, 0-based half-open, in any order."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of labels."""
+
+    index: int
+    """Place among the 919 of DeepSEA; -1 for a track of one's own."""
+    name: str
+    """Unique column name."""
+    kind: str
+    """`DNase`, `TF`, `histone` or `custom`."""
+    source_file: str = ""
+    """Peak file, without `.gz`, that a `--bed` is recognised by."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A feature with its peaks."""
+
+    feature: Feature
+    peaks: Peaks
+
+
+def merge(peaks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Union of intervals: sorted, disjoint, bookended ones joined.
+
+    Args:
+        peaks: [P, 2] starts and ends, 0-based half-open.
+
+    Returns:
+        [M, 2] with M <= P.
+    """
+    if not len(peaks):
+        return peaks.reshape(0, 2)
+    peaks = peaks[np.lexsort((peaks[:, 1], peaks[:, 0]))]
+    reach = np.maximum.accumulate(peaks[:, 1])
+    first = np.concatenate([[True], peaks[1:, 0] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.stack([peaks[first, 0], reach[last]], axis=1)
+
+
+def bin_coverage(peaks: npt.NDArray[np.int64], bins: int) -> npt.NDArray[np.int64]:
+    """Base pairs of each 200-bp bin that the union of `peaks` covers; [bins], each in 0..200."""
+    union = merge(peaks)
+    if not len(union):
+        return np.zeros(bins, dtype=np.int64)
+    edges = np.arange(bins + 1, dtype=np.int64) * BIN_BP
+    covered_before = np.concatenate([[0], np.cumsum(union[:, 1] - union[:, 0])])
+    at = np.searchsorted(union[:, 0], edges, side="right") - 1  # the last peak starting at <= edge
+    inside = np.minimum(edges, union[at, 1]) - union[at, 0]
+    covered = np.where(at >= 0, covered_before[np.maximum(at, 0)] + inside, 0)
+    return np.diff(covered)
+
+
+def labels(tracks: Sequence[Track], contig: str, bins: int) -> npt.NDArray[np.bool_]:
+    """Which bins are positive; [bins, F], F in the order of `tracks`."""
+    table = np.zeros((bins, len(tracks)), dtype=bool)
+    for column, track in enumerate(tracks):
+        peaks = track.peaks.get(contig)
+        if peaks is not None:
+            table[:, column] = 2 * bin_coverage(peaks, bins) > BIN_BP
+    return table
+
+
+def split_bins(splits: Splits, contig: str, bins: int) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which bins lie wholly in an interval of each part; part -> [bins]."""
+    masks = {}
+    for part, intervals in splits.parts.items():
+        mask = np.zeros(bins, dtype=bool)
+        for interval in intervals:
+            if interval.contig == contig:
+                mask[-(-interval.start // BIN_BP) : interval.end // BIN_BP] = True
+        masks[part] = mask
+    return masks
+
+
+def read_features(path: Path) -> list[Feature]:
+    """Read the table of official features (`index column class source_file`), in order.
+
+    Raises:
+        UsageError: there is no such file.
+        TableError: a column is missing or a name is not unique.
+    """
+    table = _read_table(path, ["index", "column", "class", "source_file"])
+    if table["column"].duplicated().any() or table["index"].duplicated().any():
+        raise TableError(f"{path}: values of `column` and `index` must be unique")
+    rows = zip(table["index"], table["column"], table["class"], table["source_file"], strict=True)
+    return [Feature(int(index), name, kind, source) for index, name, kind, source in rows]
+
+
+def read_peak_table(peaks: Path, tracks: Path, features: Sequence[Feature]) -> list[Track]:
+    """Read one table of peaks (`chrom start end track_id`) and the table that explains its tracks.
+
+    Tracks whose `deepsea_index` is negative are no official features and are left out. Several
+    tracks of one feature are joined.
+
+    Raises:
+        UsageError: a file is missing.
+        TableError: columns are missing, an interval is empty, or an index is unknown.
+    """
+    by_index = {feature.index: feature for feature in features}
+    known = _read_table(tracks, ["track_id", "deepsea_index"])
+    index_of = {
+        int(track): int(index)
+        for track, index in zip(known["track_id"], known["deepsea_index"], strict=True)
+        if int(index) >= 0
+    }
+    unknown = sorted(set(index_of.values()) - by_index.keys())
+    if unknown:
+        raise TableError(f"{tracks}: deepsea_index {unknown[0]} is not in the table of features")
+    table = _read_table(peaks, ["chrom", "start", "end", "track_id"])
+    table = table.astype({"start": "int64", "end": "int64", "track_id": "int64"})
+    bad = table[(table["start"] < 0) | (table["end"] <= table["start"])]
+    if len(bad):
+        row = bad.iloc[0]
+        raise TableError(f"{peaks}: peak {row['chrom']} {row['start']} {row['end']} has no length")
+    table["index"] = table["track_id"].map(index_of)
+    table = table.dropna()
+    found: dict[int, Peaks] = {}
+    for index in sorted(set(index_of.values())):
+        rows = table[table["index"] == index]
+        places = rows[["start", "end"]].to_numpy(np.int64)
+        contigs = rows["chrom"].to_numpy(str)
+        found[index] = {str(c): places[contigs == c] for c in sorted(set(contigs))}
+    return [Track(by_index[index], found[index]) for index in sorted(found)]
+
+
+def read_peak_files(paths: Sequence[Path], features: Sequence[Feature]) -> list[Track]:
+    """Read BED or narrowPeak files, one a feature, or directories of them.
+
+    A file named as an official feature's source becomes that feature; any other becomes a feature
+    of one's own, named by the file, after the official ones.
+
+    Raises:
+        UsageError: a path does not exist or two files have one name.
+        BedError: a line cannot be read.
+    """
+    official = {feature.source_file: feature for feature in features if feature.source_file}
+    tracks: dict[tuple[bool, int, str], Track] = {}
+    for path in _expand(paths):
+        stem = path.name.removesuffix(".gz")
+        own = Feature(-1, stem.rsplit(".", 1)[0], CUSTOM_CLASS)
+        feature = official.get(stem, own)
+        key = (feature.index < 0, feature.index, feature.name)
+        if key in tracks:
+            raise UsageError(f"two peak files make the feature {feature.name}; rename one of them")
+        peaks: dict[str, list[tuple[int, int]]] = {}
+        for interval in read_bed(path):
+            peaks.setdefault(interval.contig, []).append((interval.start, interval.end))
+        tracks[key] = Track(feature, {c: np.array(p, dtype=np.int64) for c, p in peaks.items()})
+    return [tracks[key] for key in sorted(tracks)]
+
+
+def _expand(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = [file for file in sorted(path.iterdir()) if _is_peak_file(file)]
+            if not found:
+                raise UsageError(f"{path} holds no .bed or .*Peak file, plain or .gz")
+            files += found
+        else:
+            files.append(steps.require(path))
+    return files
+
+
+def _is_peak_file(path: Path) -> bool:
+    name = path.name.removesuffix(".gz")
+    return path.is_file() and name.endswith((".bed", "Peak", ".peaks"))
+
+
+def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    steps.require(path)
+    try:
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise TableError(f"{path} is not a table of tab-separated columns: {error}") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise TableError(f"{path} has no column {missing[0]}; needed are {', '.join(columns)}")
+    return table[columns]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many usable bins each part of the split has, and how many are positive."""
+
+    bins: dict[str, int]
+    positives: dict[str, npt.NDArray[np.int64]]
+    """Part -> [F]."""
+
+
+def _split_usable(
+    sequence: npt.NDArray[np.uint8], contig: str, splits: Splits
+) -> dict[str, npt.NDArray[np.bool_]]:
+    bins = len(sequence) // BIN_BP
+    known = (sequence[: bins * BIN_BP].reshape(bins, BIN_BP) != ord("N")).all(axis=1)
+    return {part: mask & known for part, mask in split_bins(splits, contig, bins).items()}
+
+
+def build(
+    tracks: Sequence[Track],
+    contigs: Mapping[str, Contig],
+    splits: Splits,
+    output: Path,
+    min_positives: int = 50,
+    sources: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> Counts:
+    """Write a chromatin dataset.
+
+    Args:
+        tracks: features with their peaks, in the order their columns shall have.
+        contigs: the sequence to cut into bins, by the name that peaks and splits use.
+        splits: which bins are for training, validation and test.
+        output: the directory to write.
+        min_positives: a feature with fewer positive training bins is left out.
+        sources: names and hashes of the inputs, for `index.json`.
+        force: replace `output` if it exists.
+
+    Returns:
+        Usable bins, and positives of the features that were kept, by part.
+
+    Raises:
+        UsageError: `output` exists, or no feature has enough positives.
+    """
+    parts = tuple(splits.parts)
+    bins = dict.fromkeys(parts, 0)
+    positives = {part: np.zeros(len(tracks), dtype=np.int64) for part in parts}
+    lengths: dict[str, int] = {}
+    with steps.new_directory(output, force) as folder:
+        for name, contig in contigs.items():
+            sequence = np.frombuffer(contig.sequence().encode("ascii"), dtype=np.uint8)
+            masks = _split_usable(sequence, name, splits)
+            lengths[name] = len(sequence)
+            table = labels(tracks, name, len(sequence) // BIN_BP)
+            for part, mask in masks.items():
+                bins[part] += int(mask.sum())
+                positives[part] += table[mask].sum(axis=0)
+            np.save(folder / f"{name}.sequence.npy", sequence)
+            usable = np.logical_or.reduce(list(masks.values()))
+            np.save(folder / f"{name}.usable.npy", usable.astype(np.uint8))
+            logger.info("%s: %d of %d bins usable", name, usable.sum(), len(usable))
+        kept = np.flatnonzero(positives["train"] >= min_positives)
+        if not len(kept):
+            raise UsageError(
+                f"none of {len(tracks)} features has {min_positives} positive training bins "
+                f"on {', '.join(contigs)}; are peaks and genome of one assembly? "
+                "If so, lower --min-positives"
+            )
+        chosen = [tracks[column] for column in kept]
+        for name, length in lengths.items():
+            table = labels(chosen, name, length // BIN_BP)
+            np.save(folder / f"{name}.labels.npy", np.packbits(table, axis=1, bitorder="little"))
+        counts = Counts(bins, {part: positives[part][kept] for part in parts})
+        _write_tables(folder, tracks, kept, positives, bins)
+        index = {
+            "version": steps.FORMAT_VERSION,
+            "bin_bp": BIN_BP,
+            "features": len(kept),
+            "left_out": [t.feature.name for i, t in enumerate(tracks) if i not in set(kept)],
+            "min_positives": min_positives,
+            "split": splits.name,
+            "splits": {
+                part: [
+                    [i.contig, i.start, i.end] for i in splits.parts[part] if i.contig in lengths
+                ]
+                for part in parts
+            },
+            "contigs": lengths,
+            "bins": bins,
+            "positives": {part: counts.positives[part].tolist() for part in parts},
+            "sources": dict(sorted((sources or {}).items())),
+        }
+        (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return counts
+
+
+def _write_tables(
+    folder: Path,
+    tracks: Sequence[Track],
+    kept: npt.NDArray[np.int64],
+    positives: Mapping[str, npt.NDArray[np.int64]],
+    bins: Mapping[str, int],
+) -> None:
+    table = pd.DataFrame(
+        {
+            "index": [track.feature.index for track in tracks],
+            "name": [track.feature.name for track in tracks],
+            "class": [track.feature.kind for track in tracks],
+        }
+    )
+    table.iloc[kept].to_csv(folder / "features.tsv", sep="\t", index=False)
+    table["kept"] = np.isin(np.arange(len(tracks)), kept).astype(int)
+    merged = [[merge(peaks) for peaks in track.peaks.values()] for track in tracks]
+    table["peaks"] = [sum(len(peaks) for peaks in track.peaks.values()) for track in tracks]
+    table["merged_peaks"] = [sum(len(peaks) for peaks in union) for union in merged]
+    table["covered_bp"] = [sum(int((u[:, 1] - u[:, 0]).sum()) for u in union) for union in merged]
+    for part, counts in positives.items():
+        table[f"{part}_positives"] = counts
+        table[f"{part}_rate"] = counts / max(bins[part], 1)
+    table.to_csv(folder / "qc.tsv", sep="\t", index=False, float_format="%.6g")
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
+    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    peaks: Annotated[Path | None, typer.Option(help="Table chrom, start, end, track_id.")] = None,
+    tracks: Annotated[Path | None, typer.Option(help="Table track_id, deepsea_index.")] = None,
+    bed: Annotated[list[Path] | None, typer.Option(help="Peak file, or a folder of them.")] = None,
+    features: Annotated[Path, typer.Option(help="Table of official features.")] = FEATURES,
+    splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
+    splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
+    min_positives: Annotated[int, typer.Option(min=1, help="Fewest positive training bins.")] = 50,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Cut a genome into 200-bp bins and label each with the peaks that cover over half of it."""
+    if (peaks is None) == (not bed) or (peaks is None) != (tracks is None):
+        raise UsageError("give either --peaks with --tracks, or --bed")
+    steps.refuse_existing(output, force)
+    official = read_features(features)
+    if peaks is not None and tracks is not None:
+        found = read_peak_table(peaks, tracks, official)
+        inputs = [peaks, tracks]
+    else:
+        found = read_peak_files(bed or [], official)
+        inputs = _expand(bed or [])
+    split = manifest.load_splits(splits, splits_file)
+    inputs = [*inputs, features, *fasta]
+    sources = {path.name: steps.sha256(path) for path in inputs}
+    with grch37.locate(fasta, split.contigs) as contigs:
+        counts = build(found, contigs, split, output, min_positives, sources, force)
+    for part, bins in counts.bins.items():
+        rate = counts.positives[part].sum() / max(bins * len(counts.positives[part]), 1)
+        logger.info("%s: %d usable bins, mean positive rate %.4f", part, bins, rate)
+    logger.info("%d of %d features kept", len(counts.positives["train"]), len(found))
+
+
+if __name__ == "__main__":
+    steps.run(app)

@@ -1,0 +1,111 @@
+"""What every step shares: outputs that appear whole or not at all, one-line errors, file hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from genobird.errors import GenobirdError, OutputError, UsageError
+
+FORMAT_VERSION = 1
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Refuse to replace a result, before any work is done for it.
+
+    Raises:
+        UsageError: `path` exists and `force` is not set.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists; choose another --output or pass --force to replace it")
+
+
+def _prepare(path: Path, force: bool) -> Path:
+    refuse_existing(path, force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder of {path}: {error.strerror}") from error
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def new_file(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; it becomes `path` when the block ends without error.
+
+    Raises:
+        UsageError: `path` exists and `force` is not set.
+        OutputError: the folder or the file cannot be written.
+    """
+    part = _prepare(path, force)
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary directory beside `path`; it becomes `path` when the block ends well.
+
+    Raises:
+        UsageError: `path` exists and `force` is not set.
+        OutputError: the directory cannot be written.
+    """
+    part = _prepare(path, force)
+    try:
+        part.mkdir()
+        yield part
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+        part.rename(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    require(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require(path: Path) -> Path:
+    """Return `path`, a file that must exist.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"no file {path}; check the path or fetch it with `python -m pipelines.fetch`"
+        )
+    return path
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line: log to stderr, turn a genobird error into one line and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except GenobirdError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

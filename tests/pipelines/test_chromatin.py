@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genobird.errors import TableError, UsageError
+from genobird.genome.interval import Interval
+from pipelines import chromatin, grch37
+from pipelines.chromatin import Feature, Track, bin_coverage, labels, merge
+from pipelines.manifest import Splits
+from tests.conftest import random_dna, write_fasta
+
+BINS = 20
+INTERVALS = st.lists(
+    st.tuples(st.integers(0, 4200), st.integers(1, 900)).map(lambda p: (p[0], p[0] + p[1])),
+    max_size=12,
+)
+SPLITS = Splits(
+    "tiny",
+    (Interval("chr1", 0, 30_100),),
+    (Interval("chr1", 30_100, 40_000),),
+    (Interval("chr1", 40_000, 50_000),),
+)
+FEATURES = [
+    Feature(3, "K562|DNase|None", "DNase", "a.narrowPeak"),
+    Feature(130, "K562|CTCF|None#130", "TF", "b.narrowPeak"),
+]
+
+
+def peaks(*places):
+    return {"chr1": np.array(places, dtype=np.int64).reshape(-1, 2)}
+
+
+def track(*places, feature=FEATURES[0]):
+    return Track(feature, peaks(*places))
+
+
+def covered(places, length):
+    mask = np.zeros(length, dtype=bool)
+    for start, end in places:
+        mask[start:end] = True
+    return mask
+
+
+@given(INTERVALS)
+def test_coverage_is_that_of_the_bases(places):
+    array = np.array(places, dtype=np.int64).reshape(-1, 2)
+    bases = covered(places, BINS * 200).reshape(BINS, 200).sum(axis=1)
+    assert bin_coverage(array, BINS).tolist() == bases.tolist()
+
+
+@given(INTERVALS)
+def test_merged_peaks_are_sorted_disjoint_and_cover_the_same(places):
+    union = merge(np.array(places, dtype=np.int64).reshape(-1, 2))
+    assert (union[1:, 0] > union[:-1, 1]).all()
+    assert (covered(places, 6000) == covered(union.tolist(), 6000)).all()
+
+
+@pytest.mark.parametrize(("length", "positive"), [(99, False), (100, False), (101, True)])
+@pytest.mark.parametrize("start", [200, 250, 299])
+def test_a_bin_is_positive_when_more_than_half_is_covered(length, positive, start):
+    assert labels([track((start, start + length))], "chr1", 5)[1, 0] == positive
+
+
+def test_overlapping_peaks_of_one_track_count_once():
+    assert not labels([track((200, 300), (210, 290), (200, 300))], "chr1", 5).any()
+    assert labels([track((200, 260), (255, 300), (399, 400))], "chr1", 5)[1, 0]
+
+
+def test_a_peak_over_the_end_of_the_contig_is_cut():
+    assert labels([track((900, 5000))], "chr1", 5)[:, 0].tolist() == [False] * 4 + [False]
+    assert labels([track((899, 5000))], "chr1", 5)[:, 0].tolist() == [False] * 4 + [True]
+
+
+def test_bins_over_a_border_of_the_split_belong_to_no_part():
+    masks = chromatin.split_bins(SPLITS, "chr1", 300)
+    assert masks["train"].nonzero()[0].tolist() == list(range(150))
+    assert masks["validation"].nonzero()[0].tolist() == list(range(151, 200))
+    assert masks["test"].nonzero()[0].tolist() == list(range(200, 250))
+    assert not chromatin.split_bins(SPLITS, "chr2", 10)["train"].any()
+
+
+@pytest.fixture
+def genome_path(tmp_path):
+    sequence = random_dna(60_050, seed=5)
+    return write_fasta(tmp_path / "g.fa", {"chr1": sequence[:1000] + "N" + sequence[1001:]})
+
+
+def build(genome_path, output, tracks, **options):
+    with grch37.locate([genome_path], ["chr1"]) as contigs:
+        return chromatin.build(tracks, contigs, SPLITS, output, **options)
+
+
+def test_a_dataset_holds_what_was_promised(genome_path, tmp_path):
+    many = [(start, start + 150) for start in range(0, 60_000, 400)]
+    tracks = [
+        track(*many),
+        track((200, 400), feature=FEATURES[1]),
+        track(*many[::2], feature=Feature(-1, "mine", "custom")),
+    ]
+    counts = build(genome_path, tmp_path / "d", tracks, min_positives=5, sources={"x": "y"})
+    index = json.loads((tmp_path / "d" / "index.json").read_text())
+    table = pd.read_csv(tmp_path / "d" / "features.tsv", sep="\t")
+    assert table["name"].tolist() == ["K562|DNase|None", "mine"]
+    assert table["index"].tolist() == [3, -1]
+    assert index["left_out"] == ["K562|CTCF|None#130"]
+    assert index["bins"] == counts.bins == {"train": 149, "validation": 49, "test": 50}
+    assert index["splits"]["test"] == [["chr1", 40_000, 50_000]]
+    assert index["sources"] == {"x": "y"}
+
+    sequence = np.load(tmp_path / "d" / "chr1.sequence.npy")
+    usable = np.load(tmp_path / "d" / "chr1.usable.npy")
+    packed = np.load(tmp_path / "d" / "chr1.labels.npy")
+    assert (sequence.dtype, len(sequence), chr(sequence[1000])) == (np.uint8, 60_050, "N")
+    assert np.flatnonzero(usable == 0).tolist() == [5, 150, *range(250, 300)]
+    assert (packed.dtype, packed.shape) == (np.uint8, (300, 1))
+    table_of = np.unpackbits(packed, axis=1, bitorder="little", count=2)
+    assert np.flatnonzero(table_of[:, 0]).tolist() == list(range(0, 300, 2))
+    assert np.flatnonzero(table_of[:, 1]).tolist() == list(range(0, 300, 4))
+    assert index["positives"]["train"] == counts.positives["train"].tolist() == [75, 38]
+
+    quality = pd.read_csv(tmp_path / "d" / "qc.tsv", sep="\t").set_index("name")
+    assert quality["kept"].tolist() == [1, 0, 1]
+    assert quality.loc["K562|CTCF|None#130", "train_positives"] == 1
+    assert quality.loc["K562|DNase|None", "covered_bp"] == 150 * 150
+
+
+def test_the_same_input_gives_the_same_bytes(genome_path, tmp_path):
+    many = [(start, start + 150) for start in range(0, 60_000, 400)]
+    for name in ("a", "b"):
+        build(genome_path, tmp_path / name, [track(*many)])
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_features_without_enough_positives_leave_nothing_to_learn(genome_path, tmp_path):
+    with pytest.raises(UsageError, match="none of 1 features has 50 positive training bins"):
+        build(genome_path, tmp_path / "d", [track((200, 400))])
+    assert not list(tmp_path.glob("*d*"))
+
+
+def write_tables(folder, rows, tracks=((7, 130), (8, 3), (9, -1), (10, 130))):
+    pd.DataFrame(rows, columns=["chrom", "start", "end", "track_id"]).to_csv(
+        folder / "peaks.tsv.gz", sep="\t", index=False
+    )
+    pd.DataFrame(tracks, columns=["track_id", "deepsea_index"]).to_csv(
+        folder / "tracks.tsv", sep="\t", index=False
+    )
+    return folder / "peaks.tsv.gz", folder / "tracks.tsv"
+
+
+def test_tracks_come_in_the_official_order_and_one_feature_s_are_joined(tmp_path):
+    rows = [("chr1", 5, 9, 7), ("chr1", 1, 2, 8), ("chr2", 0, 3, 10), ("chr1", 4, 5, 9)]
+    found = chromatin.read_peak_table(*write_tables(tmp_path, rows), FEATURES)
+    assert [t.feature for t in found] == FEATURES
+    assert found[1].peaks["chr1"].tolist() == [[5, 9]]
+    assert found[1].peaks["chr2"].tolist() == [[0, 3]]
+
+
+def test_impossible_tables_are_refused(tmp_path):
+    with pytest.raises(TableError, match="chr1 9 9 has no length"):
+        chromatin.read_peak_table(*write_tables(tmp_path, [("chr1", 9, 9, 7)]), FEATURES)
+    with pytest.raises(TableError, match="deepsea_index 5 is not in"):
+        chromatin.read_peak_table(*write_tables(tmp_path, [], [(1, 5)]), FEATURES)
+    (tmp_path / "tracks.tsv").write_text("track\tdeepsea_index\n")
+    with pytest.raises(TableError, match="has no column track_id"):
+        chromatin.read_peak_table(tmp_path / "peaks.tsv.gz", tmp_path / "tracks.tsv", FEATURES)
+    with pytest.raises(UsageError, match="no file"):
+        chromatin.read_peak_table(tmp_path / "peaks.tsv.gz", tmp_path / "absent", FEATURES)
+
+
+def test_peak_files_are_official_by_name_or_one_s_own(tmp_path):
+    folder = tmp_path / "peaks"
+    folder.mkdir()
+    for name in ("my.track.bed", "b.narrowPeak", "a.narrowPeak"):
+        (folder / name).write_text("chr1\t10\t20\nchr1\t5\t7\n")
+    (folder / "notes.txt").write_text("not peaks")
+    found = chromatin.read_peak_files([folder], FEATURES)
+    assert [t.feature.name for t in found] == [f.name for f in FEATURES] + ["my.track"]
+    assert found[2].feature.index == -1
+    assert found[2].peaks["chr1"].tolist() == [[10, 20], [5, 7]]
+    with pytest.raises(UsageError, match=r"two peak files make the feature my\.track"):
+        chromatin.read_peak_files([folder, folder / "my.track.bed"], FEATURES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no"):
+        chromatin.read_peak_files([tmp_path / "empty"], FEATURES)
+
+
+def test_official_features_keep_unique_columns():
+    features = chromatin.read_features(chromatin.FEATURES)
+    assert len(features) == 919
+    assert features[338].name == "K562|CTCF|None#338"
+    kinds = [feature.kind for feature in features]
+    assert kinds == ["DNase"] * 125 + ["TF"] * 690 + ["histone"] * 104
+
+
+@pytest.mark.realdata
+def test_transcription_starts_are_open_and_random_places_are_not(shared_data):
+    features = chromatin.read_features(chromatin.FEATURES)
+    tracks = chromatin.read_peak_table(
+        shared_data / "chromatin" / "peaks.chr20_chrX.tsv.gz",
+        shared_data / "chromatin" / "tracks.tsv",
+        features,
+    )
+    assert len(tracks) == 261
+    (dnase,) = (t for t in tracks if t.feature.name == "GM12878|DNase|None")
+    open_bins = labels([dnase], "chr20", 290_000)[:, 0]
+    bed = pd.read_csv(
+        shared_data / "promoters" / "epdnew_human_006_hg19.bed", sep="\t", header=None
+    )
+    starts = bed.loc[bed[0] == "chr20", 1].to_numpy() // 200
+    assert open_bins[starts].mean() > 0.2
+    assert open_bins.mean() < 0.02

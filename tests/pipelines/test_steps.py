@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import pytest
+import typer
+
+from genobird.errors import OutputError, TableError, UsageError
+from pipelines import steps
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    with suppress(RuntimeError), steps.new_file(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with steps.new_file(tmp_path / "deep" / "a.txt") as part:
+        part.write_text("whole")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    with suppress(RuntimeError), steps.new_directory(tmp_path / "a") as part:
+        (part / "x").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with steps.new_directory(tmp_path / "a") as part:
+        (part / "x").write_text("whole")
+    assert (tmp_path / "a" / "x").read_text() == "whole"
+
+
+def test_what_exists_is_only_replaced_with_force(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").touch()
+    (tmp_path / "f").write_text("old")
+    with pytest.raises(UsageError, match="--force"), steps.new_directory(tmp_path / "d"):
+        pass
+    with pytest.raises(UsageError, match="--force"), steps.new_file(tmp_path / "f"):
+        pass
+    with steps.new_directory(tmp_path / "d", force=True) as part:
+        (part / "new").touch()
+    with steps.new_file(tmp_path / "f", force=True) as part:
+        part.write_text("new")
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["new"]
+    assert (tmp_path / "f").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="cannot create the folder"),
+        steps.new_file(tmp_path / "file" / "a.txt"),
+    ):
+        pass
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match=r"pipelines\.fetch"):
+        steps.sha256(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("error", "code"), [(UsageError("bad option"), 2), (TableError("x"), 1)])
+def test_errors_end_in_one_line_and_their_exit_code(error, code, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["step"])
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        steps.run(app)
+    assert end.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
