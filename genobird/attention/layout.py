@@ -1,0 +1,245 @@
+"""Which key blocks each query block sees: the attention pattern as data.
+
+A `Pattern` is the rule (BigBird paper, section 2 and appendix D), `sequence_lists` applies it to one
+sequence of N blocks, and a `BlockLayout` joins the lists of a packed batch: each sequence's lists are
+shifted by the sequence's first block, so attention never crosses from one sequence to the next, and a
+sequence's lists depend on nothing but (pattern, layer, head, its own number of blocks).
+
+Random blocks come from a counter-based generator (Philox) keyed by (seed, layer, N): never from a
+global seed, never drawn inside a forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PATTERNS = ("bigbird", "full", "longformer", "random", "random+window", "window")
+_WITH_WINDOW = {"bigbird", "longformer", "random+window", "window"}
+_WITH_GLOBAL = {"bigbird", "longformer"}
+_WITH_RANDOM = {"bigbird", "random", "random+window"}
+
+IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The rule of sparsity, in units of blocks (paper, table 21: block 64, g = 2, w = 3, r = 3).
+
+    A sequence of at most `global_blocks + window_blocks + random_blocks` blocks gets full attention
+    under `bigbird`.
+
+    Attributes:
+        kind: one of `PATTERNS`.
+        block_size: tokens a block.
+        window_blocks: blocks of the sliding window, centred on the query's own block; odd.
+        global_blocks: the first blocks of a sequence, which see all and are seen by all.
+        random_blocks: distinct random blocks for each head and query block, drawn among the blocks
+            that the query does not see already.
+        seed: key of the random draw.
+    """
+
+    kind: str = "bigbird"
+    block_size: int = 64
+    window_blocks: int = 3
+    global_blocks: int = 2
+    random_blocks: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in PATTERNS:
+            raise ValueError(f"pattern {self.kind!r} is not one of {', '.join(PATTERNS)}")
+        if self.window_blocks % 2 == 0:
+            raise ValueError(f"window_blocks is {self.window_blocks}; it must be odd")
+        if min(self.block_size, self.window_blocks) < 1:
+            raise ValueError("block_size and window_blocks must be at least 1")
+        if min(self.global_blocks, self.random_blocks) < 0:
+            raise ValueError("global_blocks and random_blocks must not be negative")
+
+
+def _seen_before_random(pattern: Pattern, n_blocks: int) -> IntArray:
+    """Return the global and window blocks of each row, sorted, `n_blocks` where there is none."""
+    rows = np.arange(n_blocks)[:, None]
+    parts = [np.empty((n_blocks, 0), dtype=np.int64)]
+    n_global = pattern.global_blocks if pattern.kind in _WITH_GLOBAL else 0
+    if n_global:
+        parts.append(np.broadcast_to(np.arange(n_global), (n_blocks, n_global)))
+    if pattern.kind in _WITH_WINDOW:
+        half = pattern.window_blocks // 2
+        window = rows + np.arange(-half, half + 1)
+        parts.append(np.where(window >= n_global, window, n_blocks))
+    seen = np.concatenate(parts, axis=1)
+    seen[(seen < 0) | (seen >= n_blocks)] = n_blocks
+    return np.sort(seen, axis=1)
+
+
+def _random_blocks(pattern: Pattern, seen: IntArray, layer: int, heads: int) -> IntArray:
+    """Draw distinct unseen blocks for each head and row, [heads, N, r]; N where too few are left.
+
+    Floyd's algorithm picks distinct ranks among the unseen blocks of a row; a rank becomes a block by
+    stepping over the sorted seen ones.
+    """
+    n_blocks = seen.shape[0]
+    n_unseen = n_blocks - (seen < n_blocks).sum(axis=1)  # [N]
+    r = pattern.random_blocks
+    bits = np.random.Philox(np.random.SeedSequence([pattern.seed, layer, n_blocks]))
+    uniform = (bits.random_raw(heads * n_blocks * r) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    uniform = uniform.reshape(heads, n_blocks, r)
+    ranks = np.full((heads, n_blocks, r), -1, dtype=np.int64)
+    for pick in range(r):
+        top = n_unseen - r + pick  # the largest rank that this pick may take
+        drawn = np.floor(uniform[:, :, pick] * (top + 1)).astype(np.int64)
+        repeated = (ranks[:, :, :pick] == drawn[:, :, None]).any(axis=-1)
+        chosen = np.where(repeated, top, drawn)
+        ranks[:, :, pick] = np.where(n_unseen > r, chosen, pick)
+    missing = ranks >= np.minimum(n_unseen, n_blocks)[:, None]
+    for column in range(seen.shape[1]):
+        ranks += ranks >= seen[None, :, column, None]
+    ranks[missing] = n_blocks
+    return ranks
+
+
+@lru_cache(maxsize=512)
+def sequence_lists(
+    pattern: Pattern, n_blocks: int, layer: int, heads: int
+) -> tuple[IntArray, IntArray]:
+    """Apply a pattern to one sequence.
+
+    Args:
+        pattern: the rule.
+        n_blocks: blocks of the sequence, N.
+        layer: index of the layer; each layer draws its own random blocks.
+        heads: heads, H; each head draws its own.
+
+    Returns:
+        `counts` [H, N], key blocks a query block sees, and `keys` [sum of counts], these blocks,
+        ascending in each row, rows ordered by head and query block.
+    """
+    row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
+    if pattern.kind == "full" or (pattern.kind == "bigbird" and n_blocks <= row_blocks):
+        keys = np.tile(np.arange(n_blocks), heads * n_blocks)
+        return np.full((heads, n_blocks), n_blocks), keys
+    seen = _seen_before_random(pattern, n_blocks)
+    table = np.broadcast_to(seen, (heads, *seen.shape))
+    if pattern.kind in _WITH_RANDOM and pattern.random_blocks:
+        drawn = _random_blocks(pattern, seen, layer, heads)
+        table = np.sort(np.concatenate([table, drawn], axis=-1), axis=-1)
+    n_global = min(pattern.global_blocks, n_blocks) if pattern.kind in _WITH_GLOBAL else 0
+    counts = (table < n_blocks).sum(axis=-1)
+    counts[:, :n_global] = n_blocks
+    every_block = np.tile(np.arange(n_blocks), n_global)
+    keys = []
+    for head in range(heads):
+        sparse_rows = table[head, n_global:]
+        keys += [every_block, sparse_rows[sparse_rows < n_blocks]]
+    return counts, np.concatenate(keys)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLayout:
+    """The key blocks of each query block of a packed batch.
+
+    Attributes:
+        pattern: the rule it was made by.
+        lengths: valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks.
+        cu_blocks: [S + 1], the first block of each sequence, and the total N.
+        counts: [H, N], key blocks a query block sees.
+        keys: [sum of counts], these blocks, numbered in the packed batch, rows ordered by head and
+            query block. A block named twice counts twice in the softmax.
+    """
+
+    pattern: Pattern
+    lengths: tuple[int, ...]
+    cu_blocks: IntArray
+    counts: IntArray
+    keys: IntArray
+
+    @classmethod
+    def pack(
+        cls, pattern: Pattern, lengths: Sequence[int], *, layer: int = 0, heads: int = 1
+    ) -> BlockLayout:
+        """Build the layout of sequences that lie end to end.
+
+        Args:
+            pattern: the rule.
+            lengths: tokens of each sequence, at least 1.
+            layer: index of the layer.
+            heads: number of heads.
+        """
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"lengths are {list(lengths)[:5]}; each sequence needs a token")
+        return _pack_cached(pattern, tuple(int(length) for length in lengths), layer, heads)
+
+    @property
+    def heads(self) -> int:
+        """Number of heads, H."""
+        return int(self.counts.shape[0])
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the packed batch, N."""
+        return int(self.counts.shape[1])
+
+    @property
+    def block_size(self) -> int:
+        """Tokens a block."""
+        return self.pattern.block_size
+
+    @cached_property
+    def valid(self) -> IntArray:
+        """Valid tokens in each block, [N]; less than `block_size` only in a sequence's last block."""
+        blocks = np.diff(self.cu_blocks)
+        last = np.asarray(self.lengths) - (blocks - 1) * self.block_size
+        valid = np.full(self.n_blocks, self.block_size, dtype=np.int64)
+        valid[self.cu_blocks[1:] - 1] = last
+        return valid
+
+    @cached_property
+    def row_starts(self) -> IntArray:
+        """Offset in `keys` of each row, [H * N + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts.reshape(-1))])
+
+    @property
+    def density(self) -> float:
+        """Share of the block pairs within sequences that are computed."""
+        blocks = np.diff(self.cu_blocks)
+        return float(self.counts.sum() / (self.heads * (blocks**2).sum()))
+
+    def token_mask(self) -> Tensor:
+        """Return how often each query token counts each key token, [H, T, T] (small batches only)."""
+        multiplicity = torch.zeros(self.heads * self.n_blocks, self.n_blocks)
+        rows = torch.repeat_interleave(
+            torch.arange(self.heads * self.n_blocks), torch.from_numpy(self.counts.reshape(-1))
+        )
+        ones = torch.ones(len(rows))
+        multiplicity.index_put_((rows, torch.from_numpy(self.keys)), ones, accumulate=True)
+        multiplicity = multiplicity.view(self.heads, self.n_blocks, self.n_blocks)
+        mask = multiplicity.repeat_interleave(self.block_size, 1)
+        mask = mask.repeat_interleave(self.block_size, 2)
+        return mask * self.valid_tokens()
+
+    def valid_tokens(self) -> Tensor:
+        """Return which tokens of the packed batch are no padding, bool [T]."""
+        offsets = torch.arange(self.block_size)
+        return (offsets < torch.from_numpy(self.valid)[:, None]).reshape(-1)
+
+
+@lru_cache(maxsize=256)
+def _pack_cached(
+    pattern: Pattern, lengths: tuple[int, ...], layer: int, heads: int
+) -> BlockLayout:
+    blocks = [-(-length // pattern.block_size) for length in lengths]
+    cu_blocks = np.concatenate([[0], np.cumsum(blocks)])
+    lists = [sequence_lists(pattern, n, layer, heads) for n in blocks]
+    counts = np.concatenate([count for count, _ in lists], axis=1)
+    splits = [
+        np.split(keys + first, np.cumsum(count.sum(axis=1))[:-1])
+        for (count, keys), first in zip(lists, cu_blocks[:-1], strict=True)
+    ]
+    keys = np.concatenate([split[head] for head in range(heads) for split in splits])
+    return BlockLayout(pattern, lengths, cu_blocks, counts, keys)

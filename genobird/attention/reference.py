@@ -1,0 +1,35 @@
+"""The attention of a `BlockLayout` with a dense mask: the oracle of every other backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genobird.attention.layout import BlockLayout
+
+
+def reference_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale: float
+) -> Tensor:
+    """Attend with a [H, T, T] mask; memory is quadratic in T.
+
+    Args:
+        q: queries [T, H, D], T = blocks of the layout times its block size.
+        k: keys [T, H, D].
+        v: values [T, H, D].
+        layout: which key blocks each query block sees.
+        scale: factor on the scores.
+
+    Returns:
+        [T, H, D] in the dtype of `q`; zero at padding tokens.
+    """
+    mask = layout.token_mask().to(q.device)  # [H, T, T], how often a key counts
+    work = torch.promote_types(q.dtype, torch.float32)
+    scores = torch.einsum("qhd,khd->hqk", q.to(work), k.to(work)) * scale
+    # A key that is named n times has n times its weight: log n on the score.
+    scores = scores + mask.to(work).log()
+    valid = layout.valid_tokens().to(q.device)
+    # Padding rows may see only padding; a row of -inf would give NaN, and they are zeroed anyway.
+    scores = torch.where(valid[None, :, None], scores, torch.zeros_like(scores))
+    out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v.to(work))
+    return torch.where(valid[:, None, None], out, torch.zeros_like(out)).to(q.dtype)

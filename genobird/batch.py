@@ -1,0 +1,88 @@
+"""Sequences of token ids, laid end to end: the one batch that training and scoring both build.
+
+There is no padding to the longest: each sequence is padded only to whole blocks, and attention, stem
+and heads know where each sequence starts (`cu_blocks`). What is computed for a sequence therefore
+does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genobird.tokenizer import CLS, PAD, SEP
+
+UInt16Array = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """Token ids of S sequences.
+
+    Attributes:
+        ids: int64 [T], T a multiple of `block_size`; PAD between a sequence's end and its last block's.
+        lengths: tokens of each sequence, specials included.
+        block_size: tokens a block.
+    """
+
+    ids: Tensor
+    lengths: tuple[int, ...]
+    block_size: int
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """First token of each sequence, int64 [S]; the [CLS] token where there is one."""
+        blocks = -(-torch.tensor(self.lengths) // self.block_size)
+        return ((blocks.cumsum(0) - blocks) * self.block_size).to(self.ids.device)
+
+    @cached_property
+    def sequence(self) -> Tensor:
+        """Sequence of each token, int64 [T]."""
+        blocks = -(-torch.tensor(self.lengths) // self.block_size) * self.block_size
+        return torch.repeat_interleave(torch.arange(len(self.lengths)), blocks).to(self.ids.device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Position of each token in its sequence, int64 [T]."""
+        tokens = torch.arange(len(self.ids), device=self.ids.device)
+        return tokens - self.starts[self.sequence]
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """Return the batch with its ids on a device."""
+        return replace(self, ids=self.ids.to(device))
+
+    def with_ids(self, ids: Tensor) -> PackedBatch:
+        """Return the batch with other ids of the same shape (masking)."""
+        return replace(self, ids=ids)
+
+
+def add_specials(*segments: UInt16Array) -> UInt16Array:
+    """Return `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]` for two segments (paper, appendix F.1)."""
+    parts: list[UInt16Array] = [np.array([CLS], dtype=np.uint16)]
+    for segment in segments:
+        parts += [segment.astype(np.uint16), np.array([SEP], dtype=np.uint16)]
+    return np.concatenate(parts)
+
+
+def pack(sequences: Sequence[UInt16Array], block_size: int) -> PackedBatch:
+    """Lay sequences end to end.
+
+    Args:
+        sequences: token ids of each sequence, specials included, at least one id each.
+        block_size: tokens a block.
+    """
+    lengths = tuple(len(ids) for ids in sequences)
+    if not lengths or min(lengths) < 1:
+        raise ValueError("a batch needs at least one sequence, and each sequence a token")
+    total = sum(-(-length // block_size) for length in lengths) * block_size
+    ids = np.full(total, PAD, dtype=np.int64)
+    first = 0
+    for sequence in sequences:
+        ids[first : first + len(sequence)] = sequence
+        first += -(-len(sequence) // block_size) * block_size
+    return PackedBatch(torch.from_numpy(ids), lengths, block_size)

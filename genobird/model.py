@@ -1,0 +1,285 @@
+"""The BigBird encoder on packed batches, and its masked-language-model head.
+
+What differs from the textbook encoder:
+
+- Sequences lie end to end (`batch.py`), attention is block-sparse (`attention/`).
+- `stem = "conv"` adds to each token's embedding what a small convolution sees over its bases, so that
+  a single-base change is visible even where it moves token boundaries (`stem = "none"`: the paper).
+- `position = "rope"` rotates queries and keys instead of adding learned positions; no length limit.
+- `norm = "pre"` is the default; `"post"` is the paper's.
+- The decoder shares its weights with the embedding; logits exist only where they are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genobird.attention import BlockLayout, Pattern, block_sparse_attention
+from genobird.batch import PackedBatch
+from genobird.tokenizer import MASK
+
+# Bases that a [MASK] stands for in the stem. One number for all: the length of the hidden token
+# must not leak into the prediction.
+MASK_BASES = 6
+_UNKNOWN = 4  # channel of N and of masked bases, after A C G T
+
+
+class BigBirdConfig(BaseModel):
+    """Shape of an encoder. Defaults are BigBird-base as in the paper (tables 8 and 21)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int = Field(32_000, ge=10, le=65_535, description="Pieces, specials included.")
+    width: int = Field(768, ge=8, description="Hidden width, D.")
+    layers: int = Field(12, ge=1, description="Transformer layers.")
+    heads: int = Field(12, ge=1, description="Attention heads, H.")
+    mlp_width: int = Field(3072, ge=8, description="Width of the feed-forward layer.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each sublayer and embedding.")
+    norm: Literal["pre", "post"] = Field("pre", description="Layer norm before or after a sublayer.")
+    position: Literal["rope", "absolute"] = Field("absolute", description="Position encoding.")
+    max_tokens: int = Field(4096, ge=64, description="Longest sequence under absolute positions.")
+    pattern: Literal["bigbird", "full", "longformer", "random", "random+window", "window"] = Field(
+        "bigbird", description="Attention pattern."
+    )
+    block_size: int = Field(64, ge=1, description="Tokens a block.")
+    window_blocks: int = Field(3, ge=1, description="Blocks of the sliding window.")
+    global_blocks: int = Field(2, ge=0, description="Global blocks at the start of a sequence.")
+    random_blocks: int = Field(3, ge=0, description="Random blocks a head and query block.")
+    pattern_seed: int = Field(0, ge=0, description="Key of the random blocks.")
+    stem: Literal["none", "conv"] = Field("none", description="Base-resolution stem.")
+    stem_width: int = Field(96, ge=4, description="Channels of the stem's convolutions.")
+    stem_kernel: int = Field(15, ge=3, description="Bases the first convolution sees; odd.")
+    nsp: bool = Field(False, description="Next-sentence-prediction head on [CLS].")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BigBirdConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.position == "rope" and (self.width // self.heads) % 2:
+            raise ValueError(f"rope wants an even head width, not {self.width // self.heads}")
+        if self.stem_kernel % 2 == 0:
+            raise ValueError(f"stem_kernel is {self.stem_kernel}; it must be odd")
+        return self
+
+    def attention_pattern(self) -> Pattern:
+        """Return the rule of sparsity."""
+        return Pattern(
+            self.pattern,
+            self.block_size,
+            self.window_blocks,
+            self.global_blocks,
+            self.random_blocks,
+            self.pattern_seed,
+        )
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "base": {},
+    "mini": {
+        "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "mlp_width": 1024,
+        "position": "rope", "stem": "conv",
+    },
+    "tiny": {
+        "vocab_size": 64, "width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0,
+        "position": "rope", "stem": "conv", "stem_width": 8, "block_size": 16,
+    },
+}  # fmt: skip
+
+
+class Stem(nn.Module):
+    """Two convolutions over the bases of each sequence, pooled over each token's span.
+
+    Bases are laid out with gaps as wide as the receptive field between sequences, so nothing leaks
+    from one to the next and a sequence alone gets the same numbers.
+    """
+
+    SECOND_KERNEL = 7
+
+    def __init__(self, config: BigBirdConfig, bases: np.ndarray) -> None:
+        super().__init__()
+        pieces = np.pad(bases, ((0, 0), (0, max(0, MASK_BASES - bases.shape[1]))), constant_values=255)
+        pieces[MASK, :MASK_BASES] = _UNKNOWN
+        table = torch.from_numpy(pieces.astype(np.int64))
+        self.register_buffer("bases", table, persistent=False)  # [V, P], 255 beyond a piece
+        self.register_buffer("lengths", (table != 255).sum(1), persistent=False)  # [V]
+        width, kernel = config.stem_width, config.stem_kernel
+        self.gap = kernel // 2 + self.SECOND_KERNEL // 2
+        self.first = nn.Conv1d(5, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv1d(width, width, self.SECOND_KERNEL, padding=self.SECOND_KERNEL // 2)
+        self.out = nn.Linear(2 * width, config.width)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Return what is seen over each token's bases, [T, D]."""
+        lengths = self.lengths[batch.ids]  # [T]
+        ends = lengths.cumsum(0) + (batch.sequence + 1) * self.gap
+        place = (ends - lengths)[:, None] + torch.arange(self.bases.shape[1], device=ends.device)
+        codes = self.bases[batch.ids]  # [T, P]
+        inside = codes != 255
+        x = codes.new_zeros((int(ends[-1]) + self.gap, 5), dtype=self.first.weight.dtype)
+        x[place[inside], codes[inside]] = 1.0
+        y = F.gelu(self.first(x.T[None]))
+        y = y + F.gelu(self.second(y))
+        # [T, P, C]; places beyond a piece read its last base again, which changes no maximum.
+        last = (ends - 1)[:, None]
+        spans = y[0].T[torch.minimum(place, last).flatten()].view(*place.shape, -1)
+        mean = (spans * inside[..., None]).sum(1) / lengths.clamp(min=1)[:, None]
+        pooled = torch.cat([mean, spans.amax(1)], dim=-1) * (lengths > 0)[:, None]
+        return self.out(pooled.to(self.out.weight.dtype))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the halves of each head's features by their position: x [T, H, D], cos, sin [T, 1, D/2]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over the blocks that the layout names."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(
+        self, x: Tensor, layout: BlockLayout, rope: tuple[Tensor, Tensor] | None, backend: str
+    ) -> Tensor:
+        """[T, D] -> [T, D]."""
+        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)  # [T, H, D / H] each
+        if rope is not None:
+            q, k = (rotate(part, *rope).to(v.dtype) for part in (q, k))
+        out = block_sparse_attention(q, k, v, layout, backend=backend)
+        return self.out(out.reshape(len(x), -1))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One transformer layer: attention and feed-forward, each with a residual."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp_width),
+            nn.GELU(),
+            nn.Linear(config.mlp_width, config.width),
+        )
+        self.mlp_norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, layout: BlockLayout, rope: tuple[Tensor, Tensor] | None, backend: str
+    ) -> Tensor:
+        """[T, D] -> [T, D]."""
+        if self.pre:
+            x = x + self.dropout(self.attention(self.attention_norm(x), layout, rope, backend))
+            return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+        x = self.attention_norm(x + self.dropout(self.attention(x, layout, rope, backend)))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
+
+
+class BigBird(nn.Module):
+    """The encoder: packed token ids to hidden states.
+
+    Initialisation (as the released BigBird code): weights normal(0, 0.02), biases 0, layer norms 1
+    and 0; the second linear of each sublayer is divided by sqrt(2 layers). The stem keeps torch's own.
+
+    Args:
+        config: the shape.
+        bases: uint8 [V, P], the bases of each piece (`Tokenizer.bases`); needed by `stem = "conv"`.
+    """
+
+    def __init__(self, config: BigBirdConfig, bases: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.pattern = config.attention_pattern()
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position = (
+            nn.Embedding(config.max_tokens, config.width) if config.position == "absolute" else None
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise()
+        self.stem: Stem | None = None
+        if config.stem == "conv":
+            if bases is None or len(bases) != config.vocab_size:
+                found = "none" if bases is None else f"a table of {len(bases)} pieces"
+                raise ValueError(
+                    f"stem 'conv' wants the bases of {config.vocab_size} pieces, got {found}; "
+                    "pass the tokenizer's `bases`"
+                )
+            self.stem = Stem(config, bases)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for linear in (block.attention.out, block.mlp[2]):  # type: ignore[union-attr, index]
+                linear.weight.data /= (2 * self.config.layers) ** 0.5  # type: ignore[union-attr, operator]
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of each position and frequency, [T, 1, D / H / 2]."""
+        half = self.config.width // self.config.heads // 2
+        inverse = 10_000.0 ** (-torch.arange(half, device=positions.device) / half)
+        angle = positions[:, None, None] * inverse
+        return angle.cos(), angle.sin()
+
+    def forward(self, batch: PackedBatch, backend: str = "auto") -> Tensor:
+        """Encode.
+
+        Args:
+            batch: S sequences of T tokens in all.
+            backend: of the attention, see `block_sparse_attention`.
+
+        Returns:
+            Hidden states [T, D]; those of padding tokens mean nothing.
+
+        Raises:
+            ValueError: a sequence longer than `max_tokens` under absolute positions.
+        """
+        x = self.embedding(batch.ids)
+        if self.stem is not None:
+            x = x + self.stem(batch)
+        rope = None
+        if self.position is None:
+            rope = self._rope(batch.positions)
+        else:
+            if max(batch.lengths) > self.config.max_tokens:
+                raise ValueError(
+                    f"a sequence of {max(batch.lengths)} tokens is longer than max_tokens "
+                    f"{self.config.max_tokens}; cut it, or use position = 'rope'"
+                )
+            x = x + self.position(batch.positions % self.config.max_tokens)
+        x = self.dropout(x)
+        for layer, block in enumerate(self.blocks):
+            layout = BlockLayout.pack(
+                self.pattern, batch.lengths, layer=layer, heads=self.config.heads
+            )
+            x = block(x, layout, rope, backend)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class MaskedLMHead(nn.Module):
+    """Logits of the pieces at chosen tokens; the decoder is the embedding, transposed."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """hidden [M, D], embedding [V, D] -> logits [M, V]."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genobird.attention import PATTERNS, BlockLayout, Pattern
+from genobird.attention.layout import sequence_lists
+
+
+def rows(pattern: Pattern, n_blocks: int, layer: int = 0, heads: int = 2) -> list[list[list[int]]]:
+    counts, keys = sequence_lists(pattern, n_blocks, layer, heads)
+    parts = np.split(keys, np.cumsum(counts.reshape(-1))[:-1])
+    return [[list(parts[h * n_blocks + i]) for i in range(n_blocks)] for h in range(heads)]
+
+
+@given(st.integers(1, 70), st.integers(0, 3), st.sampled_from([1, 3, 5]), st.integers(0, 5))
+def test_a_bigbird_row_is_globals_window_and_distinct_random_blocks(n, g, w, r):
+    pattern = Pattern("bigbird", global_blocks=g, window_blocks=w, random_blocks=r)
+    for head in rows(pattern, n):
+        for i, row in enumerate(head):
+            assert row == sorted(set(row))
+            if i < g or n <= g + w + r:
+                assert row == list(range(n))
+                continue
+            must = set(range(min(g, n))) | {j for j in range(i - w // 2, i + w // 2 + 1) if 0 <= j < n}
+            assert must <= set(row)
+            assert len(row) == min(n, len(must) + r)
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_a_layout_repeats_itself_and_changes_with_the_seed(kind):
+    first = sequence_lists(Pattern(kind), 40, 1, 3)
+    sequence_lists.cache_clear()
+    again = sequence_lists(Pattern(kind), 40, 1, 3)
+    np.testing.assert_array_equal(first[1], again[1])
+    other = sequence_lists(Pattern(kind, seed=1), 40, 1, 3)
+    assert np.array_equal(first[1], other[1]) == ("random" not in kind and kind != "bigbird")
+
+
+def test_random_blocks_are_drawn_over_the_whole_sequence_evenly():
+    counts = np.zeros(64)
+    for layer in range(40):
+        for head in rows(Pattern("random", random_blocks=3), 64, layer, heads=12):
+            for row in head:
+                counts[row] += 1
+    expected = 40 * 12 * 64 * 3 / 64
+    assert abs(counts - expected).max() < 6 * np.sqrt(expected)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
+def test_packing_shifts_the_lists_of_each_sequence(lengths):
+    pattern = Pattern("bigbird", block_size=16)
+    packed = BlockLayout.pack(pattern, lengths, layer=2, heads=2)
+    starts = packed.row_starts
+    for s, length in enumerate(lengths):
+        alone = BlockLayout.pack(pattern, [length], layer=2, heads=2)
+        for head in range(2):
+            for i in range(alone.n_blocks):
+                a = head * alone.n_blocks + i
+                p = head * packed.n_blocks + packed.cu_blocks[s] + i
+                np.testing.assert_array_equal(
+                    alone.keys[alone.row_starts[a] : alone.row_starts[a + 1]],
+                    packed.keys[starts[p] : starts[p + 1]] - packed.cu_blocks[s],
+                )
+    assert packed.valid.sum() == sum(lengths)
+
+
+def test_a_short_sequence_has_full_attention():
+    layout = BlockLayout.pack(Pattern("bigbird"), [8 * 64], heads=2)
+    assert layout.density == 1.0
+
+
+def test_nonsense_is_refused_at_birth():
+    with pytest.raises(ValueError, match="not one of bigbird, full"):
+        Pattern("bigbrid")
+    with pytest.raises(ValueError, match="window_blocks is 2; it must be odd"):
+        Pattern(window_blocks=2)
+    with pytest.raises(ValueError, match="each sequence needs a token"):
+        BlockLayout.pack(Pattern(), [64, 0])
