@@ -1,0 +1,221 @@
+"""Verbs that make models: corpus, tokenizer, shards, pretrain, finetune, evaluate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import genobird
+from genobird.errors import UsageError
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value or section.key=value; repeatable.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
+
+tokenizer_app = typer.Typer(help="Train and use SentencePiece tokenizers.", no_args_is_help=True)
+finetune_app = typer.Typer(help="Train a head on labelled data.", no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """Kinds of SentencePiece model."""
+
+    bpe = "bpe"
+    unigram = "unigram"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command()(corpus)
+    app.add_typer(tokenizer_app, name="tokenizer")
+    app.command()(shards)
+    app.command()(pretrain)
+    app.add_typer(finetune_app, name="finetune")
+
+
+def corpus(
+    fastas: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or BGZF.")],
+    output: Output,
+    regions: Annotated[
+        Path | None, typer.Option(help="BED: keep only sentences inside these intervals.")
+    ] = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Draw documents of sentences from contigs (the paper's law)."""
+    from genobird.config import load_config
+    from genobird.corpus import CorpusSettings, build
+    from genobird.genome.interval import read_bed
+
+    settings = load_config(CorpusSettings, None, overrides or ())
+    intervals = list(read_bed(regions)) if regions else None
+    made = build(fastas, output, settings, intervals, force)
+    counts = made.index.counts
+    typer.echo(f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp")
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(
+    corpus: Annotated[Path, typer.Argument(help="Corpus directory.")],
+    output: Output,
+    kind: Annotated[Kind, typer.Option(help="Kind of model.")] = Kind.bpe,
+    vocab_size: Annotated[int, typer.Option(help="Pieces, specials included.")] = 32_000,
+    max_piece: Annotated[int, typer.Option(help="Longest piece, bp.")] = 16,
+    sample_bp: Annotated[int, typer.Option(help="Bases sampled from the corpus.")] = 100_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    threads: Threads = 1,
+    force: Force = False,
+) -> None:
+    """Learn a vocabulary from a corpus."""
+    from genobird import corpus as corpora
+    from genobird.tokenizer import Tokenizer
+
+    _refuse(output, force)
+    text = corpora.read(corpus).sample_text(sample_bp, seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    made = Tokenizer.train(text, output, kind.value, vocab_size, max_piece, threads)
+    typer.echo(f"{made.vocab_size:,} pieces, sha256 {made.sha256[:12]}")
+
+
+@tokenizer_app.command("encode")
+def tokenizer_encode(
+    model: Annotated[Path, typer.Argument(help="Tokenizer file.")],
+    sequence: Annotated[str, typer.Argument(help="DNA, or - for lines on standard input.")],
+) -> None:
+    """Show tokens as `start end id piece`, 0-based half-open base pairs."""
+    from genobird.genome.sequence import normalise
+    from genobird.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(model)
+    for line in sys.stdin if sequence == "-" else [sequence]:
+        text = normalise(line.strip(), "the sequence")
+        encoding = tokenizer.encode(text)
+        for (start, end), piece in zip(encoding.spans, encoding.ids, strict=True):
+            typer.echo(f"{start}\t{end}\t{piece}\t{text[start:end]}")
+
+
+@tokenizer_app.command("info")
+def tokenizer_info(model: Annotated[Path, typer.Argument(help="Tokenizer file.")]) -> None:
+    """Describe a tokenizer."""
+    from genobird.tokenizer import N_SPECIAL, Tokenizer
+
+    tokenizer = Tokenizer.load(model)
+    lengths = tokenizer.lengths[N_SPECIAL:]
+    typer.echo(f"kind    {tokenizer.kind}")
+    typer.echo(f"pieces  {tokenizer.vocab_size:,}, of {lengths.min()} to {lengths.max()} bp")
+    typer.echo(f"sha256  {tokenizer.sha256}")
+
+
+def shards(
+    corpus: Annotated[Path, typer.Argument(help="Corpus directory.")],
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer file.")],
+    output: Output,
+    threads: Threads = 1,
+    force: Force = False,
+) -> None:
+    """Tokenise a corpus into memory-mapped shards; an interrupted call is continued."""
+    from genobird import shards as store
+    from genobird.tokenizer import Tokenizer
+
+    made = store.write(corpus, Tokenizer.load(tokenizer), output, threads, force=force)
+    typer.echo(f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp a token")
+
+
+def pretrain(
+    output: Output,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pretrain an encoder by masked language modelling."""
+    from genobird.config import load_config
+    from genobird.tasks.pretrain import PretrainConfig
+    from genobird.tasks.pretrain import pretrain as run
+
+    settings = load_config(PretrainConfig, config, overrides or ())
+    _start(output, settings, resume, force)
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    typer.echo(f"model written to {output / 'model'}")
+
+
+@finetune_app.command("chromatin")
+def finetune_chromatin(
+    output: Output,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a chromatin head densely over long windows."""
+    from genobird.config import load_config
+    from genobird.tasks.finetune import ChromatinConfig
+    from genobird.tasks.finetune import finetune_chromatin as run
+
+    settings = load_config(ChromatinConfig, config, overrides or ())
+    _start(output, settings, resume, force)
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    typer.echo(f"model written to {output / 'model'}")
+
+
+@finetune_app.command("promoter")
+def finetune_promoter(
+    output: Output,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a promoter head."""
+    from genobird.config import load_config
+    from genobird.tasks.finetune import PromoterConfig
+    from genobird.tasks.finetune import finetune_promoter as run
+
+    settings = load_config(PromoterConfig, config, overrides or ())
+    _start(output, settings, resume, force)
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    typer.echo(f"model written to {output / 'model'}")
+
+
+def _refuse(output: Path, force: bool) -> None:
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists; choose another place or pass --force")
+
+
+def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
+    """Make the run directory and keep the configuration in it."""
+    import shutil
+
+    import yaml
+
+    if resume and force:
+        raise UsageError("--resume continues a run and --force replaces it; choose one")
+    if not resume:
+        _refuse(output / "model", force)
+        if force:
+            shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    (output / "config.yaml").write_text(text)
+
+
+def _bar(quiet: bool) -> bool:
+    return not quiet and sys.stderr.isatty()
+
+
+def _provenance() -> dict[str, Any]:
+    command = shlex.join(["genobird", *sys.argv[1:]])
+    return {"genobird": genobird.__version__, "command": command}

@@ -1,0 +1,118 @@
+"""Dense training batches of chromatin profiles.
+
+One long window gives a loss for every bin of it that has `margin_bp` of context on both sides, instead
+of one bin a window.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from genobird.datasets import ChromatinDataset
+from genobird.errors import InputError
+from genobird.genome.interval import Interval
+from genobird.genome.sequence import reverse_complement
+from genobird.heads import HeadConfig
+from genobird.places import pack_places
+from genobird.tasks.data import LabelledBatch, generator
+from genobird.tokenizer import Tokenizer
+
+__all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]
+
+
+class ChromatinDataSettings(BaseModel):
+    """How dense training windows are cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
+    margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
+    sequences: int = Field(4, ge=1, description="Windows a step and device.")
+    both_strands: bool = Field(True, description="Read every second window on the other strand.")
+
+    @model_validator(mode="after")
+    def _room(self) -> ChromatinDataSettings:
+        if self.window_bp % 200 or self.margin_bp % 200:
+            raise ValueError("window_bp and margin_bp must be multiples of the bin, 200 bp")
+        if self.window_bp <= 2 * self.margin_bp:
+            raise ValueError(f"a window of {self.window_bp} bp has no bin inside its margins")
+        return self
+
+
+class ChromatinBatches:
+    """Dense training batches; an epoch visits every usable bin of the split about once."""
+
+    def __init__(
+        self,
+        dataset: ChromatinDataset,
+        split: str,
+        settings: ChromatinDataSettings,
+        *,
+        tokenizer: Tokenizer,
+        head: HeadConfig,
+        block_size: int,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        self.dataset, self.settings, self.seed, self.augment = dataset, settings, seed, augment
+        self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
+        stride = settings.window_bp - 2 * settings.margin_bp
+        self.windows: list[tuple[Interval, int]] = []
+        for interval in dataset.intervals(split):
+            last = interval.end - settings.window_bp
+            for start in range(interval.start, last + 1, stride):
+                if dataset.usable(interval.contig, self._bins(start)).any():
+                    self.windows.append((interval, start))
+        if not self.windows:
+            raise InputError(
+                f"{dataset.path}: split {split} has no window of {settings.window_bp} bp with a "
+                "usable bin; choose a smaller window_bp"
+            )
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def __len__(self) -> int:
+        """Steps that visit every window once."""
+        return -(-len(self.windows) // self.settings.sequences)
+
+    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
+        if not self.augment:
+            return np.arange(len(self.windows))
+        return generator(self.seed, 0, epoch).permutation(len(self.windows))
+
+    def _bins(self, start: int) -> NDArray[np.int64]:
+        width, margin = self.dataset.bin_bp, self.settings.margin_bp
+        first = -(-(start + margin) // width)
+        return np.arange(first, (start + self.settings.window_bp - margin) // width)
+
+    def _window(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[str, NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the sequence of a window, the centres of its bins and their labels."""
+        interval, start = self.windows[index]
+        width = self.dataset.bin_bp
+        bins = self._bins(start)
+        bins = bins[self.dataset.usable(interval.contig, bins)]
+        if self.augment:  # tokens then begin elsewhere in each epoch
+            start = max(interval.start, start - int(rng.integers(width)))
+        end = start + self.settings.window_bp
+        sequence = self.dataset.sequence(interval.contig, start, end)
+        centres = bins * width + width // 2 - start
+        if self.augment and self.settings.both_strands and rng.random() < 0.5:
+            sequence, centres = reverse_complement(sequence), len(sequence) - centres
+        return sequence, centres, self.dataset.labels(interval.contig, bins)
+
+    def __call__(self, step: int) -> LabelledBatch:
+        """Make the batch of a step."""
+        rng = generator(self.seed, 1, step)
+        windows = []
+        for slot in range(self.settings.sequences):
+            epoch, index = divmod(step * self.settings.sequences + slot, len(self.windows))
+            windows.append(self._window(int(self._order(epoch)[index]), rng))
+        sequences, centres, labels = zip(*windows, strict=True)
+        places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
+        return LabelledBatch(places, torch.from_numpy(np.concatenate(labels)).float())

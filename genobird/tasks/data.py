@@ -1,0 +1,188 @@
+"""What a training step sees: batches that depend on (seed, step) alone.
+
+Every dataset here makes the batch of a step from the step's number, with a counter-based generator.
+A run that stops and resumes therefore sees exactly the batches it would have seen, with any number
+of workers, and nothing about the data order has to be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from genobird.batch import PackedBatch, add_specials, pack
+from genobird.places import Places
+from genobird.shards import Shards
+from genobird.tokenizer import MASK, N_SPECIAL
+
+Batch = TypeVar("Batch")
+UInt16Array = NDArray[np.uint16]
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Return a generator that depends on the key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+class Steps(IterableDataset[Batch], Generic[Batch]):
+    """The batches of steps `start` to `stop`; workers take turns, so the order never changes."""
+
+    def __init__(self, make: Callable[[int], Batch], stop: int, start: int = 0) -> None:
+        self.make, self.start, self.stop = make, start, stop
+
+    def __len__(self) -> int:
+        return self.stop
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.start + first, self.stop, stride):
+            yield self.make(step)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedBatch:
+    """A batch for masked language modelling.
+
+    Attributes:
+        batch: ids with masks in.
+        targets: int64 [M], tokens whose piece is asked for.
+        labels: int64 [M], their true pieces.
+        follows: int64 [S], 1 where segment B follows segment A in its document; empty without NSP.
+    """
+
+    batch: PackedBatch
+    targets: Tensor
+    labels: Tensor
+    follows: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedBatch:
+        """Return the batch on a device."""
+        moved = (x.to(device) for x in (self.targets, self.labels, self.follows))
+        return MaskedBatch(self.batch.to(device), *moved)
+
+
+class PretrainDataSettings(BaseModel):
+    """What pretraining reads. Defaults are the paper's (appendix F.1, table 21)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(4096, ge=16, description="Tokens a sequence, specials included.")
+    sequences: int = Field(4, ge=1, description="Sequences a step and device.")
+    mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are asked for.")
+
+
+def mask_tokens(
+    ids: Tensor, rate: float, vocab_size: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Hide tokens as BERT does: 80 % become [MASK], 10 % a random piece, 10 % stay.
+
+    Args:
+        ids: int64 [T].
+        rate: share of the tokens that are asked for; special tokens never are.
+        vocab_size: random pieces are drawn from all but the specials.
+        rng: generator.
+
+    Returns:
+        Ids with masks [T], asked-for tokens [M] in ascending order, and their true pieces [M].
+    """
+    candidates = np.flatnonzero(ids.numpy() >= N_SPECIAL)
+    count = max(1, round(rate * len(candidates)))
+    targets = np.sort(rng.choice(candidates, size=count, replace=False))
+    fate = rng.random(count)
+    pieces = rng.integers(N_SPECIAL, vocab_size, size=count)
+    masked = ids.numpy().copy()
+    masked[targets[fate < 0.8]] = MASK
+    masked[targets[fate >= 0.9]] = pieces[fate >= 0.9]
+    where = torch.from_numpy(targets)
+    return torch.from_numpy(masked), where, ids[where]
+
+
+class PretrainBatches:
+    """Masked batches from token shards.
+
+    Documents are cut into windows of `max_tokens`; an epoch visits every window once, in an order
+    drawn from (seed, epoch). With `nsp`, a sequence is two halves `[CLS] A [SEP] B [SEP]`, where B
+    follows A in half of the cases and comes from a random window in the others (paper, appendix F.1).
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        settings: PretrainDataSettings,
+        *,
+        vocab_size: int,
+        block_size: int,
+        nsp: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.shards, self.settings, self.seed = shards, settings, seed
+        self.vocab_size, self.block_size, self.nsp = vocab_size, block_size, nsp
+        self.room = settings.max_tokens - (3 if nsp else 2)
+        lengths = np.array([len(shards.document(i)) for i in range(len(shards))])
+        counts = np.maximum(1, np.ceil(lengths / self.room)).astype(np.int64)
+        documents = np.repeat(np.arange(len(lengths)), counts)
+        offsets = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.windows = np.stack([documents, offsets * self.room], axis=1)  # [W, 2]
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def __len__(self) -> int:
+        """Steps that visit every window once."""
+        return -(-len(self.windows) // self.settings.sequences)
+
+    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
+        return generator(self.seed, 0, epoch).permutation(len(self.windows))
+
+    def window(self, index: int) -> UInt16Array:
+        """Return the ids of window `index`, no specials, at most `room`."""
+        document, offset = self.windows[index]
+        return self.shards.document(int(document))[offset : offset + self.room]
+
+    def __call__(self, step: int) -> MaskedBatch:
+        """Make the batch of a step."""
+        rng = generator(self.seed, 1, step)
+        sequences, follows = [], []
+        for slot in range(self.settings.sequences):
+            place = step * self.settings.sequences + slot
+            epoch, index = divmod(place, len(self.windows))
+            ids = self.window(int(self._order(epoch)[index]))
+            if self.nsp:
+                half = (len(ids) + 1) // 2
+                first, second = ids[:half], ids[half:]
+                follows.append(int(rng.random() < 0.5))
+                if not follows[-1]:
+                    second = self.window(int(rng.integers(len(self.windows))))[: max(1, len(second))]
+                sequences.append(add_specials(first, second))
+            else:
+                sequences.append(add_specials(ids))
+        batch = pack(sequences, self.block_size)
+        masked, targets, labels = mask_tokens(
+            batch.ids, self.settings.mask_rate, self.vocab_size, rng
+        )
+        return MaskedBatch(batch.with_ids(masked), targets, labels, torch.tensor(follows))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch:
+    """Places in sequences, with labels.
+
+    Attributes:
+        places: what the head is asked about, P places.
+        labels: float32 [P, F].
+    """
+
+    places: Places
+    labels: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
+        """Return the batch on a device."""
+        return LabelledBatch(self.places.to(device), self.labels.to(device))

@@ -1,0 +1,157 @@
+"""Fine-tuning of the promoter and the chromatin head (paper, appendix F.2 and F.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from genobird.checkpoint import Checkpoint
+from genobird.heads import Head, HeadConfig
+from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
+from genobird.tasks.data import LabelledBatch
+from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
+
+POSITIVE_WEIGHT = 8.0
+"""Weight of a positive label in the chromatin loss (paper, table 21)."""
+
+
+class _FinetuneConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path = Field(description="Model to start from; its other heads are kept.")
+    data_path: Path = Field(description="Labelled data, as the pipelines write them.")
+    validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
+    freeze_encoder: bool = Field(False, description="Train the head alone.")
+    fit: FitSettings = FitSettings()
+
+
+class ChromatinConfig(_FinetuneConfig):
+    """Configuration of `genobird finetune chromatin`."""
+
+    head: HeadConfig = HeadConfig(outputs=1, hidden=512)
+    data: ChromatinDataSettings = ChromatinDataSettings()
+
+
+class PromoterConfig(_FinetuneConfig):
+    """Configuration of `genobird finetune promoter`."""
+
+    head: HeadConfig = HeadConfig(outputs=1, before_bp=300, after_bp=200)
+    data: PromoterDataSettings = PromoterDataSettings()
+
+
+class Finetuning(Task):
+    """Binary cross-entropy over the places of a batch.
+
+    Args:
+        checkpoint: holds the encoder and the head.
+        settings: how to train.
+        head: `promoter` or `chromatin`.
+        positive_weight: weight of a positive label.
+        freeze_encoder: train the head alone.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: FitSettings,
+        head: str,
+        *,
+        positive_weight: float = 1.0,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__(checkpoint, settings)
+        self.head = checkpoint.modules()[head]
+        self.positive_weight, self.freeze_encoder = positive_weight, freeze_encoder
+        for part in self.parts.values():
+            part.requires_grad_(part is self.head)
+        checkpoint.encoder.requires_grad_(not freeze_encoder)
+
+    def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
+        """Return the metrics of a batch."""
+        places = batch.places
+        if self.freeze_encoder:
+            self.checkpoint.encoder.eval()
+        with torch.set_grad_enabled(self.training and not self.freeze_encoder):
+            hidden = self.checkpoint.encoder(places.batch)
+        logits = self.head(hidden, places.batch, places.spans, places.owner).float()
+        weight = torch.full_like(logits[0], self.positive_weight)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.labels, pos_weight=weight)
+        return {"loss": loss, "weight": torch.tensor(len(logits))}
+
+
+def finetune_chromatin(
+    config: ChromatinConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    provenance: dict[str, Any] | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Train a chromatin head (and the encoder) densely, and write the model to `output/model`."""
+    torch.manual_seed(config.fit.seed)
+    checkpoint = Checkpoint.load(config.checkpoint)
+    dataset = ChromatinDataset(config.data_path)
+    shape = config.head.model_copy(update={"outputs": len(dataset.features)})
+    checkpoint.chromatin = Head(shape, checkpoint.encoder.config.width)
+    checkpoint.features = dataset.features
+
+    def batches(split: str, augment: bool) -> ChromatinBatches:
+        return ChromatinBatches(
+            dataset, split, config.data, tokenizer=checkpoint.tokenizer, head=shape,
+            block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed, augment=augment,
+        )  # fmt: skip
+
+    task = Finetuning(
+        checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
+        freeze_encoder=config.freeze_encoder,
+    )  # fmt: skip
+    _fit(task, batches("train", True), batches("validation", False), config, output, resume, progress)
+    sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
+    return _finish(checkpoint, "chromatin", config, sources, output, provenance)
+
+
+def finetune_promoter(
+    config: PromoterConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    provenance: dict[str, Any] | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Train a promoter head (and the encoder), and write the model to `output/model`."""
+    torch.manual_seed(config.fit.seed)
+    checkpoint = Checkpoint.load(config.checkpoint)
+    shape = config.head.model_copy(update={"outputs": 1})
+    checkpoint.promoter = Head(shape, checkpoint.encoder.config.width)
+
+    def batches(split: str, augment: bool) -> PromoterBatches:
+        return PromoterBatches(
+            read_promoters(config.data_path, split), config.data, tokenizer=checkpoint.tokenizer,
+            head=shape, block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed,
+            augment=augment,
+        )  # fmt: skip
+
+    train = batches("train", True)
+    task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
+    _fit(task, train, batches("validation", False), config, output, resume, progress)
+    sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
+    return _finish(checkpoint, "promoter", config, sources, output, provenance)
+
+
+def _fit(
+    task: Task, train: Any, validation: Any, config: _FinetuneConfig, output: Path, resume: bool,
+    progress: bool,
+) -> None:  # fmt: skip
+    fit(
+        task, train, output, validation=validation, resume=resume, progress=progress,
+        validations=min(config.validation_batches, len(validation)),
+    )  # fmt: skip
+
+
+def _finish(
+    checkpoint: Checkpoint, head: str, config: _FinetuneConfig, sources: dict[str, Any],
+    output: Path, provenance: dict[str, Any] | None,
+) -> Checkpoint:  # fmt: skip
+    settings = config.model_dump(mode="json", exclude={"checkpoint", "data_path"})
+    facts = {**(provenance or {}), "config": settings, "data": sources}
+    checkpoint.provenance = {**checkpoint.provenance, head: facts}
+    checkpoint.save(output / "model", force=True)
+    return checkpoint

@@ -1,0 +1,399 @@
+"""Final figures of a model, and how sure they are.
+
+Enter labels and scores of all test windows; leave AUROC, AUPRC and calibration with bootstrap
+confidence intervals. Neighbouring windows are not independent, so the bootstrap resamples whole
+groups of them (megabases). It does so by weights: a `Ranking` sorts its scores once, and gives its
+AUROC and AUPRC under any weight of each window without sorting again.
+
+The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score`, `f1_score`,
+`brier_score_loss`), ties included; one that does not exist (AUROC of a single class) is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from genobird.errors import InputError
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Statistic = Callable[[Floats], float]
+"""A figure of N windows as a function of their weights [N]."""
+
+
+class ConfidenceInterval(NamedTuple):
+    """A figure between the ends of its confidence interval."""
+
+    low: float
+    point: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Labels and scores of one output, sorted once by falling score (build it with `of`).
+
+    A block is a run of equal scores; a positive is counted as if it lay at both ends of its block.
+    """
+
+    order: npt.NDArray[np.int32]
+    """Windows by falling score, [N]."""
+    positive: npt.NDArray[np.int32]
+    """The positive windows among `order`, [P]."""
+    start: npt.NDArray[np.int32]
+    """Number of windows that score higher than each positive, [P]."""
+    end: npt.NDArray[np.int32]
+    """Number of windows that score at least as high as each positive, [P]."""
+    positive_end: npt.NDArray[np.int32]
+    """Number of positive windows among `end`, [P]."""
+
+    @classmethod
+    def of(cls, labels: npt.ArrayLike, scores: npt.ArrayLike) -> Ranking:
+        """Sort.
+
+        Args:
+            labels: 0 or 1, [N].
+            scores: Logits or probabilities, higher means more positive, [N].
+
+        Raises:
+            InputError: Shapes differ, a label is neither 0 nor 1, or a score is NaN.
+        """
+        truth, values = _labelled(labels, scores, "scores")
+        order = np.argsort(-values, kind="stable")
+        descending = values[order]
+        is_start = np.ones(len(order), dtype=bool)
+        is_start[1:] = descending[1:] != descending[:-1]
+        starts = np.flatnonzero(is_start)
+        ends = np.append(starts[1:], len(order))
+        places = np.flatnonzero(truth[order])
+        block = np.cumsum(is_start)[places] - 1
+        end = ends[block]
+        return cls(
+            order=order.astype(np.int32),
+            positive=order[places].astype(np.int32),
+            start=starts[block].astype(np.int32),
+            end=end.astype(np.int32),
+            positive_end=np.searchsorted(places, end).astype(np.int32),
+        )
+
+    def auroc(self, weights: Floats | None = None) -> float:
+        """Area under the ROC curve, ties counted half; NaN where a class has no weight.
+
+        Args:
+            weights: Non-negative weight of each window, [N]; 1 by default.
+        """
+        total = self._cumulative(weights)
+        mine = self._positive_weights(weights)
+        positives = float(mine.sum())
+        pairs = positives * (float(total[-1]) - positives)
+        if not pairs > 0:
+            return float("nan")
+        # Windows above each positive and half of those beside it, summed over the positives. The
+        # positives among them are P^2 / 2: of two, one lies above the other, or each counts half.
+        above = float(mine @ (total[self.start] + total[self.end])) / 2 - positives**2 / 2
+        return 1.0 - above / pairs
+
+    def auprc(self, weights: Floats | None = None) -> float:
+        """Average precision; NaN where no positive has weight.
+
+        Args:
+            weights: Non-negative weight of each window, [N]; 1 by default.
+        """
+        total = self._cumulative(weights)[self.end]
+        mine = self._positive_weights(weights)
+        found = np.concatenate(([0.0], np.cumsum(mine)))
+        if not found[-1] > 0:
+            return float("nan")
+        precision = np.divide(
+            found[self.positive_end], total, out=np.zeros_like(total), where=total > 0
+        )
+        return float(mine @ precision) / float(found[-1])
+
+    def _cumulative(self, weights: Floats | None) -> Floats:
+        """Weight of the first 0, 1, ... N windows by falling score, [N + 1]."""
+        if weights is None:
+            return np.arange(len(self.order) + 1, dtype=np.float64)
+        cumulative = np.zeros(len(self.order) + 1)
+        np.cumsum(weights[self.order], out=cumulative[1:])
+        return cumulative
+
+    def _positive_weights(self, weights: Floats | None) -> Floats:
+        return np.ones(len(self.positive)) if weights is None else weights[self.positive]
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the ROC curve of labels [N] and scores [N]; NaN when there is one class only."""
+    return Ranking.of(labels, scores).auroc()
+
+
+def auprc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Average precision of labels [N] and scores [N]; NaN when there are no positives."""
+    return Ranking.of(labels, scores).auprc()
+
+
+def rankings(labels: npt.ArrayLike, logits: npt.ArrayLike) -> list[Ranking]:
+    """Sort each feature once, for a bootstrap over many.
+
+    Args:
+        labels: 0 or 1, [N, F].
+        logits: Logits or probabilities, [N, F].
+
+    Raises:
+        InputError: As `Ranking.of`.
+    """
+    truth, values = _matrices(labels, logits)
+    return [Ranking.of(truth[:, f], values[:, f]) for f in range(truth.shape[1])]
+
+
+def per_feature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> pd.DataFrame:
+    """AUROC, AUPRC and number of positives of each feature.
+
+    Args:
+        labels: 0 or 1, [N, F].
+        logits: Logits or probabilities, [N, F].
+
+    Returns:
+        A row a feature, in their order: columns `auroc`, `auprc` (NaN where undefined) and
+        `positives` (int).
+
+    Raises:
+        InputError: As `Ranking.of`.
+    """
+    truth, values = _matrices(labels, logits)
+    rows = []
+    for f in range(truth.shape[1]):
+        ranking = Ranking.of(truth[:, f], values[:, f])
+        rows.append((ranking.auroc(), ranking.auprc(), len(ranking.positive)))
+    table = pd.DataFrame(rows, columns=["auroc", "auprc", "positives"])
+    return table.astype({"auroc": float, "auprc": float, "positives": int})
+
+
+def class_medians(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Median AUROC and AUPRC by class of feature, over the features with positives.
+
+    Args:
+        table: From `per_feature`, F rows.
+        classes: The class of each feature, [F].
+
+    Returns:
+        A row a class, in order of appearance: `features` (those with positives), `auroc`, `auprc`.
+
+    Raises:
+        InputError: There are not as many classes as features.
+    """
+    if len(classes) != len(table):
+        raise InputError(f"{len(classes)} classes for {len(table)} features; give one a feature")
+    names = pd.Series(list(classes), index=table.index)
+    with_positives = table[table["positives"] > 0]
+    rows = {}
+    for name in dict.fromkeys(classes):
+        part = with_positives[names.loc[with_positives.index] == name]
+        rows[name] = (len(part), part["auroc"].median(), part["auprc"].median())
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["features", "auroc", "auprc"])
+
+
+def median_over(
+    features: Sequence[Ranking], figure: Callable[[Ranking, Floats], float] = Ranking.auroc
+) -> Statistic:
+    """Build the median over features of `Ranking.auroc` or `Ranking.auprc`, for `bootstrap`."""
+    return lambda weights: _median(np.array([figure(ranking, weights) for ranking in features]))
+
+
+def bootstrap(
+    statistic: Statistic,
+    groups: Sequence[Hashable] | Array,
+    n: int = 200,
+    *,
+    seed: int,
+    level: float = 0.95,
+) -> ConfidenceInterval:
+    """Percentile bootstrap that draws whole groups with replacement.
+
+    Args:
+        statistic: The figure as a function of the weights of all windows, [N] float64: how often
+            the group of each was drawn. For example `Ranking.of(labels, scores).auroc`.
+        groups: The group of each window, such as its megabase `chr20:54`, [N].
+        n: Number of resamples.
+        seed: Seed of the draws; the same seed draws the same groups for any statistic.
+        level: Share of the resamples inside the interval.
+
+    Returns:
+        The figure of all windows once, between the quantiles of the resamples. Resamples where the
+        figure is NaN (no positives were drawn) are left out.
+
+    Raises:
+        InputError: There are no groups.
+        ValueError: `n` is below 1 or `level` is not between 0 and 1.
+    """
+    if n < 1:
+        raise ValueError(f"{n} resamples; at least 1 is needed")
+    if not 0 < level < 1:
+        raise ValueError(f"confidence level {level}; it lies between 0 and 1, such as 0.95")
+    codes, names = pd.factorize(np.asarray(groups))
+    if not len(names):
+        raise InputError("no groups to resample; give the group of each window")
+    rng = np.random.Generator(np.random.Philox(seed))
+    values = np.empty(n)
+    for i in range(n):
+        drawn = rng.integers(len(names), size=len(names))
+        values[i] = statistic(np.bincount(drawn, minlength=len(names)).astype(np.float64)[codes])
+    point = float(statistic(np.ones(len(codes))))
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return ConfidenceInterval(float("nan"), point, float("nan"))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return ConfidenceInterval(float(low), point, float(high))
+
+
+def bootstrap_difference(
+    first: Statistic,
+    second: Statistic,
+    groups: Sequence[Hashable] | Array,
+    n: int = 200,
+    *,
+    seed: int,
+    level: float = 0.95,
+) -> ConfidenceInterval:
+    """Paired bootstrap of `first` minus `second`: both see the same groups in each resample.
+
+    Both are figures of the same windows in the same order, as functions of their weights [N]; the
+    other arguments are those of `bootstrap`.
+    """
+    return bootstrap(
+        lambda weights: first(weights) - second(weights), groups, n, seed=seed, level=level
+    )
+
+
+def f1(labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | None = None) -> float:
+    """F1 score of the positive class at a probability of 0.5 or more; 0 when nothing is found.
+
+    Args:
+        labels: 0 or 1, [N].
+        probabilities: Between 0 and 1, [N].
+        weights: Weight of each window, [N]; 1 by default.
+
+    Raises:
+        InputError: Shapes differ, a label is neither 0 nor 1, or a probability is out of range.
+    """
+    truth, values = _labelled_probabilities(labels, probabilities)
+    weight = np.ones(len(truth)) if weights is None else weights
+    called = values >= 0.5
+    # 2 TP / (2 TP + FP + FN)
+    found, both = float(weight @ (truth & called)), float(weight @ truth + weight @ called)
+    if both:
+        return 2 * found / both
+    return 0.0 if len(truth) else float("nan")
+
+
+def brier(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | None = None
+) -> float:
+    """Mean squared difference of probabilities [N] and labels [N]; arguments as `f1`."""
+    truth, values = _labelled_probabilities(labels, probabilities)
+    weight = np.ones(len(truth)) if weights is None else weights
+    total = float(weight.sum())
+    return float(weight @ (values - truth) ** 2) / total if total else float("nan")
+
+
+def reliability(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10
+) -> pd.DataFrame:
+    """Compare predicted probability with observed frequency, in bins of equal width.
+
+    Args:
+        labels: 0 or 1, [N].
+        probabilities: Between 0 and 1, [N].
+        bins: Number of bins; bin i is [i, i + 1) / bins, the last one holds 1 as well.
+
+    Returns:
+        A row a bin: `low`, `high` (its ends), `windows` (how many), `predicted` (their mean
+        probability) and `observed` (their share of positives); both NaN in an empty bin.
+
+    Raises:
+        InputError: As `f1`.
+        ValueError: `bins` is below 1.
+    """
+    if bins < 1:
+        raise ValueError(f"{bins} bins; at least 1 is needed")
+    truth, values = _labelled_probabilities(labels, probabilities)
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.searchsorted(edges[1:-1], values, side="right")
+    windows = np.bincount(place, minlength=bins)
+    filled = windows > 0
+
+    def mean(sums: Array) -> Floats:
+        means = np.full(bins, np.nan)
+        np.divide(sums, windows, out=means, where=filled)
+        return means
+
+    return pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "windows": windows,
+            "predicted": mean(np.bincount(place, weights=values, minlength=bins)),
+            "observed": mean(np.bincount(place, weights=truth, minlength=bins)),
+        }
+    )
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Compute the expected calibration error of a `reliability` table.
+
+    It is the mean of |predicted - observed| over bins, weighted by their windows; NaN without any.
+    """
+    filled = table[table["windows"] > 0]
+    if filled.empty:
+        return float("nan")
+    gap = (filled["predicted"] - filled["observed"]).abs()
+    return float(np.average(gap.to_numpy(), weights=filled["windows"].to_numpy()))
+
+
+def _median(values: Floats) -> float:
+    """Median of the values that are not NaN; NaN without any."""
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else float("nan")
+
+
+def _matrices(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:
+    truth, values = np.asarray(labels), np.asarray(logits)
+    if truth.ndim != 2 or truth.shape != values.shape:
+        raise InputError(
+            f"labels are {list(truth.shape)} and logits {list(values.shape)}; both are [N, F]"
+        )
+    return truth, values
+
+
+def _labelled(
+    labels: npt.ArrayLike, values: npt.ArrayLike, name: str
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    truth, numbers = np.asarray(labels), np.asarray(values, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != numbers.shape:
+        raise InputError(
+            f"labels are {list(truth.shape)} and {name} {list(numbers.shape)}; both are [N]"
+        )
+    if truth.dtype != np.bool_ and not np.isin(truth, (0, 1)).all():
+        raise InputError(f"labels hold {truth[~np.isin(truth, (0, 1))][0]}; they are 0 or 1")
+    missing = int(np.isnan(numbers).sum())
+    if missing:
+        raise InputError(f"{missing} of {len(numbers)} {name} are NaN; score every window")
+    return truth.astype(np.bool_), numbers
+
+
+def _labelled_probabilities(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    truth, values = _labelled(labels, probabilities, "probabilities")
+    outside = values[(values < 0) | (values > 1)]
+    if len(outside):
+        raise InputError(f"probabilities hold {outside[0]:g}; they lie between 0 and 1")
+    return truth, values

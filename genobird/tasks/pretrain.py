@@ -1,0 +1,158 @@
+"""Masked-language-model pretraining, with optional next-sentence prediction (paper, appendix F.1)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genobird.checkpoint import Checkpoint
+from genobird.errors import ConfigError, ShardError
+from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
+from genobird.shards import Shards
+from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
+from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tokenizer import Tokenizer
+
+
+class PretrainConfig(BaseModel):
+    """Configuration of `genobird pretrain`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shards: Path = Field(description="Token shards to train on.")
+    tokenizer: Path = Field(description="The tokenizer that made them.")
+    validation_shards: Path | None = Field(None, description="Token shards of held-out sequence.")
+    validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
+    preset: str = Field("mini", description="Shape of the encoder: base, mini or tiny.")
+    model: dict[str, Any] = Field(default_factory=dict, description="Changes to the preset.")
+    data: PretrainDataSettings = PretrainDataSettings()
+    fit: FitSettings = FitSettings()
+
+    def encoder(self, vocab_size: int) -> BigBirdConfig:
+        """Return the shape of the encoder for a tokenizer."""
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
+        values = {**PRESETS[self.preset], "vocab_size": vocab_size, **self.model}
+        unknown = sorted(set(values) - set(BigBirdConfig.model_fields))
+        if unknown:
+            allowed = ", ".join(sorted(BigBirdConfig.model_fields))
+            raise ConfigError(f"unknown key model.{unknown[0]}; allowed here: {allowed}")
+        try:
+            return BigBirdConfig.model_validate(values)
+        except ValueError as error:
+            raise ConfigError(f"model: {str(error).splitlines()[2].strip()}") from error
+
+
+class Pretraining(Task):
+    """Cross-entropy at the masked tokens, plus that of the next-sentence head where there is one.
+
+    Logged: `loss` (nats a token), `accuracy`, `bits_per_base` (sum of -log2 p over masked tokens
+    divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: FitSettings) -> None:
+        super().__init__(checkpoint, settings)
+        lengths = torch.from_numpy(checkpoint.tokenizer.lengths.astype("int64"))
+        has_n = torch.from_numpy((checkpoint.tokenizer.bases == 4).any(axis=1))
+        self.register_buffer("lengths", lengths, persistent=False)
+        self.register_buffer("has_n", has_n, persistent=False)
+
+    def model_step(self, batch: MaskedBatch) -> dict[str, Tensor]:
+        """Return the metrics of a batch."""
+        checkpoint = self.checkpoint
+        assert checkpoint.mlm is not None
+        hidden = checkpoint.encoder(batch.batch)
+        logits = checkpoint.mlm(hidden[batch.targets], checkpoint.encoder.embedding.weight).float()
+        nats = F.cross_entropy(logits, batch.labels, reduction="none")  # [M]
+        loss = nats.mean()
+        bases = self.lengths[batch.labels]
+        metrics = {
+            "accuracy": (logits.argmax(-1) == batch.labels).float().mean(),
+            "bits_per_base": nats.sum() / bases.sum() / math.log(2),
+            "weight": torch.tensor(len(nats)),
+        }
+        plain = ~self.has_n[batch.labels]
+        if plain.any():
+            bits = nats[plain].sum() / bases[plain].sum() / math.log(2)
+            metrics["bits_per_base_no_n"] = bits
+        if checkpoint.nsp is not None:
+            follows = checkpoint.nsp(hidden[batch.batch.starts]).float()
+            nsp = F.cross_entropy(follows, batch.follows)
+            metrics["nsp_accuracy"] = (follows.argmax(-1) == batch.follows).float().mean()
+            loss = loss + nsp
+        return {"loss": loss, **metrics}
+
+
+def pretrain(
+    config: PretrainConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    provenance: dict[str, Any] | None = None,
+) -> Checkpoint:
+    """Train an encoder from scratch and write it to `output/model`.
+
+    Args:
+        config: what to read and how to train.
+        output: run directory.
+        resume: continue an unfinished run.
+        progress: show a progress bar.
+        provenance: facts to keep with the model.
+
+    Raises:
+        ShardError: shards that were made with another tokenizer.
+    """
+    torch.manual_seed(config.fit.seed)
+    tokenizer = Tokenizer.load(config.tokenizer)
+    encoder = config.encoder(tokenizer.vocab_size)
+    checkpoint = Checkpoint(
+        BigBird(encoder, tokenizer.bases),
+        tokenizer,
+        mlm=MaskedLMHead(encoder),
+        nsp=nn.Linear(encoder.width, 2) if encoder.nsp else None,
+    )
+
+    def batches(path: Path, seed: int) -> PretrainBatches:
+        shards = Shards.open(path)
+        if shards.index.tokenizer_sha256 != tokenizer.sha256:
+            raise ShardError(
+                f"{path} was made with another tokenizer than {config.tokenizer}; "
+                "make it again with `genobird shards`"
+            )
+        return PretrainBatches(
+            shards, config.data, vocab_size=tokenizer.vocab_size,
+            block_size=encoder.block_size, nsp=encoder.nsp, seed=seed,
+        )  # fmt: skip
+
+    train = batches(config.shards, config.fit.seed)
+    validation = None
+    if config.validation_shards is not None:
+        validation = batches(config.validation_shards, config.fit.seed)
+    task = Pretraining(checkpoint, config.fit)
+    fit(
+        task, train, output, validation=validation, resume=resume, progress=progress,
+        validations=min(config.validation_batches, len(validation)) if validation else 0,
+    )  # fmt: skip
+    checkpoint.provenance = {
+        "pretraining": {
+            **(provenance or {}),
+            "config": config.model_dump(mode="json", exclude={"shards", "validation_shards", "tokenizer"}),
+            "genome_sha256": train.shards.index.genome_sha256,
+            "tokens_seen": config.fit.steps * config.data.sequences * config.data.max_tokens,
+            "validation": _last(task),
+        },
+    }
+    checkpoint.save(output / "model", force=True)
+    return checkpoint
+
+
+def _last(task: Task) -> dict[str, float]:
+    metrics = task.trainer.callback_metrics
+    return {k: round(float(v), 5) for k, v in metrics.items() if k.startswith("validation/")}

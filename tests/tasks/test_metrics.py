@@ -1,0 +1,300 @@
+"""The figures are scikit-learn's, with weights and without; the bootstrap draws whole groups."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from genobird.errors import InputError
+from genobird.tasks import metrics
+
+
+@st.composite
+def weighted_windows(draw):
+    """Labels of both classes, scores with many ties, and a positive weight in each class."""
+    size = draw(st.integers(2, 60))
+    labels = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    scores = draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size))
+    weights = draw(st.lists(st.integers(0, 4), min_size=size, max_size=size))
+    labels[0], labels[1] = True, False
+    weights[0] = weights[1] = 1
+    return np.array(labels), np.array(scores) / 3, np.array(weights, dtype=float)
+
+
+def simulate(windows, features=None, seed=0):
+    """Labels of which one in five is positive, and logits that know a little about them."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    shape = (windows,) if features is None else (windows, features)
+    labels = rng.random(shape) < 0.2
+    return labels, rng.normal(size=shape) + labels
+
+
+@settings(deadline=None)
+@given(weighted_windows())
+def test_auroc_and_auprc_equal_scikit_learn_with_ties_and_weights(windows):
+    labels, scores, weights = windows
+    ranking = metrics.Ranking.of(labels, scores)
+    for given_weights in (None, weights):
+        assert ranking.auroc(given_weights) == pytest.approx(
+            sklearn_metrics.roc_auc_score(labels, scores, sample_weight=given_weights), abs=1e-12
+        )
+        assert ranking.auprc(given_weights) == pytest.approx(
+            sklearn_metrics.average_precision_score(labels, scores, sample_weight=given_weights),
+            abs=1e-12,
+        )
+
+
+@settings(deadline=None)
+@given(weighted_windows())
+def test_a_weight_is_a_number_of_copies(windows):
+    labels, scores, weights = windows
+    copies = weights.astype(int)
+    ranking = metrics.Ranking.of(labels, scores)
+    repeated = metrics.Ranking.of(np.repeat(labels, copies), np.repeat(scores, copies))
+    assert ranking.auroc(weights) == pytest.approx(repeated.auroc(), abs=1e-12)
+    assert ranking.auprc(weights) == pytest.approx(repeated.auprc(), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(weighted_windows())
+def test_reversed_scores_mirror_the_auroc(windows):
+    labels, scores, weights = windows
+    forward = metrics.Ranking.of(labels, scores).auroc(weights)
+    assert metrics.Ranking.of(labels, -scores).auroc(weights) == pytest.approx(1 - forward)
+
+
+def test_scores_without_ties_equal_scikit_learn():
+    labels, scores = simulate(2000)
+    assert metrics.auroc(labels, scores) == pytest.approx(
+        sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12
+    )
+    assert metrics.auprc(labels, scores) == pytest.approx(
+        sklearn_metrics.average_precision_score(labels, scores), abs=1e-12
+    )
+
+
+def test_perfect_and_constant_scores():
+    labels = [0, 1, 0, 1, 1]
+    assert metrics.auroc(labels, labels) == 1
+    assert metrics.auprc(labels, labels) == 1
+    assert metrics.auroc(labels, [7] * 5) == 0.5
+    assert metrics.auprc(labels, [7] * 5) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "auroc", "auprc"), [([0, 0, 0], None, None), ([1, 1, 1], None, 1), ([], None, None)]
+)
+def test_a_figure_of_one_class_is_nan_where_it_does_not_exist(labels, auroc, auprc):
+    scores = np.arange(len(labels))
+    for value, expected in (
+        (metrics.auroc(labels, scores), auroc),
+        (metrics.auprc(labels, scores), auprc),
+    ):
+        assert math.isnan(value) if expected is None else value == expected
+
+
+def test_windows_without_weight_do_not_count():
+    ranking = metrics.Ranking.of([1, 0, 1, 0], [4, 3, 2, 1])
+    assert ranking.auroc(np.array([1.0, 1, 0, 0])) == 1
+    assert math.isnan(ranking.auroc(np.array([1.0, 0, 1, 0])))
+    assert math.isnan(ranking.auprc(np.array([0.0, 1, 0, 1])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([0, 1], [0.1], r"labels are \[2\] and scores \[1\]; both are \[N\]"),
+        ([0, 2], [0.1, 0.2], "labels hold 2; they are 0 or 1"),
+        ([0, 1], [0.1, math.nan], "1 of 2 scores are NaN; score every window"),
+    ],
+)
+def test_bad_labels_and_scores_are_refused(labels, scores, message):
+    with pytest.raises(InputError, match=message):
+        metrics.Ranking.of(labels, scores)
+
+
+def test_per_feature_has_a_row_a_feature():
+    labels, logits = simulate(300, features=4)
+    labels[:, 2] = False
+    table = metrics.per_feature(labels, logits)
+    assert list(table.columns) == ["auroc", "auprc", "positives"]
+    assert table["positives"].tolist() == labels.sum(axis=0).tolist()
+    assert table.loc[2, ["auroc", "auprc"]].isna().all()
+    for feature in (0, 1, 3):
+        assert table.loc[feature, "auroc"] == pytest.approx(
+            sklearn_metrics.roc_auc_score(labels[:, feature], logits[:, feature])
+        )
+
+
+def test_per_feature_refuses_vectors():
+    with pytest.raises(InputError, match=r"labels are \[2\] and logits \[2\]; both are \[N, F\]"):
+        metrics.per_feature([0, 1], [0.1, 0.2])
+
+
+def test_class_medians_leave_out_features_without_positives():
+    labels, logits = simulate(300, features=5)
+    labels[:, 1] = False
+    labels[:, 4] = False
+    table = metrics.per_feature(labels, logits)
+    medians = metrics.class_medians(table, ["TF", "TF", "TF", "DNase", "histone"])
+    assert medians["features"].to_dict() == {"TF": 2, "DNase": 1, "histone": 0}
+    assert medians.loc["TF", "auroc"] == pytest.approx(table.loc[[0, 2], "auroc"].mean())
+    assert medians.loc["DNase", "auprc"] == table.loc[3, "auprc"]
+    assert math.isnan(medians.loc["histone", "auroc"])
+    with pytest.raises(InputError, match="1 classes for 5 features; give one a feature"):
+        metrics.class_medians(table, ["TF"])
+
+
+def test_bootstrap_equals_resampling_the_windows_of_whole_groups():
+    labels, scores = simulate(400)
+    groups = np.array([f"chr20:{54 + i // 50}" for i in range(400)])
+    seen: list[float] = []
+    ranking = metrics.Ranking.of(labels, scores)
+
+    def statistic(weights):
+        rows = np.repeat(np.arange(400), weights.astype(int))
+        for name in np.unique(groups):
+            assert len(set(weights[groups == name])) == 1
+        assert len(rows) == 400
+        seen.append(sklearn_metrics.roc_auc_score(labels[rows], scores[rows]))
+        return seen[-1]
+
+    interval = metrics.bootstrap(statistic, groups, n=50, seed=3)
+    assert metrics.bootstrap(ranking.auroc, groups, n=50, seed=3) == pytest.approx(interval)
+    low, high = np.quantile(seen[:50], [0.025, 0.975])
+    assert interval == pytest.approx((low, metrics.auroc(labels, scores), high))
+
+
+def test_bootstrap_is_a_function_of_its_seed():
+    labels, scores = simulate(300)
+    statistic = metrics.Ranking.of(labels, scores).auprc
+    groups = np.arange(300) // 20
+    first = metrics.bootstrap(statistic, groups, n=20, seed=1)
+    assert metrics.bootstrap(statistic, groups, n=20, seed=1) == first
+    assert metrics.bootstrap(statistic, groups, n=20, seed=2) != first
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    labels, scores = simulate(300)
+    statistic = metrics.Ranking.of(labels, scores).auroc
+    groups = np.arange(300) // 20
+    narrow = metrics.bootstrap(statistic, groups, seed=1, level=0.5)
+    wide = metrics.bootstrap(statistic, groups, seed=1, level=0.95)
+    assert wide.low < narrow.low <= narrow.high < wide.high
+    assert str(wide) == f"{wide.point:.3f} [{wide.low:.3f}, {wide.high:.3f}]"
+
+
+def test_bootstrap_leaves_out_resamples_where_the_figure_does_not_exist():
+    # The only positives lie in one of three groups, which some resamples miss.
+    ranking = metrics.Ranking.of([1, 0, 0, 0, 0, 0], [3, 4, 2, 1, 5, 0])
+    interval = metrics.bootstrap(ranking.auroc, [0, 0, 1, 1, 2, 2], n=100, seed=0)
+    assert interval.low <= interval.point <= interval.high
+    never = metrics.bootstrap(lambda weights: math.nan, [0, 1], n=3, seed=0)
+    assert all(math.isnan(value) for value in never)
+
+
+def test_bootstrap_refuses_nonsense():
+    with pytest.raises(InputError, match="no groups to resample"):
+        metrics.bootstrap(lambda weights: 0.0, [], seed=0)
+    with pytest.raises(ValueError, match="0 resamples; at least 1"):
+        metrics.bootstrap(lambda weights: 0.0, [1], n=0, seed=0)
+    with pytest.raises(ValueError, match=r"confidence level 95; it lies between 0 and 1"):
+        metrics.bootstrap(lambda weights: 0.0, [1], seed=0, level=95)
+
+
+def test_the_difference_is_paired():
+    labels, scores = simulate(600)
+    groups = np.arange(600) // 20
+    better = metrics.Ranking.of(labels, scores + 0.3 * labels)
+    worse = metrics.Ranking.of(labels, scores)
+    interval = metrics.bootstrap_difference(better.auroc, worse.auroc, groups, seed=0)
+    assert interval.point == pytest.approx(better.auroc() - worse.auroc())
+    assert interval.low > 0
+    single = metrics.bootstrap(better.auroc, groups, seed=0)
+    assert interval.high - interval.low < single.high - single.low
+    itself = metrics.bootstrap_difference(worse.auroc, worse.auroc, groups, seed=0)
+    assert itself == (0, 0, 0)
+
+
+def test_the_median_over_features_can_be_bootstrapped():
+    labels, logits = simulate(400, features=3)
+    features = metrics.rankings(labels, logits)
+    table = metrics.per_feature(labels, logits)
+    groups = np.arange(400) // 40
+    for statistic, column in (
+        (metrics.median_over(features), "auroc"),
+        (metrics.median_over(features, metrics.Ranking.auprc), "auprc"),
+    ):
+        interval = metrics.bootstrap(statistic, groups, n=20, seed=0)
+        assert interval.point == pytest.approx(table[column].median())
+        assert interval.low < interval.point < interval.high
+
+
+def test_a_bootstrap_of_261_features_takes_less_than_two_minutes():
+    # A tenth of the work that the limit is about: 20 of 200 resamples of 20,000 bins.
+    labels, logits = simulate(20_000, features=261)
+    features = metrics.rankings(labels, logits)
+    start = time.process_time()
+    groups = np.arange(20_000) // 5_000
+    metrics.bootstrap(metrics.median_over(features), groups, n=20, seed=0)
+    metrics.bootstrap(metrics.median_over(features, metrics.Ranking.auprc), groups, n=20, seed=0)
+    assert time.process_time() - start < 12
+
+
+@settings(deadline=None)
+@given(weighted_windows())
+def test_f1_and_brier_equal_scikit_learn(windows):
+    labels, scores, weights = windows
+    probabilities = (scores + 1) / 2
+    for given_weights in (None, weights):
+        assert metrics.f1(labels, probabilities, given_weights) == pytest.approx(
+            sklearn_metrics.f1_score(labels, probabilities >= 0.5, sample_weight=given_weights)
+        )
+        assert metrics.brier(labels, probabilities, given_weights) == pytest.approx(
+            sklearn_metrics.brier_score_loss(labels, probabilities, sample_weight=given_weights)
+        )
+
+
+def test_probabilities_lie_between_0_and_1():
+    for function in (metrics.f1, metrics.brier, metrics.reliability):
+        with pytest.raises(InputError, match=r"probabilities hold 1\.5; they lie between 0 and 1"):
+            function([0, 1], [0.5, 1.5])
+
+
+def test_f1_of_no_positives_is_zero():
+    assert metrics.f1([0, 0], [0.1, 0.2]) == 0
+    assert math.isnan(metrics.f1([], []))
+    assert math.isnan(metrics.brier([], []))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1), st.integers(1, 12))
+def test_each_window_is_in_the_bin_that_holds_its_probability(windows, bins):
+    labels, probabilities = (np.array(column) for column in zip(*windows, strict=True))
+    table = metrics.reliability(labels, probabilities, bins)
+    assert len(table) == bins
+    assert table["windows"].sum() == len(windows)
+    filled = table[table["windows"] > 0]
+    assert (filled["predicted"] >= filled["low"] - 1e-12).all()
+    assert (filled["predicted"] <= filled["high"] + 1e-12).all()
+    assert (filled["windows"] * filled["observed"]).sum() == pytest.approx(labels.sum())
+    assert 0 <= metrics.calibration_error(table) <= 1
+
+
+def test_reliability_and_its_error_of_a_small_case():
+    table = metrics.reliability([0, 1, 1, 1], [0.1, 0.3, 0.9, 1.0], bins=2)
+    assert table["windows"].tolist() == [2, 2]
+    assert table["predicted"].tolist() == pytest.approx([0.2, 0.95])
+    assert table["observed"].tolist() == [0.5, 1.0]
+    assert metrics.calibration_error(table) == pytest.approx((2 * 0.3 + 2 * 0.05) / 4)
+    empty = metrics.reliability([], [])
+    assert empty["predicted"].isna().all()
+    assert math.isnan(metrics.calibration_error(empty))
+    with pytest.raises(ValueError, match="0 bins; at least 1"):
+        metrics.reliability([], [], bins=0)
