@@ -42,11 +42,17 @@ def write_fasta(path: Path, contigs: dict[str, str], width: int = 60) -> Path:
 def tiny_contigs() -> dict[str, str]:
     """Two random contigs and one with runs of N."""
     n_contig = "N" * 300 + random_dna(900, seed=3) + "N" * 200 + random_dna(600, seed=4)
-    return {"chr1": random_dna(60_000, seed=1), "chr2": random_dna(30_000, seed=2), "chrN": n_contig}
+    return {
+        "chr1": random_dna(60_000, seed=1),
+        "chr2": random_dna(30_000, seed=2),
+        "chrN": n_contig,
+    }
 
 
 @pytest.fixture(scope="session")
-def tiny_genome_path(tiny_contigs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_genome_path(
+    tiny_contigs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """`tiny_contigs` as a plain FASTA file."""
     return write_fasta(tmp_path_factory.mktemp("genome") / "tiny.fa", tiny_contigs)
 
@@ -62,3 +68,44 @@ def tiny_tokenizer(
     sentences = [text[start : start + 500] for start in range(0, len(text), 500)]
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
     return Tokenizer.train(sentences, path, vocab_size=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a random model of two layers: both heads, MLM head, five features.
+
+    Weights are larger than at the start of training, so that one base changes a logit visibly.
+    """
+    import pandas as pd
+    import torch
+
+    from genobird.checkpoint import Checkpoint
+    from genobird.heads import Head, HeadConfig
+    from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
+
+    torch.manual_seed(0)
+    config = BigBirdConfig.model_validate({**PRESETS["tiny"], "vocab_size": 64})
+    names = ["A|DNase|None", "A|CTCF|None", "A|CTCF|None", "B|CTCF|None", "B|H3K4me3|None"]
+    features = pd.DataFrame(
+        {
+            "index": [3, 130, 338, 340, 820],
+            "name": names,
+            "class": ["DNase", "TF", "TF", "TF", "histone"],
+        }
+    )
+    checkpoint = Checkpoint(
+        BigBird(config, tiny_tokenizer.bases),
+        tiny_tokenizer,
+        mlm=MaskedLMHead(config),
+        promoter=Head(HeadConfig(outputs=1), config.width),
+        chromatin=Head(HeadConfig(outputs=len(names)), config.width),
+        features=features,
+    )
+    with torch.no_grad():
+        for module in checkpoint.modules().values():
+            for parameter in module.parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=0.2)
+    path = tmp_path_factory.mktemp("checkpoint") / "model"
+    checkpoint.save(path)
+    return path

@@ -11,18 +11,21 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 import genobird
-from genobird.cli import house, scoring, training
+from genobird.cli import evaluation, house, scoring, training
 from genobird.errors import GenobirdError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="genobird",
     help="BigBird for regulatory DNA: promoters, chromatin profiles, variant effects.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"max_content_width": 100},
+    rich_markup_mode=None,  # plain text reads well everywhere, and costs no import
     pretty_exceptions_enable=False,
 )
 
@@ -43,7 +46,7 @@ def _options(
     pass
 
 
-for part in (scoring, training, house):
+for part in (scoring, training, evaluation, house):
     part.register(app)
 
 
@@ -56,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
     try:
         result = app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    except typer.TyperException as error:
+        return _misuse(error.format_message())
     except GenobirdError as error:
         return _report(str(error), error.exit_code)
     except BrokenPipeError:
@@ -68,9 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         return _report(f"{error.strerror or error}{place}", 1)
-    except (KeyboardInterrupt, click.Abort):
-        return _report("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    if result == INTERRUPTED:
+        return _report("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _misuse(message: str) -> int:
+    if len(message.splitlines()) > 1:  # a group of verbs without a verb: its help
+        typer.echo(message, err=True)
+        return 2
+    message = message.rstrip(".").replace("'", "").replace("Value error, ", "")
+    return _report(f"{message[:1].lower()}{message[1:]}; see --help", 2)
 
 
 def _report(message: str, code: int) -> int:

@@ -1,0 +1,65 @@
+"""genobird: BigBird for regulatory DNA.
+
+One arrow, one function, one type:
+
+```
+FASTA bytes - Genome.stream() / .fetch(Interval) -> str           genome/fasta.py
+ str        - corpus.build(...) -> Corpus of sentences             corpus/
+ str        - Tokenizer.encode(...) -> Encoding (ids + spans)      tokenizer.py
+ ids        - shards.write(...) -> Shards (uint16 + index.json)    shards.py
+ Encoding   - batch.pack(...), places.pack_places(...) -> PackedBatch
+ PackedBatch- BigBird(batch) -> hidden [tokens, D]                 model.py
+ hidden     - Head -> logits                                       heads.py
+ sequences  - Scorer -> logits (tokenise, pack, strands, device)   scoring/scorer.py
+ logits     - score_regions / screen_variants -> DataFrame         scoring/
+ DataFrame  - TSV, Parquet, annotated VCF, HTML                    scoring/, genome/, report/
+```
+
+Every coordinate inside is 0-based half-open; 1-based is only the text of VCF files and regions.
+The public names below are loaded when they are first used, so `import genobird` is light (their
+types are in `__init__.pyi`):
+
+    scorer = genobird.load()
+    scorer.score_regions("peaks.bed", "genome.fa")
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "GenobirdError",
+    "Genome",
+    "Interval",
+    "Scorer",
+    "Tokenizer",
+    "Variant",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "Checkpoint": "genobird.checkpoint",
+    "GenobirdError": "genobird.errors",
+    "Genome": "genobird.genome.fasta",
+    "Interval": "genobird.genome.interval",
+    "Scorer": "genobird.scoring.scorer",
+    "Tokenizer": "genobird.tokenizer",
+    "Variant": "genobird.genome.variant",
+    "load": "genobird.scoring.scorer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'genobird' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

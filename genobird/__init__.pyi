@@ -1,0 +1,11 @@
+from genobird.checkpoint import Checkpoint as Checkpoint
+from genobird.errors import GenobirdError as GenobirdError
+from genobird.genome.fasta import Genome as Genome
+from genobird.genome.interval import Interval as Interval
+from genobird.genome.variant import Variant as Variant
+from genobird.scoring.scorer import Scorer as Scorer
+from genobird.scoring.scorer import load as load
+from genobird.tokenizer import Tokenizer as Tokenizer
+
+__version__: str
+__all__: list[str]

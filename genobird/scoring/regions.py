@@ -1,0 +1,313 @@
+"""Regions of a genome, or whole sequences, to a table of probabilities.
+
+A region stands for its midpoint: the chromatin window is centred on it, and the promoter window
+takes it as transcription start, along the region's strand. Without a strand both are scored and
+the larger is reported. A window is clipped at the ends of the contig, never padded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from genobird.errors import (
+    AssemblyError,
+    ContigError,
+    InputError,
+    OutOfBoundsError,
+    SequenceError,
+    TableError,
+)
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval, read_bed
+from genobird.genome.sequence import n_fraction, normalise, reverse_complement
+from genobird.scoring.scorer import (
+    CHROMATIN_FLANK,
+    POSITIVE_WEIGHT,
+    PROMOTER_AFTER,
+    PROMOTER_BEFORE,
+    Floats,
+    Scorer,
+    opened,
+    probabilities,
+)
+from genobird.scoring.table import TableWriter, clean_text, in_chunks
+
+Regions = Path | str | pd.DataFrame | Iterable[Interval]
+
+KEYS = ("chrom", "start", "end", "name", "strand", "status")
+LONGEST_BP = 2 * CHROMATIN_FLANK
+"""A longer region is no longer represented by the window around its midpoint."""
+
+
+class RegionStatus(StrEnum):
+    """What can be said about one region."""
+
+    OK = "OK"
+    NO_CONTIG = "NO_CONTIG"
+    OUT_OF_BOUNDS = "OUT_OF_BOUNDS"
+    AMBIGUOUS = "AMBIGUOUS"
+    TOO_LONG = "TOO_LONG"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A region with the bases around its midpoint."""
+
+    interval: Interval
+    status: RegionStatus
+    text: str = ""
+    """The chromatin window, forward strand; it holds the promoter windows of both strands."""
+    centre: int = 0
+    """Offset of the midpoint in `text`."""
+
+    def promoter(self, strand: str) -> tuple[str, int]:
+        """Return the promoter window along a strand, and the offset of the midpoint in it."""
+        text, centre = self.text, self.centre
+        if strand == "-":
+            first = max(0, centre - PROMOTER_AFTER + 1)
+            window = text[first : centre + PROMOTER_BEFORE + 1]
+            return reverse_complement(window), len(window) - 1 - (centre - first)
+        first = max(0, centre - PROMOTER_BEFORE)
+        return text[first : centre + PROMOTER_AFTER], centre - first
+
+
+def score_regions(
+    scorer: Scorer,
+    regions: Regions,
+    fasta: Path | str | Genome,
+    *,
+    strict: bool = False,
+    features: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Score regions.
+
+    Args:
+        scorer: the model.
+        regions: BED file, frame with columns `chrom start end` and perhaps `name strand` (0-based
+            half-open), or intervals.
+        fasta: the genome.
+        strict: raise for a region on an unknown contig or beyond its end, before scoring.
+        features: columns, names or classes of the chromatin head; None is all.
+
+    Returns:
+        One row a region, in input order: `chrom start end name strand status`, `promoter` and one
+        column a chromatin feature, calibrated probabilities; NaN where the status is not OK.
+
+    Raises:
+        BedError, TableError: the regions cannot be read.
+        ContigError, OutOfBoundsError: with `strict`.
+    """
+    intervals = read_regions(regions)
+    with opened(fasta) as genome:
+        if strict:
+            require_on_genome(intervals, genome)
+        return pd.concat(region_frames(scorer, intervals, genome, features), ignore_index=True)
+
+
+def score_sequences(
+    scorer: Scorer, sequences: Sequence[str], *, features: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Score sequences around their midpoints; rows as `score_regions`, named by their number.
+
+    Raises:
+        SequenceError: letters that are no DNA, or an empty sequence.
+    """
+    records = ((str(number), text) for number, text in enumerate(sequences))
+    return pd.concat(sequence_frames(scorer, records, features), ignore_index=True)
+
+
+def write_scores(
+    frames: Iterable[pd.DataFrame],
+    writer: TableWriter,
+    progress: Callable[[int], None] | None = None,
+) -> Counter[str]:
+    """Write frames as they come and count the statuses.
+
+    Args:
+        frames: of `region_frames` or `sequence_frames`.
+        writer: where to; stays open.
+        progress: called with the number of new rows.
+    """
+    counts: Counter[str] = Counter()
+    for frame in frames:
+        writer.write(frame)
+        counts.update(frame["status"])
+        if progress is not None:
+            progress(len(frame))
+    return counts
+
+
+def region_frames(
+    scorer: Scorer,
+    intervals: Iterable[Interval],
+    genome: Genome,
+    features: Sequence[str] | None = None,
+    chunk: int | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of successive intervals, at least one frame; memory is that of a chunk."""
+    sites = (_site(interval, genome) for interval in intervals)
+    yield from _frames(scorer, sites, features, chunk or scorer.chunk)
+
+
+def sequence_frames(
+    scorer: Scorer,
+    records: Iterable[tuple[str, str]],
+    features: Sequence[str] | None = None,
+    chunk: int | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of named sequences, each scored around its midpoint, at least one frame.
+
+    A sequence longer than the chromatin window is cut to it. AMBIGUOUS is one with N in more than
+    half of what is left.
+
+    Raises:
+        SequenceError: letters that are no DNA, or an empty sequence.
+    """
+    sites = (_sequence_site(name, text) for name, text in records)
+    yield from _frames(scorer, sites, features, chunk or scorer.chunk)
+
+
+def read_regions(regions: Regions) -> list[Interval]:
+    """Read regions of any kind; see `score_regions`.
+
+    Raises:
+        BedError, TableError: they cannot be read.
+    """
+    if isinstance(regions, pd.DataFrame):
+        return list(_from_frame(regions))
+    if isinstance(regions, str | Path):
+        return list(read_bed(regions))
+    return list(regions)
+
+
+def require_on_genome(intervals: Iterable[Interval], genome: Genome) -> None:
+    """Refuse intervals of another assembly.
+
+    Raises:
+        ContigError, AssemblyError: an unknown contig.
+        OutOfBoundsError: an interval ends after its contig.
+    """
+    for interval in intervals:
+        contig = genome.resolve(interval.contig)
+        length = genome.length(contig)
+        if _beyond(interval, length):
+            raise OutOfBoundsError(
+                f"{interval} ends after {contig} ({length:,} bp); is the BED from another "
+                "assembly? (--keep-going scores the other regions)"
+            )
+
+
+def _beyond(interval: Interval, length: int) -> bool:
+    # An empty interval behind the last base has no midpoint on the contig.
+    return interval.end > length or interval.midpoint >= length
+
+
+def _site(interval: Interval, genome: Genome) -> Site:
+    try:
+        contig = genome.resolve(interval.contig)
+    except (AssemblyError, ContigError):
+        return Site(interval, RegionStatus.NO_CONTIG)
+    if _beyond(interval, genome.length(contig)):
+        return Site(interval, RegionStatus.OUT_OF_BOUNDS)
+    if interval.length > LONGEST_BP:
+        return Site(interval, RegionStatus.TOO_LONG)
+    window = interval.window(CHROMATIN_FLANK, CHROMATIN_FLANK)
+    text, start = genome.fetch_clipped(contig, *window)
+    own = text[max(0, interval.start - start) : interval.end - start]
+    ambiguous = "N" in own or n_fraction(text) > 0.5
+    status = RegionStatus.AMBIGUOUS if ambiguous else RegionStatus.OK
+    return Site(interval, status, text, interval.midpoint - start)
+
+
+def _sequence_site(name: str, text: str) -> Site:
+    interval = Interval(name, 0, len(text))
+    if not text:
+        raise SequenceError(f"sequence {name} is empty; at least one base is needed")
+    first = max(0, interval.midpoint - CHROMATIN_FLANK)
+    window = normalise(text[first : interval.midpoint + CHROMATIN_FLANK], f"sequence {name}")
+    status = RegionStatus.AMBIGUOUS if n_fraction(window) > 0.5 else RegionStatus.OK
+    return Site(interval, status, window, interval.midpoint - first)
+
+
+def _frames(
+    scorer: Scorer, sites: Iterable[Site], features: Sequence[str] | None, chunk: int
+) -> Iterator[pd.DataFrame]:
+    chosen = scorer.select_features(features)
+    empty = True
+    for part in in_chunks(sites, chunk):
+        empty = False
+        yield _frame(scorer, part, chosen)
+    if empty:
+        yield _frame(scorer, [], chosen)
+
+
+def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.DataFrame:
+    rows = [row for row, site in enumerate(sites) if site.status is RegionStatus.OK]
+    scored = [sites[row] for row in rows]
+    names: list[str] = []
+    blocks: list[Floats] = []
+    if scorer.checkpoint.promoter is not None:
+        names.append("promoter")
+        blocks.append(probabilities(_promoter_logits(scorer, scored))[:, None])
+    if chosen:
+        logits = scorer.chromatin_logits(
+            [site.text for site in scored], [site.centre for site in scored]
+        )
+        names += [scorer.features[place] for place in chosen]
+        blocks.append(probabilities(logits[:, chosen], POSITIVE_WEIGHT))
+    values = np.full((len(sites), len(names)), np.nan, np.float32)
+    if rows:
+        values[rows] = np.concatenate(blocks, axis=1)
+    intervals = [site.interval for site in sites]
+    keys = {
+        "chrom": [clean_text(interval.contig) for interval in intervals],
+        "start": np.array([interval.start for interval in intervals], np.int64),
+        "end": np.array([interval.end for interval in intervals], np.int64),
+        "name": [clean_text(interval.name) for interval in intervals],
+        "strand": [interval.strand for interval in intervals],
+        "status": [site.status.value for site in sites],
+    }
+    return pd.concat([pd.DataFrame(keys), pd.DataFrame(values, columns=names)], axis=1)
+
+
+def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
+    """Return the logit along the strand of each site, the larger of both where it has none."""
+    asked = [
+        (row, site.promoter(strand))
+        for row, site in enumerate(sites)
+        for strand in (site.interval.strand if site.interval.strand != "." else "+-")
+    ]
+    logits = scorer.promoter_logits(
+        [window for _, (window, _) in asked], [start for _, (_, start) in asked]
+    )
+    best = np.full(len(sites), -np.inf, np.float32)
+    np.maximum.at(best, np.array([row for row, _ in asked], dtype=np.int64), logits)
+    return best
+
+
+def _from_frame(frame: pd.DataFrame) -> Iterator[Interval]:
+    missing = [name for name in KEYS[:3] if name not in frame.columns]
+    if missing:
+        raise TableError(
+            f"the regions have no column {', '.join(missing)}; needed are chrom, start (0-based) "
+            "and end, name and strand are optional"
+        )
+    for row, (_, values) in enumerate(frame.iterrows()):
+        name, strand = values.get("name", ""), values.get("strand", ".")
+        try:
+            yield Interval(
+                str(values["chrom"]),
+                int(values["start"]),
+                int(values["end"]),
+                "." if pd.isna(strand) or strand == "" else str(strand),
+                "" if pd.isna(name) else str(name),
+            )
+        except (InputError, TypeError, ValueError) as error:
+            raise TableError(f"row {row} of the regions: {error}") from None

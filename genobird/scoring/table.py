@@ -1,0 +1,208 @@
+"""Tables on disk: frames in, one TSV or Parquet file out, complete under its name or not there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from genobird.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STDOUT: Final = "-"
+Item = TypeVar("Item")
+
+ENDINGS: Final = (".tsv", ".tsv.gz", ".parquet")
+FLOAT_FORMAT: Final = "%.6g"
+
+
+def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bool = False) -> None:
+    """Refuse an output before work begins; `-` is always allowed.
+
+    Raises:
+        UsageError: another ending, a folder that is missing, or a file that exists without `force`.
+    """
+    path = Path(path)
+    if str(path) == STDOUT:
+        return
+    if not path.name.endswith(endings):
+        raise UsageError(
+            f"output {path} has an unknown ending; allowed are {', '.join(endings)} and -"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"output {path} is no file in an existing folder; make the folder")
+    if path.exists() and not force:
+        raise UsageError(f"output {path} exists; pass --force or choose another name")
+
+
+class TableWriter:
+    """Write frames of the same columns one after the other.
+
+    The file is opened at once, under a temporary name in its folder, and renamed on closing. An
+    error inside the `with` block leaves nothing. TSV floats have 6 significant digits; a missing
+    value is an empty cell. Nothing written means a file without a header: write an empty frame.
+
+    Args:
+        path: a name ending in `.tsv`, `.tsv.gz` or `.parquet`, or `-` (TSV on standard output).
+        force: replace an existing file.
+        meta: facts for the metadata of Parquet; TSV has no place for them.
+
+    Raises:
+        UsageError: see `check_output`.
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(
+        self, path: Path | str, *, force: bool = False, meta: Mapping[str, str] | None = None
+    ) -> None:
+        check_output(path, force=force)
+        self.path: Final = Path(path)
+        self.rows = 0
+        self._meta = dict(meta or {})
+        self._fresh = True
+        self._parquet: Any = None
+        self._stdout = str(path) == STDOUT
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._raw: IO[bytes] = sys.stdout.buffer if self._stdout else self._open()
+        self._text: io.TextIOWrapper | None = None
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Append the rows of a frame.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            if self.path.suffix == ".parquet":
+                self._write_parquet(frame)
+            else:
+                self._write_tsv(frame)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._fresh = False
+        self.rows += len(frame)
+
+    def close(self) -> None:
+        """Finish the file and give it its name.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            if self._parquet is not None:
+                self._parquet.close()
+            if self._text is not None:
+                self._text.flush()
+                if self._stdout:
+                    self._text.detach()
+                else:
+                    self._text.close()
+            if self._stdout:
+                self._raw.flush()
+                return
+            if not self._raw.closed:
+                self._raw.flush()
+                os.fsync(self._raw.fileno())
+                self._raw.close()
+            os.replace(self._temporary, self.path)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.discard()
+            raise self._unwritable(error) from error
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._stdout:
+            if self._text is not None:
+                with suppress(OSError, ValueError):
+                    self._text.detach()
+            return
+        for file in (self._parquet, self._text, self._raw):
+            with suppress(OSError, ValueError):
+                if file is not None:
+                    file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return self._temporary.open("wb")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _write_tsv(self, frame: pd.DataFrame) -> None:
+        if self._text is None:
+            packed = self.path.suffix == ".gz"
+            raw = (  # without name and time, so that the same table has the same bytes
+                cast(IO[bytes], gzip.GzipFile("", "wb", 6, self._raw, mtime=0))
+                if packed
+                else self._raw
+            )
+            self._text = io.TextIOWrapper(cast(Any, raw), encoding="utf-8", newline="")
+        frame.to_csv(
+            self._text,
+            sep="\t",
+            index=False,
+            header=self._fresh,
+            float_format=FLOAT_FORMAT,
+            lineterminator="\n",
+        )
+
+    def _write_parquet(self, frame: pd.DataFrame) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._parquet is None:
+            schema = _schema(frame)
+            facts = {f"genobird.{key}": value for key, value in self._meta.items()}
+            schema = schema.with_metadata(facts)
+            self._parquet = pq.ParquetWriter(self._raw, schema, compression="zstd")
+        table = pa.Table.from_pandas(frame, schema=self._parquet.schema, preserve_index=False)
+        self._parquet.write_table(table)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        reason = error.strerror or str(error)
+        return OutputError(f"{self.path} cannot be written: {reason}; check space and permissions")
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` successive items, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def clean_text(text: str) -> str:
+    """Replace bytes that are no UTF-8 and were carried through as surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _schema(frame: pd.DataFrame) -> Any:
+    """Return the Arrow schema; text is text even in a frame without rows."""
+    import pyarrow as pa
+    from pandas.api.types import is_numeric_dtype
+
+    return pa.schema(
+        (str(name), pa.from_numpy_dtype(kind) if is_numeric_dtype(kind) else pa.string())
+        for name, kind in frame.dtypes.items()
+    )

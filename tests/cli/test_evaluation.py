@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genobird.checkpoint import Checkpoint
+from genobird.cli import main
+from tests.conftest import random_dna
+
+FAST = ("promoter_fit.steps=2", "promoter_shape.first=4", "promoter_shape.hidden=4")
+
+
+@pytest.fixture(scope="module")
+def promoters(tmp_path_factory):
+    rows = [
+        (
+            "chr1", 8000 * i, 8000 * (i + 1), "+", f"p{i}", i % 2, ("train", "test")[i % 4 < 2],
+            f"chr1:{i}", random_dna(8000, seed=i),
+        )
+        for i in range(24)
+    ]  # fmt: skip
+    names = ["chrom", "start", "end", "strand", "name", "label", "split", "group", "sequence"]
+    table = pd.DataFrame(rows, columns=names).astype({"label": np.int64})
+    path = tmp_path_factory.mktemp("data") / "promoters.parquet"
+    table.to_parquet(path)
+    return path
+
+
+def run(capsys, *arguments, code=0):
+    found = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    return captured.out if code == 0 else captured.err
+
+
+def test_a_model_is_measured_beside_baselines_and_gets_its_card(
+    capsys, tiny_checkpoint, promoters, tmp_path
+):
+    sets = [word for setting in FAST for word in ("--set", setting)]
+    run(capsys, "baselines", "--promoters", promoters, "--output", tmp_path / "b", *sets)
+    measured = ("evaluate", tiny_checkpoint, "--promoters", promoters, "--output", tmp_path)
+    out = run(capsys, *measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
+    assert out == f"figures written to {tmp_path / 'evaluation.json'}\n"
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert figures["promoters"]["windows"] == 12
+    assert set(figures["promoters"]["baselines"]) == {"composition", "convolution"}
+    assert figures["settings"]["resamples"] == 5
+    card = ("card", tiny_checkpoint, "--evaluation", tmp_path / "evaluation.json")
+    run(capsys, *card, "--output", tmp_path / "card.md")
+    assert Checkpoint.load(tiny_checkpoint).hash in (tmp_path / "card.md").read_text()
+    for again in ((*measured,), (*card, "--output", tmp_path / "card.md")):
+        assert "exists; choose another place or pass --force" in run(capsys, *again, code=2)
+
+
+def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
+    output = ("--output", tmp_path / "out")
+    for arguments, message in [
+        (("evaluate", tiny_checkpoint, *output), "nothing to measure"),
+        (("baselines", *output), "nothing to train on"),
+        (("evaluate", tmp_path / "none", "--promoters", promoters, *output), "no model directory"),
+        (("baselines", "--promoters", promoters, *output, "--set", "step=1"), "unknown key step"),
+        (("card", tiny_checkpoint, "--evaluation", tmp_path / "e.json", *output), "there is no"),
+    ]:
+        error = run(capsys, *arguments, code=2)
+        assert error.startswith("genobird: error: ")
+        assert error.count("\n") == 1
+        assert message in error
+    assert not (tmp_path / "out").exists()

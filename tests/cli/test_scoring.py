@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genobird.cli import main
+from genobird.genome.streams import BGZF_END
+from genobird.scoring.scorer import Scorer
+
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "promoter"]
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Path:
+    path = tmp_path / "in.bed"
+    path.write_text("chr1\t20000\t20200\ta\t0\t-\nchr2\t500\t700\tb\n")
+    return path
+
+
+@pytest.fixture
+def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
+    path = tmp_path / "in.vcf"
+    ref = tiny_contigs["chr1"][20_000]
+    path.write_text(f"{HEADER}chr1\t20001\t.\t{ref}\t*,{'AC'[ref == 'A']}\t.\t.\t.\n")
+    return path
+
+
+@pytest.fixture
+def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
+    return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
+
+
+def made(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith("in.")}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def assert_one_line(err: str, *parts: str) -> None:
+    assert err.startswith("genobird: error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize("name", ["out.tsv", "out.tsv.gz", "out.parquet"])
+def test_score_writes_the_table_that_its_name_asks_for(capsys, bed, options, tmp_path, name):
+    output = tmp_path / name
+    code, out, err = run(capsys, "score", bed, *options, "--output", output, "--features", "TF")
+    assert (code, out) == (0, "")
+    assert "2 regions in" in err
+    assert "(OK 2)" in err
+    read = pd.read_parquet if name.endswith("parquet") else lambda p: pd.read_csv(p, sep="\t")
+    table = read(output)
+    assert list(table.columns) == [
+        *COLUMNS,
+        *("A|CTCF|None#130", "A|CTCF|None#338", "B|CTCF|None"),
+    ]
+    assert table["name"].tolist() == ["a", "b"]
+
+
+def test_score_to_standard_output_keeps_everything_else_off_it(capsys, bed, options):
+    code, out, err = run(capsys, "score", bed, *options, "-o", "-", "--json")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split("\t")[: len(COLUMNS)] == COLUMNS
+    assert len(lines) == 3
+    summary = json.loads(err)
+    assert summary["regions"] == 2
+    assert summary["statuses"] == {"OK": 2}
+
+
+def test_score_says_in_json_what_it_did(capsys, bed, options, tmp_path):
+    output = tmp_path / "out.tsv"
+    code, out, err = run(capsys, "score", bed, *options, "-o", output, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out).items() >= {"output": str(output), "device": "cpu"}.items()
+
+
+def test_score_takes_one_region_and_bed_on_standard_input(capsys, options, monkeypatch):
+    _, region, _ = run(capsys, "score", "chr1:20,001-20,200:-", *options, "-o", "-", "-q")
+    stdin = io.TextIOWrapper(io.BytesIO(b"chr1\t20000\t20200\t\t0\t-\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    _, piped, err = run(capsys, "score", "-", *options, "-o", "-", "--quiet")
+    assert region == piped
+    assert len(region.splitlines()) == 2
+    assert err == ""
+
+
+def test_score_takes_sequences_without_a_genome(capsys, tiny_checkpoint, tmp_path):
+    fasta = tmp_path / "in.fa"
+    fasta.write_text(">one two\nacgtacgtta\n>n\nNNNNNA\n")
+    arguments = ["--model", tiny_checkpoint, "--device", "cpu", "-o", tmp_path / "out.tsv"]
+    code, _, err = run(capsys, "score", fasta, *arguments)
+    assert code == 0
+    assert "(OK 1, AMBIGUOUS 1)" in err
+    table = pd.read_csv(tmp_path / "out.tsv", sep="\t")
+    assert table["chrom"].tolist() == ["one", "n"]
+    assert table["end"].tolist() == [10, 6]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ("chr1\t59000\t61000", "OUT_OF_BOUNDS", "ends after chr1 (60,000 bp); is the BED from"),
+        ("chr7\t5\t10", "NO_CONTIG", "contig 'chr7' is not in"),
+    ],
+)
+def test_score_stops_at_a_region_of_another_assembly_unless_told_to_go_on(
+    capsys, bed, options, tmp_path, line, status, message
+):
+    with bed.open("a") as file:
+        file.write(f"{line}\n")
+    output = tmp_path / "out.tsv"
+    code, _, err = run(capsys, "score", bed, *options, "-o", output)
+    assert code == 1
+    assert_one_line(err, message)
+    assert made(tmp_path) == set()
+    code, _, err = run(capsys, "score", bed, *options, "-o", output, "--keep-going")
+    assert code == 0
+    assert f"(OK 2, {status} 1)" in err
+    assert pd.read_csv(output, sep="\t")["status"].tolist() == ["OK", "OK", status]
+
+
+def test_an_existing_output_needs_force(capsys, bed, vcf, options, tmp_path):
+    for verb, source, name in (("score", bed, "out.tsv"), ("variants", vcf, "out.vcf")):
+        output = tmp_path / name
+        output.write_text("old")
+        code, _, err = run(capsys, verb, source, *options, "-o", output)
+        assert code == 2
+        assert_one_line(err, "out", "exists", "--force")
+        assert output.read_text() == "old"
+        code, _, _ = run(capsys, verb, source, *options, "-o", output, "--force")
+        assert code == 0
+        assert output.read_text() != "old"
+
+
+def test_a_table_that_exists_stops_variants_too(capsys, vcf, options, tmp_path):
+    (tmp_path / "out.tsv").write_text("old")
+    arguments = ["-o", tmp_path / "out.vcf", "--table", tmp_path / "out.tsv"]
+    code, _, err = run(capsys, "variants", vcf, *options, *arguments)
+    assert code == 2
+    assert_one_line(err, "out.tsv exists")
+    assert made(tmp_path) == {"out.tsv"}
+
+
+def test_score_refuses_what_it_cannot_do(capsys, bed, options, tmp_path, tiny_checkpoint):
+    empty = tmp_path / "in.empty.bed"
+    empty.write_text("")
+    protein = tmp_path / "in.protein.fa"
+    protein.write_text(">p\nMKTAYIAK\n")
+    text = tmp_path / "in.text.fa"
+    text.write_text("dear reader\n")
+    cut = tmp_path / "in.cut.bed.gz"
+    cut.write_bytes(BGZF_END[:20])
+    model = ["--model", tiny_checkpoint, "--device", "cpu"]
+    out = ["-o", tmp_path / "out.tsv"]
+    cases = [
+        ((tmp_path / "missing.bed", *options, *out), 2, "missing.bed does not exist"),
+        ((tmp_path / "missing.fa", *model, *out), 2, "missing.fa does not exist"),
+        ((empty, *options, *out), 1, "holds no interval"),
+        ((cut, *options, *out), 1, "cut short"),
+        ((protein, *model, *out), 1, "is no DNA"),
+        ((text, *model, *out), 1, "is no FASTA"),
+        (("chr1", *options, *out), 2, "region 'chr1' has no positions"),
+        ((bed, *model, *out), 2, "--fasta is missing"),
+        ((bed, *options, "-o", tmp_path / "out.xlsx"), 2, "unknown ending"),
+        ((bed, *options, "-o", tmp_path / "no" / "out.tsv"), 2, "make the folder"),
+        ((bed, *options, "-o", tmp_path / f"{'a' * 250}.tsv"), 1, "cannot be written"),
+        ((bed, *options, *out, "--features", "RNA"), 2, "no feature or class 'RNA'"),
+        ((bed, *options, *out, "--batch-size", "many"), 2, "auto or a number is allowed"),
+        ((bed, *options, *out, "--device", "tpu"), 2, "device 'tpu' is unknown"),
+        ((bed, *options, *out, "--model", tmp_path / "none"), 2, "no model directory"),
+    ]
+    for arguments, expected, message in cases:
+        code, stdout, err = run(capsys, "score", *arguments)
+        assert (code, stdout) == (expected, ""), err
+        assert_one_line(err, message)
+        assert made(tmp_path) == set()
+
+
+def test_variants_writes_vcf_index_and_table(capsys, vcf, options, tmp_path):
+    output, table = tmp_path / "out.vcf.gz", tmp_path / "out.parquet"
+    arguments = [*options, "--output", output, "--table", table, "--json"]
+    code, out, err = run(capsys, "variants", vcf, *arguments)
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert summary["records"] == 1
+    assert summary["alleles"] == 2
+    assert summary["statuses"] == {"OK": 1, "SYMBOLIC": 1}
+    assert made(tmp_path) == {"out.vcf.gz", "out.vcf.gz.tbi", "out.parquet"}
+    assert len(pd.read_parquet(table)) == 2
+
+
+def test_variants_reads_and_writes_streams(capsys, vcf, options, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(vcf.read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, err = run(capsys, "variants", "-", *options, "--output", "-")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("chr1\t20001\t")
+    assert "GB_STATUS=SYMBOLIC,OK" in out
+    assert "2 alleles in" in err
+
+
+def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
+    elsewhere = tmp_path / "in.elsewhere.vcf"
+    elsewhere.write_text(f"{HEADER}chr7\t5\t.\tA\tC\t.\t.\t.\n")
+    bare = tmp_path / "in.bare.vcf"
+    bare.write_text("chr1\t5\t.\tA\tC\t.\t.\t.\n")
+    wrong = tmp_path / "in.wrong.vcf"
+    wrong.write_text(f"{HEADER}chr1\t20002\t.\tAAAAA\tC\t.\t.\t.\n")
+    out = ["-o", tmp_path / "out.vcf.gz"]
+    cases = [
+        ((tmp_path / "missing.vcf", *options, *out), 2, "missing.vcf does not exist"),
+        ((elsewhere, *options, *out), 1, "none of the 1 alleles lies on a contig of"),
+        ((bare, *options, *out), 1, "has no VCF header"),
+        ((wrong, *options, *out, "--ref-mismatch", "error"), 1, "REF AAAAA at chr1:20002 is"),
+        ((vcf, *options, *out, "--ref-mismatch", "no"), 2, "allowed: flag, skip, swap, error"),
+        ((vcf, *options, "-o", tmp_path / "out.tsv"), 2, "unknown ending"),
+        ((vcf, *options, "-o", "-", "--table", "-"), 2, "both outputs are standard output"),
+    ]
+    for arguments, expected, message in cases:
+        code, stdout, err = run(capsys, "variants", *arguments)
+        assert code == expected, err
+        assert stdout == ""
+        assert_one_line(err, message)
+        assert made(tmp_path) == set()
+
+
+@pytest.mark.parametrize("verb", ["score", "variants"])
+def test_an_interrupt_leaves_nothing(capsys, bed, vcf, options, tmp_path, monkeypatch, verb):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "in_passes", interrupt)
+    source, name = (bed, "out.tsv") if verb == "score" else (vcf, "out.vcf.gz")
+    code, _, err = run(capsys, verb, source, *options, "-o", tmp_path / name)
+    assert code == 130
+    assert_one_line(err, "interrupted")
+    assert made(tmp_path) == set()
