@@ -1,12 +1,10 @@
 """Dense training batches of chromatin profiles.
 
-One long window gives a loss for every bin of it that has `margin_bp` of context on both sides, instead
-of one bin a window.
+One long window gives a loss for every bin of it that has `margin_bp` of context on both sides,
+instead of one bin a window.
 """
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import LabelledBatch, generator
+from genobird.tasks.data import LabelledBatch, generator, visiting_order
 from genobird.tokenizer import Tokenizer
 
 __all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]
@@ -73,16 +71,15 @@ class ChromatinBatches:
                 f"{dataset.path}: split {split} has no window of {settings.window_bp} bp with a "
                 "usable bin; choose a smaller window_bp"
             )
-        self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
         """Steps that visit every window once."""
         return -(-len(self.windows) // self.settings.sequences)
 
-    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.augment:
             return np.arange(len(self.windows))
-        return generator(self.seed, 0, epoch).permutation(len(self.windows))
+        return visiting_order(len(self.windows), self.seed, epoch)
 
     def _bins(self, start: int) -> NDArray[np.int64]:
         width, margin = self.dataset.bin_bp, self.settings.margin_bp
@@ -97,8 +94,9 @@ class ChromatinBatches:
         width = self.dataset.bin_bp
         bins = self._bins(start)
         bins = bins[self.dataset.usable(interval.contig, bins)]
-        if self.augment:  # tokens then begin elsewhere in each epoch
-            start = max(interval.start, start - int(rng.integers(width)))
+        if self.augment:  # tokens then begin elsewhere in each epoch; the bins stay in the window
+            jitter = int(rng.integers(min(width, self.settings.margin_bp + 1)))
+            start = max(interval.start, start - jitter)
         end = start + self.settings.window_bp
         sequence = self.dataset.sequence(interval.contig, start, end)
         centres = bins * width + width // 2 - start
@@ -109,9 +107,12 @@ class ChromatinBatches:
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
         rng = generator(self.seed, 1, step)
+        first = step * self.settings.sequences
         windows = []
-        for slot in range(self.settings.sequences):
-            epoch, index = divmod(step * self.settings.sequences + slot, len(self.windows))
+        for place in range(first, first + self.settings.sequences):
+            epoch, index = divmod(place, len(self.windows))
+            if epoch and not self.augment:  # one visit, no more
+                break
             windows.append(self._window(int(self._order(epoch)[index]), rng))
         sequences, centres, labels = zip(*windows, strict=True)
         places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)

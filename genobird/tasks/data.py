@@ -33,6 +33,12 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
+@lru_cache(maxsize=4)
+def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order in which an epoch visits its windows, a permutation [windows]."""
+    return generator(seed, 0, epoch).permutation(windows)
+
+
 class Steps(IterableDataset[Batch], Generic[Batch]):
     """The batches of steps `start` to `stop`; workers take turns, so the order never changes."""
 
@@ -112,7 +118,8 @@ class PretrainBatches:
 
     Documents are cut into windows of `max_tokens`; an epoch visits every window once, in an order
     drawn from (seed, epoch). With `nsp`, a sequence is two halves `[CLS] A [SEP] B [SEP]`, where B
-    follows A in half of the cases and comes from a random window in the others (paper, appendix F.1).
+    follows A in half of the cases and comes from a random window in the others (paper, appendix
+    F.1).
     """
 
     def __init__(
@@ -133,14 +140,10 @@ class PretrainBatches:
         documents = np.repeat(np.arange(len(lengths)), counts)
         offsets = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.windows = np.stack([documents, offsets * self.room], axis=1)  # [W, 2]
-        self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
         """Steps that visit every window once."""
         return -(-len(self.windows) // self.settings.sequences)
-
-    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
-        return generator(self.seed, 0, epoch).permutation(len(self.windows))
 
     def window(self, index: int) -> UInt16Array:
         """Return the ids of window `index`, no specials, at most `room`."""
@@ -154,13 +157,15 @@ class PretrainBatches:
         for slot in range(self.settings.sequences):
             place = step * self.settings.sequences + slot
             epoch, index = divmod(place, len(self.windows))
-            ids = self.window(int(self._order(epoch)[index]))
+            order = visiting_order(len(self.windows), self.seed, epoch)
+            ids = self.window(int(order[index]))
             if self.nsp:
                 half = (len(ids) + 1) // 2
                 first, second = ids[:half], ids[half:]
                 follows.append(int(rng.random() < 0.5))
                 if not follows[-1]:
-                    second = self.window(int(rng.integers(len(self.windows))))[: max(1, len(second))]
+                    other = self.window(int(rng.integers(len(self.windows))))
+                    second = other[: max(1, len(second))]
                 sequences.append(add_specials(first, second))
             else:
                 sequences.append(add_specials(ids))
@@ -168,7 +173,8 @@ class PretrainBatches:
         masked, targets, labels = mask_tokens(
             batch.ids, self.settings.mask_rate, self.vocab_size, rng
         )
-        return MaskedBatch(batch.with_ids(masked), targets, labels, torch.tensor(follows))
+        known = torch.tensor(follows, dtype=torch.int64)
+        return MaskedBatch(batch.with_ids(masked), targets, labels, known)
 
 
 @dataclass(frozen=True, eq=False)

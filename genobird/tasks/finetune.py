@@ -107,7 +107,9 @@ def finetune_chromatin(
         checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder,
     )  # fmt: skip
-    _fit(task, batches("train", True), batches("validation", False), config, output, resume, progress)
+    _fit(
+        task, batches("train", True), batches("validation", False), config, output, resume, progress
+    )
     sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
     return _finish(checkpoint, "chromatin", config, sources, output, provenance)
 

@@ -1,24 +1,27 @@
 """Training runs: optimiser, schedule, exact resume, logs.
 
-A run directory holds `config.yaml`, `logs/` (CSV and TensorBoard), `last.ckpt` (everything a resume
-needs: weights, optimiser, step, torch's random state) and, at the end, `model/` (a `Checkpoint`).
-Batches are functions of the step (`data.py`), so a resumed run continues with the same data.
+A run directory holds `logs/` (CSV and TensorBoard), `last.ckpt` (everything a resume needs:
+weights, optimiser, step, torch's random state) and, at the end, `model/` (a `Checkpoint`). Batches
+are functions of the step (`data.py`), so a resumed run continues with the same data.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -30,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class FitSettings(BaseModel):
-    """How a run trains. Optimiser and schedule are the paper's unless set (appendix F, table 21)."""
+    """How a run trains; optimiser and schedule as in the paper unless set (table 21)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +45,8 @@ class FitSettings(BaseModel):
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     seed: int = Field(0, ge=0, description="Key of every random draw.")
     precision: Literal["float32", "bf16"] = Field(
-        "float32", description="bf16 runs matrix products in bfloat16 (CPUs with AVX512-BF16 or AMX)."
+        "float32",
+        description="bf16 runs matrix products in bfloat16 (CPUs with AVX512-BF16 or AMX).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
@@ -125,9 +129,12 @@ class _Batches(pl.LightningDataModule):
     """Training continues at the trainer's step, which is known only after the state is restored."""
 
     def __init__(
-        self, train: Callable[[int], Any], validation: Callable[[int], Any] | None, validations: int,
+        self,
+        train: Callable[[int], Any],
+        validation: Callable[[int], Any] | None,
+        validations: int,
         settings: FitSettings,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.train, self.validation, self.validations = train, validation, validations
         self.settings = settings
@@ -135,12 +142,18 @@ class _Batches(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         steps = Steps(self.train, self.settings.steps, self.trainer.global_step)
-        return DataLoader(steps, batch_size=None, num_workers=self.settings.workers)
+        return self._loader(steps, self.settings.workers)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         if self.validation is None:
             return []
-        return DataLoader(Steps(self.validation, self.validations), batch_size=None)
+        return self._loader(Steps(self.validation, self.validations), 0)
+
+    @staticmethod
+    def _loader(steps: Steps[Any], workers: int) -> DataLoader[Any]:
+        # With a generator of its own, a loader leaves torch's random state to dropout, however
+        # often it is started.
+        return DataLoader(steps, None, num_workers=workers, generator=torch.Generator())
 
 
 class _State(pl.Callback):
@@ -158,6 +171,35 @@ class _State(pl.Callback):
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)
         os.replace(part, self.path)
+
+
+class _Interrupt(pl.Callback):
+    """Ctrl-C ends the run after the step under way and saves its state; a second one at once."""
+
+    def __init__(self, state: _State) -> None:
+        self.state, self.asked = state, False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle Ctrl-C; other threads than the main one have no say in signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, *_: Any) -> None:
+        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.asked:
+            self.state.save(trainer)
+            raise KeyboardInterrupt
 
 
 class _LogLines(pl.Callback):
@@ -219,17 +261,22 @@ def fit(
     settings = task.settings
     state = output / "last.ckpt"
     if state.exists() and not resume:
-        raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force to restart it")
+        raise UsageError(
+            f"{output} holds an unfinished run; pass --resume, or --force to restart it"
+        )
     output.mkdir(parents=True, exist_ok=True)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    saver = _State(state, settings.save_every)
+    interrupt = _Interrupt(saver)
+    task.train()
     with warnings.catch_warnings():
-        # Lightning advises more workers and warns of its own deprecated calls; neither is our user's.
+        # Lightning advises more workers and warns of its own deprecated calls: not our user's.
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
             accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[settings.device],
-            devices=1 if settings.device != "cuda" else "auto",
+            devices=1,  # `Steps` knows no ranks: several devices would all see the same batches
             precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
             max_steps=settings.steps,
             max_epochs=-1,
@@ -242,11 +289,26 @@ def fit(
             enable_progress_bar=progress,
             enable_model_summary=False,
             enable_checkpointing=False,
-            logger=[CSVLogger(output, "logs", ""), TensorBoardLogger(output, "logs", "")],
-            callbacks=[_State(state, settings.save_every), _LogLines(settings.log_every), *callbacks],
+            logger=_loggers(output),
+            callbacks=[saver, _LogLines(settings.log_every), *callbacks, interrupt],
         )
         batches = _Batches(train, validation, validations, settings)
-        trainer.fit(task, batches, ckpt_path=state if state.exists() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        with interrupt.listening():
+            try:
+                trainer.fit(task, batches, ckpt_path=state if state.exists() else None)
+            except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
+                if isinstance(stop.__context__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from stop
+                raise
     task.eval()
+
+
+def _loggers(output: Path) -> list[Logger]:
+    metrics = output / "logs" / "metrics.csv"
+    if metrics.exists():  # Lightning would delete what the run wrote before it was resumed
+        parts = len(list(metrics.parent.glob("metrics.*.csv")))
+        metrics.rename(metrics.with_name(f"metrics.{parts}.csv"))
+    return [
+        CSVLogger(output, "logs", "", flush_logs_every_n_steps=1),
+        TensorBoardLogger(output, "logs", ""),
+    ]

@@ -1,4 +1,4 @@
-"""Masked-language-model pretraining, with optional next-sentence prediction (paper, appendix F.1)."""
+"""Masked-language-model pretraining, with next-sentence prediction if asked (appendix F.1)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
+from genobird.config import explain
 from genobird.errors import ConfigError, ShardError
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
@@ -38,15 +39,19 @@ class PretrainConfig(BaseModel):
         """Return the shape of the encoder for a tokenizer."""
         if self.preset not in PRESETS:
             raise ConfigError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
+        if "vocab_size" in self.model:
+            raise ConfigError(f"model.vocab_size is the tokenizer's, {vocab_size}; leave it out")
         values = {**PRESETS[self.preset], "vocab_size": vocab_size, **self.model}
-        unknown = sorted(set(values) - set(BigBirdConfig.model_fields))
-        if unknown:
-            allowed = ", ".join(sorted(BigBirdConfig.model_fields))
-            raise ConfigError(f"unknown key model.{unknown[0]}; allowed here: {allowed}")
         try:
-            return BigBirdConfig.model_validate(values)
-        except ValueError as error:
-            raise ConfigError(f"model: {str(error).splitlines()[2].strip()}") from error
+            shape = BigBirdConfig.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"model: {explain(error, BigBirdConfig)}") from error
+        if shape.position == "absolute" and self.data.max_tokens > shape.max_tokens:
+            raise ConfigError(
+                f"data.max_tokens is {self.data.max_tokens}, the model takes {shape.max_tokens}; "
+                "lower the one, raise model.max_tokens, or choose model.position: rope"
+            )
+        return shape
 
 
 class Pretraining(Task):
@@ -55,6 +60,9 @@ class Pretraining(Task):
     Logged: `loss` (nats a token), `accuracy`, `bits_per_base` (sum of -log2 p over masked tokens
     divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
     """
+
+    lengths: Tensor
+    has_n: Tensor
 
     def __init__(self, checkpoint: Checkpoint, settings: FitSettings) -> None:
         super().__init__(checkpoint, settings)
@@ -143,7 +151,9 @@ def pretrain(
     checkpoint.provenance = {
         "pretraining": {
             **(provenance or {}),
-            "config": config.model_dump(mode="json", exclude={"shards", "validation_shards", "tokenizer"}),
+            "config": config.model_dump(
+                mode="json", exclude={"shards", "validation_shards", "tokenizer"}
+            ),
             "genome_sha256": train.shards.index.genome_sha256,
             "tokens_seen": config.fit.steps * config.data.sequences * config.data.max_tokens,
             "validation": _last(task),

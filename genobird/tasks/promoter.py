@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 import torch
@@ -13,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from genobird.datasets import UPSTREAM_BP, read_promoters
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import LabelledBatch, generator
+from genobird.tasks.data import LabelledBatch, generator, visiting_order
 from genobird.tokenizer import Tokenizer
 
 __all__ = ["UPSTREAM_BP", "PromoterBatches", "PromoterDataSettings", "read_promoters"]
@@ -46,16 +44,15 @@ class PromoterBatches:
     ) -> None:
         self.table, self.settings, self.seed, self.augment = table, settings, seed, augment
         self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
-        self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
         """Steps that visit every window once."""
         return -(-len(self.table) // self.settings.sequences)
 
-    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.augment:
             return np.arange(len(self.table))
-        return generator(self.seed, 0, epoch).permutation(len(self.table))
+        return visiting_order(len(self.table), self.seed, epoch)
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""

@@ -1,0 +1,145 @@
+"""What the convolutional network reads: windows of neighbouring bins, and of promoters.
+
+The batch of a step depends on (seed, step) alone, as those of the transformer do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.baselines.convolution import Batch, UInt8Array, base_codes, complement_codes
+from genobird.datasets import UPSTREAM_BP, ChromatinDataset
+from genobird.errors import InputError
+
+Bins = NDArray[np.int64]
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Return a generator that depends on the key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int) -> UInt8Array:
+    """Return the base codes around consecutive bins; beyond a contig's ends there are N.
+
+    Args:
+        dataset: holds the sequence.
+        contig: its name.
+        bins: consecutive, [n].
+        input_bp: bases each bin sees, its own in the middle.
+
+    Returns:
+        uint8 [input_bp + 200 (n - 1)].
+    """
+    flank = (input_bp - dataset.bin_bp) // 2
+    first = int(bins[0]) * dataset.bin_bp - flank
+    end = int(bins[-1] + 1) * dataset.bin_bp + flank
+    length = dataset.length(contig)
+    codes = base_codes(dataset.sequence(contig, max(0, first), min(end, length)))
+    return np.pad(codes, (max(0, -first), max(0, end - length)), constant_values=4)
+
+
+def consecutive(contigs: NDArray[np.str_], bins: Bins, most: int) -> Iterator[slice]:
+    """Cut N places into runs of at most `most` consecutive bins of one contig, in order."""
+    breaks = np.flatnonzero((np.diff(bins) != 1) | (contigs[1:] != contigs[:-1])) + 1
+    for first, end in zip([0, *breaks], [*breaks, len(bins)], strict=True):
+        for start in range(first, end, most):
+            yield slice(start, min(start + most, end))
+
+
+class BinBatches:
+    """Windows of consecutive bins that lie wholly in a split, their 400 bp of flank included.
+
+    An epoch visits every window once, in an order drawn from (seed, epoch); half of them are read
+    on the other strand.
+    """
+
+    def __init__(
+        self,
+        dataset: ChromatinDataset,
+        split: str,
+        *,
+        input_bp: int,
+        windows: int,
+        bins: int,
+        seed: int,
+    ) -> None:
+        self.dataset, self.input_bp, self.count, self.seed = dataset, input_bp, windows, seed
+        width, flank = dataset.bin_bp, (input_bp - dataset.bin_bp) // 2
+        self.windows: list[tuple[str, Bins]] = []
+        for interval in dataset.intervals(split):
+            first = -(-(interval.start + flank) // width)
+            last = (interval.end - flank) // width - bins
+            for start in range(first, last + 1, bins):
+                at = np.arange(start, start + bins)
+                if dataset.usable(interval.contig, at).any():
+                    self.windows.append((interval.contig, at))
+        if not self.windows:
+            raise InputError(
+                f"{dataset.path}: split {split} has no {bins} bins in a row with {flank} bp of "
+                "flank; choose fewer bins a window"
+            )
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: generator(seed, 0, epoch).permutation(len(self.windows))
+        )
+
+    def __len__(self) -> int:
+        """Steps that visit every window once."""
+        return -(-len(self.windows) // self.count)
+
+    def __call__(self, step: int) -> Batch:
+        """Make the batch of a step: codes [S, L], labels [S, n, F], usable bins [S, n]."""
+        strands = generator(self.seed, 1, step).random(self.count) < 0.5
+        rows = []
+        for slot, other_strand in enumerate(strands):
+            epoch, index = divmod(step * self.count + slot, len(self.windows))
+            contig, bins = self.windows[self._order(epoch)[index]]
+            codes = bin_codes(self.dataset, contig, bins, self.input_bp)
+            labels = self.dataset.labels(contig, bins)
+            usable = self.dataset.usable(contig, bins)
+            if other_strand:
+                codes, labels, usable = complement_codes(codes), labels[::-1], usable[::-1]
+            rows.append((codes, labels, usable))
+        codes_, labels_, usable_ = (np.stack(part) for part in zip(*rows, strict=True))
+        return codes_, labels_, usable_
+
+
+def promoter_codes(table: pd.DataFrame, input_bp: int) -> UInt8Array:
+    """Return the base codes around the transcription start of each row, uint8 [N, input_bp]."""
+    first = UPSTREAM_BP - input_bp // 2
+    if first < 0:
+        raise InputError(f"input_bp {input_bp}; a window has {UPSTREAM_BP} bp before its start")
+    return np.stack([base_codes(s[first : first + input_bp]) for s in table["sequence"]])
+
+
+class PromoterBatches:
+    """Promoters and negatives around their start, moved by a few bases at random."""
+
+    def __init__(
+        self, table: pd.DataFrame, *, input_bp: int, windows: int, jitter_bp: int, seed: int
+    ) -> None:
+        self.codes = promoter_codes(table, input_bp + 2 * jitter_bp)
+        self.labels = table["label"].to_numpy(np.uint8)
+        self.input_bp, self.count, self.jitter_bp, self.seed = input_bp, windows, jitter_bp, seed
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: generator(seed, 0, epoch).permutation(len(self.labels))
+        )
+
+    def __len__(self) -> int:
+        """Steps that visit every window once."""
+        return -(-len(self.labels) // self.count)
+
+    def __call__(self, step: int) -> Batch:
+        """Make the batch of a step: codes [S, input_bp], labels [S, 1, 1], all counted."""
+        moves = generator(self.seed, 1, step).integers(2 * self.jitter_bp + 1, size=self.count)
+        places = step * self.count + np.arange(self.count)
+        rows = np.array([self._order(p // len(self.labels))[p % len(self.labels)] for p in places])
+        codes = np.stack(
+            [self.codes[r, m : m + self.input_bp] for r, m in zip(rows, moves, strict=True)]
+        )
+        return codes, self.labels[rows][:, None, None], np.ones((self.count, 1), dtype=bool)

@@ -1,0 +1,95 @@
+"""Verbs that judge models: baselines, evaluate, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genobird.cli.training import ConfigFile, Force, Output, Overrides, _provenance, _refuse
+
+Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
+Promoters = Annotated[Path | None, typer.Option(help="Promoter windows, a Parquet table.")]
+Split = Annotated[str, typer.Option(help="Part of the data that is predicted.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command()(baselines)
+    app.command()(evaluate)
+    app.command()(card)
+
+
+def baselines(
+    output: Output,
+    chromatin: Chromatin = None,
+    promoters: Promoters = None,
+    split: Split = "test",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Train the models to beat, base composition and a small network, on the same data."""
+    from genobird.baselines.train import BaselineConfig, train_baselines
+    from genobird.config import load_config
+
+    train_baselines(
+        output,
+        chromatin=chromatin,
+        promoters=promoters,
+        config=load_config(BaselineConfig, config, overrides or ()),
+        split=split,
+        force=force,
+    )
+    typer.echo(f"baselines written to {output}")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    output: Output,
+    chromatin: Chromatin = None,
+    promoters: Promoters = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Token shards of held-out sequence, for bits per base.")
+    ] = None,
+    baselines: Annotated[
+        Path | None, typer.Option(help="Trained baselines, to compare with.")
+    ] = None,
+    split: Split = "test",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Measure a model on labelled data, with bootstrap confidence intervals."""
+    from genobird.config import load_config
+    from genobird.tasks.evaluate import EVALUATION, EvaluateSettings
+    from genobird.tasks.evaluate import evaluate as run
+
+    run(
+        model,
+        output,
+        chromatin=chromatin,
+        promoters=promoters,
+        shards=shards,
+        split=split,
+        baselines=baselines,
+        settings=load_config(EvaluateSettings, config, overrides or ()),
+        force=force,
+        provenance=_provenance(),
+    )
+    typer.echo(f"figures written to {output / EVALUATION}")
+
+
+def card(
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    evaluation: Annotated[Path, typer.Option(help="What `evaluate` wrote for this model.")],
+    output: Output,
+    force: Force = False,
+) -> None:
+    """Write a model's card: its data, its training and every test figure, as Markdown."""
+    from genobird.report.card import write_card
+
+    _refuse(output, force)
+    write_card(model, evaluation, output)
+    typer.echo(f"card written to {output}")

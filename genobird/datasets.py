@@ -1,0 +1,204 @@
+"""Labelled data on disk: chromatin profiles of 200-bp bins, promoter windows, and predictions.
+
+Chromatin profiles are a directory (`pipelines/chromatin.py` writes one):
+
+```
+index.json             bin width, splits, counts, hashes
+features.tsv           index name class, in the order of the label columns
+<contig>.sequence.npy  uint8 [L], ASCII
+<contig>.labels.npy    uint8 [L // bin_bp, ceil(F / 8)], bits, little-endian within a byte
+<contig>.usable.npy    uint8 [L // bin_bp], 1 where the bin holds no N
+```
+
+Promoter windows are one Parquet table (`pipelines/promoters.py`), a row a window, its sequence
+oriented along the strand. Predictions are one `.npz` file: what models of different kinds are
+compared by.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.errors import InputError, TableError, UsageError
+from genobird.genome.interval import Interval
+
+PROMOTER_COLUMNS = (
+    "chrom",
+    "start",
+    "end",
+    "strand",
+    "name",
+    "label",
+    "split",
+    "group",
+    "sequence",
+)
+UPSTREAM_BP = 5_000
+"""Bases before the transcription start in a window (paper, appendix F.2); 3,000 follow."""
+
+
+class ChromatinDataset:
+    """Sequence and labels of 200-bp bins, memory-mapped.
+
+    Attributes:
+        features: F rows `index name class`.
+        bin_bp: width of a bin.
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "index.json").is_file():
+            raise UsageError(f"{path} is no chromatin dataset: it has no index.json")
+        self.path = path
+        self.index = json.loads((path / "index.json").read_text())
+        self.bin_bp: int = self.index["bin_bp"]
+        self.features = pd.read_csv(path / "features.tsv", sep="\t")
+        self._array = lru_cache(maxsize=None)(self._open)
+
+    def __reduce__(self) -> tuple[type[ChromatinDataset], tuple[Path]]:
+        return ChromatinDataset, (self.path,)  # a process that makes batches opens its own
+
+    def _open(self, contig: str, what: str) -> NDArray[np.uint8]:
+        file = self.path / f"{contig}.{what}.npy"
+        try:
+            array: NDArray[np.uint8] = np.load(file, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read; build the dataset again") from error
+        return array
+
+    def intervals(self, split: str) -> list[Interval]:
+        """Return the intervals of a split."""
+        splits = self.index["splits"]
+        if split not in splits:
+            raise UsageError(f"split {split!r} is not one of {', '.join(splits)}")
+        return [Interval(contig, start, end) for contig, start, end in splits[split]]
+
+    def sequence(self, contig: str, start: int, end: int) -> str:
+        """Return bases [start, end) of a contig."""
+        return self._array(contig, "sequence")[start:end].tobytes().decode("ascii")
+
+    def length(self, contig: str) -> int:
+        """Return the bases of a contig."""
+        return len(self._array(contig, "sequence"))
+
+    def usable(self, contig: str, bins: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which bins hold no N, [n]."""
+        return self._array(contig, "usable")[bins].astype(bool)
+
+    def usable_bins(self, interval: Interval) -> NDArray[np.int64]:
+        """Return the bins wholly inside an interval that hold no N, ascending, [n]."""
+        bins = np.arange(-(-interval.start // self.bin_bp), interval.end // self.bin_bp)
+        return bins[self.usable(interval.contig, bins)]
+
+    def labels(self, contig: str, bins: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the labels of bins, 0 or 1, [n, F]."""
+        packed = self._array(contig, "labels")[bins]
+        return np.unpackbits(packed, axis=1, count=len(self.features), bitorder="little")
+
+
+def read_promoters(path: Path, split: str) -> pd.DataFrame:
+    """Read the windows of a split.
+
+    Raises:
+        UsageError: a missing file, or a split without windows.
+        TableError: a column is missing.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no promoter table {path}")
+    table = pd.read_parquet(path)
+    missing = [name for name in PROMOTER_COLUMNS if name not in table.columns]
+    if missing:
+        raise TableError(f"{path} lacks the columns {', '.join(missing)}")
+    rows = table[table["split"] == split].reset_index(drop=True)
+    if rows.empty:
+        known = ", ".join(sorted(set(table["split"])))
+        raise UsageError(f"{path} has no window of split {split!r}; it has {known}")
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of a model for the places of a split, and their labels.
+
+    Attributes:
+        contigs: names, str [N].
+        bins: int64 [N]; bin i of a contig starts at base `i * bin_bp` (0-based).
+        labels: uint8 [N, F], 0 or 1.
+        logits: float32 [N, F].
+        bin_bp: 200 for chromatin; 1 for promoters, whose "bin" is the start of the window.
+    """
+
+    contigs: NDArray[np.str_]
+    bins: NDArray[np.int64]
+    labels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    bin_bp: int = 200
+
+    @classmethod
+    def of_promoters(cls, table: pd.DataFrame, logits: NDArray[np.float32]) -> Predictions:
+        """Pair the rows of a promoter table, N of them, with their logits [N]."""
+        return cls(
+            table["chrom"].to_numpy(dtype=np.str_),
+            table["start"].to_numpy(dtype=np.int64),
+            table["label"].to_numpy(dtype=np.uint8)[:, None],
+            logits[:, None],
+            bin_bp=1,
+        )
+
+    def groups(self, group_bp: int) -> NDArray[np.str_]:
+        """Return the stretch of the genome that each place lies in, such as `chr20:216`, [N]."""
+        stretch = (self.bins * self.bin_bp // group_bp).astype(np.str_)
+        return np.char.add(np.char.add(self.contigs, ":"), stretch)
+
+    def same_places(self, other: Predictions) -> bool:
+        """Say whether both are for the same places, in the same order, with the same labels."""
+        return (
+            np.array_equal(self.contigs, other.contigs)
+            and np.array_equal(self.bins, other.bins)
+            and np.array_equal(self.labels, other.labels)
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a `.npz` file under a temporary name, then rename it."""
+        part = path.with_name(f".{path.name}.part")
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                contigs=self.contigs,
+                bins=self.bins,
+                labels=self.labels,
+                logits=self.logits,
+                bin_bp=self.bin_bp,
+            )
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read a `.npz` file.
+
+        Raises:
+            UsageError: a missing file.
+            InputError: a file that holds no predictions.
+        """
+        if not path.is_file():
+            raise UsageError(f"there are no predictions {path}")
+        try:
+            with np.load(path) as file:
+                return cls(
+                    file["contigs"],
+                    file["bins"],
+                    file["labels"],
+                    file["logits"],
+                    bin_bp=int(file["bin_bp"]),
+                )
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} holds no predictions; predict again") from error

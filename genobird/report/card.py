@@ -1,0 +1,392 @@
+"""The model card: what a model is, what it was made from, and every test figure, as Markdown.
+
+Nothing in it is written by hand: verdicts against the baselines follow from the paired intervals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from genobird.errors import InputError, UsageError
+from genobird.report.markdown import listed, number, shown, table
+
+Facts = Mapping[str, Any]
+
+PLACES = {"all_bins": "all bins", "tf_bins": "bins where any TF binds"}
+FIGURES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1": "F1 at 0.5",
+    "brier": "Brier score",
+}
+LOWER_IS_BETTER = {"brier"}
+BASELINES = {
+    "composition": "GC/CpG logistic regression",
+    "convolution": "small convolutional network",
+}
+CHROMOSOMES, PROFILES = 24, 919
+
+
+def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Path:
+    """Write the card of a model from its directory and its `evaluation.json`.
+
+    Args:
+        model: checkpoint directory.
+        evaluation: file that `evaluate` wrote for this very model.
+        output: Markdown file; by default `MODEL_CARD.md` in the model's directory.
+
+    Raises:
+        UsageError: a missing file.
+        InputError: a file that is no JSON, or an evaluation of another model.
+    """
+    provenance, figures = (_read(path) for path in (model / "provenance.json", evaluation))
+    found = figures.get("model_sha256")
+    wanted = provenance.get("sha256", {}).get("model.safetensors")
+    if found != wanted:
+        raise InputError(
+            f"{evaluation} measures model {str(found)[:12]}, {model} is {str(wanted)[:12]}; "
+            "evaluate this model"
+        )
+    output = output or model / "MODEL_CARD.md"
+    shapes = _read(model / "config.json")
+    output.write_text(model_card({**provenance, "shapes": shapes}, figures))
+    return output
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"there is no {path}")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    return found
+
+
+def model_card(provenance: Facts, evaluation: Facts) -> str:
+    """Write the card.
+
+    Args:
+        provenance: of the checkpoint; with its `config.json` under `shapes`, sizes are named too.
+        evaluation: what `evaluate` returns.
+
+    Returns:
+        Markdown.
+    """
+    parts = [
+        "# Model card",
+        *_identity(provenance, evaluation),
+        *_data(evaluation),
+        *_training(provenance),
+        *_baselines(evaluation),
+        *_chromatin(evaluation),
+        *_promoters(evaluation),
+        *_masked(evaluation),
+        *_limits(evaluation),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _identity(provenance: Facts, evaluation: Facts) -> Iterable[str]:
+    digest = str(evaluation.get("model_sha256", ""))
+    text = (
+        "A BigBird transformer over DNA that predicts "
+        + listed(_outputs(evaluation))
+        + f". Weights `{digest[:12]}` (first letters of the sha256), genobird "
+        f"{evaluation.get('genobird', 'of unknown version')}."
+    )
+    yield text
+    shape = provenance.get("shapes", {}).get("encoder")
+    if shape:
+        yield (
+            f"Encoder: {shape['layers']} layers, width {shape['width']}, {shape['heads']} heads, "
+            f"vocabulary {shape['vocab_size']:,}, pattern `{shape['pattern']}` in blocks of "
+            f"{shape['block_size']} tokens, positions `{shape['position']}`, "
+            f"stem `{shape['stem']}`."
+        )
+
+
+def _outputs(evaluation: Facts) -> list[str]:
+    outputs = []
+    if "chromatin" in evaluation:
+        outputs.append(f"{evaluation['chromatin']['features']} chromatin profiles of 200-bp bins")
+    if "promoters" in evaluation:
+        outputs.append("promoters from 8,000 bp around a transcription start")
+    if "masked" in evaluation:
+        outputs.append("masked tokens")
+    return outputs
+
+
+def _data(evaluation: Facts) -> Iterable[str]:
+    yield "## Data"
+    chromatin = evaluation.get("data", {}).get("chromatin")
+    if chromatin:
+        contigs = dict.fromkeys(c for rows in chromatin["splits"].values() for c, *_ in rows)
+        left_out = chromatin["left_out"] or []
+        yield (
+            f"Sequence and labels come from {len(contigs)} of {CHROMOSOMES} chromosomes "
+            f"({listed(contigs)}), and the chromatin head holds {chromatin['features']} of "
+            f"{PROFILES} profiles: those whose peak files were at hand and had enough positive "
+            "training bins."
+        )
+        if left_out:
+            yield f"Left out for too few positives ({len(left_out)}): {', '.join(left_out)}."
+        rows = [
+            [
+                split,
+                ", ".join(_stretch(*i) for i in intervals),
+                f"{chromatin['bins'].get(split, 0):,}",
+            ]
+            for split, intervals in chromatin["splits"].items()
+        ]
+        yield table(["split", "where", "bins without N"], rows)
+    promoters = evaluation.get("promoters")
+    if promoters:
+        yield (
+            f"Promoters: the {evaluation['split']} part holds {promoters['windows']} windows, "
+            f"{promoters['positives']} of them promoters."
+        )
+
+
+def _training(provenance: Facts) -> Iterable[str]:
+    rows, commands = [], []
+    for stage in ("pretraining", "chromatin", "promoter"):
+        facts = provenance.get(stage)
+        if not isinstance(facts, Mapping):
+            continue
+        fit = facts.get("config", {}).get("fit", {})
+        seen = facts.get("tokens_seen")
+        rows.append(
+            [
+                stage,
+                f"{fit.get('steps', 0):,}",
+                f"{fit.get('learning_rate', '')} {fit.get('schedule', '')}",
+                str(fit.get("precision", "")),
+                str(fit.get("seed", "")),
+                f"{seen:,} tokens" if seen else "",
+            ]
+        )
+        commands.append(facts.get("command"))
+    commands.append(provenance.get("command"))
+    if rows:
+        yield "## Training"
+        yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
+    lines = [str(command) for command in dict.fromkeys(commands) if command]
+    if lines:
+        yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
+
+
+def _baselines(evaluation: Facts) -> Iterable[str]:
+    """Say how the baselines were trained, where that is known."""
+    facts = evaluation.get("data", {}).get("baselines", {})
+    rows = []
+    for kind in ("chromatin", "promoters"):
+        for name in BASELINES:
+            found = facts.get(kind, {}).get(name)
+            if found:
+                steps = (
+                    f"{found['steps']:,} ({found['epochs']:g} epochs)" if "steps" in found else ""
+                )
+                rows.append([kind, _name(name), f"{found['parameters']:,}", steps])
+    if rows:
+        yield "## Baselines"
+        yield table(["data", "baseline", "parameters", "steps"], rows)
+
+
+def _chromatin(evaluation: Facts) -> Iterable[str]:
+    chromatin = evaluation.get("chromatin")
+    if not chromatin:
+        return
+    baselines, settings = chromatin["baselines"], evaluation["settings"]
+    strands = ", both strands averaged" if settings["both_strands"] else ""
+    yield "## Chromatin profiles"
+    yield (
+        f"{chromatin['windows']:,} bins of the {evaluation['split']} part, each read with at least "
+        f"{settings['context_bp']:,} bp of context on both sides{strands}; context may reach over "
+        "the part's border, labels never do. Medians over the features that have positives. "
+        + _interval_text(chromatin["groups"], settings)
+        + " The baselines were trained on the same training part and answer for the same bins."
+    )
+    for what, title in PLACES.items():
+        if what not in chromatin:
+            yield f"There are no {title} in this part."
+            continue
+        mine = chromatin[what]
+        yield f"### {title[0].upper()}{title[1:]} ({mine['windows']:,})"
+        rows = []
+        for kind, cells in mine["classes"].items():
+            if not cells["features"]:
+                continue
+            for figure in ("auroc", "auprc"):
+                others = [b[what]["classes"][kind][figure] for b in baselines.values()]
+                chance = "0.500" if figure == "auroc" else number(cells["positive_share"])
+                rows.append(
+                    [
+                        f"{kind} ({cells['features']})",
+                        FIGURES[figure],
+                        *map(shown, [cells[figure], *others]),
+                        chance,
+                    ]
+                )
+        names = [_name(name) for name in baselines]
+        yield table(["class (features)", "figure", "transformer", *names, "chance"], rows)
+        yield from _verdicts(
+            (
+                f"median {FIGURES[figure]} of {kind}",
+                name,
+                baseline[what]["classes"][kind][f"{figure}_difference"],
+                figure,
+            )
+            for name, baseline in baselines.items()
+            for kind, cells in mine["classes"].items()
+            if cells["features"]
+            for figure in ("auroc", "auprc")
+        )
+    yield from _calibration(chromatin)
+
+
+def _promoters(evaluation: Facts) -> Iterable[str]:
+    promoters = evaluation.get("promoters")
+    if not promoters:
+        return
+    baselines = promoters["baselines"]
+    yield "## Promoters"
+    yield (
+        f"{promoters['windows']} windows, {promoters['positives']} promoters. "
+        + _interval_text(promoters["groups"], evaluation["settings"])
+    )
+    rows = [
+        [FIGURES[f], *map(shown, [mine, *(b["figures"][f] for b in baselines.values())])]
+        for f, mine in promoters["figures"].items()
+    ]
+    yield table(["figure", "transformer", *map(_name, baselines)], rows)
+    yield from _verdicts(
+        (FIGURES[figure], name, difference, figure)
+        for name, baseline in baselines.items()
+        for figure, difference in baseline["difference"].items()
+    )
+    yield from _calibration(promoters)
+
+
+def _masked(evaluation: Facts) -> Iterable[str]:
+    masked = evaluation.get("masked")
+    if not masked:
+        return
+    yield "## Masked tokens"
+    yield (
+        f"{masked['tokens']:,} masked tokens ({masked['bases']:,} bases) of {masked['sequences']} "
+        "held-out windows. " + _interval_text(masked["groups"], evaluation["settings"])
+    )
+    bits, chance = masked["bits_per_base"], masked["frequencies"]
+    rows = [
+        ["bits per base", shown(bits), number(chance), "2.000"],
+        ["bits per base, tokens without N", shown(masked["bits_per_base_no_n"]), "", "2.000"],
+        ["accuracy of tokens", shown(masked["accuracy"]), "", ""],
+    ]
+    names = ["figure", "transformer", "frequencies of the same pieces", "bases at random"]
+    yield table(names, rows)
+    if bits["high"] is not None and bits["high"] < chance:
+        yield "Context helps: the interval lies below what piece frequencies alone give."
+    else:
+        yield (
+            "**No use of context is shown: the interval does not lie below what the frequencies of "
+            "the masked pieces alone give.**"
+        )
+
+
+def _limits(evaluation: Facts) -> Iterable[str]:
+    yield "## Limits"
+    lines = [
+        "Do not use it for clinical decisions. Scores are statistical associations in a few cell "
+        "types, not evidence that a variant matters.",
+        "It knows nothing of cell types, profiles and chromosomes it was not trained on.",
+    ]
+    data = evaluation.get("data", {}).get("chromatin")
+    if data:
+        tested = data["splits"][evaluation["split"]]
+        width = sum(end - start for _, start, end in tested)
+        lines.append(
+            f"All chromatin figures come from {width / 1e6:g} Mb of "
+            f"{listed(dict.fromkeys(contig for contig, *_ in tested))} and may differ elsewhere in "
+            "the genome. They are not comparable with published figures on other chromosomes."
+        )
+        lines.append(
+            "The intervals say how figures vary between stretches of this part, not between "
+            "training runs. Resampling adds noise to features with few positives, so an interval "
+            "of a median may lie lopsided around its figure."
+        )
+    promoters = evaluation.get("promoters")
+    if promoters:
+        lines.append(
+            f"Promoter figures rest on {promoters['positives']} promoters, one half or so of the "
+            "windows; in a genome promoters are rare, and the probability is far too high there."
+        )
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _verdicts(comparisons: Iterable[tuple[str, str, Facts, str]]) -> Iterable[str]:
+    """One sentence a baseline and outcome: where the transformer wins, loses, or neither."""
+    outcomes: dict[str, dict[str, list[str]]] = {}
+    for what, name, difference, figure in comparisons:
+        low, high = difference["low"], difference["high"]
+        if low is None or high is None:
+            continue
+        if figure in LOWER_IS_BETTER:
+            low, high = -high, -low
+        outcome = "wins" if low > 0 else "loses" if high < 0 else "draws"
+        outcomes.setdefault(name, {}).setdefault(outcome, []).append(
+            f"{what} ({shown(difference, signed=True)})"
+        )
+    for name, by_outcome in outcomes.items():
+        sentences = []
+        if lost := by_outcome.get("loses"):
+            sentences.append(f"**The transformer loses to the {_name(name)}** in {listed(lost)}.")
+        if won := by_outcome.get("wins"):
+            sentences.append(f"The transformer beats the {_name(name)} in {listed(won)}.")
+        if drawn := by_outcome.get("draws"):
+            sentences.append(
+                f"No difference from the {_name(name)} can be shown in {listed(drawn)}."
+            )
+        yield " ".join(sentences)
+    if outcomes:
+        yield "In brackets: transformer minus baseline on the same windows, with its interval."
+
+
+def _calibration(result: Facts) -> Iterable[str]:
+    rows = []
+    named = {"transformer": result, **{_name(n): b for n, b in result["baselines"].items()}}
+    for name, facts in named.items():
+        found = facts["calibration"]
+        shares = [number(found[key]) for key in ("predicted_share", "observed_share")]
+        rows.append([name, shown(found["error"]), *shares])
+    yield "### Calibration" if "all_bins" in result else "### Calibration of promoters"
+    yield table(["model", "expected calibration error", "predicted share", "observed share"], rows)
+    yield "Reliability of the transformer's probabilities:"
+    cells = [
+        [
+            f"{row['low']:.1f} to {row['high']:.1f}",
+            f"{row['count']:,}",
+            number(row["predicted"]),
+            number(row["observed"]),
+        ]
+        for row in result["calibration"]["table"]
+    ]
+    yield table(["probability", "labels", "predicted", "observed"], cells)
+
+
+def _interval_text(groups: int, settings: Facts) -> str:
+    return (
+        f"In square brackets: 95 % bootstrap intervals, {settings['resamples']} resamples of "
+        f"{groups} stretches of {settings['group_bp'] / 1000:g} kb."
+    )
+
+
+def _stretch(contig: str, start: int, end: int) -> str:
+    return f"{contig}:{start + 1:,}-{end:,}"
+
+
+def _name(baseline: str) -> str:
+    return BASELINES.get(baseline, baseline)

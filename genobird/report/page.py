@@ -1,0 +1,266 @@
+"""One-file HTML report of scored regions and variants.
+
+Enters score tables, leaves one HTML file that needs nothing else: no script, no network, figures as
+SVG, colours for light and dark.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from numpy.typing import NDArray
+
+import genobird
+from genobird.errors import OutputError, UsageError
+from genobird.report.plots import along_contig, histogram
+from genobird.report.summary import (
+    BACKGROUND,
+    RegionSummary,
+    VariantSummary,
+    read_facts,
+    read_pieces,
+    summarise_regions,
+    summarise_variants,
+)
+
+STATUSES = {
+    "OK": "scored",
+    "NO_CONTIG": "the genome has no such contig",
+    "OUT_OF_BOUNDS": "ends after its contig: another assembly?",
+    "AMBIGUOUS": "N in the region itself, or in more than half of its window",
+    "TOO_LONG": "longer than what the model sees around it",
+    "REF_MISMATCH": "REF is not what the genome has there: another assembly, or alleles swapped",
+    "AMBIGUOUS_BASE": "REF or ALT holds a letter other than A, C, G and T, or the genome N there",
+    "SYMBOLIC": "ALT is no sequence: symbolic, * or a breakend",
+    "MISSING_ALT": "ALT is missing",
+    "NON_VARIANT": "ALT equals REF",
+}
+
+_NOTHING = "\N{EN DASH}"
+_NONE = pd.Series(dtype=str)
+_COLUMNS = 24
+_ROWS = 40
+_NAMED = 5
+_FEWEST = 5  # values that a figure is drawn of
+_BASES = 12  # of an allele that are written
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A square of the heat map."""
+
+    share: float
+    title: str
+
+
+def report(
+    output: Path,
+    *,
+    regions: Path | None = None,
+    variants: Path | None = None,
+    facts: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> None:
+    """Write a report of tables on disk.
+
+    Args:
+        output: the HTML file.
+        regions: region table, TSV or Parquet.
+        variants: variant table, Parquet or TSV.
+        facts: what is known about the tables' origin beside their metadata, name -> value.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: no table is given, one is missing, or the output exists.
+        TableError: a table is none of genobird's.
+        OutputError: the file cannot be written.
+    """
+    if regions is None and variants is None:
+        raise UsageError("a report needs a region table, a variant table or both")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists; choose another name or pass --force")
+    tables = {"regions": regions, "variants": variants}
+    origin = {name: path.name for name, path in tables.items() if path is not None}
+    region_summary = summarise_regions(read_pieces(regions)) if regions else None
+    variant_summary = summarise_variants(read_pieces(variants)) if variants else None
+    for name, path in tables.items():
+        if path is not None:
+            found = read_facts(path)
+            origin |= {f"{key} ({name})": value for key, value in found.items()}
+    write(output, render(region_summary, variant_summary, origin | dict(facts or {})))
+
+
+def render(
+    regions: RegionSummary | None,
+    variants: VariantSummary | None,
+    facts: Mapping[str, str],
+    title: str = "Regions and variants scored by genobird",
+) -> str:
+    """Return the page as text.
+
+    Args:
+        regions: what to show of a region table.
+        variants: what to show of a variant table.
+        facts: where it all comes from, name -> value.
+        title: heading.
+    """
+    values: dict[str, Any] = {
+        "title": title,
+        "regions": regions,
+        "variants": variants,
+        "facts": facts,
+        "version": genobird.__version__,
+        "histogram": _histogram(regions) if regions else None,
+        "auroc": auroc(regions) if regions else None,
+        "heat": _heat(regions) if regions else None,
+        "along": _along(variants) if variants else None,
+        "named": variants is not None and (variants.top.get("id", _NONE) != "").any(),
+        "likely": variants is not None and variants.top.get("llr", _NONE).notna().any(),
+        "background": BACKGROUND,
+        "meanings": _meanings(regions, variants),
+    }
+    return _template().render(values)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}; check the folder, space and permissions"
+        ) from error
+
+
+def auroc(regions: RegionSummary) -> float | None:
+    """Return the share of pairs of a region and a background place that are in the right order.
+
+    Ties count half; None where there are no pairs.
+    """
+    if not len(regions.promoter) or not len(regions.background):
+        return None
+    background = np.sort(regions.background)
+    below = np.searchsorted(background, regions.promoter, "left")
+    not_above = np.searchsorted(background, regions.promoter, "right")
+    return float((below + not_above).mean() / (2 * len(background)))
+
+
+def feature_label(name: str) -> str:
+    """Write `K562|CTCF|None#338` as `K562 CTCF #338`; a treatment that is None is left out."""
+    body, _, index = name.partition("#")
+    parts = [part for part in body.split("|") if part and part != "None"]
+    return " ".join([*parts, f"#{index}"] if index else parts)
+
+
+def probability(value: float) -> str:
+    """Write a probability with three decimals, or the bound that it lies beyond."""
+    if not np.isfinite(value):
+        return _NOTHING
+    if 0 < value < 0.0005:
+        return "< 0.001"
+    return f"{value:.3f}"
+
+
+def difference(value: float) -> str:
+    """Write a logit difference with its sign."""
+    if not np.isfinite(value):
+        return _NOTHING
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def region_text(row: Mapping[Any, Any]) -> str:
+    """Write the place of a region 1-based inclusive, with its strand."""
+    start, end = int(row["start"]) + 1, int(row["end"])
+    place = f"{row['chrom']}:{start:,}" + (f"-{end:,}" if end > start else "")
+    strand = str(row["strand"])
+    return f"{place} {strand}".replace(" -", " \N{MINUS SIGN}") if strand in ("+", "-") else place
+
+
+def allele(bases: str) -> str:
+    """Write an allele; of a long one the beginning and its length."""
+    return bases if len(bases) <= _BASES else f"{bases[:_BASES]}... ({len(bases):,} bp)"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("genobird.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        probability=probability,
+        difference=difference,
+        feature=feature_label,
+        region=region_text,
+        allele=allele,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _meanings(regions: RegionSummary | None, variants: VariantSummary | None) -> dict[str, str]:
+    found = [*(regions.statuses if regions else ()), *(variants.statuses if variants else ())]
+    known = {status: text for status, text in STATUSES.items() if status in found}
+    return known | {status: "" for status in found if status not in known}
+
+
+def _histogram(regions: RegionSummary) -> str | None:
+    if len(regions.promoter) + len(regions.background) < _FEWEST:
+        return None
+    groups: dict[str, NDArray[np.float64]] = {}
+    if len(regions.promoter):
+        groups["regions"] = regions.promoter
+    if len(regions.background):
+        groups["background"] = regions.background
+    return histogram(groups, "promoter probability")
+
+
+def _heat(regions: RegionSummary) -> dict[str, Any] | None:
+    """Rows of the best regions, columns of the features that are highest in any of them."""
+    rows = regions.top.head(_ROWS)
+    if rows.empty or not regions.features:
+        return None
+    values = rows[regions.features].astype(float)
+    strongest = values.quantile(0.9).sort_values(ascending=False, kind="stable")
+    columns = sorted(str(name) for name in strongest.head(_COLUMNS).index)
+    columns.sort(key=lambda name: name.split("|")[1:2])
+    labels = [_label(row) for row in rows.to_dict("records")]
+    cells = [
+        [
+            Cell(float(np.nan_to_num(value)), f"{label}, {feature_label(name)}: {value:.3f}")
+            for name, value in zip(columns, line, strict=True)
+        ]
+        for label, line in zip(labels, values[columns].to_numpy(), strict=True)
+    ]
+    return {"columns": columns, "rows": list(zip(labels, cells, strict=True))}
+
+
+def _along(variants: VariantSummary) -> str | None:
+    top = variants.top
+    if len(top) < _FEWEST or top["chrom"].nunique() > 1:
+        return None
+    names = [str(name) if place < _NAMED else "" for place, name in enumerate(top["id"].fillna(""))]
+    contig = str(top["chrom"].iloc[0])
+    return along_contig(top["pos"].tolist(), top["delta"].tolist(), names, contig)
+
+
+def _label(row: Mapping[Any, Any]) -> str:
+    name = row.get("name")
+    return str(name) if isinstance(name, str) and name not in ("", ".") else region_text(row)

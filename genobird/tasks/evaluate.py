@@ -1,0 +1,225 @@
+"""Measure a model on held-out data, beside baselines on the same windows, and write it down.
+
+`predict.py` asks the model, `figures.py` measures; here both are put together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+import genobird
+from genobird.checkpoint import Checkpoint
+from genobird.datasets import ChromatinDataset, Predictions, read_promoters
+from genobird.errors import InputError, UsageError
+from genobird.shards import Shards
+from genobird.tasks.data import PretrainDataSettings
+from genobird.tasks.figures import (
+    Logits,
+    evaluate_chromatin,
+    evaluate_masked,
+    evaluate_promoters,
+)
+from genobird.tasks.predict import predict_chromatin, predict_masked, predict_promoters
+
+__all__ = [
+    "EVALUATION",
+    "PER_FEATURE",
+    "EvaluateSettings",
+    "bits_per_base",
+    "evaluate",
+    "evaluate_chromatin",
+    "evaluate_promoters",
+    "predict_chromatin",
+    "predict_promoters",
+    "read_baselines",
+]
+
+EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
+BASELINES = "baselines.json"
+
+
+class EvaluateSettings(BaseModel):
+    """How a model is evaluated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    both_strands: bool = Field(True, description="Average both strands of chromatin windows.")
+    context_bp: int = Field(8_000, ge=0, description="Least context of a bin on either side.")
+    window_bp: int = Field(30_000, ge=200, description="Longest chromatin window.")
+    masked: PretrainDataSettings = PretrainDataSettings(sequences=1)
+    masked_batches: int = Field(64, ge=1, description="Most batches of masked tokens.")
+    group_bp: int = Field(250_000, ge=1, description="Stretch that the bootstrap resamples.")
+    resamples: int = Field(200, ge=1, description="Resamples of the bootstrap.")
+    seed: int = Field(0, ge=0, description="Key of the resamples and masks.")
+    precision: Literal["float32", "bf16"] = Field("float32", description="Of matrix products.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+
+
+def evaluate(
+    model: Path,
+    output: Path,
+    *,
+    chromatin: Path | None = None,
+    promoters: Path | None = None,
+    shards: Path | None = None,
+    split: str = "test",
+    baselines: Path | None = None,
+    settings: EvaluateSettings | None = None,
+    force: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure a model and write `evaluation.json` and, with chromatin, `per_feature.tsv`.
+
+    Args:
+        model: checkpoint directory.
+        output: directory of the two files.
+        chromatin: dataset directory.
+        promoters: table of promoter windows.
+        shards: token shards of held-out sequence.
+        split: part of `chromatin` and `promoters` that is measured.
+        baselines: directory with `<baseline>.chromatin.npz` and `<baseline>.promoters.npz`,
+            predictions for the same split; what its `baselines.json` says is kept.
+        settings: how to measure.
+        force: replace an existing evaluation.
+        provenance: facts to keep, such as the command.
+
+    Returns:
+        What `evaluation.json` holds.
+
+    Raises:
+        UsageError: nothing to measure, a missing head, file or split, an existing evaluation.
+        InputError: a baseline's predictions are for other places.
+    """
+    settings = settings or EvaluateSettings()
+    if chromatin is None and promoters is None and shards is None:
+        raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
+    if (output / EVALUATION).exists() and not force:
+        raise UsageError(f"{output / EVALUATION} exists; choose another place or pass --force")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = Checkpoint.load(model)
+    result: dict[str, Any] = {
+        "genobird": genobird.__version__,
+        **(provenance or {}),
+        "model_sha256": checkpoint.provenance["sha256"]["model.safetensors"],
+        "split": split,
+        "settings": settings.model_dump(mode="json"),
+        "data": {},
+    }
+    if baselines is not None and (baselines / BASELINES).is_file():
+        result["data"]["baselines"] = json.loads((baselines / BASELINES).read_text())
+    bootstrapping = {"resamples": settings.resamples, "seed": settings.seed}
+    features: pd.DataFrame | None = None
+    if chromatin is not None:
+        dataset = ChromatinDataset(chromatin)
+        keys = ("left_out", "splits", "bins", "sources")
+        result["data"]["chromatin"] = {
+            "sha256": _sha256(chromatin / "index.json"),
+            "features": len(dataset.features),
+            **{key: dataset.index.get(key) for key in keys},
+        }
+        predictions = predict_chromatin(
+            checkpoint, dataset, split, both_strands=settings.both_strands,
+            context_bp=settings.context_bp, window_bp=settings.window_bp,
+            precision=settings.precision, device=device,
+        )  # fmt: skip
+        found = evaluate_chromatin(
+            predictions, dataset.features, group_bp=settings.group_bp, **bootstrapping,
+            baselines=read_baselines(baselines, "chromatin", predictions),
+        )  # fmt: skip
+        features = found.pop("per_feature")
+        result["chromatin"] = found
+    if promoters is not None:
+        table = read_promoters(promoters, split)
+        logits = predict_promoters(
+            checkpoint, table, precision=settings.precision, device=device
+        )  # fmt: skip
+        predictions = Predictions.of_promoters(table, logits)
+        result["data"]["promoters"] = {"sha256": _sha256(promoters), "windows": len(table)}
+        result["promoters"] = evaluate_promoters(
+            predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
+            baselines=read_baselines(baselines, "promoters", predictions), **bootstrapping,
+        )  # fmt: skip
+    if shards is not None:
+        opened = Shards.open(shards)
+        result["data"]["shards"] = {
+            "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
+        }  # fmt: skip
+        result["masked"] = bits_per_base(
+            checkpoint, opened, settings.masked, settings.masked_batches,
+            group_bp=settings.group_bp, precision=settings.precision, device=device,
+            **bootstrapping,
+        )  # fmt: skip
+    output.mkdir(parents=True, exist_ok=True)
+    if features is not None:
+        _write(output / PER_FEATURE, features.to_csv(sep="\t", index=False, float_format="%.5f"))
+    _write(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def read_baselines(path: Path | None, kind: str, predictions: Predictions) -> dict[str, Logits]:
+    """Read the logits of every baseline in a directory, by its name; none without a directory.
+
+    Raises:
+        UsageError: the directory has no predictions of this kind.
+        InputError: predictions for other places, or in another order.
+    """
+    if path is None:
+        return {}
+    files = sorted(path.glob(f"*.{kind}.npz"))
+    if not files:
+        raise UsageError(f"{path} has no predictions *.{kind}.npz; train the baselines first")
+    found = {}
+    for file in files:
+        other = Predictions.load(file)
+        if not predictions.same_places(other):
+            raise InputError(
+                f"{file} holds {len(other.bins)} windows that are not, with their labels, the "
+                f"{len(predictions.bins)} of this split; predict them again from the same data"
+            )
+        found[file.name.removesuffix(f".{kind}.npz")] = other.logits
+    return found
+
+
+def bits_per_base(
+    checkpoint: Checkpoint,
+    shards: Shards,
+    settings: PretrainDataSettings,
+    batches: int,
+    *,
+    group_bp: int = 250_000,
+    resamples: int = 200,
+    seed: int = 0,
+    precision: Literal["float32", "bf16"] = "float32",
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Ask for masked tokens (`predict_masked`) and measure the answers (`evaluate_masked`)."""
+    masked = predict_masked(
+        checkpoint, shards, settings, batches, seed=seed, group_bp=group_bp, precision=precision,
+        device=device,
+    )  # fmt: skip
+    return evaluate_masked(masked, resamples, seed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)

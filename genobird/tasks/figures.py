@@ -1,0 +1,302 @@
+"""Figures of predictions with bootstrap intervals, each model's and its paired differences.
+
+Neighbouring windows are not independent: every interval resamples whole stretches of the genome.
+They are 250 kb wide by default; a part of a few megabases has too few megabases to resample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.datasets import Predictions
+from genobird.tasks.finetune import POSITIVE_WEIGHT
+from genobird.tasks.metrics import (
+    ConfidenceInterval,
+    Ranking,
+    Statistic,
+    bootstrap,
+    bootstrap_difference,
+    brier,
+    f1,
+    rankings,
+)
+from genobird.tasks.predict import MaskedTokens
+
+Floats = NDArray[np.float64]
+Logits = NDArray[np.float32]
+Interval = dict[str, float | None]
+"""A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
+
+TF, ALL = "TF", "all"
+_CALIBRATION_BINS = 10
+
+
+def evaluate_chromatin(
+    predictions: Predictions,
+    features: pd.DataFrame,
+    group_bp: int = 250_000,
+    resamples: int = 200,
+    seed: int = 0,
+    *,
+    baselines: Mapping[str, Logits] | None = None,
+) -> dict[str, Any]:
+    """Measure chromatin profiles.
+
+    Args:
+        predictions: N bins, F features, logits of a loss that weights positives by 8.
+        features: F rows `index name class`.
+        group_bp: width of the stretches that the bootstrap resamples.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        baselines: other logits [N, F] for the same bins, by name.
+
+    Returns:
+        `all_bins` and `tf_bins` (bins where any TF binds: DeepSEA's protocol), each with medians of
+        AUROC and AUPRC over the features with positives by class and over `all`; `calibration`;
+        `per_feature`, a table; `baselines` with the same figures of each, and the paired
+        `difference` model minus baseline.
+    """
+    groups = predictions.groups(group_bp)
+    kinds = features["class"].to_numpy(dtype=str)
+    classes: list[str] = [*dict.fromkeys(kinds.tolist()), ALL]
+    binds = predictions.labels[:, kinds == TF].any(axis=1)
+    logits = {"model": predictions.logits, **(baselines or {})}
+    table = features.reset_index(drop=True)[["index", "name", "class"]]
+    results: dict[str, dict[str, Any]] = {
+        name: {"calibration": _calibration(
+            predictions.labels, values, POSITIVE_WEIGHT, groups, resamples, seed
+        )}
+        for name, values in logits.items()
+    }  # fmt: skip
+    for what, rows in (("all_bins", np.arange(len(groups))), ("tf_bins", np.flatnonzero(binds))):
+        if not len(rows):
+            continue
+        labels = predictions.labels[rows]
+        positives = labels.sum(0)
+        table[f"{what}_positives"] = positives
+        members = {c: (positives > 0) & ((kinds == c) | (c == ALL)) for c in classes}
+        medians: dict[str, dict[tuple[str, str], Statistic]] = {}
+        for name, values in logits.items():
+            vectors = _vectors(labels, values[rows])
+            suffix = "" if name == "model" else f"_{name}"
+            for figure, vector in vectors.items():
+                table[f"{what}_{figure}{suffix}"] = vector(np.ones(len(rows)))
+            medians[name] = {
+                (c, figure): _median_of(vector, members[c])
+                for c in classes
+                for figure, vector in vectors.items()
+            }
+            cells: dict[str, dict[str, Any]] = {
+                c: {
+                    "features": int(members[c].sum()),
+                    "positive_share": _number(_median(positives[members[c]] / len(rows))),
+                }
+                for c in classes
+            }
+            for (c, figure), statistic in medians[name].items():
+                found = bootstrap(statistic, groups[rows], resamples, seed=seed)
+                cells[c][figure] = _plain(found)
+                if name != "model":
+                    reference = medians["model"][c, figure]
+                    found = bootstrap_difference(
+                        reference, statistic, groups[rows], resamples, seed=seed
+                    )
+                    cells[c][f"{figure}_difference"] = _plain(found)
+            results[name][what] = {"windows": len(rows), "classes": cells}
+    return {
+        "windows": len(groups),
+        "features": len(features),
+        "groups": len(set(groups)),
+        "group_bp": group_bp,
+        **results.pop("model"),
+        "baselines": results,
+        "per_feature": table,
+    }
+
+
+def evaluate_promoters(
+    labels: NDArray[np.uint8],
+    logits: Logits,
+    groups: NDArray[np.str_],
+    *,
+    baselines: Mapping[str, Logits] | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure promoters.
+
+    Args:
+        labels: 0 or 1, [N].
+        logits: [N].
+        groups: stretch of the genome of each window, [N].
+        baselines: other logits [N] or [N, 1] for the same windows, by name.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        `figures` (`auroc auprc f1 brier`), `calibration`, and `baselines` with the same of each and
+        the paired `difference` model minus baseline; F1 is at a probability of 0.5.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    reference: dict[str, Statistic] = {}
+    for name, values in {"model": logits, **(baselines or {})}.items():
+        mine = _promoter_figures(labels, values.reshape(len(labels)))
+        reference = reference or mine
+        results[name] = {
+            "figures": {
+                figure: _plain(bootstrap(statistic, groups, resamples, seed=seed))
+                for figure, statistic in mine.items()
+            },
+            "calibration": _calibration(
+                labels[:, None], values.reshape(-1, 1), 1.0, groups, resamples, seed
+            ),
+        }
+        if name != "model":
+            results[name]["difference"] = {
+                figure: _plain(
+                    bootstrap_difference(reference[figure], statistic, groups, resamples, seed=seed)
+                )
+                for figure, statistic in mine.items()
+            }
+    return {
+        "windows": len(labels),
+        "positives": int(labels.sum()),
+        "groups": len(set(groups)),
+        **results.pop("model"),
+        "baselines": results,
+    }
+
+
+def evaluate_masked(masked: MaskedTokens, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
+    """Measure a masked language model: sums over all masked tokens, no mean of means.
+
+    Returns:
+        `bits_per_base`, `bits_per_base_no_n` (tokens without N) and `accuracy` with intervals;
+        `frequencies`, bits per base of the masked pieces' own frequencies, the best
+        that is possible without context; and sizes.
+    """
+
+    def ratio(above: NDArray[Any], below: NDArray[Any]) -> Interval:
+        def statistic(weights: Floats) -> float:
+            total = float(weights @ below)
+            return float(weights @ above) / total if total else float("nan")
+
+        return _plain(bootstrap(statistic, masked.groups, resamples, seed=seed))
+
+    return {
+        "bits_per_base": ratio(masked.bits[:, 0], masked.bases[:, 0]),
+        "bits_per_base_no_n": ratio(masked.bits[:, 1], masked.bases[:, 1]),
+        "accuracy": ratio(masked.hits, masked.tokens[:, 0]),
+        "frequencies": masked.frequency_bits_per_base(),
+        "tokens": int(masked.tokens[:, 0].sum()),
+        "tokens_no_n": int(masked.tokens[:, 1].sum()),
+        "bases": int(masked.bases[:, 0].sum()),
+        "sequences": len(masked.groups),
+        "groups": len(set(masked.groups)),
+    }
+
+
+Vector = Callable[[Floats], Floats]
+
+
+def _vectors(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Vector]:
+    """AUROC and AUPRC of each feature as functions of the weights; each is computed once."""
+    ranked = rankings(labels, logits)
+
+    def vector(figure: Callable[[Ranking, Floats], float]) -> Vector:
+        known: dict[bytes, Floats] = {}
+
+        def compute(weights: Floats) -> Floats:
+            key = hashlib.sha1(weights.tobytes(), usedforsecurity=False).digest()
+            if key not in known:
+                known[key] = np.array([figure(ranking, weights) for ranking in ranked])
+            return known[key]
+
+        return compute
+
+    return {"auroc": vector(Ranking.auroc), "auprc": vector(Ranking.auprc)}
+
+
+def _median_of(vector: Vector, members: NDArray[np.bool_]) -> Statistic:
+    return lambda weights: _median(vector(weights)[members])
+
+
+def _median(values: Floats) -> float:
+    """Median of the values that are not NaN; NaN without any."""
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else float("nan")
+
+
+def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Statistic]:
+    ranking, probabilities = Ranking.of(labels, logits), _sigmoid(logits)
+    return {
+        "auroc": ranking.auroc,
+        "auprc": ranking.auprc,
+        "f1": lambda weights: f1(labels, probabilities, weights),
+        "brier": lambda weights: brier(labels, probabilities, weights),
+    }
+
+
+def _calibration(
+    labels: NDArray[np.uint8],
+    logits: Logits,
+    positive_weight: float,
+    groups: NDArray[np.str_],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Expected calibration error over all labels [N, F] at once, and its reliability table.
+
+    A loss that weights positives by w shifts logits by ln w; that is taken off again.
+    """
+    rows = np.arange(len(labels))
+    gaps = np.zeros((len(labels), _CALIBRATION_BINS))  # predicted - observed, by window and bin
+    count, predicted, observed = np.zeros((3, _CALIBRATION_BINS))
+    edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)
+    for truth, column in zip(labels.T, logits.T, strict=True):
+        probability = _sigmoid(column - np.log(positive_weight))
+        place = np.searchsorted(edges[1:-1], probability, side="right")
+        gaps[rows, place] += probability - truth
+        count += np.bincount(place, minlength=_CALIBRATION_BINS)
+        predicted += np.bincount(place, weights=probability, minlength=_CALIBRATION_BINS)
+        observed += np.bincount(place, weights=truth, minlength=_CALIBRATION_BINS)
+
+    def error(weights: Floats) -> float:
+        return float(np.abs(weights @ gaps).sum() / (weights.sum() * labels.shape[1]))
+
+    return {
+        "error": _plain(bootstrap(error, groups, resamples, seed=seed)),
+        "predicted_share": float(predicted.sum() / count.sum()),
+        "observed_share": float(observed.sum() / count.sum()),
+        "table": [
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "count": int(count[i]),
+                "predicted": float(predicted[i] / count[i]),
+                "observed": float(observed[i] / count[i]),
+            }
+            for i in range(_CALIBRATION_BINS)
+            if count[i]
+        ],
+    }
+
+
+def _sigmoid(logits: NDArray[Any]) -> Floats:
+    tail = np.exp(-np.abs(logits.astype(np.float64)))
+    result: Floats = np.where(logits >= 0, 1.0, tail) / (1 + tail)
+    return result
+
+
+def _plain(interval: ConfidenceInterval) -> Interval:
+    return {name: _number(value) for name, value in interval._asdict().items()}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

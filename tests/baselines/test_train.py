@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+
+from genobird.baselines.convolution import ConvolutionConfig, ConvolutionSettings, predict_codes
+from genobird.baselines.train import (
+    BaselineConfig,
+    load_baselines,
+    predict_baselines,
+    predict_bins,
+    train_baselines,
+)
+from genobird.baselines.windows import bin_codes
+from genobird.datasets import Predictions
+from genobird.errors import CheckpointError, UsageError
+from genobird.genome.interval import Interval
+
+SHAPE = ConvolutionConfig(first=16, second=16, hidden=16, dropout=0.0, input_bp=400)
+CONFIG = BaselineConfig(
+    chromatin_shape=SHAPE,
+    promoter_shape=SHAPE.model_copy(update={"input_bp": 1000}),
+    chromatin_fit=ConvolutionSettings(steps=60, learning_rate=1e-2, warmup_steps=5),
+    promoter_fit=ConvolutionSettings(steps=15, learning_rate=1e-2, warmup_steps=5),
+    windows=8, bins=4, promoter_windows=16, composition_bins=200,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(chromatin_path, promoter_path, tmp_path_factory):
+    path = tmp_path_factory.mktemp("baselines") / "trained"
+    train_baselines(path, chromatin=chromatin_path, promoters=promoter_path, config=CONFIG)
+    return path
+
+
+def separation(predictions, feature):
+    """How far the logits of positives lie above those of negatives."""
+    positive = predictions.labels[:, feature] == 1
+    logits = predictions.logits[:, feature]
+    return logits[positive].mean() - logits[~positive].mean()
+
+
+def test_predictions_are_for_every_usable_bin_of_the_split_once(trained, dataset):
+    for name in ("composition", "convolution"):
+        found = Predictions.load(trained / f"{name}.chromatin.npz")
+        bins = dataset.usable_bins(Interval("chr1", 50_000, 60_100))
+        np.testing.assert_array_equal(found.bins, bins)
+        assert (found.contigs == "chr1").all()
+        np.testing.assert_array_equal(found.labels, dataset.labels("chr1", bins))
+        assert found.logits.shape == (len(bins), 3)
+        assert found.logits.dtype == np.float32
+
+
+def test_what_can_be_learned_is_learned(trained):
+    composition, convolution = (
+        Predictions.load(trained / f"{name}.chromatin.npz")
+        for name in ("composition", "convolution")
+    )
+    assert separation(composition, 1) > 2
+    assert separation(convolution, 1) > 2
+    for name in ("composition", "convolution"):
+        assert separation(Predictions.load(trained / f"{name}.promoters.npz"), 0) > 1
+
+
+def test_a_directory_that_was_loaded_predicts_the_same(trained, chromatin_path, tmp_path):
+    before = (trained / "convolution.chromatin.npz").read_bytes()
+    predict_baselines(trained, chromatin=chromatin_path)
+    assert (trained / "convolution.chromatin.npz").read_bytes() == before
+
+
+def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
+    _, network = load_baselines(trained, "chromatin")
+    bins = dataset.usable_bins(Interval("chr1", 6_000, 10_000))
+    assert 40 not in bins
+    together = predict_bins(network, dataset, np.full(len(bins), "chr1"), bins)
+    for i in (0, 7, len(bins) - 1):
+        codes = bin_codes(dataset, "chr1", bins[i : i + 1], 400)[None]
+        alone = predict_codes(network, codes, both_strands=True)[0]
+        np.testing.assert_allclose(together[i : i + 1], alone, atol=1e-5)
+
+
+def test_the_facts_say_sizes_and_data(trained):
+    facts = json.loads((trained / "baselines.json").read_text())
+    assert facts["chromatin"]["composition"] == {
+        **facts["chromatin"]["composition"], "rows": 200, "parameters": 27,
+    }  # fmt: skip
+    assert facts["promoters"]["convolution"]["steps"] == 15
+    assert facts["promoters"]["convolution"]["epochs"] == 5
+    assert len(facts["chromatin"]["sha256"]) == 64
+
+
+def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
+    trained, promoter_path, tmp_path
+):
+    with pytest.raises(UsageError, match="exists; choose another place or pass --force"):
+        train_baselines(trained, promoters=promoter_path)
+    with pytest.raises(UsageError, match="nothing to train on"):
+        train_baselines(tmp_path / "none")
+    with pytest.raises(UsageError, match="no promoter table"):
+        train_baselines(tmp_path / "new", promoters=tmp_path / "missing.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_not_trained_cannot_be_loaded(promoter_path, tmp_path):
+    with pytest.raises(UsageError, match="holds no baselines"):
+        load_baselines(tmp_path, "chromatin")
+    config = CONFIG.model_copy(
+        update={"promoter_fit": ConvolutionSettings(steps=1, warmup_steps=0)}
+    )
+    train_baselines(tmp_path / "some", promoters=promoter_path, config=config)
+    with pytest.raises(CheckpointError, match="no usable chromatin baselines"):
+        load_baselines(tmp_path / "some", "chromatin")

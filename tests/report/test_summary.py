@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genobird.errors import TableError, UsageError
+from genobird.report.summary import (
+    read_facts,
+    read_pieces,
+    summarise_regions,
+    summarise_variants,
+)
+
+
+def regions(promoter: list[float], names: list[str] | None = None) -> pd.DataFrame:
+    count = len(promoter)
+    return pd.DataFrame(
+        {
+            "chrom": ["chr1"] * count,
+            "start": np.arange(count) * 1000,
+            "end": np.arange(count) * 1000 + 1,
+            "name": names or [f"r{row}" for row in range(count)],
+            "strand": ["+"] * count,
+            "status": ["NO_CONTIG" if np.isnan(value) else "OK" for value in promoter],
+            "promoter": promoter,
+            "K562|CTCF|None": np.linspace(0, 1, count),
+        }
+    )
+
+
+def variants(deltas: list[list[float]], **more: object) -> pd.DataFrame:
+    count = len(deltas)
+    keys = {
+        "chrom": ["chr1"] * count,
+        "pos": np.arange(count) + 1,
+        "ref": ["A"] * count,
+        "alt": ["C"] * count,
+        "record": np.arange(count),
+        "allele": [1] * count,
+        "status": ["REF_MISMATCH" if np.isnan(row).any() else "OK" for row in deltas],
+        "promoter|delta": [9.0] * count,
+        "llr|delta": [-8.0] * count,
+    }
+    values = np.array(deltas, np.float64).reshape(count, -1)
+    features = {f"f{place}|delta": column for place, column in enumerate(values.T)}
+    return pd.DataFrame({**keys, **features, **more})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.integers(1, 9),
+)
+def test_pieces_of_any_size_give_the_summary_of_the_whole(promoter, size, top):
+    table = regions(promoter)
+    whole = summarise_regions([table], top)
+    pieces = (table.iloc[first : first + size] for first in range(0, len(table), size))
+    parts = summarise_regions(pieces, top)
+    pd.testing.assert_frame_equal(parts.top, whole.top, check_dtype=False)
+    assert parts.statuses == whole.statuses
+    assert parts.total == len(table)
+    np.testing.assert_array_equal(parts.promoter, whole.promoter)
+
+
+def test_the_best_regions_come_first_and_unscored_ones_are_only_counted():
+    summary = summarise_regions([regions([0.2, float("nan"), 0.9, 0.5])], top=2)
+    assert summary.top["name"].tolist() == ["r2", "r3"]
+    assert summary.statuses == {"OK": 3, "NO_CONTIG": 1}
+    assert (summary.scored, summary.total) == (3, 4)
+    assert summary.features == ["K562|CTCF|None"]
+
+
+def test_regions_named_background_are_kept_apart():
+    summary = summarise_regions([regions([0.1, 0.8], ["background_1", "TERT"])])
+    assert summary.background.tolist() == [0.1]
+    assert summary.promoter.tolist() == [0.8]
+
+
+def test_a_model_without_promoter_head_leaves_regions_in_their_order():
+    summary = summarise_regions([regions([0.1, 0.8, 0.3]).drop(columns="promoter")])
+    assert summary.top["name"].tolist() == ["r0", "r1", "r2"]
+    assert len(summary.promoter) == 0
+
+
+def test_a_variant_is_shown_by_the_chromatin_feature_that_differs_most():
+    summary = summarise_variants([variants([[0.1, -0.3], [2.0, 0.1], [np.nan, np.nan]])])
+    assert summary.top["feature"].tolist() == ["f0", "f1"]
+    assert summary.top["delta"].tolist() == [2.0, -0.3]
+    assert summary.top["promoter"].tolist() == [9.0, 9.0]
+    assert summary.top["llr"].tolist() == [-8.0, -8.0]
+    assert summary.statuses == {"OK": 2, "REF_MISMATCH": 1}
+
+
+def test_without_chromatin_features_the_promoter_stands_in():
+    summary = summarise_variants([variants([[]]).assign(status="OK")])
+    assert summary.top["feature"].tolist() == ["promoter"]
+    assert summary.top["delta"].tolist() == [9.0]
+
+
+def test_identifiers_are_kept_where_the_table_has_them():
+    assert summarise_variants([variants([[1.0]], id="rs1")]).top["id"].tolist() == ["rs1"]
+    assert summarise_variants([variants([[1.0]])]).top["id"].tolist() == [""]
+
+
+@pytest.mark.parametrize("missing", ["chrom", "status"])
+def test_a_table_of_another_kind_is_refused(missing):
+    with pytest.raises(TableError, match=f"region table has no column {missing}; give the table"):
+        summarise_regions([regions([0.5]).drop(columns=missing)])
+    with pytest.raises(TableError, match=f"variant table has no column {missing}; give the table"):
+        summarise_variants([variants([[0.5]]).drop(columns=missing)])
+    bare = variants([[0.5]]).drop(columns=["f0|delta", "promoter|delta", "llr|delta"])
+    with pytest.raises(TableError, match=r"no column <feature>\|delta"):
+        summarise_variants([bare])
+
+
+def test_tsv_and_parquet_read_alike(tmp_path):
+    table = regions([0.1, float("nan")], ["NA", ""])
+    table.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    tsv, parquet = (pd.concat(read_pieces(tmp_path / f"t.{end}")) for end in ("tsv", "parquet"))
+    pd.testing.assert_frame_equal(tsv.fillna({"name": ""}), parquet, check_dtype=False)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.tsv does not exist"):
+        next(read_pieces(tmp_path / "none.tsv"))
+    (tmp_path / "bad.parquet").write_text("no parquet")
+    with pytest.raises(TableError, match=r"bad\.parquet cannot be read as a table"):
+        next(read_pieces(tmp_path / "bad.parquet"))
+    (tmp_path / "empty.tsv").write_text("")
+    with pytest.raises(TableError, match=r"empty\.tsv cannot be read as a table"):
+        next(read_pieces(tmp_path / "empty.tsv"))
+
+
+def test_facts_come_from_the_metadata_of_parquet(tmp_path):
+    table = pa.table({"a": [1]}).replace_schema_metadata({"genobird.model": "abc", "other": "x"})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert read_facts(tmp_path / "t.parquet") == {"model": "abc"}
+    assert read_facts(tmp_path / "t.tsv") == {}

@@ -1,0 +1,102 @@
+"""A small world to train in: shards, chromatin labels and promoter windows over random contigs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genobird import shards
+from genobird.corpus import CorpusSettings, build
+from genobird.datasets import ChromatinDataset
+from genobird.shards import Shards
+from genobird.tokenizer import Tokenizer
+from tests.conftest import random_dna
+
+SPLITS = {
+    "train": [["chr1", 0, 21_900], ["chr2", 4_100, 12_000]],
+    "validation": [["chr1", 21_900, 30_000]],
+    "test": [["chr2", 12_000, 30_000]],
+}
+FEATURES = 11  # more than a byte
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny tokenizer as a file."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tiny.model"
+    tiny_tokenizer.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(
+    tiny_genome_path: Path, tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Shards:
+    """Token shards of one pass over the tiny genome; documents of 400 to 900 bp."""
+    folder = tmp_path_factory.mktemp("shards")
+    settings = CorpusSettings(passes=1, start_max=500, sentences=(4, 9), sentence_bp=(90, 110))
+    corpus = build([tiny_genome_path], folder / "corpus", settings)
+    return shards.write(corpus.path, tiny_tokenizer, folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def chromatin_labels(tiny_contigs: dict[str, str]) -> dict[str, np.ndarray]:
+    """Random labels of every bin of a contig, uint8 [n, F]."""
+    rng = np.random.Generator(np.random.Philox(5))
+    sizes = {name: len(tiny_contigs[name]) // 200 for name in ("chr1", "chr2")}
+    return {
+        name: rng.integers(0, 2, size=(n, FEATURES)).astype(np.uint8) for name, n in sizes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def chromatin_path(
+    tiny_contigs: dict[str, str],
+    chromatin_labels: dict[str, np.ndarray],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A chromatin dataset; every seventh bin is not usable."""
+    path = tmp_path_factory.mktemp("chromatin") / "dataset"
+    path.mkdir()
+    for name, labels in chromatin_labels.items():
+        sequence = np.frombuffer(tiny_contigs[name].encode(), np.uint8)
+        np.save(path / f"{name}.sequence.npy", sequence)
+        np.save(path / f"{name}.labels.npy", np.packbits(labels, axis=1, bitorder="little"))
+        np.save(path / f"{name}.usable.npy", (np.arange(len(labels)) % 7 > 0).astype(np.uint8))
+    names = [f"cell{i}|TF{i}|None" for i in range(FEATURES)]
+    features = pd.DataFrame({"index": range(FEATURES), "name": names, "class": "TF"})
+    features.to_csv(path / "features.tsv", sep="\t", index=False)
+    index = {"bin_bp": 200, "splits": SPLITS, "split": "tiny", "bins": {}, "sources": {}}
+    (path / "index.json").write_text(json.dumps(index))
+    return path
+
+
+@pytest.fixture
+def chromatin(chromatin_path: Path) -> ChromatinDataset:
+    """The chromatin dataset, open."""
+    return ChromatinDataset(chromatin_path)
+
+
+@pytest.fixture(scope="session")
+def promoter_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten promoter windows to train on, four to validate; each sequence is another."""
+    table = pd.DataFrame(
+        {
+            "chrom": "chr1",
+            "start": np.arange(14) * 10_000,
+            "end": np.arange(14) * 10_000 + 8000,
+            "strand": "+",
+            "name": [f"window{i}" for i in range(14)],
+            "label": np.arange(14) % 2,
+            "split": ["train"] * 10 + ["validation"] * 4,
+            "group": [f"chr1:{i}" for i in range(14)],
+            "sequence": [random_dna(8000, seed=100 + i) for i in range(14)],
+        }
+    )
+    path = tmp_path_factory.mktemp("promoters") / "promoters.parquet"
+    table.to_parquet(path)
+    return path

@@ -1,0 +1,226 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.datasets import read_promoters
+from genobird.errors import UsageError
+from genobird.heads import HeadConfig
+from genobird.tasks import finetune
+from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
+from genobird.tasks.finetune import (
+    ChromatinConfig,
+    Finetuning,
+    PromoterConfig,
+    finetune_chromatin,
+    finetune_promoter,
+)
+from genobird.tasks.fit import FitSettings, fit
+from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings
+from tests.models import tiny_checkpoint
+
+FIT = {
+    "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
+    "log_every": 1, "save_every": 2, "validate_every": 2,
+}  # fmt: skip
+WINDOWS = {"window_bp": 2000, "margin_bp": 400, "sequences": 2}
+
+
+@pytest.fixture
+def model(tiny_tokenizer, tmp_path):
+    """A saved model with both heads and dropout."""
+    made = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
+    made.provenance = {"pretraining": {"tokens_seen": 7}}
+    made.save(tmp_path / "start")
+    return tmp_path / "start"
+
+
+@pytest.fixture
+def chromatin_config(model, chromatin_path):
+    def config(**changes):
+        values = {
+            "checkpoint": model, "data_path": chromatin_path, "head": {"hidden": 8},
+            "data": WINDOWS, "fit": FIT, "validation_batches": 2,
+        }  # fmt: skip
+        return ChromatinConfig.model_validate({**values, **changes})
+
+    return config
+
+
+@pytest.fixture
+def promoter_config(model, promoter_path):
+    def config(**changes):
+        values = {
+            "checkpoint": model, "data_path": promoter_path, "data": {"sequences": 2},
+            "head": {"before_bp": 300, "after_bp": 200}, "fit": {**FIT, "steps": 2},
+        }  # fmt: skip
+        return PromoterConfig.model_validate({**values, **changes})
+
+    return config
+
+
+@pytest.fixture
+def chromatin_batches(chromatin, tiny_tokenizer):
+    return ChromatinBatches(
+        chromatin, "train", ChromatinDataSettings(**WINDOWS), tokenizer=tiny_tokenizer,
+        head=HeadConfig(), block_size=16,
+    )  # fmt: skip
+
+
+def state(checkpoint, part):
+    return {k: v.clone() for k, v in checkpoint.modules()[part].state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_chromatin_loss_weighs_positives_by_eight(chromatin_batches, tiny_tokenizer):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    checkpoint.chromatin = type(checkpoint.chromatin)(HeadConfig(outputs=11), 32)
+    task = Finetuning(checkpoint, FitSettings(), "chromatin", positive_weight=8.0).eval()
+    batch = chromatin_batches(0)
+    metrics = task.model_step(batch)
+    places = batch.places
+    with torch.no_grad():
+        logits = checkpoint.chromatin(
+            checkpoint.encoder(places.batch), places.batch, places.spans, places.owner
+        )
+    p = logits.double().sigmoid().numpy()
+    y = batch.labels.numpy()
+    expected = -(8 * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    assert float(metrics["loss"].detach()) == pytest.approx(expected, rel=1e-5)
+    assert int(metrics["weight"]) == len(y)
+    assert finetune.POSITIVE_WEIGHT == 8.0
+
+
+def test_four_chromatin_steps_are_two_a_crash_and_two_more(chromatin_config, tmp_path, monkeypatch):
+    finetune_chromatin(chromatin_config(), tmp_path / "whole", progress=False)
+    make = ChromatinBatches.__call__
+
+    def crash(self, step):
+        if self.augment and step == 2:
+            raise RuntimeError("power cut")
+        return make(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ChromatinBatches, "__call__", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
+    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
+        finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
+    finetune_chromatin(chromatin_config(), tmp_path / "parts", resume=True, progress=False)
+    whole, parts = (tmp_path / run / "model" / WEIGHTS for run in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_chromatin_run_keeps_the_other_head_and_says_what_it_was_made_from(
+    chromatin_config, model, tmp_path, chromatin
+):
+    finetune_chromatin(
+        chromatin_config(), tmp_path / "run", progress=False, provenance={"command": "x"}
+    )
+    before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
+    assert set(after.modules()) == {"encoder", "mlm", "promoter", "chromatin"}
+    assert same(state(before, "promoter"), state(after, "promoter"))
+    assert same(state(before, "mlm"), state(after, "mlm"))
+    assert not same(state(before, "encoder"), state(after, "encoder"))
+    assert after.chromatin.config == HeadConfig(outputs=11, hidden=8)
+    assert after.features["name"].tolist() == chromatin.features["name"].tolist()
+    assert after.provenance["pretraining"] == {"tokens_seen": 7}
+    assert after.provenance["chromatin"]["data"]["split"] == "tiny"
+    assert after.provenance["chromatin"]["command"] == "x"
+    assert after.provenance["chromatin"]["config"]["fit"]["steps"] == 4
+    assert after.hash != before.hash
+    assert str(tmp_path) not in json.dumps(after.provenance)
+    with (tmp_path / "run" / "logs" / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["validation/loss"]]
+    assert [row["step"] for row in rows] == ["1", "3"]
+
+
+def test_a_promoter_run_keeps_the_other_head(promoter_config, model, tmp_path):
+    finetune_promoter(promoter_config(), tmp_path / "run", progress=False)
+    before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
+    assert same(state(before, "chromatin"), state(after, "chromatin"))
+    assert not same(state(before, "encoder"), state(after, "encoder"))
+    assert after.promoter.config == HeadConfig(outputs=1, before_bp=300, after_bp=200)
+    assert after.provenance["promoter"]["data"] == {"windows": 10, "positives": 5}
+    assert len(after.features) == 3
+
+
+def test_a_frozen_encoder_stays_as_it_was_and_drops_nothing(promoter_config, model, tmp_path):
+    config = promoter_config(freeze_encoder=True)
+    finetune_promoter(config, tmp_path / "run", progress=False)
+    before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
+    assert same(state(before, "encoder"), state(after, "encoder"))
+    assert not same(state(before, "promoter"), state(after, "promoter"))
+
+
+def test_only_the_head_and_an_encoder_that_is_not_frozen_are_trained(
+    tiny_tokenizer, chromatin_batches
+):
+    for freeze in (True, False):
+        checkpoint = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
+        checkpoint.chromatin = type(checkpoint.chromatin)(HeadConfig(outputs=11), 32)
+        task = Finetuning(checkpoint, FitSettings(), "chromatin", freeze_encoder=freeze).train()
+        task.model_step(chromatin_batches(0))["loss"].backward()
+        assert checkpoint.encoder.training is not freeze
+        trained = {"chromatin"} if freeze else {"chromatin", "encoder"}
+        for name, part in checkpoint.modules().items():
+            assert all((p.grad is not None) == (name in trained) for p in part.parameters()), name
+
+
+def test_one_batch_of_bins_can_be_learnt_by_heart(tiny_tokenizer, chromatin_batches, tmp_path):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    checkpoint.chromatin = type(checkpoint.chromatin)(HeadConfig(outputs=11, dropout=0), 32)
+    settings = FitSettings(
+        **{**FIT, "steps": 80, "learning_rate": 1e-2, "save_every": 1000, "log_every": 1000}
+    )
+    fixed = chromatin_batches(0)
+    task = Finetuning(checkpoint, settings, "chromatin")
+    with torch.no_grad():
+        before = float(task.eval().model_step(fixed)["loss"])
+    fit(task, lambda step: fixed, tmp_path / "run", progress=False)
+    with torch.no_grad():
+        after = float(task.model_step(fixed)["loss"])
+    assert after < 0.3 * min(before, np.log(2))
+
+
+def test_one_batch_of_promoters_can_be_learnt_by_heart(
+    tiny_tokenizer, promoter_path, tmp_path, monkeypatch
+):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    table = read_promoters(promoter_path, "train").head(4)
+    table["sequence"] = table["sequence"].str[4600:5600]
+    monkeypatch.setattr("genobird.tasks.promoter.UPSTREAM_BP", 400)
+    batches = PromoterBatches(
+        table, PromoterDataSettings(sequences=4), tokenizer=tiny_tokenizer,
+        head=HeadConfig(before_bp=300, after_bp=200), block_size=16, augment=False,
+    )  # fmt: skip
+    settings = FitSettings(
+        **{**FIT, "steps": 40, "learning_rate": 1e-2, "save_every": 1000, "log_every": 1000}
+    )
+    task = Finetuning(checkpoint, settings, "promoter")
+    fixed = batches(0)
+    fit(task, lambda step: fixed, tmp_path / "run", progress=False)
+    with torch.no_grad():
+        assert float(task.model_step(fixed)["loss"]) < 0.3 * np.log(2)
+
+
+def test_the_seed_decides_the_head(promoter_config, tmp_path):
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(len(weights))
+        config = promoter_config(fit={**FIT, "steps": 1, "seed": seed})
+        finetune_promoter(config, tmp_path / name, progress=False)
+        weights.append((tmp_path / name / "model" / WEIGHTS).read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_without_a_model_to_start_from_nothing_is_written(chromatin_config, tmp_path):
+    with pytest.raises(UsageError, match="there is no model directory"):
+        finetune_chromatin(chromatin_config(checkpoint=tmp_path / "none"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
