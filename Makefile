@@ -34,7 +34,7 @@ contracts: $(DEV) ## import-linter: who may import whom
 	@$(call step,import contracts,$(BIN)/lint-imports)
 
 workflows: $(DEV) ## snakefmt and snakemake --lint
-	@$(call step,snakefmt,$(BIN)/snakefmt --check --quiet workflows)
+	@$(call step,snakefmt,$(BIN)/snakefmt --check workflows)
 	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
 
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
@@ -43,7 +43,7 @@ unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
-	@$(BIN)/snakefmt --quiet workflows
+	@$(BIN)/snakefmt workflows
 
 clean: ## Remove the environment, caches and builds; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

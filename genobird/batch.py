@@ -1,7 +1,7 @@
 """Sequences of token ids, laid end to end: the one batch that training and scoring both build.
 
-There is no padding to the longest: each sequence is padded only to whole blocks, and attention, stem
-and heads know where each sequence starts (`cu_blocks`). What is computed for a sequence therefore
+There is no padding to the longest: each sequence is padded only to whole blocks, and attention,
+stem and heads know where each sequence starts and ends. What is computed for a sequence therefore
 does not depend on its neighbours.
 """
 
@@ -25,7 +25,7 @@ class PackedBatch:
     """Token ids of S sequences.
 
     Attributes:
-        ids: int64 [T], T a multiple of `block_size`; PAD between a sequence's end and its last block's.
+        ids: int64 [T], T a multiple of `block_size`; PAD from a sequence's end to its last block's.
         lengths: tokens of each sequence, specials included.
         block_size: tokens a block.
     """
@@ -51,6 +51,12 @@ class PackedBatch:
         """Position of each token in its sequence, int64 [T]."""
         tokens = torch.arange(len(self.ids), device=self.ids.device)
         return tokens - self.starts[self.sequence]
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Which tokens are of a sequence, not fill, bool [T]."""
+        lengths = torch.tensor(self.lengths, device=self.ids.device)
+        return self.positions < lengths[self.sequence]
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """Return the batch with its ids on a device."""

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -31,7 +31,7 @@ from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
 
@@ -41,7 +41,7 @@ class Shapes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     encoder: BigBirdConfig
     mlm: bool = False
     promoter: HeadConfig | None = None
@@ -148,8 +148,12 @@ class Checkpoint:
             tensors = load_file(path / WEIGHTS)
             features = pd.read_csv(path / FEATURES, sep="\t")
         except (ValueError, SafetensorError, GenobirdError) as error:
-            raise CheckpointError(f"{path} is no usable model: {error}") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} is no usable model: {reason}") from error
         config = shapes.encoder
+        _fits(path / TOKENIZER, "pieces", tokenizer.vocab_size, config.vocab_size)
+        outputs = shapes.chromatin.outputs if shapes.chromatin else 0
+        _fits(path / FEATURES, "features", len(features), outputs)
         width = config.width
         checkpoint = cls(
             BigBird(config, tokenizer.bases),
@@ -170,6 +174,11 @@ class Checkpoint:
         for module in self.modules().values():
             module.to(device)
         return self
+
+
+def _fits(path: Path, what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise CheckpointError(f"{path} has {found} {what}, config.json says {expected}")
 
 
 def _load_part(
@@ -193,7 +202,7 @@ def _verify(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has no {PROVENANCE}; it is no genobird model, or incomplete")
     try:
         provenance: dict[str, Any] = json.loads((path / PROVENANCE).read_text())
-        hashes: dict[str, str] = provenance["sha256"]
+        hashes = dict(provenance["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / PROVENANCE} is damaged; fetch the model again") from error
     for name in (WEIGHTS, CONFIG, TOKENIZER, FEATURES):

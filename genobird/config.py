@@ -30,9 +30,10 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         if not path.is_file():
             raise ConfigError(f"there is no configuration file {path}")
         try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except yaml.YAMLError as error:
+            loaded = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        values = {} if loaded is None else loaded
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}; a mapping is needed")
     for override in overrides:
@@ -40,7 +41,8 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, kind, path)) from error
+        where = f"{path}: " if path else ""
+        raise ConfigError(where + explain(error, kind)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -58,14 +60,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is no YAML") from error
 
 
-def _explain(error: ValidationError, kind: type[BaseModel], path: Path | None) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
-    where = f"{path}: " if path else ""
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Say in one line what is wrong with the values of a pydantic model, and what is allowed."""
+    # A misspelt key makes another one missing: it is the one to name.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(_fields(kind, first["loc"][:-1])))
-        return f"{where}unknown key {key}; allowed here: {allowed}"
-    return f"{where}{key}: {first['msg']}"
+        return f"unknown key {key}; allowed here: {allowed}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
 
 
 def _fields(kind: type[BaseModel], sections: Sequence[int | str]) -> set[str]:

@@ -1,7 +1,8 @@
 """Heads on the encoder's hidden states: promoters and chromatin profiles.
 
-A head reads, for each place it is asked about, the tokens over an interval of bases (`pool = "bin"`:
-their mean and maximum, beside [CLS]) or [CLS] alone (`pool = "cls"`, the paper's, appendix F).
+A head reads, for each place it is asked about, the tokens over an interval of bases
+(`pool = "bin"`: their mean and maximum, beside [CLS]) or [CLS] alone (`pool = "cls"`, the paper's,
+appendix F).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Head(nn.Module):
         Args:
             hidden: [T, D] of the encoder.
             batch: the sequences.
-            spans: int64 [P, 2], first and last-but-one token of each place in the packed batch
-                (half-open, at least one token).
+            spans: int64 [P, 2], the tokens of each place in the packed batch (half-open, at least
+                one token).
             owner: int64 [P], the sequence of each place.
 
         Returns:
@@ -60,7 +61,8 @@ class Head(nn.Module):
             return self.layers(self.norm(cls))  # type: ignore[no-any-return]
         counts = spans[:, 1] - spans[:, 0]
         offsets = torch.arange(int(counts.max()), device=spans.device)
-        tokens = torch.minimum(spans[:, :1] + offsets, spans[:, 1:] - 1)  # [P, L], last one repeated
+        # [P, L]; a span shorter than L repeats its last token, which changes no maximum.
+        tokens = torch.minimum(spans[:, :1] + offsets, spans[:, 1:] - 1)
         states = hidden[tokens.flatten()].view(*tokens.shape, -1)  # [P, L, D]
         inside = (offsets < counts[:, None])[..., None]
         mean = (states * inside).sum(1) / counts[:, None]

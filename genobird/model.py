@@ -3,8 +3,9 @@
 What differs from the textbook encoder:
 
 - Sequences lie end to end (`batch.py`), attention is block-sparse (`attention/`).
-- `stem = "conv"` adds to each token's embedding what a small convolution sees over its bases, so that
-  a single-base change is visible even where it moves token boundaries (`stem = "none"`: the paper).
+- `stem = "conv"` adds to each token's embedding what a small convolution sees over its bases, so
+  that a single-base change is visible even where it moves token boundaries (`stem = "none"`: the
+  paper).
 - `position = "rope"` rotates queries and keys instead of adding learned positions; no length limit.
 - `norm = "pre"` is the default; `"post"` is the paper's.
 - The decoder shares its weights with the embedding; logits exist only where they are asked for.
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
+from genobird.errors import InputError
 from genobird.tokenizer import MASK
 
 # Bases that a [MASK] stands for in the stem. One number for all: the length of the hidden token
@@ -40,8 +42,12 @@ class BigBirdConfig(BaseModel):
     layers: int = Field(12, ge=1, description="Transformer layers.")
     heads: int = Field(12, ge=1, description="Attention heads, H.")
     mlp_width: int = Field(3072, ge=8, description="Width of the feed-forward layer.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after each sublayer and embedding.")
-    norm: Literal["pre", "post"] = Field("pre", description="Layer norm before or after a sublayer.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Dropout after each sublayer and embedding."
+    )
+    norm: Literal["pre", "post"] = Field(
+        "pre", description="Layer norm before or after a sublayer."
+    )
     position: Literal["rope", "absolute"] = Field("absolute", description="Position encoding.")
     max_tokens: int = Field(4096, ge=64, description="Longest sequence under absolute positions.")
     pattern: Literal["bigbird", "full", "longformer", "random", "random+window", "window"] = Field(
@@ -65,6 +71,7 @@ class BigBirdConfig(BaseModel):
             raise ValueError(f"rope wants an even head width, not {self.width // self.heads}")
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel is {self.stem_kernel}; it must be odd")
+        self.attention_pattern()  # refuses what it cannot draw
         return self
 
     def attention_pattern(self) -> Pattern:
@@ -100,10 +107,14 @@ class Stem(nn.Module):
     """
 
     SECOND_KERNEL = 7
+    bases: Tensor
+    lengths: Tensor
 
     def __init__(self, config: BigBirdConfig, bases: np.ndarray) -> None:
         super().__init__()
-        pieces = np.pad(bases, ((0, 0), (0, max(0, MASK_BASES - bases.shape[1]))), constant_values=255)
+        pieces = np.pad(
+            bases, ((0, 0), (0, max(0, MASK_BASES - bases.shape[1]))), constant_values=255
+        )
         pieces[MASK, :MASK_BASES] = _UNKNOWN
         table = torch.from_numpy(pieces.astype(np.int64))
         self.register_buffer("bases", table, persistent=False)  # [V, P], 255 beyond a piece
@@ -116,11 +127,11 @@ class Stem(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return what is seen over each token's bases, [T, D]."""
-        lengths = self.lengths[batch.ids]  # [T]
+        lengths = self.lengths[batch.ids] * batch.valid  # [T]
         ends = lengths.cumsum(0) + (batch.sequence + 1) * self.gap
         place = (ends - lengths)[:, None] + torch.arange(self.bases.shape[1], device=ends.device)
         codes = self.bases[batch.ids]  # [T, P]
-        inside = codes != 255
+        inside = (codes != 255) & batch.valid[:, None]
         x = codes.new_zeros((int(ends[-1]) + self.gap, 5), dtype=self.first.weight.dtype)
         x[place[inside], codes[inside]] = 1.0
         y = F.gelu(self.first(x.T[None]))
@@ -130,11 +141,11 @@ class Stem(nn.Module):
         spans = y[0].T[torch.minimum(place, last).flatten()].view(*place.shape, -1)
         mean = (spans * inside[..., None]).sum(1) / lengths.clamp(min=1)[:, None]
         pooled = torch.cat([mean, spans.amax(1)], dim=-1) * (lengths > 0)[:, None]
-        return self.out(pooled.to(self.out.weight.dtype))
+        return self.out(pooled.to(self.out.weight.dtype))  # type: ignore[no-any-return]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of each head's features by their position: x [T, H, D], cos, sin [T, 1, D/2]."""
+    """Rotate pairs of features by the token's position: x [T, H, D]; cos, sin [T, 1, D / 2]."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -190,7 +201,8 @@ class BigBird(nn.Module):
     """The encoder: packed token ids to hidden states.
 
     Initialisation (as the released BigBird code): weights normal(0, 0.02), biases 0, layer norms 1
-    and 0; the second linear of each sublayer is divided by sqrt(2 layers). The stem keeps torch's own.
+    and 0; the second linear of each sublayer is divided by sqrt(2 layers). The stem keeps torch's
+    own.
 
     Args:
         config: the shape.
@@ -227,7 +239,7 @@ class BigBird(nn.Module):
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
             for linear in (block.attention.out, block.mlp[2]):  # type: ignore[union-attr, index]
-                linear.weight.data /= (2 * self.config.layers) ** 0.5  # type: ignore[union-attr, operator]
+                linear.weight.data /= (2 * self.config.layers) ** 0.5  # type: ignore[union-attr]
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos and sin of each position and frequency, [T, 1, D / H / 2]."""
@@ -247,7 +259,7 @@ class BigBird(nn.Module):
             Hidden states [T, D]; those of padding tokens mean nothing.
 
         Raises:
-            ValueError: a sequence longer than `max_tokens` under absolute positions.
+            InputError: a sequence longer than `max_tokens` under absolute positions.
         """
         x = self.embedding(batch.ids)
         if self.stem is not None:
@@ -257,7 +269,7 @@ class BigBird(nn.Module):
             rope = self._rope(batch.positions)
         else:
             if max(batch.lengths) > self.config.max_tokens:
-                raise ValueError(
+                raise InputError(
                     f"a sequence of {max(batch.lengths)} tokens is longer than max_tokens "
                     f"{self.config.max_tokens}; cut it, or use position = 'rope'"
                 )
@@ -281,5 +293,5 @@ class MaskedLMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """hidden [M, D], embedding [V, D] -> logits [M, V]."""
+        """Hidden [M, D], embedding [V, D] -> logits [M, V]."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)

@@ -1,7 +1,7 @@
 """Places in sequences: from bases to the tokens of a packed batch.
 
-Training and scoring ask a head about places: the centre of a 200-bp bin, a transcription start. Both
-come through `pack_places`, so they cannot drift apart.
+Training and scoring ask a head about places: the centre of a 200-bp bin, a transcription start.
+Both come through `pack_places`, so they cannot drift apart.
 """
 
 from __future__ import annotations

@@ -245,9 +245,15 @@ def check_command() -> None:
 
 
 @app.command("split")
-def split_command(part: str, output: Path, name: str = "available", force: bool = False) -> None:
+def split_command(
+    part: str,
+    output: Path,
+    name: str = "available",
+    splits_file: Path | None = None,
+    force: bool = False,
+) -> None:
     """Write a part of a split (train, validation, test) as BED."""
-    splits = load_splits(name)
+    splits = load_splits(name, splits_file)
     if part not in splits.parts:
         raise UsageError(f"split {name} has no part {part!r}; it has {', '.join(splits.parts)}")
     with steps.new_file(output, force) as temporary:

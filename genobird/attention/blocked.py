@@ -80,7 +80,7 @@ def _to_rows(x: Tensor, block_size: int) -> Tensor:
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
     """[H * N, B, D], [C, W] -> [C, W * B, D]; `index_select` is ten times faster than indexing."""
-    size, width = rows.shape[1:]
+    width = rows.shape[-1]
     return rows.flatten(1).index_select(0, index.flatten()).view(len(index), -1, width)
 
 
@@ -115,7 +115,7 @@ class _Blocked(torch.autograd.Function):
         return _from_rows(out, layout.heads)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out = ctx.saved_tensors
         layout, scale = ctx.layout, ctx.scale
         size, dtype = layout.block_size, q.dtype
@@ -135,19 +135,18 @@ class _Blocked(torch.autograd.Function):
             if chunk.mask is not None:
                 scores += chunk.mask
             p = scores.softmax(dim=-1)
-            ds = torch.bmm(do, values.transpose(1, 2)).sub_(delta.index_select(0, chunk.rows)).mul_(p)
+            dp = torch.bmm(do, values.transpose(1, 2))
+            ds = dp.sub_(delta.index_select(0, chunk.rows)).mul_(p)
             dq.index_copy_(0, chunk.rows, torch.bmm(ds, keys))
             flat = chunk.keys.flatten()
             dk.index_add_(0, flat, torch.bmm(ds.transpose(1, 2), queries).view(tile).to(work))
             dv.index_add_(0, flat, torch.bmm(p.transpose(1, 2), do).view(tile).to(work))
         dq *= scale
-        grads = (_from_rows(x.to(dtype), layout.heads) for x in (dq, dk, dv))
-        return (*grads, None, None)
+        dq, dk, dv = (_from_rows(x.to(dtype), layout.heads) for x in (dq, dk, dv))
+        return dq, dk, dv, None, None
 
 
-def blocked_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale: float
-) -> Tensor:
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale: float) -> Tensor:
     """Attend by gathered blocks; same arguments and result as `reference_attention`."""
     out: Tensor = _Blocked.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
     if not any(length % layout.block_size for length in layout.lengths):

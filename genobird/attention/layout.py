@@ -1,9 +1,9 @@
 """Which key blocks each query block sees: the attention pattern as data.
 
-A `Pattern` is the rule (BigBird paper, section 2 and appendix D), `sequence_lists` applies it to one
-sequence of N blocks, and a `BlockLayout` joins the lists of a packed batch: each sequence's lists are
-shifted by the sequence's first block, so attention never crosses from one sequence to the next, and a
-sequence's lists depend on nothing but (pattern, layer, head, its own number of blocks).
+A `Pattern` is the rule (BigBird paper, section 2 and appendix D), `sequence_lists` applies it to
+one sequence of N blocks, and a `BlockLayout` joins the lists of a packed batch: each sequence's
+lists are shifted by the sequence's first block, so attention never crosses from one sequence to the
+next, and a sequence's lists depend on nothing but (pattern, layer, head, its own number of blocks).
 
 Random blocks come from a counter-based generator (Philox) keyed by (seed, layer, N): never from a
 global seed, never drawn inside a forward pass.
@@ -81,8 +81,8 @@ def _seen_before_random(pattern: Pattern, n_blocks: int) -> IntArray:
 def _random_blocks(pattern: Pattern, seen: IntArray, layer: int, heads: int) -> IntArray:
     """Draw distinct unseen blocks for each head and row, [heads, N, r]; N where too few are left.
 
-    Floyd's algorithm picks distinct ranks among the unseen blocks of a row; a rank becomes a block by
-    stepping over the sorted seen ones.
+    Floyd's algorithm picks distinct ranks among the unseen blocks of a row; a rank becomes a block
+    by stepping over the sorted seen ones.
     """
     n_blocks = seen.shape[0]
     n_unseen = n_blocks - (seen < n_blocks).sum(axis=1)  # [N]
@@ -122,8 +122,8 @@ def sequence_lists(
     """
     row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
     if pattern.kind == "full" or (pattern.kind == "bigbird" and n_blocks <= row_blocks):
-        keys = np.tile(np.arange(n_blocks), heads * n_blocks)
-        return np.full((heads, n_blocks), n_blocks), keys
+        all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
+        return np.full((heads, n_blocks), n_blocks), all_keys
     seen = _seen_before_random(pattern, n_blocks)
     table = np.broadcast_to(seen, (heads, *seen.shape))
     if pattern.kind in _WITH_RANDOM and pattern.random_blocks:
@@ -133,7 +133,7 @@ def sequence_lists(
     counts = (table < n_blocks).sum(axis=-1)
     counts[:, :n_global] = n_blocks
     every_block = np.tile(np.arange(n_blocks), n_global)
-    keys = []
+    keys: list[IntArray] = []
     for head in range(heads):
         sparse_rows = table[head, n_global:]
         keys += [every_block, sparse_rows[sparse_rows < n_blocks]]
@@ -192,7 +192,7 @@ class BlockLayout:
 
     @cached_property
     def valid(self) -> IntArray:
-        """Valid tokens in each block, [N]; less than `block_size` only in a sequence's last block."""
+        """Valid tokens in each block, [N]; all of them but in a sequence's last block."""
         blocks = np.diff(self.cu_blocks)
         last = np.asarray(self.lengths) - (blocks - 1) * self.block_size
         valid = np.full(self.n_blocks, self.block_size, dtype=np.int64)
@@ -211,7 +211,7 @@ class BlockLayout:
         return float(self.counts.sum() / (self.heads * (blocks**2).sum()))
 
     def token_mask(self) -> Tensor:
-        """Return how often each query token counts each key token, [H, T, T] (small batches only)."""
+        """Return how often each query token counts each key token, [H, T, T]; for small batches."""
         multiplicity = torch.zeros(self.heads * self.n_blocks, self.n_blocks)
         rows = torch.repeat_interleave(
             torch.arange(self.heads * self.n_blocks), torch.from_numpy(self.counts.reshape(-1))
@@ -230,9 +230,7 @@ class BlockLayout:
 
 
 @lru_cache(maxsize=256)
-def _pack_cached(
-    pattern: Pattern, lengths: tuple[int, ...], layer: int, heads: int
-) -> BlockLayout:
+def _pack_cached(pattern: Pattern, lengths: tuple[int, ...], layer: int, heads: int) -> BlockLayout:
     blocks = [-(-length // pattern.block_size) for length in lengths]
     cu_blocks = np.concatenate([[0], np.cumsum(blocks)])
     lists = [sequence_lists(pattern, n, layer, heads) for n in blocks]

@@ -23,8 +23,8 @@ def block_sparse_attention(
     """Attend to the key blocks that a layout names (BigBird paper, section 2 and appendix D).
 
     Args:
-        q: queries [T, H, D], sequences end to end, each padded to whole blocks; T = layout.n_blocks *
-            layout.block_size. May be a strided view of a fused projection.
+        q: queries [T, H, D], sequences end to end, each padded to whole blocks; T =
+            layout.n_blocks * layout.block_size. May be a strided view of a fused projection.
         k: keys [T, H, D].
         v: values [T, H, D].
         layout: which key blocks each query block of each head sees.
@@ -32,8 +32,8 @@ def block_sparse_attention(
         backend: `blocked` (torch), `reference` (dense mask, for tests) or `auto` (blocked).
 
     Returns:
-        [T, H, D] in the dtype of `q`; zero at padding tokens. What padding tokens hold in q, k and v
-        does not matter, as long as it is finite.
+        [T, H, D] in the dtype of `q`; zero at padding tokens. What padding tokens hold in q, k and
+        v does not matter, as long as it is finite.
 
     Raises:
         ValueError: shapes that do not fit the layout, or an unknown backend.

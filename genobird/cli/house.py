@@ -1,9 +1,161 @@
-"""Verbs."""
+"""Verbs about genobird itself and its results: demo, report, info, doctor."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from genobird.cli.scoring import Device, Force, Model, Quiet, Threads, _command, _progress
+from genobird.errors import UsageError
+
+if TYPE_CHECKING:
+    from genobird.demo import Demonstration
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+_TOP = 8
+_LOOK: dict[str, Any] = {"box": None, "pad_edge": False, "title_justify": "left"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
+    app.command()(demo)
+    app.command()(report)
+    app.command()(info)
+    app.command()(doctor)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
+        "genobird-demo"
+    ),
+    model: Model = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the bundled regions and variants with the bundled model.
+
+    Real sequence of GRCh37 chr20 with its EPDnew promoters, places without one, and SNPs of dbSNP;
+    the model was not trained on it. Writes regions.tsv, variants.vcf.gz, variants.parquet and
+    report.html.
+    """
+    from genobird import demo as demonstration
+    from genobird.scoring.scorer import load
+
+    demonstration.check_output(output, force)
+    scorer = load(model, device, threads=threads)
+    with _progress("places", demonstration.count(), quiet) as advance:
+        made = demonstration.run(scorer, output, force=force, command=_command(), progress=advance)
+    _show(made)
+
+
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
+    regions: Annotated[
+        Path | None, typer.Option(help="Table of genobird score, TSV or Parquet.")
+    ] = None,
+    variants: Annotated[
+        Path | None, typer.Option(help="Table of genobird variants, TSV or Parquet.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Make a one-file HTML report of score tables.
+
+    Regions whose name begins with "background" are set against the others.
+    """
+    from genobird.report.page import report as make
+
+    facts = {"command": _command()}
+    make(output, regions=regions, variants=variants, facts=facts, force=force)
+    typer.echo(f"report written to {output}")
+
+
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model directory; default the bundled one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a model: shape, vocabulary, heads, features, origin, hashes, test figures."""
+    from genobird.report.description import describe
+    from genobird.scoring.scorer import bundled_model
+
+    path = bundled_model() if model is None else model
+    if model is None and not path.is_dir():
+        raise UsageError("this installation has no bundled model; name a model directory")
+    facts = describe(path)
+    typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+
+
+def doctor(
+    model: Model = None,
+    as_json: Json = False,
+    record: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Check this installation: versions, devices, the model and what it predicts.
+
+    Exits with 1 when something essential is broken.
+    """
+    from genobird import doctor as examination
+
+    if record is not None:
+        examination.record(record, model)
+        return 0
+    checks = []
+    for check in examination.examine(model):
+        checks.append(check)
+        if not as_json:
+            typer.echo(f"{check.finding.value:<7} {check.name:<10} {check.detail}")
+    if as_json:
+        typer.echo(json.dumps([vars(check) for check in checks], indent=2))
+    return 0 if examination.healthy(checks) else 1
+
+
+def _text(facts: dict[str, Any]) -> str:
+    import yaml
+
+    shown = dict(facts)
+    if "evaluation" in shown:  # the figures; how they were made is in --json
+        parts = ("chromatin", "promoters", "masked")
+        shown["evaluation"] = {k: v for k, v in shown["evaluation"].items() if k in parts}
+    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)).rstrip()
+
+
+def _show(made: Demonstration) -> None:
+    """Write a short table of what was found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from genobird.demo import FILES
+    from genobird.report.page import auroc, difference, feature_label, probability, region_text
+
+    console = Console(highlight=False, soft_wrap=False)
+    regions = Table("rank", "region", "place (1-based)", "probability", title="Promoters", **_LOOK)
+    for rank, row in enumerate(made.regions.top.head(_TOP).to_dict("records"), start=1):
+        regions.add_row(str(rank), row["name"], region_text(row), probability(row["promoter"]))
+    console.print(regions)
+    area = auroc(made.regions)
+    if area is not None:
+        known, places = len(made.regions.promoter), len(made.regions.background)
+        console.print(
+            f"AUROC of {known} promoters against {places} background places: {area:.3f}\n"
+        )
+    variants = Table(
+        *("rank", "variant", "change", "ALT - REF, logit", "feature"), title="Variants", **_LOOK
+    )
+    for rank, row in enumerate(made.variants.top.head(_TOP).to_dict("records"), start=1):
+        change = f"{row['chrom']}:{row['pos']} {row['ref']}>{row['alt']}"
+        effect = difference(row["delta"])
+        variants.add_row(str(rank), row["id"], change, effect, feature_label(row["feature"]))
+    console.print(variants)
+    scored, total = made.variants.scored, made.variants.total
+    console.print(
+        f"Scored: {made.regions.scored} of {made.regions.total} regions, "
+        f"{scored} of {total} alleles\n"
+    )
+    for name in FILES:
+        typer.echo(made.output / name)

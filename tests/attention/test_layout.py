@@ -22,7 +22,9 @@ def test_a_bigbird_row_is_globals_window_and_distinct_random_blocks(n, g, w, r):
             if i < g or n <= g + w + r:
                 assert row == list(range(n))
                 continue
-            must = set(range(min(g, n))) | {j for j in range(i - w // 2, i + w // 2 + 1) if 0 <= j < n}
+            must = set(range(min(g, n))) | {
+                j for j in range(i - w // 2, i + w // 2 + 1) if 0 <= j < n
+            }
             assert must <= set(row)
             assert len(row) == min(n, len(must) + r)
 
@@ -77,3 +79,55 @@ def test_nonsense_is_refused_at_birth():
         Pattern(window_blocks=2)
     with pytest.raises(ValueError, match="each sequence needs a token"):
         BlockLayout.pack(Pattern(), [64, 0])
+
+
+@pytest.mark.parametrize("kind", ["longformer", "random", "random+window", "window"])
+@given(n=st.integers(1, 40), g=st.integers(0, 3), w=st.sampled_from([1, 3, 5]), r=st.integers(0, 4))
+def test_a_pattern_sees_the_blocks_it_is_called_after(kind, n, g, w, r):
+    pattern = Pattern(kind, global_blocks=g, window_blocks=w, random_blocks=r)
+    has_global, has_window = kind == "longformer", "window" in kind or kind == "longformer"
+    for head in rows(pattern, n):
+        for i, row in enumerate(head):
+            assert row == sorted(set(row))
+            if has_global and i < g:
+                assert row == list(range(n))
+                continue
+            must = set(range(min(g, n))) if has_global else set()
+            if has_window:
+                must |= {j for j in range(i - w // 2, i + w // 2 + 1) if 0 <= j < n}
+            assert must <= set(row)
+            assert len(row) == min(n, len(must) + (r if "random" in kind else 0))
+
+
+def test_each_layer_and_head_draws_its_own_random_blocks():
+    pattern = Pattern("bigbird")
+    first, second = rows(pattern, 60, layer=0)
+    assert first != second
+    assert rows(pattern, 60, layer=1)[0] != first
+
+
+def test_global_seeds_have_no_say():
+    state = np.random.get_state()
+    try:
+        found = []
+        for seed in (1, 2):
+            np.random.seed(seed)
+            sequence_lists.cache_clear()
+            found.append(rows(Pattern("bigbird"), 60))
+        assert found[0] == found[1]
+        assert np.random.get_state()[2] == np.random.RandomState(2).get_state()[2]
+    finally:
+        np.random.set_state(state)
+
+
+def test_the_token_mask_spells_out_the_lists():
+    layout = BlockLayout.pack(Pattern("window", block_size=4), [6, 17, 4], layer=0, heads=2)
+    mask = layout.token_mask()
+    starts, lengths = [0, 8, 28], [6, 17, 4]
+    for s, (first, length) in enumerate(zip(starts, lengths, strict=True)):
+        for q in range(-(-length // 4) * 4):
+            row = mask[:, first + q]
+            seen = {k for k in range(length) if abs(k // 4 - q // 4) <= 1}
+            expected = np.zeros(mask.shape[-1])
+            expected[[first + k for k in seen]] = 1
+            np.testing.assert_array_equal(row.numpy(), np.stack([expected] * 2), err_msg=str(s))

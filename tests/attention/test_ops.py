@@ -8,7 +8,9 @@ from tests.assertions import assert_close
 LENGTHS = [[1], [16], [37], [160], [5, 130, 16, 77], [300, 1]]
 
 
-def inputs(layout: BlockLayout, width: int, dtype: torch.dtype, seed: int = 0) -> list[torch.Tensor]:
+def inputs(
+    layout: BlockLayout, width: int, dtype: torch.dtype, seed: int = 0
+) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = (layout.n_blocks * layout.block_size, layout.heads, width)
     return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
@@ -98,3 +100,34 @@ def test_wrong_shapes_and_backends_are_named():
         block_sparse_attention(q, k[:80], v, layout)
     with pytest.raises(ValueError, match="backend 'cuda' is not one of auto"):
         block_sparse_attention(q, k, v, layout, backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_padding_tokens_get_no_gradient(backend):
+    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [37, 130], heads=2)
+    qkv = inputs(layout, 8, torch.float32)
+    out = block_sparse_attention(*qkv, layout, backend=backend)
+    for x in torch.autograd.grad(out.sum() + (out**2).sum(), qkv):
+        assert (x[~layout.valid_tokens()] == 0).all()
+        assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_a_block_that_is_not_seen_gets_no_gradient(backend):
+    layout = BlockLayout.pack(Pattern("window", block_size=16), [160], heads=2)
+    q, k, v = inputs(layout, 8, torch.float32)
+    out = block_sparse_attention(q, k, v, layout, backend=backend)
+    for x in torch.autograd.grad((out[:16] ** 2).sum(), (k, v)):
+        assert (x[32:] == 0).all()
+        assert x[16:32].abs().max() > 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_the_scale_is_one_over_the_root_of_the_width_unless_given(backend):
+    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [90], heads=2)
+    qkv = inputs(layout, 8, torch.float32)
+    plain = block_sparse_attention(*qkv, layout, backend=backend)
+    same = block_sparse_attention(*qkv, layout, scale=8**-0.5, backend=backend)
+    other = block_sparse_attention(*qkv, layout, scale=1.0, backend=backend)
+    torch.testing.assert_close(plain, same)
+    assert not torch.allclose(plain, other)

@@ -96,6 +96,14 @@ def test_the_genome_is_reported_and_a_wrong_one_refused(folder):
     assert (folder / "o.fa.gz.gzi").is_file()
 
 
+def test_a_part_of_a_split_of_one_s_own_is_written_as_bed(folder):
+    arguments = ("--name", "tiny", "--splits-file", "splits.yaml")
+    run(folder, "manifest", "split", "validation", "v.bed", *arguments)
+    assert (folder / "v.bed").read_text() == "chr1\t100000\t150000\n"
+    _, log = run(folder, "manifest", "split", "all", "a.bed", *arguments, code=2)
+    assert "split tiny has no part 'all'; it has train, validation, test" in log
+
+
 def test_a_missing_input_is_misuse(folder):
     for step, options in {
         "promoters": ("--bed", "no.bed", "--fasta", "g.fa"),

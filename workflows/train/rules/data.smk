@@ -1,16 +1,25 @@
+SPLITS_FILE = f"--splits-file {config['splits_file']}" if config["splits_file"] else ""
+
+
 rule split:
     output:
         f"{OUT}/data/{{part}}.bed",
     log:
         f"{OUT}/logs/split.{{part}}.log",
-    params:
-        name=config["split"],
-        force="--force",
     wildcard_constraints:
         part="train|validation|test",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        name=config["split"],
+        file=SPLITS_FILE,
+        force="--force",
     shell:
         "python -m pipelines.manifest split {wildcards.part} {output} --name {params.name}"
-        " {params.force} 2> {log}"
+        " {params.file} {params.force} 2> {log}"
 
 
 rule corpus:
@@ -21,6 +30,11 @@ rule corpus:
         directory(f"{OUT}/corpus/{{part}}"),
     log:
         f"{OUT}/logs/corpus.{{part}}.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         passes=lambda wildcards: config["passes"] if wildcards.part == "train" else 1,
     shell:
@@ -35,6 +49,11 @@ rule tokenizer:
         f"{OUT}/tokenizer.model",
     log:
         f"{OUT}/logs/tokenizer.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         settings=config["tokenizer"],
     shell:
@@ -51,7 +70,12 @@ rule shards:
         directory(f"{OUT}/shards/{{part}}"),
     log:
         f"{OUT}/logs/shards.{{part}}.log",
-    threads: 2
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=240,
     shell:
         "genobird shards {input.corpus} --tokenizer {input.tokenizer} --output {output}"
         " --threads {threads} --force > {log} 2>&1"
@@ -66,31 +90,48 @@ rule promoters:
         f"{OUT}/data/promoters.parquet",
     log:
         f"{OUT}/logs/promoters.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
     params:
-        fasta=lambda wildcards, input: " ".join(f"--fasta {path}" for path in config["genome"]),
-        exclude=lambda wildcards, input: " ".join(f"--exclude {path}" for path in input.exclude),
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+        exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
         negatives=config["promoters"]["negatives"],
         split=config["split"],
+        file=SPLITS_FILE,
     shell:
         "python -m pipelines.promoters --bed {input.bed} {params.fasta} {params.exclude}"
-        " --negatives {params.negatives} --splits {params.split} --output {output} --force"
-        " > {log} 2>&1"
+        " --negatives {params.negatives} --splits {params.split} {params.file}"
+        " --output {output} --force > {log} 2>&1"
 
 
 rule chromatin:
     input:
         fasta=config["genome"],
         peaks=config["chromatin"]["peaks"],
-        tracks=config["chromatin"]["tracks"],
+        tracks=config["chromatin"]["tracks"] or [],
     output:
         directory(f"{OUT}/data/chromatin"),
     log:
         f"{OUT}/logs/chromatin.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=16000,
+        runtime=120,
     params:
-        fasta=lambda wildcards, input: " ".join(f"--fasta {path}" for path in config["genome"]),
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+        peaks=lambda wildcards, input: (
+            f"--peaks {input.peaks} --tracks {input.tracks}"
+            if input.tracks
+            else [f"--bed {path}" for path in input.peaks]
+        ),
         split=config["split"],
+        file=SPLITS_FILE,
         positives=config["chromatin"]["min_positives"],
     shell:
-        "python -m pipelines.chromatin {params.fasta} --peaks {input.peaks} --tracks {input.tracks}"
-        " --splits {params.split} --min-positives {params.positives} --output {output} --force"
-        " > {log} 2>&1"
+        "python -m pipelines.chromatin {params.fasta} {params.peaks}"
+        " --splits {params.split} {params.file} --min-positives {params.positives}"
+        " --output {output} --force > {log} 2>&1"

@@ -1,0 +1,103 @@
+# What is measured is what ships: the model is rounded first, then evaluated, then given its card.
+
+
+rule baselines:
+    input:
+        chromatin=f"{OUT}/data/chromatin",
+        promoters=f"{OUT}/data/promoters.parquet",
+        settings=config["baselines"],
+    output:
+        directory(f"{OUT}/baselines"),
+    log:
+        f"{OUT}/logs/baselines.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=16000,
+        runtime=480,
+    shell:
+        "genobird baselines --config {input.settings} --chromatin {input.chromatin}"
+        " --promoters {input.promoters} --output {output} --set threads={threads} --force"
+        " > {log} 2>&1"
+
+
+rule round:
+    input:
+        f"{OUT}/promoter/model",
+    output:
+        directory(f"{OUT}/float16"),
+    log:
+        f"{OUT}/logs/round.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "python -m pipelines.bundle --model {input} --output {output} --force > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        model=f"{OUT}/float16",
+        chromatin=f"{OUT}/data/chromatin",
+        promoters=f"{OUT}/data/promoters.parquet",
+        shards=f"{OUT}/shards/test",
+        baselines=f"{OUT}/baselines",
+        settings=config["evaluate"],
+    output:
+        figures=report(f"{OUT}/evaluation.json", caption="../report/evaluation.rst"),
+        features=report(f"{OUT}/per_feature.tsv", caption="../report/evaluation.rst"),
+    log:
+        f"{OUT}/logs/evaluate.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=480,
+    params:
+        folder=subpath(output.figures, parent=True),
+    shell:
+        "genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
+        " --promoters {input.promoters} --shards {input.shards} --baselines {input.baselines}"
+        " --output {params.folder} --set threads={threads} --force > {log} 2>&1"
+
+
+rule card:
+    input:
+        model=f"{OUT}/float16",
+        evaluation=f"{OUT}/evaluation.json",
+    output:
+        report(f"{OUT}/card.md", caption="../report/card.rst"),
+    log:
+        f"{OUT}/logs/card.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "genobird card {input.model} --evaluation {input.evaluation} --output {output} --force"
+        " > {log} 2>&1"
+
+
+rule bundle:
+    input:
+        model=f"{OUT}/float16",
+        card=f"{OUT}/card.md",
+        evaluation=f"{OUT}/evaluation.json",
+    output:
+        directory(f"{OUT}/model"),
+    log:
+        f"{OUT}/logs/bundle.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "python -m pipelines.bundle --model {input.model} --card {input.card}"
+        " --evaluation {input.evaluation} --output {output} --force > {log} 2>&1"

@@ -11,11 +11,15 @@ rule pretrain:
         directory(f"{OUT}/pretrain/model"),
     log:
         f"{OUT}/logs/pretrain.log",
-    params:
-        run=f"{OUT}/pretrain",
+    conda:
+        "../envs/genobird.yaml"
     threads: config["threads"]
     resources:
         gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        run=subpath(output[0], parent=True),
     shell:
         "genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
@@ -31,11 +35,15 @@ rule finetune_chromatin:
         directory(f"{OUT}/chromatin/model"),
     log:
         f"{OUT}/logs/finetune_chromatin.log",
-    params:
-        run=f"{OUT}/chromatin",
+    conda:
+        "../envs/genobird.yaml"
     threads: config["threads"]
     resources:
         gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        run=subpath(output[0], parent=True),
     shell:
         "genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
@@ -51,11 +59,15 @@ rule finetune_promoter:
         directory(f"{OUT}/promoter/model"),
     log:
         f"{OUT}/logs/finetune_promoter.log",
-    params:
-        run=f"{OUT}/promoter",
+    conda:
+        "../envs/genobird.yaml"
     threads: config["threads"]
     resources:
         gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=480,
+    params:
+        run=subpath(output[0], parent=True),
     shell:
         "genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"

@@ -1,0 +1,143 @@
+"""The demonstration: bundled regions and variants, scored by the bundled model.
+
+Enters package data, leaves a folder with `regions.tsv`, `variants.vcf.gz` with its index,
+`variants.parquet` and `report.html`, and what stands out in them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import genobird
+from genobird.errors import OutputError, UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import read_bed
+from genobird.genome.vcf import VcfReader
+from genobird.report.page import render, write
+from genobird.report.summary import (
+    RegionSummary,
+    VariantSummary,
+    read_pieces,
+    summarise_regions,
+    summarise_variants,
+)
+from genobird.scoring.annotation import annotate_variants
+from genobird.scoring.regions import region_frames, write_scores
+from genobird.scoring.scorer import Scorer
+from genobird.scoring.table import TableWriter
+
+GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
+FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What was found, and where it is."""
+
+    output: Path
+    regions: RegionSummary
+    variants: VariantSummary
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a file of the bundled demo data."""
+    return Path(str(resources.files("genobird"))) / "bundled" / "demo" / name
+
+
+def count() -> int:
+    """Return how many regions and records there are to score."""
+    with VcfReader(bundled(VARIANTS)) as reader:
+        return sum(1 for _ in read_bed(bundled(REGIONS))) + sum(1 for _ in reader)
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse a place for the results before work begins.
+
+    Raises:
+        UsageError: it is a file, or holds something and `force` is not given.
+        OutputError: its folder is missing.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; choose a folder")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise UsageError(f"{output} exists; choose another folder or pass --force")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output} is in a folder that does not exist; make it first")
+
+
+def run(
+    scorer: Scorer,
+    output: Path,
+    *,
+    force: bool = False,
+    command: str = "genobird demo",
+    progress: Callable[[int], None] | None = None,
+) -> Demonstration:
+    """Score the bundled data and write the four results, all of them or none.
+
+    Args:
+        scorer: the model.
+        output: folder; files of the same names in it are replaced with `force`, others stay.
+        force: write into a folder that is not empty.
+        command: command line, for the header of the VCF and the report.
+        progress: called with the number of regions or records that were scored.
+
+    Raises:
+        UsageError: the folder exists and `force` is not given.
+        OutputError: it cannot be written.
+    """
+    check_output(output, force)
+    part = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        part.mkdir()
+        made = _write(scorer, part, command, progress)
+        output.mkdir(exist_ok=True)
+        for name in FILES:
+            os.replace(part / name, output / name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{output} cannot be written: {reason}; check space and permissions"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Demonstration(output, *made)
+
+
+def _write(
+    scorer: Scorer, folder: Path, command: str, progress: Callable[[int], None] | None
+) -> tuple[RegionSummary, VariantSummary]:
+    with Genome(bundled(GENOME)) as genome:
+        with TableWriter(folder / "regions.tsv") as writer:
+            frames = region_frames(scorer, read_bed(bundled(REGIONS)), genome)
+            write_scores(frames, writer, progress)
+        annotate_variants(
+            scorer,
+            bundled(VARIANTS),
+            genome,
+            folder / "variants.vcf.gz",
+            table=folder / "variants.parquet",
+            command=command,
+            progress=progress,
+        )
+        facts = {
+            "genome": f"{GENOME}, {genome.assembly or 'unknown assembly'}, "
+            f"sha256 {genome.sha256()[:12]}",
+            "model": f"sha256 {scorer.model_hash or 'unsaved'}",
+            "command": command,
+            "version": genobird.__version__,
+        }
+    regions = summarise_regions(read_pieces(folder / "regions.tsv"))
+    variants = summarise_variants(read_pieces(folder / "variants.parquet"))
+    with VcfReader(bundled(VARIANTS)) as reader:
+        names = {record.number: record.columns[2] for record in reader}
+    if len(variants.top):
+        variants.top["id"] = variants.top["record"].map(names)
+    title = "GRCh37 chr20:54.9-56.3 Mb, scored by genobird"
+    write(folder / "report.html", render(regions, variants, facts, title))
+    return regions, variants

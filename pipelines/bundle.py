@@ -1,0 +1,148 @@
+"""A trained model -> the directory that ships inside the package.
+
+Weights become float16, which halves the size; provenance keeps commands and settings but no path of
+the machine that trained; the card lies beside the weights as `README.md`. What is evaluated must be
+what ships: bundle first, evaluate the bundled model, then bundle it again with its card. Bundling
+twice changes no byte of the weights. The figures lie there too, as `evaluation.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.errors import CheckpointError, InputError, OutputError
+from pipelines import steps
+
+logger = logging.getLogger(__name__)
+
+CARD, EVALUATION = "README.md", "evaluation.json"
+MAX_MB = 25.0
+_ABSOLUTE = re.compile(r"(^|[=,])(/[^=,]+)")
+
+
+def scrub(value: Any) -> Any:
+    """Return provenance with each absolute path cut to its file name.
+
+    Args:
+        value: a string, a list or a mapping; a string may be a command line.
+    """
+    if isinstance(value, dict):
+        return {key: scrub(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub(item) for item in value]
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError:  # a quote without its partner: no command line
+        return " ".join(map(_cut, value.split()))
+    short = [_cut(word) for word in words]
+    return value if short == words else shlex.join(short)
+
+
+def _cut(word: str) -> str:
+    return _ABSOLUTE.sub(lambda match: match[1] + PurePosixPath(match[2]).name, word)
+
+
+def bundle(
+    model: Path,
+    output: Path,
+    card: Path | None = None,
+    evaluation: Path | None = None,
+    max_mb: float = MAX_MB,
+    force: bool = False,
+) -> Checkpoint:
+    """Write the model as it ships.
+
+    Args:
+        model: model directory.
+        output: directory to write.
+        card: Markdown that describes the model.
+        evaluation: test figures of the model that ships, as `genobird evaluate` writes them.
+        max_mb: most megabytes (10^6 bytes) of all files together.
+        force: replace `output` if it exists.
+
+    Returns:
+        The checkpoint, with the provenance that was written.
+
+    Raises:
+        UsageError: an input is missing, or `output` exists and `force` is not set.
+        CheckpointError: the model is damaged, or a weight is too large for float16.
+        InputError: the figures are no JSON, or those of another model.
+        OutputError: the result would be larger than `max_mb`.
+    """
+    steps.refuse_existing(output, force)
+    if card is not None:
+        steps.require(card)
+    figures = None if evaluation is None else _read_figures(evaluation)
+    checkpoint = Checkpoint.load(model)
+    _refuse_overflow(checkpoint, model)
+    checkpoint.provenance = scrub(checkpoint.provenance)
+    with steps.new_directory(output, force) as folder:
+        checkpoint.save(folder, dtype=torch.float16, force=True)
+        if card is not None:
+            shutil.copyfile(card, folder / CARD)
+        if figures is not None:
+            if figures.get("model_sha256") != checkpoint.provenance["sha256"][WEIGHTS]:
+                raise InputError(
+                    f"{evaluation} measures another model than {model}, rounded to float16; "
+                    "evaluate the bundled model"
+                )
+            (folder / EVALUATION).write_text(json.dumps(scrub(figures), indent=2) + "\n")
+        for file in folder.iterdir():
+            file.chmod(0o644)  # weights are written for their owner alone, a package is for all
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        if size > max_mb:
+            raise OutputError(
+                f"the bundle of {model} has {size:.1f} MB, at most {max_mb:g} MB may ship; "
+                "train a smaller model"
+            )
+    logger.info("%s: %.1f MB, model %s", output, size, checkpoint.hash)
+    return checkpoint
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    try:
+        figures = json.loads(steps.require(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    return dict(figures)
+
+
+def _refuse_overflow(checkpoint: Checkpoint, model: Path) -> None:
+    for name, module in checkpoint.modules().items():
+        for key, value in module.state_dict().items():
+            if not torch.isfinite(value.half()).all():
+                raise CheckpointError(
+                    f"{model}: {name}.{key} has values beyond float16; the training diverged"
+                )
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(help="Model directory.")],
+    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Its test figures, JSON.")] = None,
+    max_mb: Annotated[float, typer.Option(help="Most megabytes that may ship.")] = MAX_MB,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Round a model to float16, drop the machine's paths, put card and figures beside it."""
+    bundle(model, output, card, evaluation, max_mb, force)
+
+
+if __name__ == "__main__":
+    steps.run(app)

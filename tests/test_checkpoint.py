@@ -1,0 +1,230 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from genobird import checkpoint as checkpoints
+from genobird.batch import pack
+from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
+from genobird.errors import CheckpointError, UsageError
+from genobird.tokenizer import Tokenizer
+from tests.conftest import random_dna
+from tests.models import random_ids, tiny_checkpoint
+
+FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE)
+
+
+def outputs(checkpoint):
+    """What every head says about two places of a batch."""
+    ids = [random_ids(checkpoint.tokenizer, n, seed=n) for n in (100, 40)]
+    batch = pack(ids, checkpoint.encoder.config.block_size)
+    spans = torch.tensor([[5, 20], [int(batch.starts[1]) + 3, int(batch.starts[1]) + 9]])
+    found = {}
+    with torch.no_grad():
+        hidden = found["encoder"] = checkpoint.encoder(batch)[batch.valid]
+        for name in ("promoter", "chromatin"):
+            head = checkpoint.modules()[name].eval()
+            found[name] = head(checkpoint.encoder(batch), batch, spans, torch.tensor([0, 1]))
+        found["mlm"] = checkpoint.mlm(hidden, checkpoint.encoder.embedding.weight)
+        found["nsp"] = checkpoint.nsp(hidden)
+    return found
+
+
+@pytest.fixture
+def checkpoint(tiny_tokenizer):
+    made = tiny_checkpoint(tiny_tokenizer, nsp=True)
+    made.provenance = {"genobird": "0.0", "pretraining": {"tokens_seen": 7}}
+    return made
+
+
+@pytest.fixture
+def saved(checkpoint, tmp_path):
+    checkpoint.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rehash(path):
+    """Make an edited directory consistent again: what is wrong is no longer the hash."""
+    provenance = json.loads((path / PROVENANCE).read_text())
+    for name in provenance["sha256"]:
+        provenance["sha256"][name] = checkpoints._sha256(path / name)
+    (path / PROVENANCE).write_text(json.dumps(provenance))
+
+
+def test_a_model_that_was_saved_and_loaded_gives_the_same_outputs(checkpoint, saved):
+    loaded = Checkpoint.load(saved)
+    loaded.encoder.eval()
+    expected = outputs(checkpoint)
+    for name, value in outputs(loaded).items():
+        assert torch.equal(value, expected[name]), name
+    assert loaded.encoder.config == checkpoint.encoder.config
+    assert loaded.tokenizer.sha256 == checkpoint.tokenizer.sha256
+    pd.testing.assert_frame_equal(loaded.features, checkpoint.features)
+
+
+def test_the_provenance_is_kept_and_the_hash_names_the_weights(checkpoint, saved):
+    loaded = Checkpoint.load(saved)
+    assert loaded.provenance["pretraining"] == {"tokens_seen": 7}
+    assert set(loaded.provenance["sha256"]) == set(FILES) - {PROVENANCE}
+    assert loaded.hash == checkpoint.hash == checkpoints._sha256(saved / WEIGHTS)[:12]
+
+
+def test_two_saves_give_the_same_bytes(checkpoint, saved, tmp_path):
+    checkpoint.save(tmp_path / "again")
+    Checkpoint.load(saved).save(tmp_path / "third")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes(), name
+        assert (tmp_path / "third" / name).read_bytes() == (saved / name).read_bytes(), name
+
+
+def test_an_encoder_alone_is_a_checkpoint(checkpoint, tmp_path):
+    bare = Checkpoint(checkpoint.encoder, checkpoint.tokenizer, nsp=checkpoint.nsp)
+    assert bare.hash == ""
+    bare.save(tmp_path / "bare")
+    loaded = Checkpoint.load(tmp_path / "bare")
+    assert set(loaded.modules()) == {"encoder", "nsp"}
+    assert len(loaded.features) == 0
+
+
+def test_weights_can_be_stored_as_float16_and_are_read_as_float32(checkpoint, saved, tmp_path):
+    checkpoint.save(tmp_path / "half", dtype=torch.float16)
+    stored = load_file(tmp_path / "half" / WEIGHTS)
+    assert {x.dtype for x in stored.values()} == {torch.float16}
+    loaded = Checkpoint.load(tmp_path / "half")
+    for module in loaded.modules().values():
+        assert {p.dtype for p in module.parameters()} == {torch.float32}
+    size, full = (path.stat().st_size for path in (tmp_path / "half" / WEIGHTS, saved / WEIGHTS))
+    assert size < 0.6 * full
+    loaded.encoder.eval()
+    expected = outputs(checkpoint)
+    for name, value in outputs(loaded).items():
+        torch.testing.assert_close(value, expected[name], rtol=0.02, atol=0.02)
+    assert {p.dtype for p in checkpoint.encoder.parameters()} == {torch.float32}
+
+
+def test_an_existing_directory_is_refused_and_stays_as_it_is(checkpoint, saved):
+    before = {name: (saved / name).read_bytes() for name in FILES}
+    with pytest.raises(UsageError, match=r"model exists; choose another place or pass --force"):
+        checkpoint.save(saved)
+    assert {name: (saved / name).read_bytes() for name in FILES} == before
+
+
+def test_force_replaces_a_directory_and_leaves_nothing_else(checkpoint, saved):
+    (saved / "stray").write_text("old")
+    torch.nn.init.zeros_(checkpoint.mlm.bias)
+    checkpoint.save(saved, force=True)
+    assert sorted(p.name for p in saved.iterdir()) == sorted(FILES)
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+    assert not Checkpoint.load(saved).mlm.bias.any()
+
+
+def test_a_save_that_fails_leaves_the_old_model_and_can_be_repeated(checkpoint, saved, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tokenizer, "save", full)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint.save(saved, force=True)
+    Checkpoint.load(saved)
+    checkpoint.save(saved, force=True)
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
+def test_no_directory_is_misuse(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no model directory .*none"):
+        Checkpoint.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"(lacks|has no) {name}"):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, TOKENIZER, FEATURES])
+@pytest.mark.parametrize("how", ["altered", "truncated", "emptied"])
+def test_an_altered_or_truncated_file_is_named(saved, name, how):
+    content = bytearray((saved / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    kept = {"altered": len(content), "truncated": len(content) // 2, "emptied": 0}[how]
+    (saved / name).write_bytes(content[:kept])
+    with pytest.raises(CheckpointError, match=rf"{name} was altered: sha256 .*fetch the model"):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"sha256": 3}', "{"])
+def test_a_damaged_provenance_is_named(saved, text):
+    (saved / PROVENANCE).write_text(text)
+    with pytest.raises(CheckpointError, match=rf"{PROVENANCE} is damaged"):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, TOKENIZER, FEATURES])
+def test_files_that_hash_well_but_hold_nonsense_are_refused_in_one_line(saved, name):
+    (saved / name).write_bytes(b"")
+    rehash(saved)
+    with pytest.raises(CheckpointError, match="is no usable model: ") as caught:
+        Checkpoint.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_format_of_the_future_is_refused(saved):
+    shapes = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps({**shapes, "format": 2}))
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r"is no usable model: .* format Input should be 1"):
+        Checkpoint.load(saved)
+
+
+def test_weights_of_another_shape_are_refused(saved):
+    shapes = json.loads((saved / CONFIG).read_text())
+    shapes["encoder"]["mlp_width"] = 32
+    (saved / CONFIG).write_text(json.dumps(shapes))
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r"model.safetensors does not fit its config.json: "):
+        Checkpoint.load(saved)
+
+
+def test_missing_weights_are_refused(saved):
+    tensors = load_file(saved / WEIGHTS)
+    del tensors["promoter.norm.weight"]
+    save_file(tensors, saved / WEIGHTS)
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r'does not fit its config.json: .*"norm.weight"'):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("stem", ["conv", "none"])
+def test_the_tokenizer_of_another_model_is_refused(tiny_tokenizer, tmp_path, stem):
+    tiny_checkpoint(tiny_tokenizer, stem=stem).save(tmp_path / "model")
+    Tokenizer.train([random_dna(5000, seed=1)], tmp_path / "model" / TOKENIZER, vocab_size=80)
+    rehash(tmp_path / "model")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer.model has 80 pieces, config.json says 64"
+    ):
+        Checkpoint.load(tmp_path / "model")
+
+
+def test_features_that_do_not_fit_the_head_are_refused(saved, checkpoint):
+    checkpoint.features.iloc[:2].to_csv(saved / FEATURES, sep="\t", index=False)
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r"features.tsv has 2 features, config.json says 3"):
+        Checkpoint.load(saved)
+
+
+def test_every_part_moves_to_a_device(checkpoint):
+    checkpoint.to("meta")
+    devices = {p.device.type for m in checkpoint.modules().values() for p in m.parameters()}
+    assert devices == {"meta"}
+    assert checkpoint.encoder.stem.bases.device.type == "meta"
+
+
+def test_a_model_needs_nothing_from_where_it_was_made(saved, tmp_path):
+    moved = saved.rename(tmp_path / "elsewhere")
+    text = b"".join((moved / name).read_bytes() for name in FILES)
+    assert str(tmp_path).encode() not in text
+    assert outputs(Checkpoint.load(moved))["chromatin"].isfinite().all()

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import genobird
+from genobird.cli import main
+from genobird.genome.fasta import Genome
+
+HEAVY = ("matplotlib", "pandas", "pyarrow", "pysam", "pytorch_lightning", "sentencepiece", "torch")
+BED = "chr1\t20000\t20200\tone\t.\t+\n"
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@dataclass
+class Place:
+    """Good inputs in a folder of their own; a case spoils one of them."""
+
+    folder: Path
+    genome: Path
+    model: Path
+
+    def file(self, name: str, content: str | bytes) -> str:
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    def score(self, regions: str, **changes: str) -> list[str]:
+        options = {
+            "fasta": str(self.genome),
+            "model": str(self.model),
+            "output": str(self.folder / "out.tsv"),
+            "device": "cpu",
+        } | changes
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return ["score", regions, *words]
+
+    def variants(self, vcf: str) -> list[str]:
+        output = str(self.folder / "out.vcf.gz")
+        words = ["--fasta", str(self.genome), "--model", str(self.model), "--output", output]
+        return ["variants", vcf, *words]
+
+
+@pytest.fixture
+def place(tmp_path, tiny_contigs, tiny_checkpoint):
+    genome = tmp_path / "genome.fa"
+    genome.write_text("".join(f">{name}\n{bases}\n" for name, bases in tiny_contigs.items()))
+    with Genome(genome) as opened:  # makes the index, which a log line would tell of
+        assert opened.contigs
+    return Place(tmp_path, genome, tiny_checkpoint)
+
+
+def missing_file(place: Place) -> list[str]:
+    return place.score(str(place.folder / "regions.bed"))
+
+
+def missing_fasta(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED), fasta=str(place.folder / "none.fa"))
+
+
+def missing_vcf(place: Place) -> list[str]:
+    return place.variants(str(place.folder / "none.vcf"))
+
+
+def missing_model(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED), model=str(place.folder / "none"))
+
+
+def empty_bed(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", ""))
+
+
+def empty_vcf(place: Place) -> list[str]:
+    return place.variants(place.file("a.vcf", ""))
+
+
+def empty_fasta(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED), fasta=place.file("a.fa", ""))
+
+
+def bed_of_another_assembly(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED + "chr1\t59900\t60100\n"))
+
+
+def unknown_contig(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", "chr7\t100\t200\n"))
+
+
+def unknown_contigs_in_vcf(place: Place) -> list[str]:
+    return place.variants(place.file("a.vcf", HEADER + "chr7\t100\t.\tA\tC\t.\t.\t.\n"))
+
+
+def text_as_fasta(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED), fasta=place.file("a.fa", "Dear all,\n\nhello\n"))
+
+
+def protein_as_fasta(place: Place) -> list[str]:
+    return place.score(place.file("a.bed", BED), fasta=place.file("a.fa", ">p\nMKVLAAGIEQ\n"))
+
+
+def truncated_gzip_bed(place: Place) -> list[str]:
+    packed = gzip.compress((BED * 500).encode())
+    return place.score(place.file("a.bed.gz", packed[:-20]))
+
+
+def truncated_gzip_fasta(place: Place) -> list[str]:
+    packed = gzip.compress(place.genome.read_bytes())
+    return place.score(place.file("a.bed", BED), fasta=place.file("a.fa.gz", packed[:-20]))
+
+
+def truncated_gzip_vcf(place: Place) -> list[str]:
+    record = "chr1\t20000\t.\tA\tC\t.\t.\t.\n"
+    packed = gzip.compress((HEADER + record * 500).encode())
+    return place.variants(place.file("a.vcf.gz", packed[:-20]))
+
+
+def vcf_without_header(place: Place) -> list[str]:
+    return place.variants(place.file("a.vcf", "chr1\t20000\t.\tA\tC\t.\t.\t.\n"))
+
+
+def existing_output(place: Place) -> list[str]:
+    place.file("out.tsv", "precious\n")
+    return place.score(place.file("a.bed", BED))
+
+
+def existing_vcf_output(place: Place) -> list[str]:
+    place.file("out.vcf.gz", "precious\n")
+    return place.variants(place.file("a.vcf", HEADER))
+
+
+def existing_demo_output(place: Place) -> list[str]:
+    return ["demo", "--output", str(place.folder), "--model", str(place.model)]
+
+
+def model_lacks_file(place: Place) -> list[str]:
+    model = shutil.copytree(place.model, place.folder / "model")
+    (model / "tokenizer.model").unlink()
+    return place.score(place.file("a.bed", BED), model=str(model))
+
+
+def model_altered(place: Place) -> list[str]:
+    model = shutil.copytree(place.model, place.folder / "model")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    return place.score(place.file("a.bed", BED), model=str(model))
+
+
+def unknown_yaml_key(place: Place) -> list[str]:
+    config = place.file("c.yaml", "learning_rat: 0.1\n")
+    return ["pretrain", "--config", config, "--output", str(place.folder / "run")]
+
+
+def unknown_section_key(place: Place) -> list[str]:
+    config = place.file("c.yaml", "fit: {stepss: 3}\n")
+    output = str(place.folder / "run")
+    return ["finetune", "promoter", "--config", config, "--output", output]
+
+
+def table_of_another_program(place: Place) -> list[str]:
+    output = str(place.folder / "out.html")
+    return ["report", "--regions", place.file("a.tsv", "gene\tvalue\nA\t1\n"), "--output", output]
+
+
+Case = Callable[[Place], list[str]]
+BAD: dict[Case, tuple[int, str]] = {
+    missing_file: (2, r"regions\.bed"),
+    missing_fasta: (2, r"none\.fa does not exist"),
+    missing_vcf: (2, r"none\.vcf"),
+    missing_model: (2, "no model directory"),
+    empty_bed: (1, "holds no interval"),
+    empty_vcf: (1, "no VCF header"),
+    empty_fasta: (1, r"a\.fa"),
+    bed_of_another_assembly: (
+        1,
+        r"chr1:59,901-60,100 ends after chr1 \(60,000 bp\); is the BED from another assembly\?",
+    ),
+    unknown_contig: (1, "contig 'chr7' is not in"),
+    unknown_contigs_in_vcf: (1, r"none of the 1 alleles lies on a contig"),
+    text_as_fasta: (1, r"a\.fa"),
+    protein_as_fasta: (1, r"a\.fa"),
+    truncated_gzip_bed: (1, r"a\.bed\.gz is (cut short|damaged)"),
+    truncated_gzip_fasta: (1, r"a\.fa\.gz is (cut short|damaged)"),
+    truncated_gzip_vcf: (1, r"a\.vcf\.gz is (cut short|damaged)"),
+    vcf_without_header: (1, "no VCF header"),
+    existing_output: (2, r"out\.tsv exists; pass --force"),
+    existing_vcf_output: (2, r"out\.vcf\.gz exists"),
+    existing_demo_output: (2, "exists; choose another folder or pass --force"),
+    model_lacks_file: (1, r"lacks tokenizer\.model"),
+    model_altered: (1, r"model\.safetensors was altered"),
+    unknown_yaml_key: (2, "unknown key learning_rat; allowed here: "),
+    unknown_section_key: (2, r"unknown key fit\.stepss; allowed here: "),
+    table_of_another_program: (1, "the region table has no column chrom"),
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files under a folder; an index beside a good FASTA may come at any time."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if path.name != "genome.fa.fai"
+    }
+
+
+def assert_one_line(text: str, pattern: str) -> None:
+    lines = [line for line in text.splitlines() if "is read into memory" not in line]
+    assert len(lines) == 1, text
+    assert lines[0].startswith("genobird: error: ")
+    assert re.search(pattern, lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.__name__)
+def test_bad_input_ends_with_one_line_and_nothing_written(case, place, capsys):
+    code, pattern = BAD[case]
+    arguments = case(place)
+    before = contents(place.folder)
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_one_line(captured.err, pattern)
+    assert contents(place.folder) == before
+
+
+def test_an_unwritable_output_ends_with_one_line(place, capsys):
+    # A folder stands where the temporary file would go: root may write everywhere else.
+    (place.folder / f".out.tsv.{os.getpid()}.tmp").mkdir()
+    assert main(place.score(place.file("a.bed", BED))) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_one_line(captured.err, r"out\.tsv cannot be written: ")
+    assert not (place.folder / "out.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["no-such-verb"], "no such command no-such-verb"),
+        (["demo", "--no-such-option"], "no such option: --no-such-option"),
+        (["report", "--output"], "--output"),
+        (["report", "--output", "x.html"], "needs a region table"),
+        (["variants", "a.vcf"], "missing option --fasta"),
+        (["demo", "--threads", "0"], "invalid value for --threads"),
+        (["info", "no-such-model"], "no model directory no-such-model"),
+    ],
+    ids=" ".join,
+)
+def test_misuse_ends_with_one_line_and_code_2(arguments, pattern, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_one_line(captured.err, pattern)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_group_without_a_verb_shows_its_help(capsys):
+    assert main(["tokenizer"]) == 2
+    assert "encode" in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"genobird {genobird.__version__}\n"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import json, sys; from genobird.cli import main; code = main(['--help']); "
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    *_, last = result.stdout.splitlines()
+    exit_code, modules = json.loads(last)
+    assert exit_code == 0
+    assert set(modules).isdisjoint(HEAVY)
+    assert "demo" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["score"], ["variants"], ["demo"], ["report"], ["info"], ["doctor"], ["corpus"]],
+    ids=lambda words: words[0] if words else "genobird",
+)
+def test_every_verb_has_help(arguments, capsys):
+    assert main([*arguments, "--help"]) == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_info_describes_a_model_as_json(tiny_checkpoint, capsys):
+    assert main(["info", str(tiny_checkpoint), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["features"] == {"total": 5, "TF": 3, "DNase": 1, "histone": 1}
+    parts = dict(facts["parameters"])
+    assert parts.pop("total") == sum(parts.values())
+    assert facts["sha256"]["model.safetensors"].startswith(facts["hash"])
+    assert set(facts["heads"]) == {"promoter", "chromatin"}
+
+
+def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_path, capsys):
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    figures = {"promoters": {"auroc": [0.9, 0.8, 0.95]}, "settings": {"seed": 0}}
+    (model / "evaluation.json").write_text(json.dumps(figures))
+    assert main(["info", str(model)]) == 0
+    text = capsys.readouterr().out
+    assert "auroc" in text
+    assert "settings" not in text
+
+
+def test_doctor_passes_with_a_good_model_and_fails_without(tiny_checkpoint, tmp_path, capsys):
+    assert main(["doctor", "--model", str(tiny_checkpoint), "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["model"]["finding"] == "ok"
+    assert checks["self-test"]["finding"] == "note"
+    assert main(["doctor", "--model", str(tmp_path / "none")]) == 1
+    assert re.search(r"broken +model +there is no model directory", capsys.readouterr().out)

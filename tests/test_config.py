@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from genobird.config import load_config
+from genobird.errors import ConfigError
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    rate: float = Field(0.1, gt=0, lt=1)
+    names: list[str] = Field(default_factory=list)
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    steps: int = 10
+    path: Path | None = None
+    inner: Inner = Inner()
+    free: dict[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _not_thirteen(self):
+        if self.steps == 13:
+            raise ValueError("13 steps bring bad luck; take 14")
+        return self
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_without_a_file_the_defaults_hold():
+    assert load_config(Outer, None) == Outer()
+
+
+def test_values_come_from_the_file_and_overrides_win(write):
+    path = write("steps: 5\ninner:\n  rate: 0.5\n  names: [a]\n")
+    config = load_config(Outer, path, ["steps=7", "inner.names=[b, c]", "free.x.y=1"])
+    assert config.steps == 7
+    assert config.inner == Inner(rate=0.5, names=["b", "c"])
+    assert config.free == {"x": {"y": 1}}
+
+
+def test_an_empty_file_is_no_change(write):
+    assert load_config(Outer, write("# nothing\n")) == Outer()
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("'0.5'", 0.5)])
+def test_numbers_are_understood_however_they_are_written(text, value):
+    # YAML 1.1 takes 1e-4 for a string.
+    assert load_config(Outer, None, [f"inner.rate={text}"]).inner.rate == value
+
+
+def test_a_value_may_hold_an_equals_sign_and_null():
+    assert load_config(Outer, None, ["path=a=b"]).path == Path("a=b")
+    assert load_config(Outer, None, ["path=null"]).path is None
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("step: 5", [], "config.yaml: unknown key step; allowed here: free, inner, path, steps$"),
+        ("inner: {rat: 1}", [], "config.yaml: unknown key inner.rat; allowed here: names, rate$"),
+        ("", ["inner.rat=1"], "unknown key inner.rat; allowed here: names, rate$"),
+        ("steps: many", [], "config.yaml: steps: Input should be a valid integer"),
+        ("inner: {rate: 2}", [], "config.yaml: inner.rate: Input should be less than 1$"),
+        ("inner: 3", [], "config.yaml: inner: Input should be a valid dictionary"),
+        ("steps: 13", [], "config.yaml: 13 steps bring bad luck; take 14$"),
+        ("- steps", [], "config.yaml holds a list; a mapping is needed$"),
+        ("[]", [], "config.yaml holds a list; a mapping is needed$"),
+        ("steps", [], "config.yaml holds a str; a mapping is needed$"),
+        ("steps: [", [], "config.yaml is no YAML: "),
+        ("steps: 1", ["steps"], "--set 'steps' is not of the form key=value$"),
+        ("steps: 1", ["=3"], "--set '=3' is not of the form key=value$"),
+        ("steps: 1", ["steps.x=3"], "--set 'steps.x=3': steps is no section$"),
+        ("steps: 1", ["steps=[3"], r"--set 'steps=\[3': the value is no YAML$"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(write, text, overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(Outer, write(text), overrides)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no configuration file .*none\.yaml"):
+        load_config(Outer, tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        load_config(Outer, tmp_path)
+
+
+def test_a_binary_file_is_no_configuration(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\xff\xfe\x00steps: 3")
+    with pytest.raises(ConfigError, match=r"model\.safetensors is no YAML"):
+        load_config(Outer, path)

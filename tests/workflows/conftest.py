@@ -1,0 +1,66 @@
+"""Workflows run in a folder of their own that looks like the project: nothing is left beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("genobird", "pipelines", "data_manifests", "workflows")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with links to the folders of the project."""
+    folder = tmp_path_factory.mktemp("work") / "project"
+    folder.mkdir()
+    for name in FOLDERS:
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def snakemake(project) -> Run:
+    """Run a workflow in `project` and return what it wrote.
+
+    The configuration is a path, or a mapping that is written to a file first.
+    """
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(project.parent),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+    def run(workflow: str, config: Path | dict[str, object], *options: str, code: int = 0) -> str:
+        if isinstance(config, dict):
+            (project / "config.yaml").write_text(yaml.safe_dump(config))
+            config = Path("config.yaml")
+        command = [
+            sys.executable, "-m", "snakemake", "--snakefile", f"workflows/{workflow}/Snakefile",
+            "--directory", ".", "--cores", "1", "--configfile", str(config), *options,
+        ]  # fmt: skip
+        result = subprocess.run(
+            command,
+            cwd=project,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        logs = "".join(
+            f"\n{log.name}: {log.read_text()}" for log in project.glob("results/*/logs/*")
+        )
+        assert result.returncode == code, result.stdout + logs
+        return result.stdout
+
+    return run

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from snakemake.utils import validate
+from snakemake_interface_common.exceptions import WorkflowError
+
+from genobird.config import load_config
+from genobird.genome.interval import parse_region, read_bed
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "workflows" / "train" / "config"
+TEST_CONFIG = Path("workflows/train/config/test.yaml")
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def trained(project, snakemake):
+    """The folder of results of the whole workflow on the demo region."""
+    snakemake("train", TEST_CONFIG)
+    return project / "results" / "test"
+
+
+@pytest.mark.slow
+def test_a_model_with_both_heads_is_trained_that_scores(trained):
+    from genobird.checkpoint import Checkpoint
+    from genobird.scoring.scorer import Scorer
+
+    checkpoint = Checkpoint.load(trained / "model")
+    assert checkpoint.features["name"].tolist() == ["test_core", "test_flank"]
+    assert set(checkpoint.modules()) == {"encoder", "mlm", "promoter", "chromatin"}
+    scorer = Scorer(checkpoint, device="cpu")
+    table = scorer.score_sequences(["ACGTTGCA" * 500])
+    assert np.isfinite(table[["promoter", "test_core", "test_flank"]].to_numpy(float)).all()
+
+
+@pytest.mark.slow
+def test_the_data_are_those_of_the_split(trained):
+    parts = yaml.safe_load((CONFIG / "test" / "splits.yaml").read_text())["splits"]["demo"]
+    promoters = pd.read_parquet(trained / "data" / "promoters.parquet")
+    index = json.loads((trained / "data" / "chromatin" / "index.json").read_text())
+    for part in ("train", "validation", "test"):
+        (region,) = (parse_region(text) for text in parts[part])
+        assert list(read_bed(trained / "data" / f"{part}.bed")) == [region]
+        rows = promoters[promoters["split"] == part]
+        assert rows["label"].value_counts().nunique() == 1
+        assert rows["start"].min() >= region.start
+        assert rows["end"].max() <= region.end
+        assert index["splits"][part] == [[region.contig, region.start, region.end]]
+        corpus = pd.read_parquet(trained / "corpus" / part / "sentences.parquet")
+        assert corpus["start"].min() >= region.start
+        assert corpus["end"].max() <= region.end
+    assert promoters["split"].value_counts().to_dict() == {"train": 28, "validation": 6, "test": 20}
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_what_ships(trained):
+    model = json.loads((trained / "model" / "provenance.json").read_text())
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    assert evaluation["model_sha256"] == model["sha256"]["model.safetensors"]
+    assert evaluation["split"] == "test"
+    assert evaluation["promoters"]["windows"] == 20
+    for task in ("chromatin", "promoters"):
+        assert set(evaluation[task]["baselines"]) == {"composition", "convolution"}
+    assert 0 < evaluation["masked"]["bits_per_base"]["point"] < 4
+    features = pd.read_csv(trained / "per_feature.tsv", sep="\t")
+    assert features["name"].tolist() == ["test_core", "test_flank"]
+
+
+@pytest.mark.slow
+def test_the_card_lies_beside_the_weights_and_names_them(trained):
+    card = (trained / "card.md").read_text()
+    assert (trained / "model" / "README.md").read_text() == card
+    assert json.loads((trained / "model" / "evaluation.json").read_text()) == json.loads(
+        (trained / "evaluation.json").read_text()
+    )
+    provenance = json.loads((trained / "model" / "provenance.json").read_text())
+    assert provenance["sha256"]["model.safetensors"][:12] in card
+    for step in ("pretraining", "chromatin", "promoter"):
+        assert provenance[step]["command"].startswith("genobird ")
+        assert provenance[step]["config"]["fit"]["steps"] == 4
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(trained, snakemake):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert "Nothing to be done" in snakemake("train", TEST_CONFIG)
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakemake):
+    config = yaml.safe_load((CONFIG / "config.yaml").read_text())
+    data = [
+        *config["genome"],
+        config["promoters"]["bed"],
+        *config["promoters"]["exclude"],
+        config["chromatin"]["peaks"],
+        config["chromatin"]["tracks"],
+    ]
+    for name in data:
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    log = snakemake("train", CONFIG / "config.yaml", "--dry-run", "--printshellcmds")
+    steps = {line.split()[0]: line.split()[-1] for line in log.splitlines() if line.strip()}
+    expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
+                "chromatin": "1", "pretrain": "1", "finetune_chromatin": "1", "round": "1",
+                "finetune_promoter": "1", "baselines": "1", "evaluate": "1", "card": "1",
+                "bundle": "1", "all": "1", "total": "21"}  # fmt: skip
+    assert {name: steps[name] for name in expected} == expected
+    assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
+
+
+def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemake):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text())
+    log = snakemake("train", config | {"output": "results/wrong", "gnome": ["x.fa"]}, code=1)
+    assert "Error validating config file" in log
+    assert "Additional properties are not allowed ('gnome' was unexpected)" in log
+    assert not (project / "results" / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": {"kind": "bpe", "vocabulary": 64}}, "'vocabulary' was unexpected"),
+        ({"tokenizer": {"kind": "wordpiece"}}, "'wordpiece' is not one of"),
+        ({"passes": 0}, "0 is less than the minimum of 1"),
+        ({"genome": "x.fa"}, "'x.fa' is not of type 'array'"),
+        ({"chromatin": {"peaks": ["a.bed"], "tracks": "tracks.tsv"}}, "is not of type 'string'"),
+    ],
+)
+def test_the_schema_names_what_is_wrong(changes, message):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | changes
+    with pytest.raises(WorkflowError, match=message):
+        validate(config, str(CONFIG / "schema.yaml"))
+
+
+def test_what_is_left_out_has_the_default_of_the_schema():
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text())
+    del config["tokenizer"]["kind"], config["threads"], config["splits_file"]
+    validate(config, str(CONFIG / "schema.yaml"))
+    assert (config["tokenizer"]["kind"], config["threads"], config["splits_file"]) == (
+        "bpe",
+        2,
+        None,
+    )
+
+
+def test_every_key_is_explained():
+    schema = yaml.safe_load((CONFIG / "schema.yaml").read_text())
+    objects = [schema]
+    while objects:
+        one = objects.pop()
+        assert one["additionalProperties"] is False
+        for name, key in one["properties"].items():
+            if key.get("type") == "object":
+                objects.append(key)
+            else:
+                assert key["description"], name
+
+
+@pytest.mark.parametrize("folder", [CONFIG, CONFIG / "test"], ids=["bundled", "test"])
+def test_the_settings_of_each_step_are_valid(folder):
+    from genobird.baselines.train import BaselineConfig
+    from genobird.tasks.evaluate import EvaluateSettings
+    from genobird.tasks.finetune import ChromatinConfig, PromoterConfig
+    from genobird.tasks.pretrain import PretrainConfig
+
+    start = ("checkpoint=m", "data_path=d")
+    pretraining = load_config(PretrainConfig, folder / "pretrain.yaml", ("shards=s", "tokenizer=t"))
+    assert pretraining.encoder(4096).block_size
+    load_config(ChromatinConfig, folder / "chromatin.yaml", start)
+    load_config(PromoterConfig, folder / "promoter.yaml", start)
+    load_config(BaselineConfig, folder / "baselines.yaml")
+    load_config(EvaluateSettings, folder / "evaluate.yaml")
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+def test_profiles_hold_options_that_snakemake_knows(project, snakemake, profile):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/planned"}
+    options = ("--profile", f"workflows/train/profiles/{profile}", "--executor", "dryrun")
+    assert "This was a dry-run" in snakemake("train", config, *options, "--dry-run")
