@@ -112,6 +112,7 @@ class Checkpoint:
             for key, value in module.state_dict().items()
         }
         save_file(tensors, part / WEIGHTS)
+        (part / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
         shapes = Shapes(
             encoder=self.encoder.config,
             mlm=self.mlm is not None,
