@@ -40,14 +40,14 @@ def build(tmp_path, output="d", **options):
 
 def test_only_the_region_is_sequence_and_coordinates_are_true(tmp_path):
     counts = build(tmp_path)
-    assert counts == {"promoters": 2, "background places": 2, "variants": 2}
+    assert counts == {"promoters": 2, "background places": 1, "variants": 2}
     with Genome(tmp_path / "d" / "chr1.demo.fa.gz") as genome:
         assert genome.contigs == {"chr1": 200_000}
         text = genome.fetch(Interval("chr1", 0, 200_000))
     assert text == "N" * 50_000 + SEQUENCE[50_000:150_000] + "N" * 50_000
     places = list(read_bed(tmp_path / "d" / "regions.bed"))
     assert places == sorted(places)
-    assert {p.name for p in places} == {"a", "b", "background_1", "background_2"}
+    assert {p.name for p in places} == {"a", "b", "background_1"}
     assert [p.name for p in read_bed(tmp_path / "d" / "promoters.bed")] == ["a", "b"]
     for place in places:
         assert 70_000 <= place.start < 130_000
