@@ -13,6 +13,7 @@ import logging
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -61,6 +62,7 @@ def bundle(
     evaluation: Path | None = None,
     max_mb: float = MAX_MB,
     force: bool = False,
+    notes: Sequence[str] = (),
 ) -> Checkpoint:
     """Write the model as it ships.
 
@@ -71,6 +73,7 @@ def bundle(
         evaluation: test figures of the model that ships, as `genobird evaluate` writes them.
         max_mb: most megabytes (10^6 bytes) of all files together.
         force: replace `output` if it exists.
+        notes: what a reader of the card should know of the training; none keeps those there are.
 
     Returns:
         The checkpoint, with the provenance that was written.
@@ -88,6 +91,8 @@ def bundle(
     checkpoint = Checkpoint.load(model)
     _refuse_overflow(checkpoint, model)
     checkpoint.provenance = scrub(checkpoint.provenance)
+    if notes:
+        checkpoint.provenance["notes"] = list(notes)
     with steps.new_directory(output, force) as folder:
         checkpoint.save(folder, dtype=torch.float16, force=True)
         if card is not None:
@@ -138,10 +143,11 @@ def main(
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Its test figures, JSON.")] = None,
     max_mb: Annotated[float, typer.Option(help="Most megabytes that may ship.")] = MAX_MB,
+    note: Annotated[list[str] | None, typer.Option(help="For the card; repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
     """Round a model to float16, drop the machine's paths, put card and figures beside it."""
-    bundle(model, output, card, evaluation, max_mb, force)
+    bundle(model, output, card, evaluation, max_mb, force, note or ())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     chr20.demo.fa.gz    the whole length of the contig, so that coordinates and the assembly check
                         are true, but N outside the region; BGZF with .fai and .gzi
     promoters.bed       EPDnew TSS in the region, one base each, with their strands
-    regions.bed         these and half as many random places away from any TSS, background_1, ...
+    regions.bed         these and a third as many random places away from any TSS, background_1, ...
     variants.vcf        SNPs with rsIDs, the nearest to the promoters, sites only
 
 Every promoter, place and variant lies at least 20 kb inside the region: no window meets the N.
@@ -33,7 +33,7 @@ REGION = "chr20:54,900,001-56,320,000"
 INSET = 20_000
 TSS_DISTANCE = 5000
 BACKGROUND_STEP = 1000
-VARIANTS = 16
+VARIANTS = 10
 VCF_HEADER = """##fileformat=VCFv4.2
 ##reference=GRCh37
 ##contig=<ID={contig},length={length},assembly=GRCh37>
@@ -178,7 +178,7 @@ def build(
     sequence = contig.sequence()
     places = [(t.start, t.end) for t in tss if t.contig == core.contig]
     places += exclude.get(core.contig, ())
-    random = draw_backgrounds(core, sequence, places, (len(here) + 1) // 2, seed)
+    random = draw_backgrounds(core, sequence, places, (len(here) + 2) // 3, seed)
     inside = [snp for snp in snps if core.start <= snp.position < core.end]
     chosen = nearest(inside, here, sequence, VARIANTS)
     with steps.new_directory(output, force) as folder:

@@ -177,6 +177,7 @@ def _training(provenance: Facts) -> Iterable[str]:
     lines = [str(command) for command in dict.fromkeys(commands) if command]
     if lines:
         yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
+    yield from map(str, provenance.get("notes", ()))
 
 
 def _baselines(evaluation: Facts) -> Iterable[str]:

@@ -124,7 +124,7 @@ def test_the_bundled_demo_is_whole_and_lies_in_sequence():
             assert region.start + 20_000 <= position < region.end - 20_000
     promoters = list(read_bed(DEMO / "promoters.bed"))
     places = list(read_bed(DEMO / "regions.bed"))
-    assert (len(promoters), len(places), len(records)) == (27, 41, 16)
+    assert (len(promoters), len(places), len(records)) == (27, 36, 10)
     assert {p.strand for p in promoters} == {"+", "-"}
     for place in places:
         assert region.start + 20_000 <= place.start < region.end - 20_000

@@ -34,8 +34,11 @@ rule round:
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        notes=[f"--note={note}" for note in config["notes"]],
     shell:
-        "python -m pipelines.bundle --model {input} --output {output} --force > {log} 2>&1"
+        "python -m pipelines.bundle --model {input} --output {output} {params.notes:q} --force"
+        " > {log} 2>&1"
 
 
 rule evaluate:
