@@ -51,19 +51,19 @@ def test_the_demo_writes_its_files_and_says_what_it_found(small, tiny_checkpoint
     assert "6 of 6 regions, 3 of 3 alleles" in said
 
     regions = pd.read_csv(output / "regions.tsv", sep="\t")
-    assert list(regions["name"])[:2] == ["FAM210B_1", "background_1"]
+    assert list(regions["name"])[:2] == ["FAM210B_1", "AURKA_1"]
     assert (regions["status"] == "OK").all()
-    assert pd.read_parquet(output / "variants.parquet")["pos"].tolist()[0] == 54_925_693
+    assert pd.read_parquet(output / "variants.parquet")["pos"].tolist()[0] == 54_932_006
     with pysam.VariantFile(str(output / "variants.vcf.gz")) as file:
-        first = next(file.fetch("chr20", 54_925_692, 54_925_693))
-        assert first.id == "rs144193452"
+        first = next(file.fetch("chr20", 54_932_005, 54_932_006))
+        assert first.id == "rs2012397"
         assert first.info["GB_STATUS"] == ("OK",)
 
 
 def test_the_report_of_the_demo_stands_alone(small, tiny_checkpoint):
     assert run(small / "out", tiny_checkpoint, "--quiet") == 0
     page = (small / "out" / "report.html").read_text()
-    assert "rs144193452" in page
+    assert "rs2012397" in page
     assert "GRCh37" in page
 
     class Links(HTMLParser):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -56,9 +57,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; default `sys.argv[1:]`.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    with _log_to_stderr():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show what genobird logs, for the length of a command and no longer."""
+    logger = logging.getLogger("genobird")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
-        result = app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        result = app(argv, standalone_mode=False)
     except typer.TyperException as error:
         return _misuse(error.format_message())
     except GenobirdError as error:
