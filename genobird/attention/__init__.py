@@ -1,7 +1,8 @@
 """Block-sparse attention on packed sequences: tensors only, no genomics.
 
 `layout.py` says which key blocks each query block sees; `reference.py` computes the attention with
-a dense mask (the oracle), `blocked.py` in plain torch, fast on a CPU; `ops.py` checks and chooses.
+a dense mask (the oracle), `blocked.py` in plain torch, fast on a CPU, `kernels.py` in Triton by the
+work lists of `plan.py`; `ops.py` checks and chooses.
 """
 
 from __future__ import annotations

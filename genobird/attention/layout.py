@@ -11,9 +11,12 @@ global seed, never drawn inside a forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ _WITH_GLOBAL = {"bigbird", "longformer"}
 _WITH_RANDOM = {"bigbird", "random", "random+window"}
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,10 @@ def sequence_lists(
     return counts, np.concatenate(keys)
 
 
+_HANDLES = itertools.count(1)
+_LIVE: WeakValueDictionary[int, BlockLayout] = WeakValueDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class BlockLayout:
     """The key blocks of each query block of a packed batch.
@@ -151,6 +159,10 @@ class BlockLayout:
         counts: [H, N], key blocks a query block sees.
         keys: [sum of counts], these blocks, numbered in the packed batch, rows ordered by head and
             query block. A block named twice counts twice in the softmax.
+        heads: number of heads, H.
+        n_blocks: blocks of the packed batch, N.
+        handle: stands for the layout where only numbers may be passed.
+        cache: what backends derive from the layout, such as lists on a device.
     """
 
     pattern: Pattern
@@ -158,6 +170,26 @@ class BlockLayout:
     cu_blocks: IntArray
     counts: IntArray
     keys: IntArray
+    heads: int = field(init=False)
+    n_blocks: int = field(init=False)
+    handle: int = field(init=False)
+    cache: dict[Hashable, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        heads, n_blocks = self.counts.shape
+        # Plain attributes, not properties: torch.compile reads them while it traces.
+        for name, value in (
+            ("heads", int(heads)),
+            ("n_blocks", int(n_blocks)),
+            ("handle", next(_HANDLES)),
+            ("cache", {}),
+        ):
+            object.__setattr__(self, name, value)
+        _LIVE[self.handle] = self
+
+    def __reduce__(self) -> tuple[type[BlockLayout], tuple[object, ...]]:
+        """Copy and pickle without the handle and without what was cached on a device."""
+        return BlockLayout, (self.pattern, self.lengths, self.cu_blocks, self.counts, self.keys)
 
     @classmethod
     def pack(
@@ -175,15 +207,20 @@ class BlockLayout:
             raise ValueError(f"lengths are {list(lengths)[:5]}; each sequence needs a token")
         return _pack_cached(pattern, tuple(int(length) for length in lengths), layer, heads)
 
-    @property
-    def heads(self) -> int:
-        """Number of heads, H."""
-        return int(self.counts.shape[0])
+    @staticmethod
+    def of_handle(handle: int) -> BlockLayout:
+        """Return the living layout with this handle.
 
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the packed batch, N."""
-        return int(self.counts.shape[1])
+        Raises:
+            RuntimeError: nothing refers to the layout any more.
+        """
+        layout = _LIVE.get(handle)
+        if layout is None:
+            raise RuntimeError(
+                f"the layout with handle {handle} is gone; keep a reference to it until the "
+                "backward pass is over"
+            )
+        return layout
 
     @property
     def block_size(self) -> int:
@@ -203,6 +240,35 @@ class BlockLayout:
     def row_starts(self) -> IntArray:
         """Offset in `keys` of each row, [H * N + 1]."""
         return np.concatenate([[0], np.cumsum(self.counts.reshape(-1))])
+
+    @cached_property
+    def full_rows(self) -> BoolArray:
+        """Which rows see each block of their sequence once and in order, [H, N]."""
+        starts, counts = self.row_starts, self.counts.reshape(-1)
+        blocks = np.diff(self.cu_blocks)
+        first = np.tile(np.repeat(self.cu_blocks[:-1], blocks), self.heads)  # [H * N]
+        place = np.arange(len(self.keys)) - np.repeat(starts[:-1] - first, counts)
+        wrong = np.concatenate([[0], np.cumsum(self.keys != place)])
+        full: BoolArray = counts == np.tile(np.repeat(blocks, blocks), self.heads)
+        full &= wrong[starts[1:]] == wrong[starts[:-1]]
+        return full.reshape(self.heads, self.n_blocks)
+
+    @cached_property
+    def is_full(self) -> bool:
+        """Whether every token sees its whole sequence."""
+        return bool(self.full_rows.all())
+
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether all sequences are equally long."""
+        return len(set(self.lengths)) == 1
+
+    @cached_property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """First and last token (half-open) of the padding of each sequence that has some."""
+        stops = self.cu_blocks[1:] * self.block_size
+        missing = self.block_size - self.valid[self.cu_blocks[1:] - 1]
+        return tuple((int(t - m), int(t)) for t, m in zip(stops, missing, strict=True) if m)
 
     @property
     def density(self) -> float:

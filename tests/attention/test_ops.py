@@ -1,120 +1,209 @@
+import copy
+import gc
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from genobird.attention import PATTERNS, BlockLayout, Pattern, block_sparse_attention
+from genobird.attention import BACKENDS, PATTERNS, BlockLayout, Pattern, block_sparse_attention
+from genobird.attention.ops import choose_backend
 from tests.assertions import assert_close
+from tests.attention.cases import check_against_reference, gradient, inputs, run
 
 LENGTHS = [[1], [16], [37], [160], [5, 130, 16, 77], [300, 1]]
+EXACT = ["blocked", "reference", "triton"]
 
 
-def inputs(
-    layout: BlockLayout, width: int, dtype: torch.dtype, seed: int = 0
-) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (layout.n_blocks * layout.block_size, layout.heads, width)
-    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
-
-
-def run(backend, layout, qkv, out_grad):
-    leaves = [x.detach().clone().requires_grad_() for x in qkv]
-    out = block_sparse_attention(*leaves, layout, backend=backend)
-    return [out.detach(), *torch.autograd.grad(out, leaves, out_grad)]
-
-
-@pytest.fixture(autouse=True)
-def _poison_uninitialised_memory(monkeypatch):
-    empty, empty_like = torch.empty, torch.empty_like
-
-    def poisoned(x):
-        return x.fill_(float("nan")) if x.is_floating_point() else x
-
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: poisoned(empty(*a, **k)))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poisoned(empty_like(*a, **k)))
+def packed(kind="bigbird", lengths=(37, 130), heads=2, **settings) -> BlockLayout:
+    pattern = Pattern(kind, block_size=16, **settings)
+    return BlockLayout.pack(pattern, lengths, layer=1, heads=heads)
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_blocked_equals_the_dense_reference(kind, lengths, dtype):
-    layout = BlockLayout.pack(Pattern(kind, block_size=16), lengths, layer=1, heads=3)
-    qkv = inputs(layout, 8, dtype)
-    out_grad = torch.randn(qkv[0].shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    wide = [x.detach().double() for x in qkv]
-    expected = run("reference", layout, wide, out_grad.double())
-    actual = run("blocked", layout, qkv, out_grad)
-    if lengths == [1]:  # one key: dq and dk are exactly zero, so only a common scale can be met
-        actual, expected = [torch.stack(actual)], [torch.stack(expected)]
-    for name, a, e in zip(("o", "dq", "dk", "dv"), actual, expected, strict=False):
-        assert_close(name, a, e, dtype)
+    check_against_reference("blocked", packed(kind, lengths, heads=3), 8, dtype)
+
+
+@pytest.mark.parametrize("lengths", [[96], [90], [90, 90], [5, 64]], ids=str)
+def test_dense_equals_the_reference_where_attention_is_full(lengths):
+    check_against_reference("dense", packed("full", lengths), 8, torch.float32)
 
 
 def test_the_full_pattern_is_plain_attention():
-    layout = BlockLayout.pack(Pattern("full", block_size=16), [96], heads=2)
-    q, k, v = inputs(layout, 8, torch.float32)
+    layout = packed("full", [96])
+    q, k, v = inputs(layout, 32, torch.float32)
     expected = F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in (q, k, v)))
-    for backend in ("reference", "blocked"):
+    for backend in BACKENDS:
         out = block_sparse_attention(q, k, v, layout, backend=backend)
         assert_close("o", out, expected[0].transpose(0, 1), torch.float32)
 
 
-@pytest.mark.parametrize("backend", ["reference", "blocked"])
-def test_a_sequence_does_not_see_its_neighbours(backend):
-    pattern = Pattern("bigbird", block_size=16)
-    packed = BlockLayout.pack(pattern, [50, 200, 33], heads=2)
-    q, k, v = inputs(packed, 8, torch.float32)
-    together = block_sparse_attention(q, k, v, packed, backend=backend)
-    for s, length in enumerate([50, 200, 33]):
-        part = slice(packed.cu_blocks[s] * 16, packed.cu_blocks[s + 1] * 16)
-        alone = block_sparse_attention(
-            q[part], k[part], v[part], BlockLayout.pack(pattern, [length], heads=2), backend=backend
-        )
-        assert_close("o", together[part], alone, torch.float32)
+def test_a_scale_is_a_factor_on_the_scores():
+    layout = packed()
+    q, k, v = inputs(layout, 32, torch.float32)
+    for backend in EXACT:
+        out = block_sparse_attention(q, k, v, layout, scale=0.7, backend=backend)
+        ready = block_sparse_attention(q * 0.7 * 32**0.5, k, v, layout, backend="reference")
+        assert_close("o", out, ready, torch.float32)
+
+
+def assert_alone_equals_packed(backend, lengths, kind, width, seed=0):
+    pattern = Pattern(kind, block_size=16, random_blocks=1, seed=seed)
+    together = BlockLayout.pack(pattern, lengths, layer=1, heads=2)
+    qkv = inputs(together, width, torch.float32, seed)
+    out_grad = gradient(qkv[0])
+    expected = run(backend, together, qkv, out_grad)
+    for s, length in enumerate(lengths):
+        part = slice(together.cu_blocks[s] * 16, together.cu_blocks[s + 1] * 16)
+        alone = BlockLayout.pack(pattern, [length], layer=1, heads=2)
+        actual = run(backend, alone, [x[part] for x in qkv], out_grad[part])
+        for name, a, e in zip(("o", "dq", "dk", "dv"), actual, expected, strict=True):
+            if backend == "reference":  # matrix products of other shapes round differently
+                assert_close(name, a, e[part], torch.float32, gradient=True)
+            else:
+                assert torch.equal(a, e[part]), (name, s, length)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 300), min_size=2, max_size=5),
+    st.sampled_from(PATTERNS),
+    st.integers(0, 9),
+)
+def test_a_sequence_has_the_same_bits_in_any_batch(lengths, kind, seed):
+    assert_alone_equals_packed("blocked", lengths, kind, 8, seed)
+    assert_alone_equals_packed("blocked", lengths, kind, 32, seed)
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_a_sequence_does_not_see_its_neighbours(backend, monkeypatch):
+    monkeypatch.setattr("genobird.attention.plan.CHUNK_TOKENS", 48)
+    assert_alone_equals_packed(backend, [20, 190, 33], "bigbird", 32)
 
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])
 def test_padding_tokens_do_not_matter(backend):
-    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [37, 130], heads=2)
+    layout = packed()
     qkv = inputs(layout, 8, torch.float32)
+    out_grad = gradient(qkv[0])
     padding = ~layout.valid_tokens()
-    changed = [x.detach().clone() for x in qkv]
+    changed = [x.detach().clone() for x in (*qkv, out_grad)]
     for x in changed:
         x[padding] = 1e4
-    out = block_sparse_attention(*qkv, layout, backend=backend)
-    torch.testing.assert_close(block_sparse_attention(*changed, layout, backend=backend), out)
-    assert (out[padding] == 0).all()
+    expected = run(backend, layout, qkv, out_grad)
+    for a, e in zip(run(backend, layout, changed[:3], changed[3]), expected, strict=True):
+        torch.testing.assert_close(a, e)
+        assert (a[padding] == 0).all()
 
 
 def test_strided_views_of_a_fused_projection_are_accepted():
-    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [90], heads=2)
+    layout = packed(lengths=[90])
     fused = torch.randn(96, 3, 2, 8, generator=torch.Generator().manual_seed(0))
     q, k, v = fused.unbind(1)
     expected = block_sparse_attention(q.clone(), k.clone(), v.clone(), layout)
     torch.testing.assert_close(block_sparse_attention(q, k, v, layout), expected)
 
 
-def test_wrong_shapes_and_backends_are_named():
-    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [90], heads=2)
+@pytest.mark.parametrize("name", ["sparse_attention", "blocked_attention"])
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it tests
+def test_the_operators_pass_torchs_own_checks(name):
+    layout = packed(lengths=[20])
+    q, k, v = inputs(layout, 32, torch.float32)
+    results = torch.library.opcheck(
+        getattr(torch.ops.genobird, name).default, (q, k, v, layout.handle, 0.3)
+    )
+    assert set(results.values()) == {"SUCCESS"}
+    lse = torch.zeros(2, 32)
+    rest = (q, lse) if name == "sparse_attention" else (q,)
+    torch.library.opcheck(
+        getattr(torch.ops.genobird, name + "_backward").default,
+        (*(x.detach() for x in (q, q, k, v, *rest)), layout.handle, 0.3),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("backend", ["auto", "blocked", "triton"])
+def test_one_graph_holds_the_whole_function(backend):
+    def attend(q, k, v, layout):
+        return block_sparse_attention(q * 2, k, v, layout, backend=backend).square()
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    for lengths in ([20], [20], [33], [16, 5]):
+        layout = packed(lengths=lengths)
+        qkv = inputs(layout, 32, torch.float32)
+        expected, actual = attend(*qkv, layout), compiled(*qkv, layout)
+        assert torch.equal(actual, expected)
+        for a, e in zip(
+            torch.autograd.grad(actual.sum(), qkv),
+            torch.autograd.grad(expected.sum(), qkv),
+            strict=True,
+        ):
+            assert torch.equal(a, e)
+
+
+def test_the_backward_pass_needs_no_reference_to_the_layout():
+    layout = BlockLayout(*packed().__reduce__()[1])
+    qkv = inputs(layout, 8, torch.float32)
+    out = block_sparse_attention(*qkv, layout)
+    del layout
+    gc.collect()
+    out.sum().backward()
+    assert qkv[0].grad is not None
+
+
+def test_a_layout_that_is_gone_is_named():
+    layout = packed()
+    duplicate = copy.deepcopy(layout)
+    assert duplicate.handle != layout.handle
+    assert BlockLayout.of_handle(duplicate.handle) is duplicate
+    np.testing.assert_array_equal(duplicate.keys, layout.keys)
+    handle = duplicate.handle
+    del duplicate
+    gc.collect()
+    with pytest.raises(RuntimeError, match=f"the layout with handle {handle} is gone; keep a ref"):
+        BlockLayout.of_handle(handle)
+
+
+def test_auto_is_blocked_on_a_cpu_and_dense_or_triton_on_a_gpu():
+    q = torch.zeros(1, 2, 64)
+    assert choose_backend(q, packed()) == "blocked"
+    cuda = torch.zeros(1, 2, 64, device="meta")
+
+    class OnGpu:
+        device = torch.device("cuda")
+        dtype, shape = cuda.dtype, cuda.shape
+
+    assert choose_backend(OnGpu(), packed()) == "triton"
+    assert choose_backend(OnGpu(), packed("full", [64, 64])) == "dense"
+    assert choose_backend(OnGpu(), packed("full", [64, 50])) == "triton"
+    OnGpu.dtype = torch.float64
+    assert choose_backend(OnGpu(), packed()) == "blocked"
+
+
+def test_wrong_arguments_are_named():
+    layout = packed(lengths=[90])
     q, k, v = inputs(layout, 8, torch.float32)
     with pytest.raises(ValueError, match=r"k is \[80, 2, 8\]; the layout wants \[96, 2, D\]"):
         block_sparse_attention(q, k[:80], v, layout)
+    with pytest.raises(ValueError, match=r"v is torch.float64 on cpu, but q torch.float32 on cpu"):
+        block_sparse_attention(q, k, v.double(), layout)
+    with pytest.raises(ValueError, match="scale is 0; it must be positive"):
+        block_sparse_attention(q, k, v, layout, scale=0)
     with pytest.raises(ValueError, match="backend 'cuda' is not one of auto"):
         block_sparse_attention(q, k, v, layout, backend="cuda")
-
-
-@pytest.mark.parametrize("backend", ["reference", "blocked"])
-def test_padding_tokens_get_no_gradient(backend):
-    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [37, 130], heads=2)
-    qkv = inputs(layout, 8, torch.float32)
-    out = block_sparse_attention(*qkv, layout, backend=backend)
-    for x in torch.autograd.grad(out.sum() + (out**2).sum(), qkv):
-        assert (x[~layout.valid_tokens()] == 0).all()
-        assert x.isfinite().all()
+    with pytest.raises(ValueError, match="'dense' wants full attention; this layout computes "):
+        block_sparse_attention(q, k, v, packed(lengths=[90], random_blocks=0), backend="dense")
 
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])
 def test_a_block_that_is_not_seen_gets_no_gradient(backend):
-    layout = BlockLayout.pack(Pattern("window", block_size=16), [160], heads=2)
+    layout = packed("window", [160])
     q, k, v = inputs(layout, 8, torch.float32)
     out = block_sparse_attention(q, k, v, layout, backend=backend)
     for x in torch.autograd.grad((out[:16] ** 2).sum(), (k, v)):
@@ -124,7 +213,7 @@ def test_a_block_that_is_not_seen_gets_no_gradient(backend):
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])
 def test_the_scale_is_one_over_the_root_of_the_width_unless_given(backend):
-    layout = BlockLayout.pack(Pattern("bigbird", block_size=16), [90], heads=2)
+    layout = packed(lengths=[90])
     qkv = inputs(layout, 8, torch.float32)
     plain = block_sparse_attention(*qkv, layout, backend=backend)
     same = block_sparse_attention(*qkv, layout, scale=8**-0.5, backend=backend)
