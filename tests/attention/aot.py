@@ -1,0 +1,116 @@
+"""Compile the kernels for GPUs that are not there and read what the compiler made of them.
+
+    python -m tests.attention.aot '[["fwd", "bf16", 64, 64, 90]]'
+
+prints one JSON line a case: registers, stack (spills), shared memory, wgmma instructions. Runs in a
+process of its own: the tests beside it run the same kernels in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from genobird.attention import kernels
+from genobird.attention.plan import ITEM_FIELDS
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+KERNELS = {
+    "fwd": kernels.sparse_fwd_kernel,
+    "dq": kernels.sparse_bwd_kernel_dq,
+    "dkdv": kernels.sparse_bwd_kernel_dkdv,
+    "fwd_merge": kernels.sparse_fwd_merge_kernel,
+    "bwd_merge": kernels.sparse_bwd_merge_kernel,
+}
+FLOAT_POINTERS = {"lse", "delta", "part", "part_o", "part_ml"}
+INT_POINTERS = {"items", "entries", "valid", "merges"}
+TENSORS = {"q", "k", "v", "o", "do", "dq", "dk", "dv", "grad"}
+
+
+def compile_kernel(
+    kind: str,
+    dtype: str,
+    width: int,
+    block_size: int,
+    capability: int,
+    config: kernels.Config | None = None,
+) -> Any:
+    """Compile one kernel as `kernels.py` launches it, or with another configuration."""
+    kernel = KERNELS[kind]
+    constants = {"FIELDS": ITEM_FIELDS, "D": width, "B": block_size, "INTERPRET": False}
+    if kind.endswith("merge"):
+        constants["BM"] = min(block_size, kernels.MERGE_ROWS)
+        options = kernels.MERGE
+    else:
+        config = config or kernels.config(kind, DTYPES[dtype], width, block_size, capability)
+        constants |= {"BM": config.tile_m, "BN": config.tile_n}
+        options = config.options
+    signature, constexprs, attributes = {}, {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            constexprs[(i,)] = constants[name]
+            continue
+        if name in TENSORS:
+            signature[name] = f"*{dtype}"
+        elif name in FLOAT_POINTERS:
+            signature[name] = "*fp32"
+        elif name in INT_POINTERS:
+            signature[name] = "*i32"
+        else:
+            signature[name] = "fp32" if name.startswith("scale") else "i32"
+        if not name.startswith("scale") and name != "n_slots":
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constexprs, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def tool(name: str) -> str:
+    """Return the path of an NVIDIA tool that the Triton package carries."""
+    knob = getattr(triton.knobs.nvidia, name)
+    return str(knob.path)
+
+
+def resources(compiled: Any) -> dict[str, int]:
+    """Read registers, stack, shared memory and wgmma instructions off the machine code."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run(
+            [tool("cuobjdump"), "-res-usage", cubin], capture_output=True, text=True, check=True
+        ).stdout
+        sass = subprocess.run(
+            [tool("nvdisasm"), cubin], capture_output=True, text=True, check=True
+        ).stdout
+    found = {key: int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL")}
+    return {
+        "registers": found["REG"],
+        "stack": found["STACK"] + found["LOCAL"],
+        "shared": int(compiled.metadata.shared),
+        "wgmma": len(re.findall(r"\bHGMMA\.", sass)),
+        "mma": len(re.findall(r"\bHMMA\.", sass)),
+    }
+
+
+def main() -> None:
+    """Compile the cases named in the first argument."""
+    for case in json.loads(sys.argv[1]):
+        kind, dtype, width, block_size, capability, *options = case
+        config = kernels.Config(*options[0]) if options else None
+        found = resources(compile_kernel(kind, dtype, width, block_size, capability, config))
+        sys.stdout.write(json.dumps({"case": case, **found}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""No GPU is needed to see that the kernels compile for one, and what the compiler made of them.
+
+Limits are those measured with Triton 3.6.0 and 3.9.0, rounded up a little: 128 registers let four
+programs of 128 threads share a multiprocessor, 168 three, 255 two.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# (kernel, head width): registers and KiB of shared memory on sm_90, for bfloat16 and float16.
+LIMITS = {
+    ("fwd", 32): (128, 24),
+    ("fwd", 64): (128, 41),
+    ("fwd", 128): (128, 49),
+    ("dq", 32): (128, 25),
+    ("dq", 64): (128, 49),
+    ("dq", 128): (144, 65),
+    ("dkdv", 32): (136, 17),
+    ("dkdv", 64): (168, 33),
+    ("dkdv", 128): (224, 49),
+}
+
+
+def compile_all(cases: list[list]) -> dict[tuple, dict[str, int]]:
+    # A process of its own: here the same kernels run in the interpreter.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.attention.aot", json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {tuple(line.pop("case")): line for line in lines}
+
+
+def test_sm_90_uses_wgmma_does_not_spill_and_leaves_room_for_several_programs():
+    cases = [[kind, "bf16", width, 64, 90] for kind, width in LIMITS]
+    cases += [["fwd", "fp16", 64, 64, 90], ["dq", "fp16", 64, 64, 90], ["dkdv", "fp16", 64, 64, 90]]
+    cases += [[kind, "bf16", 64, 128, 90] for kind in ("fwd", "dq", "dkdv")]
+    for (kind, _, width, *_), found in compile_all(cases).items():
+        registers, kibibytes = LIMITS[kind, width]
+        assert found["stack"] == 0, (kind, width, found)
+        assert found["wgmma"] > 0, (kind, width, found)
+        assert found["registers"] <= registers, (kind, width, found)
+        assert found["shared"] <= kibibytes * 1024, (kind, width, found)
+
+
+def test_nothing_spills_elsewhere():
+    cases = [[kind, "bf16", 64, 64, 80] for kind in ("fwd", "dq", "dkdv")]
+    cases += [[kind, "fp32", 64, 64, 90] for kind in ("fwd", "dq", "dkdv")]
+    cases += [[kind, "bf16", 64, 32, 90] for kind in ("fwd", "dq", "dkdv")]
+    cases += [[kind, "bf16", 64, 64, 90] for kind in ("fwd_merge", "bwd_merge")]
+    for case, found in compile_all(cases).items():
+        assert found["stack"] == 0, (case, found)
+
+
+@pytest.mark.slow
+def test_nothing_spills_at_other_widths():
+    kinds = ("fwd", "dq", "dkdv")
+    cases = [[kind, "fp32", width, 64, 90] for kind in kinds for width in (32, 128)]
+    cases += [[kind, "bf16", width, 64, 80] for kind in kinds for width in (32, 128)]
+    cases += [[kind, "bf16", 128, 32, 90] for kind in kinds]
+    cases += [[kind, "bf16", 64, 16, 90] for kind in kinds]
+    for case, found in compile_all(cases).items():
+        assert found["stack"] == 0, (case, found)
