@@ -83,12 +83,13 @@ def config(
 ) -> Config:
     """Return the configuration of a kernel, `fwd`, `dq` or `dkdv`, for a compute capability."""
     found = CONFIGS[kind, dtype.itemsize, width]
-    if capability < 90:  # without wgmma the operands take registers too; a limit would spill
+    if capability < 90 or block_size > 64:  # more operands in registers: a limit would spill
         found = found._replace(registers=None)
     if block_size >= max(found.tile_m, found.tile_n):
         return found
     m, n = min(found.tile_m, block_size), min(found.tile_n, block_size)
-    return found._replace(tile_m=m, tile_n=n, warps=4 if dtype.itemsize == 4 else block_size // 16)
+    warps = 4 if dtype.itemsize == 4 or width == 128 else block_size // 16
+    return found._replace(tile_m=m, tile_n=n, warps=warps)
 
 
 @lru_cache

@@ -15,15 +15,21 @@ import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-PATTERNS = ("bigbird", "full", "longformer", "random", "random+window", "window")
-_WITH_WINDOW = {"bigbird", "longformer", "random+window", "window"}
+from genobird.attention import google
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PATTERNS = ("bigbird", "full", "google", "longformer", "random", "random+window", "window")
+GLOBAL_TOKENS = ("extra", "first")
+_WITH_WINDOW = {"bigbird", "google", "longformer", "random+window", "window"}
 _WITH_GLOBAL = {"bigbird", "longformer"}
 _WITH_RANDOM = {"bigbird", "random", "random+window"}
 
@@ -36,7 +42,8 @@ class Pattern:
     """The rule of sparsity, in units of blocks (paper, table 21: block 64, g = 2, w = 3, r = 3).
 
     A sequence of at most `global_blocks + window_blocks + random_blocks` blocks gets full attention
-    under `bigbird`.
+    under `bigbird`. `google` is the released code's (see `google.py`): two global blocks, a window
+    of three, full attention up to `2 * random_blocks + 5` blocks.
 
     Attributes:
         kind: one of `PATTERNS`.
@@ -46,6 +53,8 @@ class Pattern:
         random_blocks: distinct random blocks for each head and query block, drawn among the blocks
             that the query does not see already.
         seed: key of the random draw.
+        global_tokens: `first` makes the first blocks of a sequence global (BigBird-ITC), `extra`
+            puts `global_blocks` blocks of tokens of their own before each sequence (BigBird-ETC).
     """
 
     kind: str = "bigbird"
@@ -54,6 +63,7 @@ class Pattern:
     global_blocks: int = 2
     random_blocks: int = 3
     seed: int = 0
+    global_tokens: str = "first"
 
     def __post_init__(self) -> None:
         if self.kind not in PATTERNS:
@@ -64,16 +74,44 @@ class Pattern:
             raise ValueError("block_size and window_blocks must be at least 1")
         if min(self.global_blocks, self.random_blocks) < 0:
             raise ValueError("global_blocks and random_blocks must not be negative")
+        if self.kind in ("google", "random") and not self.random_blocks:
+            raise ValueError(f"pattern {self.kind!r} needs random_blocks of at least 1")
+        if self.kind == "google" and (self.global_blocks, self.window_blocks) != (2, 3):
+            raise ValueError("pattern 'google' has global_blocks 2 and window_blocks 3")
+        if self.global_tokens not in GLOBAL_TOKENS:
+            raise ValueError(
+                f"global_tokens {self.global_tokens!r} is not one of {', '.join(GLOBAL_TOKENS)}"
+            )
+        if self.global_tokens == "extra" and self.kind not in _WITH_GLOBAL:
+            raise ValueError(
+                f"global_tokens 'extra' wants pattern {' or '.join(sorted(_WITH_GLOBAL))}, "
+                f"not {self.kind!r}"
+            )
+
+    @property
+    def has_window(self) -> bool:
+        """Whether rows see their neighbours."""
+        return self.kind in _WITH_WINDOW
+
+    @property
+    def first_blocks(self) -> int:
+        """Blocks at a sequence's start that are global; `google` has one at either end instead."""
+        return self.global_blocks if self.kind in _WITH_GLOBAL else 0
+
+    @property
+    def extra_blocks(self) -> int:
+        """Blocks put before each sequence."""
+        return self.global_blocks if self.global_tokens == "extra" else 0
 
 
 def _seen_before_random(pattern: Pattern, n_blocks: int) -> IntArray:
     """Return the global and window blocks of each row, sorted, `n_blocks` where there is none."""
     rows = np.arange(n_blocks)[:, None]
     parts = [np.empty((n_blocks, 0), dtype=np.int64)]
-    n_global = pattern.global_blocks if pattern.kind in _WITH_GLOBAL else 0
+    n_global = pattern.first_blocks
     if n_global:
         parts.append(np.broadcast_to(np.arange(n_global), (n_blocks, n_global)))
-    if pattern.kind in _WITH_WINDOW:
+    if pattern.has_window:
         half = pattern.window_blocks // 2
         window = rows + np.arange(-half, half + 1)
         parts.append(np.where(window >= n_global, window, n_blocks))
@@ -116,7 +154,7 @@ def sequence_lists(
 
     Args:
         pattern: the rule.
-        n_blocks: blocks of the sequence, N.
+        n_blocks: blocks of the sequence, N, extra ones included.
         layer: index of the layer; each layer draws its own random blocks.
         heads: heads, H; each head draws its own.
 
@@ -124,8 +162,13 @@ def sequence_lists(
         `counts` [H, N], key blocks a query block sees, and `keys` [sum of counts], these blocks,
         ascending in each row, rows ordered by head and query block.
     """
+    if pattern.kind == "google" and not google.is_full(n_blocks, pattern.random_blocks):
+        return google.sequence_lists(
+            n_blocks, pattern.block_size, pattern.random_blocks, heads, pattern.seed + layer
+        )
     row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
-    if pattern.kind == "full" or (pattern.kind == "bigbird" and n_blocks <= row_blocks):
+    is_short = pattern.kind == "google" or (pattern.kind == "bigbird" and n_blocks <= row_blocks)
+    if pattern.kind == "full" or is_short:
         all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
         return np.full((heads, n_blocks), n_blocks), all_keys
     seen = _seen_before_random(pattern, n_blocks)
@@ -133,7 +176,7 @@ def sequence_lists(
     if pattern.kind in _WITH_RANDOM and pattern.random_blocks:
         drawn = _random_blocks(pattern, seen, layer, heads)
         table = np.sort(np.concatenate([table, drawn], axis=-1), axis=-1)
-    n_global = min(pattern.global_blocks, n_blocks) if pattern.kind in _WITH_GLOBAL else 0
+    n_global = min(pattern.first_blocks, n_blocks)
     counts = (table < n_blocks).sum(axis=-1)
     counts[:, :n_global] = n_blocks
     every_block = np.tile(np.arange(n_blocks), n_global)
@@ -154,7 +197,8 @@ class BlockLayout:
 
     Attributes:
         pattern: the rule it was made by.
-        lengths: valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks.
+        lengths: valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks,
+            and the extra blocks before these.
         cu_blocks: [S + 1], the first block of each sequence, and the total N.
         counts: [H, N], key blocks a query block sees.
         keys: [sum of counts], these blocks, numbered in the packed batch, rows ordered by head and
@@ -199,7 +243,7 @@ class BlockLayout:
 
         Args:
             pattern: the rule.
-            lengths: tokens of each sequence, at least 1.
+            lengths: tokens of each sequence, at least 1; extra ones not counted.
             layer: index of the layer.
             heads: number of heads.
         """
@@ -230,8 +274,8 @@ class BlockLayout:
     @cached_property
     def valid(self) -> IntArray:
         """Valid tokens in each block, [N]; all of them but in a sequence's last block."""
-        blocks = np.diff(self.cu_blocks)
-        last = np.asarray(self.lengths) - (blocks - 1) * self.block_size
+        own_blocks = np.diff(self.cu_blocks) - self.pattern.extra_blocks
+        last = np.asarray(self.lengths) - (own_blocks - 1) * self.block_size
         valid = np.full(self.n_blocks, self.block_size, dtype=np.int64)
         valid[self.cu_blocks[1:] - 1] = last
         return valid
@@ -276,6 +320,35 @@ class BlockLayout:
         blocks = np.diff(self.cu_blocks)
         return float(self.counts.sum() / (self.heads * (blocks**2).sum()))
 
+    def flops(self, head_width: int) -> int:
+        """Floating-point operations of a forward pass: two products for each block pair seen.
+
+        A backward pass needs 2.5 times as many: it recomputes the scores.
+        """
+        return 4 * self.block_size**2 * head_width * int(self.counts.sum())
+
+    def bytes(self, head_width: int, dtype: torch.dtype) -> int:
+        """Bytes that a forward pass must move: q, k, v, the output, and a float32 for each row."""
+        rows = self.n_blocks * self.block_size * self.heads
+        return rows * (4 * head_width * dtype.itemsize + 4)
+
+    def plot(self, head: int = 0, sequence: int = 0, ax: Axes | None = None) -> Axes:
+        """Draw which key blocks (across) each query block (down) of a sequence sees.
+
+        Args:
+            head: the head.
+            sequence: the sequence.
+            ax: matplotlib axes to draw on; new ones by default.
+        """
+        from genobird.attention.picture import draw
+
+        return draw(self, head, sequence, ax)
+
+    def extra_tokens(self) -> Tensor:
+        """Return where each sequence's extra global tokens stand, int64 [S, g * block_size]."""
+        extra = torch.arange(self.pattern.extra_blocks * self.block_size)
+        return torch.from_numpy(self.cu_blocks[:-1, None] * self.block_size) + extra
+
     def token_mask(self) -> Tensor:
         """Return how often each query token counts each key token, [H, T, T]; for small batches."""
         multiplicity = torch.zeros(self.heads * self.n_blocks, self.n_blocks)
@@ -297,7 +370,7 @@ class BlockLayout:
 
 @lru_cache(maxsize=256)
 def _pack_cached(pattern: Pattern, lengths: tuple[int, ...], layer: int, heads: int) -> BlockLayout:
-    blocks = [-(-length // pattern.block_size) for length in lengths]
+    blocks = [pattern.extra_blocks + -(-length // pattern.block_size) for length in lengths]
     cu_blocks = np.concatenate([[0], np.cumsum(blocks)])
     lists = [sequence_lists(pattern, n, layer, heads) for n in blocks]
     counts = np.concatenate([count for count, _ in lists], axis=1)

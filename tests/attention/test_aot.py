@@ -50,8 +50,10 @@ def test_sm_90_uses_wgmma_does_not_spill_and_leaves_room_for_several_programs():
     cases = [[kind, "bf16", width, 64, 90] for kind, width in LIMITS]
     cases += [["fwd", "fp16", 64, 64, 90], ["dq", "fp16", 64, 64, 90], ["dkdv", "fp16", 64, 64, 90]]
     cases += [[kind, "bf16", 64, 128, 90] for kind in ("fwd", "dq", "dkdv")]
-    for (kind, _, width, *_), found in compile_all(cases).items():
+    for (kind, _, width, block_size, _), found in compile_all(cases).items():
         registers, kibibytes = LIMITS[kind, width]
+        if (kind, block_size) == ("dkdv", 128):
+            registers = 192  # two programs
         assert found["stack"] == 0, (kind, width, found)
         assert found["wgmma"] > 0, (kind, width, found)
         assert found["registers"] <= registers, (kind, width, found)

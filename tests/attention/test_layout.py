@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_a_layout_repeats_itself_and_changes_with_the_seed(kind):
     again = sequence_lists(Pattern(kind), 40, 1, 3)
     np.testing.assert_array_equal(first[1], again[1])
     other = sequence_lists(Pattern(kind, seed=1), 40, 1, 3)
-    assert np.array_equal(first[1], other[1]) == ("random" not in kind and kind != "bigbird")
+    assert np.array_equal(first[1], other[1]) == (kind in ("full", "longformer", "window"))
 
 
 def test_random_blocks_are_drawn_over_the_whole_sequence_evenly():
@@ -72,7 +73,90 @@ def test_a_short_sequence_has_full_attention():
     assert layout.density == 1.0
 
 
+def test_the_released_codes_pattern_has_its_first_and_last_block_global():
+    for head in rows(Pattern("google"), 40, layer=3):
+        assert head[0] == head[-1] == list(range(40))
+        for i, row in enumerate(head[1:-1], start=1):
+            fixed = {0, i - 1, i, i + 1, 39}
+            assert fixed <= set(row)
+            random = set(row) - fixed
+            assert len(random) == 3
+            assert random <= set(
+                range(1, 10)
+            )  # the plan's pool: 2 r + 5 = 11 blocks, ends excluded
+
+
+def test_in_the_released_codes_pattern_a_random_block_may_repeat_the_last_one():
+    counts = 0
+    for layer in range(4):
+        for head in rows(Pattern("google"), 16, layer):
+            counts += sum(row.count(15) == 2 for row in head)
+            assert all(
+                len(row) == (16 if i in (0, 15) else 7 if i in (1, 14) else 8)
+                for i, row in enumerate(head)
+            )
+    assert counts > 0
+
+
+def test_the_released_codes_pattern_is_full_up_to_eleven_blocks():
+    assert BlockLayout.pack(Pattern("google"), [11 * 64]).is_full
+    assert not BlockLayout.pack(Pattern("google"), [12 * 64]).is_full
+
+
+def test_the_released_codes_plan_wants_enough_blocks():
+    with pytest.raises(ValueError, match="finds 1 blocks of 256 tokens for row 1, not 3"):
+        sequence_lists(Pattern("google", block_size=256), 16, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["bigbird", "longformer"])
+def test_extra_global_tokens_stand_before_each_sequence(kind):
+    pattern = Pattern(kind, block_size=16, global_tokens="extra")
+    layout = BlockLayout.pack(pattern, [300, 20], heads=2)
+    assert list(layout.cu_blocks) == [0, 2 + 19, 21 + 2 + 2]
+    assert layout.extra_tokens().tolist() == [list(range(32)), list(range(336, 368))]
+    assert layout.valid.sum() == 300 + 20 + 2 * 32
+    assert layout.padding == ((332, 336), (388, 400))
+    seen = layout.token_mask()[0]
+    assert (seen[:32, :332] == 1).all()
+    assert (seen[:336, :32] == 1).all()
+
+
+def test_a_layout_knows_its_work():
+    layout = BlockLayout.pack(Pattern("bigbird"), [4096], heads=12)
+    assert layout.density == pytest.approx(0.152, abs=1e-3)
+    assert layout.flops(64) == 4 * 64**3 * layout.counts.sum()
+    assert layout.bytes(64, torch.bfloat16) == 4096 * 12 * (4 * 64 * 2 + 4)
+    full = BlockLayout.pack(Pattern("full"), [4096], heads=12)
+    assert full.flops(64) == 4 * 4096 * 4096 * 768
+    assert full.is_full
+    assert not layout.is_full
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_a_layout_draws_itself(kind):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    layout = BlockLayout.pack(Pattern(kind, block_size=16), [40, 300], heads=2)
+    ax = layout.plot(head=1, sequence=1)
+    picture = np.asarray(ax.images[0].get_array())
+    seen = layout.token_mask()[1].numpy()[48::16, 48::16] > 0
+    np.testing.assert_array_equal(picture > 0, seen)
+    names = {text.get_text() for text in ax.get_legend().get_texts()}
+    wanted = {"bigbird": {"global", "window", "random"}, "full": {"seen"}, "window": {"window"}}
+    assert names == wanted.get(kind, names)
+    assert layout.plot(ax=ax) is ax
+    matplotlib.pyplot.close("all")
+
+
 def test_nonsense_is_refused_at_birth():
+    with pytest.raises(ValueError, match="global_tokens 'more' is not one of extra, first"):
+        Pattern(global_tokens="more")
+    with pytest.raises(ValueError, match="'extra' wants pattern bigbird or longformer, not 'win"):
+        Pattern("window", global_tokens="extra")
+    with pytest.raises(ValueError, match="'random' needs random_blocks of at least 1"):
+        Pattern("random", random_blocks=0)
+    with pytest.raises(ValueError, match="'google' has global_blocks 2 and window_blocks 3"):
+        Pattern("google", window_blocks=5)
     with pytest.raises(ValueError, match="not one of bigbird, full"):
         Pattern("bigbrid")
     with pytest.raises(ValueError, match="window_blocks is 2; it must be odd"):

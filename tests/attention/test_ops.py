@@ -29,6 +29,22 @@ def test_blocked_equals_the_dense_reference(kind, lengths, dtype):
     check_against_reference("blocked", packed(kind, lengths, heads=3), 8, dtype)
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("blocked", torch.float32), ("triton", torch.float16)]
+)
+def test_a_block_named_twice_counts_twice_even_with_padding(backend, dtype):
+    layout = BlockLayout.pack(Pattern("google"), [1000], layer=0, heads=1)
+    rows = np.split(layout.keys, layout.row_starts[1:-1])
+    assert any(list(row).count(15) == 2 for row in rows)  # the last block, which has padding
+    check_against_reference(backend, layout, 32, dtype)
+
+
+@pytest.mark.parametrize("backend", ["blocked", "triton"])
+def test_extra_global_tokens_are_attended_to_and_attend(backend):
+    layout = packed(lengths=(100, 5), global_tokens="extra", random_blocks=1)
+    check_against_reference(backend, layout, 32, torch.float32)
+
+
 @pytest.mark.parametrize("lengths", [[96], [90], [90, 90], [5, 64]], ids=str)
 def test_dense_equals_the_reference_where_attention_is_full(lengths):
     check_against_reference("dense", packed("full", lengths), 8, torch.float32)
