@@ -74,8 +74,6 @@ class Pattern:
             raise ValueError("block_size and window_blocks must be at least 1")
         if min(self.global_blocks, self.random_blocks) < 0:
             raise ValueError("global_blocks and random_blocks must not be negative")
-        if self.kind in ("google", "random") and not self.random_blocks:
-            raise ValueError(f"pattern {self.kind!r} needs random_blocks of at least 1")
         if self.kind == "google" and (self.global_blocks, self.window_blocks) != (2, 3):
             raise ValueError("pattern 'google' has global_blocks 2 and window_blocks 3")
         if self.global_tokens not in GLOBAL_TOKENS:

@@ -47,7 +47,7 @@ def block_sparse_attention(
 
     Returns:
         [T, H, D] in the dtype of `q`; zero at padding tokens. What padding tokens hold in q, k and
-        v does not matter, as long as it is finite. On every backend but `dense`, the bits of a
+        v does not matter, as long as it is finite. On `triton` and `blocked` the bits of a
         sequence's result do not depend on the rest of the batch.
 
     Raises:

@@ -21,7 +21,7 @@ def reference_attention(
         scale: factor on the scores.
 
     Returns:
-        [T, H, D] in the dtype of `q`; zero at padding tokens.
+        [T, H, D] in the dtype of `q`; zero at padding tokens and where no key is seen.
     """
     mask = layout.token_mask().to(q.device)  # [H, T, T], how often a key counts
     work = torch.promote_types(q.dtype, torch.float32)
@@ -29,7 +29,8 @@ def reference_attention(
     # A key that is named n times has n times its weight: log n on the score.
     scores = scores + mask.to(work).log()
     valid = layout.valid_tokens().to(q.device)
-    # Padding rows may see only padding; a row of -inf would give NaN, and they are zeroed anyway.
-    scores = torch.where(valid[None, :, None], scores, torch.zeros_like(scores))
+    # Padding may see only padding, a pattern may leave a row without keys: -inf alone gives NaN.
+    some = (mask.sum(-1) > 0) & valid  # [H, T]
+    scores = torch.where(some[..., None], scores, torch.zeros_like(scores))
     out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v.to(work))
-    return torch.where(valid[:, None, None], out, torch.zeros_like(out)).to(q.dtype)
+    return torch.where(some.T[..., None], out, torch.zeros_like(out)).to(q.dtype)

@@ -153,8 +153,6 @@ def test_nonsense_is_refused_at_birth():
         Pattern(global_tokens="more")
     with pytest.raises(ValueError, match="'extra' wants pattern bigbird or longformer, not 'win"):
         Pattern("window", global_tokens="extra")
-    with pytest.raises(ValueError, match="'random' needs random_blocks of at least 1"):
-        Pattern("random", random_blocks=0)
     with pytest.raises(ValueError, match="'google' has global_blocks 2 and window_blocks 3"):
         Pattern("google", window_blocks=5)
     with pytest.raises(ValueError, match="not one of bigbird, full"):

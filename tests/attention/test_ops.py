@@ -39,6 +39,14 @@ def test_a_block_named_twice_counts_twice_even_with_padding(backend, dtype):
     check_against_reference(backend, layout, 32, dtype)
 
 
+@pytest.mark.parametrize("backend", EXACT)
+def test_a_row_that_sees_nothing_gives_zeros(backend):
+    layout = packed("random", [40], random_blocks=0)
+    qkv = inputs(layout, 32, torch.float32)
+    for x in run(backend, layout, qkv, gradient(qkv[0])):
+        assert (x == 0).all()
+
+
 @pytest.mark.parametrize("backend", ["blocked", "triton"])
 def test_extra_global_tokens_are_attended_to_and_attend(backend):
     layout = packed(lengths=(100, 5), global_tokens="extra", random_blocks=1)
