@@ -1,0 +1,144 @@
+"""Ways to compute one layer's attention: ours, and what people would use instead.
+
+Each takes q, k, v as views [T, H, D] of one projection, sequences of equal length end to end, and
+gives back [T, H, D].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from genobird.attention import BlockLayout, Pattern, block_sparse_attention
+
+HEADS, WIDTH, BLOCK = 12, 64, 64
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def views(x: Tensor, batch: int) -> Tensor:
+    """[T, H, D] -> [S, H, T / S, D], a view."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def back(out: Tensor) -> Tensor:
+    """[S, H, n, D] -> [T, H, D]."""
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def ours(layout: BlockLayout, backend: str) -> Attend:
+    return lambda q, k, v: block_sparse_attention(q, k, v, layout, backend=backend)
+
+
+def dense(batch: int, backends: list[SDPBackend] | None, contiguous: bool = False) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [views(x, batch) for x in (q, k, v)]
+        if contiguous:
+            parts = [x.contiguous() for x in parts]
+        if backends is None:
+            return back(F.scaled_dot_product_attention(*parts))
+        with sdpa_kernel(backends):
+            return back(F.scaled_dot_product_attention(*parts))
+
+    return attend
+
+
+def flex(length: int, batch: int, block: int, device: torch.device) -> Attend:
+    """Compiled FlexAttention with our pattern, in blocks of 64 or 128."""
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    layout = BlockLayout.pack(Pattern(), [length], heads=HEADS)
+    rows = np.repeat(np.arange(HEADS * layout.n_blocks), layout.counts.reshape(-1))
+    seen = np.zeros((HEADS, layout.n_blocks, layout.n_blocks), dtype=bool)
+    seen.reshape(-1, layout.n_blocks)[rows, layout.keys] = True
+    table = torch.from_numpy(seen).to(device)
+    fold = block // BLOCK
+    tiles = table.unflatten(2, (-1, fold)).unflatten(1, (-1, fold))  # [H, N, fold, N, fold]
+    full, some = tiles.all(4).all(2), tiles.any(4).any(2)
+
+    def lists(tiles: Tensor) -> tuple[Tensor, Tensor]:
+        order = tiles.int().argsort(dim=-1, descending=True, stable=True)
+        return tiles.sum(-1)[None].int(), order[None].int()
+
+    def mask(_b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return table[h, q // BLOCK, k // BLOCK]
+
+    partial_tiles = lists(some & ~full)
+    block_mask = BlockMask.from_kv_blocks(*partial_tiles, *lists(full), block, mask)
+    options = None
+    if block == 64 and device.type == "cuda":
+        names = (
+            "BLOCK_M",
+            "BLOCK_N",
+            "bwd_BLOCK_M1",
+            "bwd_BLOCK_N1",
+            "bwd_BLOCK_M2",
+            "bwd_BLOCK_N2",
+        )
+        options = dict.fromkeys(names, 64)
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [views(x, batch) for x in (q, k, v)]
+        return back(compiled(*parts, block_mask=block_mask, kernel_options=options))
+
+    return attend
+
+
+def transformers_bigbird(length: int, batch: int, device: torch.device) -> Attend:
+    """The core of transformers' BigBird in train mode: its own pattern, of the same density."""
+    from transformers import BigBirdConfig
+    from transformers.models.big_bird import modeling_big_bird as theirs
+
+    config = BigBirdConfig(hidden_size=HEADS * WIDTH, num_attention_heads=HEADS)
+    module = theirs.BigBirdBlockSparseAttention(config, seed=0).train().to(device)
+    masks = theirs.BigBirdModel.create_masks_for_block_sparse_attn(
+        torch.ones(batch, length, device=device), BLOCK
+    )
+    blocked, band, from_mask, to_mask = masks
+    shape = (HEADS, 3, WIDTH, BLOCK, BLOCK, batch, length, length)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [views(x, batch) for x in (q, k, v)]
+        out, _ = module.bigbird_block_sparse_attention(
+            *parts, band, from_mask, to_mask, blocked, blocked, *shape,
+            seed=0, plan_from_length=None, plan_num_rand_blocks=None,
+        )  # fmt: skip
+        return out.flatten(0, 1)
+
+    return attend
+
+
+def ways(
+    length: int, batch: int, device: torch.device, asked: set[str] | None, flex_on_cpu: bool
+) -> Iterator[tuple[str, Callable[[], Attend]]]:
+    """Yield the name of each way and what builds it."""
+    layout = BlockLayout.pack(Pattern(), [length] * batch, heads=HEADS)
+    found: dict[str, Callable[[], Attend]]
+    if device.type == "cuda":
+        found = {
+            "ours": lambda: ours(layout, "triton"),
+            "dense flash": lambda: dense(batch, [SDPBackend.FLASH_ATTENTION]),
+            "dense cuDNN": lambda: dense(batch, [SDPBackend.CUDNN_ATTENTION]),
+            "flex 64": lambda: flex(length, batch, 64, device),
+            "flex 128": lambda: flex(length, batch, 128, device),
+        }
+    else:
+        found = {
+            "ours": lambda: ours(layout, "blocked"),
+            "dense": lambda: dense(batch, None),
+            "dense contiguous": lambda: dense(batch, None, contiguous=True),
+        }
+        if flex_on_cpu:
+            found["flex 64"] = lambda: flex(length, batch, 64, device)
+    # transformers attends fully below, and its backward pass takes tens of gigabytes above.
+    if 768 <= length <= (16384 if device.type == "cuda" else 4096):
+        found["transformers"] = lambda: transformers_bigbird(length, batch, device)
+    for name, build in found.items():
+        if asked is None or name in asked:
+            yield name, build
