@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import genobird
-from genobird.cli import evaluation, house, scoring, training
+from genobird.cli import evaluation, house, scoring, training, variants
 from genobird.errors import GenobirdError
 
 INTERRUPTED = 130
@@ -47,7 +47,7 @@ def _options(
     pass
 
 
-for part in (scoring, training, evaluation, house):
+for part in (scoring, variants, training, evaluation, house):
     part.register(app)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from genobird.cli.training import ConfigFile, Force, Output, Overrides, _provenance, _refuse
+from genobird.cli.running import provenance, refuse_existing
+from genobird.cli.training import ConfigFile, Force, Output, Overrides
 
 Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
 Promoters = Annotated[Path | None, typer.Option(help="Promoter windows, a Parquet table.")]
@@ -76,7 +77,7 @@ def evaluate(
         baselines=baselines,
         settings=load_config(EvaluateSettings, config, overrides or ()),
         force=force,
-        provenance=_provenance(),
+        provenance=provenance(),
     )
     typer.echo(f"figures written to {output / EVALUATION}")
 
@@ -90,6 +91,6 @@ def card(
     """Write a model's card: its data, its training and every test figure, as Markdown."""
     from genobird.report.card import write_card
 
-    _refuse(output, force)
+    refuse_existing(output, force)
     write_card(model, evaluation, output)
     typer.echo(f"card written to {output}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genobird.cli.scoring import Device, Force, Model, Quiet, Threads, _command, _progress
+from genobird.cli.options import Device, Force, Model, Quiet, Threads
+from genobird.cli.running import command_line, progress_of
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def demo(
 
     demonstration.check_output(output, force)
     scorer = load(model, device, threads=threads)
-    with _progress("places", demonstration.count(), quiet) as advance:
-        made = demonstration.run(scorer, output, force=force, command=_command(), progress=advance)
+    with progress_of("places", demonstration.count(), quiet) as advance:
+        made = demonstration.run(
+            scorer, output, force=force, command=command_line(), progress=advance
+        )
     _show(made)
 
 
@@ -69,7 +72,7 @@ def report(
     """
     from genobird.report.page import report as make
 
-    facts = {"command": _command()}
+    facts = {"command": command_line()}
     make(output, regions=regions, variants=variants, facts=facts, force=force)
     typer.echo(f"report written to {output}")
 

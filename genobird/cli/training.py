@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-import genobird
+from genobird.cli.running import provenance, refuse_existing
 from genobird.errors import UsageError
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
@@ -80,7 +79,7 @@ def tokenizer_train(
     from genobird import corpus as corpora
     from genobird.tokenizer import Tokenizer
 
-    _refuse(output, force)
+    refuse_existing(output, force)
     text = corpora.read(corpus).sample_text(sample_bp, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     made = Tokenizer.train(text, output, kind.value, vocab_size, max_piece, threads)
@@ -146,7 +145,7 @@ def pretrain(
 
     settings = load_config(PretrainConfig, config, overrides or ())
     _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
 
 
@@ -166,7 +165,7 @@ def finetune_chromatin(
 
     settings = load_config(ChromatinConfig, config, overrides or ())
     _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
 
 
@@ -186,13 +185,8 @@ def finetune_promoter(
 
     settings = load_config(PromoterConfig, config, overrides or ())
     _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=_provenance())
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
-
-
-def _refuse(output: Path, force: bool) -> None:
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
 
 
 def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
@@ -204,7 +198,7 @@ def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it; choose one")
     if not resume:
-        _refuse(output / "model", force)
+        refuse_existing(output / "model", force)
         if force:
             shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -214,8 +208,3 @@ def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
 
 def _bar(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
-
-
-def _provenance() -> dict[str, Any]:
-    command = shlex.join(["genobird", *sys.argv[1:]])
-    return {"genobird": genobird.__version__, "command": command}

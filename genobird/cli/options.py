@@ -1,0 +1,26 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Fasta = Annotated[Path, typer.Option("--fasta", "-f", help="The genome: plain, gzip or BGZF.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="Model directory; default the bundled one.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+BatchSize = Annotated[str, typer.Option(help="Sequences a pass: auto or a number.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own.")]
+Features = Annotated[
+    str | None,
+    typer.Option(help="Chromatin columns, separated by commas: names, or classes such as TF."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Summary as JSON on standard output (errors when data go there)."),
+]
