@@ -75,8 +75,8 @@ def variants(
     if source != STDOUT and not Path(source).exists():
         raise UsageError(f"{source} does not exist; check the path")
     genome = open_genome(fasta)
+    from genobird.scoring.alleles import policy_of
     from genobird.scoring.annotation import annotate_variants
-    from genobird.scoring.variants import policy_of
 
     policy_of(ref_mismatch)
     began = time.monotonic()

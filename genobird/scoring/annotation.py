@@ -19,18 +19,11 @@ from genobird import __version__
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
 from genobird.genome.vcf import InfoField, Record, Value, Values, annotate
+from genobird.scoring.alleles import RefMismatch, alleles_of, policy_of
+from genobird.scoring.effects import LLR, PROMOTER
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, in_chunks
-from genobird.scoring.variants import (
-    LLR,
-    PROMOTER,
-    RefMismatch,
-    alleles_of,
-    policy_of,
-    require_contigs,
-    screen,
-    without_skipped,
-)
+from genobird.scoring.variants import require_contigs, screen, without_skipped
 
 logger = logging.getLogger(__name__)
 

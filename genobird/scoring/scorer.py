@@ -30,8 +30,8 @@ from genobird.places import pack_places
 if TYPE_CHECKING:
     import pandas as pd
 
+    from genobird.scoring.alleles import Variants
     from genobird.scoring.regions import Regions
-    from genobird.scoring.variants import Variants
 
 logger = logging.getLogger(__name__)
 

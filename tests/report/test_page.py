@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from genobird.errors import OutputError, UsageError
+from genobird.genome.variant import Status
 from genobird.report.page import (
     STATUSES,
     allele,
@@ -23,7 +24,6 @@ from genobird.report.page import (
 from genobird.report.plots import along_contig, histogram
 from genobird.report.summary import RegionSummary, summarise_regions, summarise_variants
 from genobird.scoring.regions import RegionStatus
-from genobird.scoring.variants import Status
 
 
 @pytest.fixture
