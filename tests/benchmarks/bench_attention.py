@@ -19,18 +19,11 @@ more); there is no roofline for CPUs. `floor` is the time that the pattern needs
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import platform
-import statistics
-import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +31,13 @@ import torch
 from torch import Tensor
 
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention, plan
+from tests.benchmarks.attention_table import Row, draw_plot, table
 from tests.benchmarks.rivals import BLOCK, HEADS, WIDTH, Attend, ours, ways
+from tests.benchmarks.timing import cpu_seconds, gpu_seconds, quiet, where
 
 # An H200, measured: bfloat16 products of random matrices, device copies (bytes read and written);
 # exponentials: 16 a clock and multiprocessor, from the data sheet.
 PEAK, HBM, EX2 = 790e12, 4.3e12, 16 * 132 * 1.755e9
-
-
-@dataclass
-class Row:
-    """One measurement; times in microseconds for the whole batch and one layer."""
-
-    way: str
-    tokens: int
-    batch: int
-    dtype: str
-    passes: str
-    time: float
-    per_sequence: float
-    tflops: float
-    roofline: float | None
-    peak_mb: float | None
 
 
 def floor_seconds(layout: BlockLayout, backward: bool) -> float:
@@ -69,46 +48,6 @@ def floor_seconds(layout: BlockLayout, backward: bool) -> float:
     if not backward:
         return forward
     return forward + max(2.5 * flops / PEAK, rows * (8 * WIDTH * 2 + 8) / HBM, pairs / EX2)
-
-
-def gpu_seconds(run: Callable[[], object], seconds: float, as_graph: bool) -> float:
-    """Median time of a replay of a CUDA graph, or of a plain call."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    call = run
-    if as_graph:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
-        call = graph.replay
-    cache = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 5 or (time.perf_counter() - began < seconds and len(times) < 200):
-        cache.zero_()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(1e-3 * start.elapsed_time(end))
-    return statistics.median(times)
-
-
-def cpu_seconds(run: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
-    """Best time of a call: what else the machine does can only add to it."""
-    run()
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 20):
-        start = clock()
-        run()
-        times.append(clock() - start)
-    return min(times)
 
 
 def measure(
@@ -259,100 +198,10 @@ def sweep(options: Any, device: torch.device) -> list[dict[str, Any]]:
     return found
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown: a line a measurement, with the ratio to ours."""
-    mine = {(r.tokens, r.batch, r.dtype, r.passes): r.time for r in rows if r.way == "ours"}
-    lines = [
-        "| tokens | batch | dtype | passes | way | us a sequence | TFLOP/s | roofline | peak MB "
-        "| / ours |",
-        "|--:|--:|---|---|---|--:|--:|--:|--:|--:|",
-    ]
-    for r in rows:
-        base = mine.get((r.tokens, r.batch, r.dtype, r.passes))
-        share = "" if r.roofline is None else f"{r.roofline:.0%}"
-        peak = "" if r.peak_mb is None else f"{r.peak_mb:.0f}"
-        ratio = "" if base is None else f"{r.time / base:.2f}"
-        lines.append(
-            f"| {r.tokens} | {r.batch} | {r.dtype} | {r.passes} | {r.way} | {r.per_sequence:.1f} "
-            f"| {r.tflops:.3g} | {share} | {peak} | {ratio} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def draw_plot(rows: list[Row], title: str, path: Path) -> None:
-    """Time over ours against length, both logarithmic: forward beside forward + backward."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no plot: matplotlib is not installed; --plot-only draws it elsewhere from the JSON")
-        return
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    dtype = "bfloat16" if any(r.roofline for r in rows) else rows[0].dtype
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    for ax, passes in zip(axes, ("forward", "forward + backward"), strict=True):
-        chosen = [r for r in rows if r.passes == passes and r.dtype == dtype]
-        largest = {
-            n: max(r.batch for r in chosen if r.tokens == n) for n in {r.tokens for r in chosen}
-        }
-        chosen = [r for r in chosen if r.batch == largest[r.tokens]]
-        mine = {r.tokens: r.time for r in chosen if r.way == "ours"}
-        for way in dict.fromkeys(r.way for r in chosen):
-            points = [(r.tokens, r.time / mine[r.tokens]) for r in chosen if r.way == way]
-            ax.plot(*zip(*points, strict=True), marker="o", label=way)
-        ax.set(xscale="log", yscale="log", xlabel="tokens a sequence", title=f"{passes}, {dtype}")
-        ax.set_xticks(sorted(mine), [str(n) for n in sorted(mine)], minor=False)
-        ax.minorticks_off()
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel("time / ours")
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
-    print(f"wrote {path}")
-
-
-def where(device: torch.device, threads: int) -> dict[str, Any]:
-    """Device, versions, commit and date."""
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    for package in ("triton", "transformers"):
-        if importlib.util.find_spec(package):
-            versions[package] = importlib.import_module(package).__version__
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        name = f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
-    return {
-        "device": name,
-        "versions": versions,
-        "commit": commit or "unknown",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what other packages warn of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Check, time, write."""
     cuda = torch.cuda.is_available()
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="folder for JSON, table and plot")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -368,7 +217,7 @@ def main() -> None:
     parser.add_argument("--flex", action="store_true", help="FlexAttention on a CPU (C++ compiler)")
     parser.add_argument("--sweep", action="store_true", help="time other kernel configurations")
     parser.add_argument("--plot-only", action="store_true", help="from the JSON in --output")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         sys.exit("--device cuda: torch finds no CUDA device on this machine")
     device = torch.device("cuda" if cuda and options.device != "cpu" else "cpu")
