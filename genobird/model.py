@@ -8,6 +8,9 @@ What differs from the textbook encoder:
   paper).
 - `position = "rope"` rotates queries and keys instead of adding learned positions; no length limit.
 - `norm = "pre"` is the default; `"post"` is the paper's.
+- `global_tokens = "extra"` puts learned tokens before each sequence, which see all and are seen by
+  all (BigBird-ETC); they are gone from what comes out. `"internal"` (BigBird-ITC) makes a
+  sequence's own first blocks global.
 - The decoder shares its weights with the embedding; logits exist only where they are asked for.
 """
 
@@ -20,6 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
@@ -50,12 +54,15 @@ class BigBirdConfig(BaseModel):
     )
     position: Literal["rope", "absolute"] = Field("absolute", description="Position encoding.")
     max_tokens: int = Field(4096, ge=64, description="Longest sequence under absolute positions.")
-    pattern: Literal["bigbird", "full", "longformer", "random", "random+window", "window"] = Field(
-        "bigbird", description="Attention pattern."
-    )
+    pattern: Literal[
+        "bigbird", "full", "google", "longformer", "random", "random+window", "window"
+    ] = Field("bigbird", description="Attention pattern.")
     block_size: int = Field(64, ge=1, description="Tokens a block.")
     window_blocks: int = Field(3, ge=1, description="Blocks of the sliding window.")
     global_blocks: int = Field(2, ge=0, description="Global blocks at the start of a sequence.")
+    global_tokens: Literal["internal", "extra"] = Field(
+        "internal", description="Whether global blocks are a sequence's first ones, or learned."
+    )
     random_blocks: int = Field(3, ge=0, description="Random blocks a head and query block.")
     pattern_seed: int = Field(0, ge=0, description="Key of the random blocks.")
     stem: Literal["none", "conv"] = Field("none", description="Base-resolution stem.")
@@ -83,6 +90,7 @@ class BigBirdConfig(BaseModel):
             self.global_blocks,
             self.random_blocks,
             self.pattern_seed,
+            self.global_tokens,
         )
 
 
@@ -207,16 +215,23 @@ class BigBird(nn.Module):
     Args:
         config: the shape.
         bases: uint8 [V, P], the bases of each piece (`Tokenizer.bases`); needed by `stem = "conv"`.
+
+    Attributes:
+        activation_checkpointing: keep the input of each layer alone for the backward pass, which
+            computes the rest again: less memory, more time, the same gradients to the bit.
     """
 
     def __init__(self, config: BigBirdConfig, bases: np.ndarray | None = None) -> None:
         super().__init__()
         self.config = config
         self.pattern = config.attention_pattern()
+        self.activation_checkpointing = False
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.position = (
             nn.Embedding(config.max_tokens, config.width) if config.position == "absolute" else None
         )
+        extra = self.pattern.extra_blocks * config.block_size
+        self.global_tokens = nn.Embedding(extra, config.width) if extra else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -248,6 +263,21 @@ class BigBird(nn.Module):
         angle = positions[:, None, None] * inverse
         return angle.cos(), angle.sin()
 
+    def _with_global_tokens(
+        self, x: Tensor, positions: Tensor, layout: BlockLayout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Put the learned tokens before each sequence; also return where x has gone, [T].
+
+        They have no learned position, and under rope all stand at position 0: what tells them apart
+        is their embedding.
+        """
+        assert self.global_tokens is not None
+        extra = layout.extra_tokens().to(x.device)
+        own = layout.own_tokens().to(x.device)
+        order = torch.cat([extra.flatten(), own]).argsort()
+        x = torch.cat([self.global_tokens.weight.repeat(len(extra), 1), x])[order]
+        return x, torch.cat([extra.flatten() * 0, positions])[order], own
+
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Tensor:
         """Encode.
 
@@ -264,22 +294,29 @@ class BigBird(nn.Module):
         x = self.embedding(batch.ids)
         if self.stem is not None:
             x = x + self.stem(batch)
-        rope = None
-        if self.position is None:
-            rope = self._rope(batch.positions)
-        else:
+        positions = batch.positions
+        if self.position is not None:
             if max(batch.lengths) > self.config.max_tokens:
                 raise InputError(
                     f"a sequence of {max(batch.lengths)} tokens is longer than max_tokens "
                     f"{self.config.max_tokens}; cut it, or use position = 'rope'"
                 )
-            x = x + self.position(batch.positions % self.config.max_tokens)
+            x = x + self.position(positions % self.config.max_tokens)
+        layouts = [
+            BlockLayout.pack(self.pattern, batch.lengths, layer=layer, heads=self.config.heads)
+            for layer in range(self.config.layers)
+        ]
+        own = None
+        if self.global_tokens is not None:
+            x, positions, own = self._with_global_tokens(x, positions, layouts[0])
+        rope = self._rope(positions) if self.position is None else None
         x = self.dropout(x)
-        for layer, block in enumerate(self.blocks):
-            layout = BlockLayout.pack(
-                self.pattern, batch.lengths, layer=layer, heads=self.config.heads
-            )
-            x = block(x, layout, rope, backend)
+        for block, layout in zip(self.blocks, layouts, strict=True):
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, layout, rope, backend, use_reentrant=False)
+            else:
+                x = block(x, layout, rope, backend)
+        x = x if own is None else x[own]
         return self.norm(x)  # type: ignore[no-any-return]
 
 

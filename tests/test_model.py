@@ -18,6 +18,9 @@ SHAPES = [
     {"stem": "none"},
     {"norm": "post", "position": "absolute", "max_tokens": 256},
     {"pattern": "window", "heads": 4},
+    {"pattern": "google"},
+    {"global_tokens": "extra"},
+    {"global_tokens": "extra", "global_blocks": 1, "pattern": "longformer", "position": "absolute"},
 ]
 LENGTHS = [37, 200, 2, 64]
 BUNDLED = {"vocab_size": 4096, "width": 256, "layers": 4, "heads": 4, "mlp_width": 1024}
@@ -241,12 +244,15 @@ def test_the_tied_decoder_trains_the_embedding(tiny_tokenizer):
     ("values", "message"),
     [
         ({"widht": 64}, "widht\n.*Extra inputs are not permitted"),
-        ({"pattern": "bigbrid"}, "'bigbird', 'full', 'longformer'"),
+        ({"pattern": "bigbrid"}, "'bigbird', 'full', 'google', 'longformer'"),
         ({"norm": "none"}, "'pre' or 'post'"),
         ({"width": 100, "heads": 12}, "width 100 is not a multiple of heads 12"),
         ({"width": 36, "heads": 12, "position": "rope"}, "even head width, not 3"),
         ({"stem_kernel": 14}, "stem_kernel is 14; it must be odd"),
         ({"window_blocks": 2}, "window_blocks is 2; it must be odd"),
+        ({"pattern": "google", "window_blocks": 5}, "has global_blocks 2 and window_blocks 3"),
+        ({"pattern": "full", "global_tokens": "extra"}, "wants pattern bigbird or longformer"),
+        ({"global_blocks": 0, "global_tokens": "extra"}, "wants global_blocks of 1 or more"),
         ({"vocab_size": 70_000}, "less than or equal to 65535"),
         ({"dropout": 1.0}, "less than 1"),
     ],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PATTERNS = ("bigbird", "full", "google", "longformer", "random", "random+window", "window")
-GLOBAL_TOKENS = ("extra", "first")
+GLOBAL_TOKENS = ("extra", "internal")
 _WITH_WINDOW = {"bigbird", "google", "longformer", "random+window", "window"}
 _WITH_GLOBAL = {"bigbird", "longformer"}
 _WITH_RANDOM = {"bigbird", "random", "random+window"}
@@ -53,7 +53,7 @@ class Pattern:
         random_blocks: distinct random blocks for each head and query block, drawn among the blocks
             that the query does not see already.
         seed: key of the random draw.
-        global_tokens: `first` makes the first blocks of a sequence global (BigBird-ITC), `extra`
+        global_tokens: `internal` makes the first blocks of a sequence global (BigBird-ITC), `extra`
             puts `global_blocks` blocks of tokens of their own before each sequence (BigBird-ETC).
     """
 
@@ -63,7 +63,7 @@ class Pattern:
     global_blocks: int = 2
     random_blocks: int = 3
     seed: int = 0
-    global_tokens: str = "first"
+    global_tokens: str = "internal"
 
     def __post_init__(self) -> None:
         if self.kind not in PATTERNS:
@@ -85,6 +85,8 @@ class Pattern:
                 f"global_tokens 'extra' wants pattern {' or '.join(sorted(_WITH_GLOBAL))}, "
                 f"not {self.kind!r}"
             )
+        if self.global_tokens == "extra" and not self.global_blocks:
+            raise ValueError("global_tokens 'extra' wants global_blocks of 1 or more, not 0")
 
     @property
     def has_window(self) -> bool:
@@ -346,6 +348,17 @@ class BlockLayout:
         """Return where each sequence's extra global tokens stand, int64 [S, g * block_size]."""
         extra = torch.arange(self.pattern.extra_blocks * self.block_size)
         return torch.from_numpy(self.cu_blocks[:-1, None] * self.block_size) + extra
+
+    def own_tokens(self) -> Tensor:
+        """Return where the tokens of the sequences stand, padding included, int64 [T].
+
+        All tokens but the extra ones, in order: `x[layout.own_tokens()]` takes the extra ones out.
+        """
+        extra, size = self.pattern.extra_blocks, self.block_size
+        own_blocks = np.diff(self.cu_blocks) - extra
+        before = extra * size * np.arange(1, len(own_blocks) + 1)
+        places = np.arange(own_blocks.sum() * size) + np.repeat(before, own_blocks * size)
+        return torch.from_numpy(places)
 
     def token_mask(self) -> Tensor:
         """Return how often each query token counts each key token, [H, T, T]; for small batches."""

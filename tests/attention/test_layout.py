@@ -114,11 +114,20 @@ def test_extra_global_tokens_stand_before_each_sequence(kind):
     layout = BlockLayout.pack(pattern, [300, 20], heads=2)
     assert list(layout.cu_blocks) == [0, 2 + 19, 21 + 2 + 2]
     assert layout.extra_tokens().tolist() == [list(range(32)), list(range(336, 368))]
+    both = torch.cat([layout.extra_tokens().flatten(), layout.own_tokens()])
+    assert both.sort().values.tolist() == list(range(25 * 16))
+    assert layout.own_tokens().diff().min() == 1
     assert layout.valid.sum() == 300 + 20 + 2 * 32
     assert layout.padding == ((332, 336), (388, 400))
     seen = layout.token_mask()[0]
     assert (seen[:32, :332] == 1).all()
     assert (seen[:336, :32] == 1).all()
+
+
+def test_without_extra_tokens_all_are_the_sequences_own():
+    layout = BlockLayout.pack(Pattern(block_size=16), [300, 20])
+    assert layout.extra_tokens().shape == (2, 0)
+    assert layout.own_tokens().tolist() == list(range(21 * 16))
 
 
 def test_a_layout_knows_its_work():
@@ -149,10 +158,12 @@ def test_a_layout_draws_itself(kind):
 
 
 def test_nonsense_is_refused_at_birth():
-    with pytest.raises(ValueError, match="global_tokens 'more' is not one of extra, first"):
+    with pytest.raises(ValueError, match="global_tokens 'more' is not one of extra, internal"):
         Pattern(global_tokens="more")
     with pytest.raises(ValueError, match="'extra' wants pattern bigbird or longformer, not 'win"):
         Pattern("window", global_tokens="extra")
+    with pytest.raises(ValueError, match="'extra' wants global_blocks of 1 or more, not 0"):
+        Pattern(global_blocks=0, global_tokens="extra")
     with pytest.raises(ValueError, match="'google' has global_blocks 2 and window_blocks 3"):
         Pattern("google", window_blocks=5)
     with pytest.raises(ValueError, match="not one of bigbird, full"):
