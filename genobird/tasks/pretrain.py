@@ -16,6 +16,7 @@ from genobird.config import explain
 from genobird.errors import ConfigError, ShardError
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
+from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tokenizer import Tokenizer
@@ -76,12 +77,16 @@ class Pretraining(Task):
         checkpoint = self.checkpoint
         assert checkpoint.mlm is not None
         hidden = checkpoint.encoder(batch.batch)
-        logits = checkpoint.mlm(hidden[batch.targets], checkpoint.encoder.embedding.weight).float()
-        nats = F.cross_entropy(logits, batch.labels, reduction="none")  # [M]
+        nats, pieces = chunked_nats(
+            checkpoint.mlm,
+            hidden[batch.targets],
+            checkpoint.encoder.embedding.weight,
+            batch.labels,
+        )  # [M] each
         loss = nats.mean()
         bases = self.lengths[batch.labels]
         metrics = {
-            "accuracy": (logits.argmax(-1) == batch.labels).float().mean(),
+            "accuracy": (pieces == batch.labels).float().mean(),
             "bits_per_base": nats.sum() / bases.sum() / math.log(2),
             "weight": torch.tensor(len(nats)),
         }
