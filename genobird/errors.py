@@ -12,6 +12,7 @@ GenobirdError              exit 1
 │   ├── AssemblyError      data of another assembly than the genome's
 │   ├── BedError           a BED line that cannot be read
 │   ├── VcfError           a VCF file that cannot be read
+│   ├── ChainError         a chain file that cannot be read
 │   ├── TableError         a table without the columns that are needed
 │   └── ShardError         token shards that are incomplete or altered
 ├── CheckpointError        exit 1: a model directory that is incomplete or altered
@@ -68,6 +69,10 @@ class BedError(InputError):
 
 class VcfError(InputError):
     """A VCF file that cannot be read."""
+
+
+class ChainError(InputError):
+    """A chain file that cannot be read."""
 
 
 class TableError(InputError):

@@ -15,12 +15,11 @@ from typing import Annotated
 import typer
 
 from genobird.errors import BedError
+from genobird.genome.chain import ChainFile
 from genobird.genome.interval import Interval, read_bed
 from pipelines import manifest, steps
 
 logger = logging.getLogger(__name__)
-
-_OPPOSITE = {"+": "-", "-": "+", ".": "."}
 
 
 def lift(
@@ -38,11 +37,10 @@ def lift(
 
     Raises:
         UsageError: there is no such chain.
+        ChainError: it cannot be read.
         BedError: an interval is longer than one base.
     """
-    from liftover import ChainFile
-
-    converter = ChainFile(str(steps.require(chain)), one_based=False)
+    chains = ChainFile(steps.require(chain))
     wanted = set(contigs)
     lifted: list[Interval] = []
     dropped: Counter[str] = Counter()
@@ -52,16 +50,14 @@ def lift(
                 f"promoter {promoter.name or promoter} covers {promoter.length} bp, "
                 "a TSS is one base"
             )
-        places = converter.query(promoter.contig, promoter.start)
-        if len(places) != 1:
-            dropped["several places" if places else "no place"] += 1
-            continue
-        contig, start, direction = places[0]
-        if contig not in wanted:
+        place = chains.lift(promoter)
+        if place is None:
+            several = chains.places(promoter.contig, promoter.start, promoter.end)
+            dropped["several places" if several else "no place"] += 1
+        elif place.contig not in wanted:
             dropped["on a contig that is not listed"] += 1
-            continue
-        strand = promoter.strand if direction == "+" else _OPPOSITE[promoter.strand]
-        lifted.append(Interval(contig, start, start + 1, strand, promoter.name))
+        else:
+            lifted.append(place)
     return sorted(lifted), dropped
 
 

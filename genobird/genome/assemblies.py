@@ -35,7 +35,10 @@ _GRCH37_VERSIONS = (
 
 
 def _accessions() -> dict[str, tuple[str, str | None]]:
-    table: dict[str, tuple[str, str | None]] = {"NC_012920.1": (MITOCHONDRION, None)}
+    table: dict[str, tuple[str, str | None]] = {
+        "NC_012920.1": (MITOCHONDRION, None),
+        "NC_001807.4": (MITOCHONDRION, None),
+    }
     for number, (name, version) in enumerate(
         zip(CHROMOSOMES, _GRCH37_VERSIONS, strict=False), start=1
     ):
@@ -47,6 +50,23 @@ def _accessions() -> dict[str, tuple[str, str | None]]:
 
 _ACCESSIONS: Final = _accessions()
 _PREFIXED = re.compile(r"(?:chr)?(\d{1,2}|X|Y|M|MT)", re.IGNORECASE)
+
+MITOCHONDRIA: Final = {16_569: "rCRS, NC_012920", 16_571: "NC_001807"}
+"""The two mitochondrial references by their length in bp. hg19 as UCSC published it has NC_001807,
+GRCh37 and GRCh38 have the rCRS."""
+
+MITOCHONDRION_NAMES: Final = frozenset(("chrM", "M", "MT", "chrMT", "NC_012920.1", "NC_001807.4"))
+
+_PROMISED_MITOCHONDRION = {"NC_012920.1": 16_569, "NC_001807.4": 16_571, "MT": 16_569}
+
+_NAMES = {
+    "GRCh37": ("grch37", "hg19", "b37", "hs37d5", "hs37", "g1k_v37", "g1kv37", "ncbi37"),
+    "GRCh38": ("grch38", "hg38", "b38", "hs38dh", "hs38d1", "hs38", "ncbi38"),
+    "T2T-CHM13": ("t2t", "chm13", "chm13v2", "hs1"),
+}
+_ASSEMBLY_OF = {name: assembly for assembly, names in _NAMES.items() for name in names}
+_LONGEST_FIRST = "|".join(sorted(_ASSEMBLY_OF, key=len, reverse=True))
+_NAME = re.compile(rf"(?:(?<![a-z0-9])|(?<=human))({_LONGEST_FIRST})(?![a-z0-9])")
 
 
 def chromosome(name: str) -> tuple[str, str | None] | None:
@@ -82,3 +102,57 @@ def recognise(contigs: Mapping[str, int]) -> str | None:
         index = CHROMOSOMES.index(known[0])
         found |= {assembly for assembly, bp in _LENGTHS.items() if bp[index] == length}
     return found.pop() if len(found) == 1 else None
+
+
+def named(text: str) -> str | None:
+    """Name the assembly that a text speaks of: `hg19`, `b37`, `hs37d5.fa`, `GRCh38.p14`.
+
+    None where it names none, or more than one.
+    """
+    found = {_ASSEMBLY_OF[match] for match in _NAME.findall(text.lower())}
+    return found.pop() if len(found) == 1 else None
+
+
+def fitting(ends: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the assemblies that are long enough for a position on each contig.
+
+    Args:
+        ends: the largest end (0-based, half-open) seen on each contig; contigs that are no
+            chromosome are left aside.
+    """
+    known = [(chromosome(name), end) for name, end in ends.items()]
+    places = [
+        (CHROMOSOMES.index(found[0]), end)
+        for found, end in known
+        if found is not None and found[0] != MITOCHONDRION
+    ]
+    return tuple(
+        assembly
+        for assembly, bp in _LENGTHS.items()
+        if places and all(end <= bp[index] for index, end in places)
+    )
+
+
+def names_in(contigs: Mapping[str, int]) -> dict[str, str]:
+    """Map each chromosome that is among these contigs to its name there."""
+    names: dict[str, str] = {}
+    for name in contigs:
+        known = chromosome(name)
+        if known is not None:
+            names.setdefault(known[0], name)
+    return names
+
+
+def mitochondrion_of(contigs: Mapping[str, int]) -> int | None:
+    """Return the length in bp of the mitochondrial sequence when it is one of `MITOCHONDRIA`."""
+    length = contigs.get(names_in(contigs).get(MITOCHONDRION, ""))
+    return length if length in MITOCHONDRIA else None
+
+
+def is_other_mitochondrion(name: str, length: int) -> bool:
+    """Tell whether a name means another mitochondrial sequence than one of this length in bp.
+
+    `MT` and `NC_012920.1` are the rCRS, `NC_001807.4` the chrM of hg19; `chrM` may be either.
+    """
+    promised = _PROMISED_MITOCHONDRION.get(name)
+    return promised is not None and length in MITOCHONDRIA and length != promised

@@ -104,7 +104,8 @@ class Genome:
 
         Raises:
             ContigError: The genome has no such contig.
-            AssemblyError: The name is the accession of another assembly.
+            AssemblyError: The name is the accession of another assembly, or of the other
+                mitochondrial sequence.
         """
         if name in self._lengths():
             return name
@@ -118,7 +119,7 @@ class Genome:
                     "lift the coordinates over or give the FASTA of that assembly"
                 )
             if chromosome in self._aliases()[0]:
-                return self._aliases()[0][chromosome]
+                return self._same_mitochondrion(name, self._aliases()[0][chromosome])
         raise ContigError(
             f"contig {name!r} is not in {self.path}, which has {_some(self._lengths())}; "
             "check the name and the assembly"
@@ -204,13 +205,18 @@ class Genome:
 
     def _aliases(self) -> tuple[dict[str, str], str | None]:
         if self._aliases_of is None:
-            names: dict[str, str] = {}
-            for name in self._lengths():
-                known = assemblies.chromosome(name)
-                if known is not None:
-                    names.setdefault(known[0], name)
-            self._aliases_of = names, self.assembly
+            self._aliases_of = assemblies.names_in(self._lengths()), self.assembly
         return self._aliases_of
+
+    def _same_mitochondrion(self, name: str, found: str) -> str:
+        length = self._lengths()[found]
+        if assemblies.is_other_mitochondrion(name, length):
+            raise AssemblyError(
+                f"contig {name} is another mitochondrial sequence than {found} of {self.path}, "
+                f"which is {assemblies.MITOCHONDRIA[length]} ({length:,} bp): hg19 has NC_001807, "
+                "GRCh37 the rCRS; give a FASTA with the one that the coordinates are of"
+            )
+        return found
 
     def _bases(self, contig: str, start: int, end: int) -> str:
         if start == end:

@@ -24,6 +24,8 @@ Values = Mapping[str, Sequence[Value]]
 _ESCAPED = {character: f"%{ord(character):02X}" for character in "%:;=, \r\n\t"}
 _INFO_ID = re.compile(r"[A-Za-z_][0-9A-Za-z_.]*")
 _CONTIG_LENGTH = re.compile(r"[<,]length=([0-9]+)")
+_OWN = re.compile(r"##genobird\w*=")
+_OWN_INFO = re.compile(r'##INFO=<ID=([^,>]+),.*,Source="genobird"[,>]')
 _CONTIG_ID = re.compile(r'##contig=<(?:[^"]*,)?ID=([^,>]+)')
 
 
@@ -76,7 +78,7 @@ def extend_header(
     genome: Genome | None = None,
     example: str | None = None,
 ) -> list[str]:
-    """Return header lines with ours added before `#CHROM`, in place of older ones of ours.
+    """Return header lines with ours added before `#CHROM`, in place of all older ones of ours.
 
     Args:
         header: Lines of the input, `#CHROM` last.
@@ -85,15 +87,22 @@ def extend_header(
         genome: Its contigs that have no `##contig` line get one.
         example: A contig name from the records, whose style (`20` or `chr20`) the new lines take.
     """
-    ids = "|".join(re.escape(field.id) for field in info)
-    keys = "|".join(re.escape(key) for key in meta)
-    old = re.compile(rf"##INFO=<ID=(?:{ids})[,>]|##(?:{keys})=")
-    kept = [line for line in header[:-1] if not old.match(line)]
+    stale = {*own_keys(header), *(field.id for field in info)}
+    kept = [
+        line
+        for line in header[:-1]
+        if not _OWN.match(line) and line.removeprefix("##INFO=<ID=").partition(",")[0] not in stale
+    ]
     ending = "\r" if header[-1].endswith("\r") else ""
     added = [] if genome is None else _contig_lines(kept, genome, example)
     added += [field.header_line for field in info]
     added += [f"##{key}={' '.join(value.splitlines())}" for key, value in meta.items()]
     return [*kept, *(line + ending for line in added), header[-1]]
+
+
+def own_keys(header: Sequence[str]) -> frozenset[str]:
+    """Return the INFO keys that a header says genobird added."""
+    return frozenset(match[1] for line in header if (match := _OWN_INFO.match(line)))
 
 
 def _contig_lines(header: Sequence[str], genome: Genome, example: str | None) -> list[str]:

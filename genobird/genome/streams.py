@@ -96,6 +96,37 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
         yield from _unpacked(file, label(source), error)
 
 
+class Peeked:
+    """The decompressed bytes of a source, opened once, the start of which can be looked at first.
+
+    Args:
+        source: A path or `-`.
+        error: What to raise for damaged data.
+
+    Raises:
+        UsageError: The file is missing.
+        InputError: Of the kind `error`: the data are damaged.
+    """
+
+    def __init__(self, source: Path | str, error: type[InputError]) -> None:
+        self.source: Final = source
+        self._chunks = chunks(source, error)
+        self.start: Final = next(self._chunks, b"")
+
+    @property
+    def name(self) -> str:
+        """What to call the source in messages."""
+        return label(self.source)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.start
+        yield from self._chunks
+
+    def close(self) -> None:
+        """Close the file."""
+        self._chunks.close()
+
+
 def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
     """Yield the lines of a text file without their line feed; a carriage return is kept.
 

@@ -35,6 +35,7 @@ class Status(StrEnum):
     TOO_LONG = "TOO_LONG"
     MISSING_ALT = "MISSING_ALT"
     NON_VARIANT = "NON_VARIANT"
+    NOT_LIFTED = "NOT_LIFTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,9 @@ def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
         return Status.NO_CONTIG
     if not 0 <= variant.position <= variant.end <= genome.length(contig):
         return Status.OUT_OF_BOUNDS
-    if not variant.is_sequence:
+    if not _SEQUENCE.fullmatch(variant.ref):
+        return Status.AMBIGUOUS_BASE
+    if not _SEQUENCE.fullmatch(variant.alt):
         return Status.SYMBOLIC
     if variant.ref.upper() == variant.alt.upper():
         return Status.NON_VARIANT

@@ -8,9 +8,10 @@ text and 0-based in `Record.position`.
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from genobird.genome.info import (
     decode_info,
     encode_info,
     extend_header,
+    own_keys,
 )
 from genobird.genome.variant import (
     AlleleWindows,
@@ -95,7 +97,7 @@ class Record:
 
 
 class VcfReader:
-    """Iterate over the records of a VCF or BCF file, in file order.
+    """Iterate over the records of a VCF or BCF file, in file order, once.
 
     Args:
         source: Path of a VCF (plain, gzip, BGZF) or BCF file, or `-` for standard input.
@@ -106,11 +108,14 @@ class VcfReader:
             short.
     """
 
-    def __init__(self, source: Path | str) -> None:
-        self.source: Final = source
-        self._name = streams.label(source)
-        self._lines = _vcf_lines(source)
+    def __init__(self, source: Path | str | streams.Peeked) -> None:
+        peeked = source if isinstance(source, streams.Peeked) else streams.Peeked(source, VcfError)
+        self.name: Final = peeked.name
+        self._lines = _vcf_lines(peeked)
         self.header: Final = tuple(self._read_header())
+        self._columns = self.header[-1].count("\t") + 1
+        self._records = self._read_records()
+        self._ahead: deque[Record] = deque()
 
     def __enter__(self) -> VcfReader:
         return self
@@ -124,16 +129,27 @@ class VcfReader:
         return tuple(self.header[-1].rstrip("\r").split("\t")[9:])
 
     def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        return self._ahead.popleft() if self._ahead else next(self._records)
+
+    def peek(self, count: int) -> list[Record]:
+        """Return up to `count` of the next records, which stay to be read."""
+        self._ahead.extend(islice(self._records, max(0, count - len(self._ahead))))
+        return list(islice(self._ahead, count))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def _read_records(self) -> Iterator[Record]:
         number = 0
         for at, line in enumerate(self._lines, start=len(self.header) + 1):
             if not line.strip():
                 continue
             yield self._record(number, line, at)
             number += 1
-
-    def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
 
     def _read_header(self) -> Iterator[str]:
         expected = "##fileformat=VCF"
@@ -145,8 +161,9 @@ class VcfReader:
             if line.startswith("#CHROM\t"):
                 return
         raise VcfError(
-            f"{self._name} has no VCF header; it must begin with ##fileformat=VCFv4.x and have a "
-            "line #CHROM POS ID REF ALT QUAL FILTER INFO, separated by tabs"
+            f"{self.name} has no VCF header; it must begin with ##fileformat=VCFv4.x and have a "
+            "line #CHROM POS ID REF ALT QUAL FILTER INFO, separated by tabs; a table instead "
+            "begins with a line that names chrom, pos, ref and alt"
         )
 
     def _record(self, number: int, line: str, at: int) -> Record:
@@ -154,12 +171,17 @@ class VcfReader:
         columns = body.split("\t", _COLUMNS)
         if line.startswith("#") or len(columns) < _COLUMNS:
             raise VcfError(
-                f"{self._name}, line {at}: {len(columns)} tab-separated column(s) found, a VCF "
+                f"{self.name}, line {at}: {len(columns)} tab-separated column(s) found, a VCF "
                 f"record has at least {_COLUMNS} and does not start with #"
+            )
+        if line.count("\t") + 1 < self._columns:
+            raise VcfError(
+                f"{self.name}, line {at}: {line.count(chr(9)) + 1} columns found, the header names "
+                f"{self._columns}; the line is cut short"
             )
         contig, position, _, ref, alt = columns[:5]
         if not (position.isascii() and position.isdigit()):
-            raise VcfError(f"{self._name}, line {at}: POS {position!r} is no whole number")
+            raise VcfError(f"{self.name}, line {at}: POS {position!r} is no whole number")
         return Record(
             number=number,
             contig=contig,
@@ -173,7 +195,7 @@ class VcfReader:
 
 
 def annotate(
-    source: Path | str,
+    source: Path | str | streams.Peeked | VcfReader,
     output: Path | str,
     info: Sequence[InfoField],
     values: Callable[[Iterator[Record]], Iterable[tuple[Record, Values]]],
@@ -181,11 +203,15 @@ def annotate(
     genome: Genome | None = None,
     meta: Mapping[str, str] | None = None,
     force: bool = False,
+    wanted: Callable[[Record], bool] | None = None,
 ) -> int:
     """Copy a VCF with INFO added to each record.
 
+    INFO that an earlier run of genobird added is removed, in the header and in each record: what
+    is found in the output is of this run.
+
     Args:
-        source: VCF or BCF, or `-`.
+        source: VCF or BCF, `-`, or a reader, which is closed.
         output: See `VcfWriter`.
         info: The INFO keys to add.
         values: Takes the records and yields each of them, in order, with its values; it may read
@@ -193,9 +219,10 @@ def annotate(
         genome: Gives `##contig` lines that are missing.
         meta: Header lines to add, `{"genobirdVersion": "1.0"}` for `##genobirdVersion=1.0`.
         force: Overwrite an existing output.
+        wanted: Tells which records are copied; default all.
 
     Returns:
-        The number of records.
+        The number of records that were copied.
 
     Raises:
         UsageError: Input missing, or output exists.
@@ -203,53 +230,47 @@ def annotate(
         OutputError: The output cannot be written.
         ValueError: `values` left a record out, or changed their order.
     """
-    with VcfReader(source) as reader:
-        records = iter(reader)
-        first = next(records, None)
-        example = None if first is None else first.contig
+    with source if isinstance(source, VcfReader) else VcfReader(source) as reader:
+        example = next((record.contig for record in reader.peek(1)), None)
         header = extend_header(reader.header, info, meta or {}, genome, example)
+        stale = own_keys(reader.header)
+        asked: deque[int] = deque()
+        written = 0
 
-        read = 0
+        def chosen() -> Iterator[Record]:
+            for record in reader:
+                if wanted is None or wanted(record):
+                    asked.append(record.number)
+                    yield record
 
-        def counted() -> Iterator[Record]:
-            nonlocal read
-            if first is not None:
-                read += 1
-                yield first
-            for record in records:
-                read += 1
-                yield record
-
-        with VcfWriter(output, header, info, force=force) as writer:
-            written = 0
-            for record, added in values(counted()):
-                if record.number != written:
-                    raise ValueError(f"record {written} was left out: {record.number} came instead")
+        with VcfWriter(output, header, info, stale=stale, force=force) as writer:
+            for record, added in values(chosen()):
+                number = asked.popleft() if asked else None
+                if record.number != number:
+                    raise ValueError(f"record {number} was left out: {record.number} came instead")
                 writer.write(record, added)
                 written += 1
-            if written != read or next(records, None) is not None:
+            if asked or next(reader, None) is not None:
                 raise ValueError(f"only {written} of the records that were read came back")
     return written
 
 
-def _vcf_lines(source: Path | str) -> Generator[str, None, None]:
+def _vcf_lines(peeked: streams.Peeked) -> Generator[str, None, None]:
     """Yield the lines of a VCF, or of a BCF as htslib writes it in text."""
-    pieces = streams.chunks(source, VcfError)
     try:
-        start = next(pieces, b"")
-        if not start.startswith(b"BCF"):
-            yield from streams.split_lines(chain((start,), pieces))
+        if not peeked.start.startswith(b"BCF"):
+            yield from streams.split_lines(peeked)
             return
-        if str(source) != streams.STDIN:
-            yield from _bcf_lines(Path(source), str(source))
+        if str(peeked.source) != streams.STDIN:
+            yield from _bcf_lines(Path(peeked.source), peeked.name)
             return
         with tempfile.NamedTemporaryFile(prefix="genobird-", suffix=".bcf") as copy:
             # The first bytes are read already, and htslib cannot go back to them in a pipe.
-            copy.writelines(chain((start,), pieces))
+            copy.writelines(peeked)
             copy.flush()
-            yield from _bcf_lines(Path(copy.name), streams.label(source))
+            yield from _bcf_lines(Path(copy.name), peeked.name)
     finally:
-        pieces.close()
+        peeked.close()
 
 
 def _bcf_lines(path: Path, name: str) -> Iterator[str]:

@@ -6,12 +6,13 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pysam
+import pysam.bcftools
 
 from genobird.errors import OutputError, UsageError, VcfError
 from genobird.genome import streams
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 STDOUT: Final = "-"
 # A .tbi index ends at 512 Mbp; longer contigs need a .csi.
 _TBI_END = 1 << 29
+_PIECE = 1 << 20
 
 
 class VcfWriter:
@@ -39,11 +41,14 @@ class VcfWriter:
         path: Output ending in `.vcf`, `.vcf.gz`, `.vcf.bgz` or `.bcf`, or `-`.
         header: Header lines; see `extend_header`.
         info: The INFO keys that may be added; older values of theirs are removed.
+        stale: Further INFO keys to remove from the records.
         force: Overwrite an existing file.
 
     Raises:
         UsageError: The output exists, its folder does not, or its ending is another.
         OutputError: It cannot be written.
+        VcfError: On closing: htslib cannot write the records as BCF. They are left as
+            `<path>.vcf.gz`.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class VcfWriter:
         header: Iterable[str],
         info: Sequence[InfoField],
         *,
+        stale: Collection[str] = (),
         force: bool = False,
     ) -> None:
         self.path: Final = Path(path)
         self._stdout = str(path) == STDOUT
         self._info = {field.id: field for field in info}
+        self._removed = {*self._info, *stale}
         self._contigs: set[str] = set()
         self._last = ("", -1)
         self._longest = 0
@@ -179,9 +186,9 @@ class VcfWriter:
 
     def _joined(self, info: str, added: Sequence[str]) -> str:
         kept = info
-        if any(item.partition("=")[0] in self._info for item in info.split(";")):
-            items = info.split(";")
-            kept = ";".join(item for item in items if item.partition("=")[0] not in self._info)
+        items = info.split(";")
+        if any(item.partition("=")[0] in self._removed for item in items):
+            kept = ";".join(item for item in items if item.partition("=")[0] not in self._removed)
         if not added:
             return kept or "."
         if kept in ("", "."):
@@ -192,7 +199,12 @@ class VcfWriter:
         finished = self._temporary
         if self.path.suffix == ".bcf":
             finished = finished.with_suffix(".bcf")
-            _to_bcf(self._temporary, finished)
+            try:
+                _to_bcf(self._temporary, finished)
+            except VcfError as error:
+                kept = Path(f"{self.path}.vcf.gz")
+                os.replace(self._temporary, kept)
+                raise VcfError(f"{error}; as VCF they are in {kept}") from error
         index = self._make_index(finished) if self._packed else None
         _flush_to_disk(finished)
         for ending in (".tbi", ".csi"):
@@ -226,19 +238,46 @@ class VcfWriter:
 
 
 def _to_bcf(text: Path, bcf: Path) -> None:
+    """Pack a VCF as BCF with bcftools, which, unlike pysam's writer, leaves END as it is."""
     try:
-        with (
-            quiet_htslib(),
-            pysam.VariantFile(str(text)) as source,
-            pysam.VariantFile(str(bcf), "wb", header=source.header) as target,
-        ):
-            for record in source:
-                target.write(record)
-    except (OSError, ValueError) as error:
-        raise VcfError(
-            f"the records cannot be written as BCF ({error}); declare their contigs, filters and "
-            "keys in the header or write .vcf.gz"
-        ) from error
+        _view(text, bcf)
+    except pysam.SamtoolsError:
+        complete = bcf.with_suffix(".whole.gz")
+        try:
+            _declare_all(text, complete)
+            _view(complete, bcf)
+        except (OSError, ValueError, pysam.SamtoolsError) as error:
+            raise VcfError(
+                "htslib cannot write the records as BCF: a value that BCF cannot hold, or no space"
+            ) from error
+        finally:
+            complete.unlink(missing_ok=True)
+
+
+def _view(text: Path, bcf: Path) -> None:
+    with quiet_htslib():
+        pysam.bcftools.view(
+            *("--output-type", "b", "--no-version", "--output", str(bcf), str(text)),
+            catch_stdout=False,
+        )
+
+
+def _declare_all(text: Path, complete: Path) -> None:
+    """Copy a VCF with a header line for each contig, filter and key that its records use.
+
+    htslib adds one to its header whenever a record brings a name that is not declared.
+    """
+    with quiet_htslib():
+        with pysam.VariantFile(str(text)) as file:
+            for _ in file:
+                pass
+            header = str(file.header)
+        with pysam.BGZFile(str(text), "rb") as source, pysam.BGZFile(str(complete), "wb") as target:
+            target.write(header.encode("utf-8", "surrogateescape"))
+            while not source.readline().startswith(b"#CHROM"):
+                pass
+            while piece := source.read(_PIECE):
+                target.write(piece)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from genobird.errors import TableError, UsageError
+from genobird.errors import TableError, UsageError, VcfError
+from genobird.genome import streams
+from genobird.genome.build import SAMPLE, place_on
+from genobird.genome.chain import ChainFile
+from genobird.genome.fasta import Genome
+from genobird.genome.locus import Locator
 from genobird.genome.variant import Variant, parse_variant
 from genobird.genome.vcf import VcfReader
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
+FLANK = 8_000
+"""Longest allele that is scored, in bp."""
+
+_DIGITS = re.compile(r"[0-9]+(\.0*)?")
 
 
 class RefMismatch(StrEnum):
@@ -40,7 +54,39 @@ class Allele:
     variant: Variant
 
 
-Variants = Path | str | pd.DataFrame | Iterable[Variant | str]
+Variants = Path | str | streams.Peeked | pd.DataFrame | Iterable[Variant | str]
+
+
+@dataclass
+class AlleleSource:
+    """Variants of any kind, opened."""
+
+    name: str
+    """What to call them in messages."""
+    records: Iterator[Sequence[Variant]]
+    """The alleles of each record, to be read once."""
+    header: tuple[str, ...] = ()
+    """The header lines of a VCF."""
+
+    def __iter__(self) -> Iterator[Allele]:
+        for number, variants in enumerate(self.records):
+            yield from alleles_of(number, variants)
+
+    def locator(
+        self,
+        genome: Genome,
+        liftover: Path | str | ChainFile | None = None,
+        strict: bool = True,
+    ) -> Locator:
+        """Make sure that the variants are of the genome's assembly; see `build.place_on`.
+
+        Raises:
+            AssemblyError: They are not.
+        """
+        first = list(islice(self.records, SAMPLE))
+        self.records = chain(first, self.records)
+        chains = chain_file(liftover)
+        return place_on(genome, FLANK, self.name, self.header, first, chains, strict)
 
 
 def policy_of(text: str) -> RefMismatch:
@@ -56,18 +102,46 @@ def policy_of(text: str) -> RefMismatch:
         raise UsageError(f"ref mismatch policy {text!r} is unknown; allowed: {allowed}") from None
 
 
+def chain_file(liftover: Path | str | ChainFile | None) -> ChainFile | None:
+    """Open a chain file, if one is given."""
+    if liftover is None or isinstance(liftover, ChainFile):
+        return liftover
+    return ChainFile(liftover)
+
+
+@contextmanager
+def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
+    """Open variants of any kind; see `screen_variants`.
+
+    Raises:
+        UsageError: The file is missing, or a string is no variant.
+        VcfError, TableError: The file is neither VCF nor a table of variants. More such errors
+            come while reading.
+    """
+    if isinstance(variants, pd.DataFrame):
+        yield AlleleSource("the table", _from_frame(variants))
+    elif isinstance(variants, str | Path | streams.Peeked):
+        peeked = (
+            variants if isinstance(variants, streams.Peeked) else streams.Peeked(variants, VcfError)
+        )
+        if is_table(peeked):
+            try:
+                yield AlleleSource(peeked.name, _from_table(peeked))
+            finally:
+                peeked.close()
+            return
+        with VcfReader(peeked) as reader:
+            records = (record.variants() for record in reader)
+            yield AlleleSource(peeked.name, records, reader.header)
+    else:
+        read = ([v if isinstance(v, Variant) else parse_variant(v)] for v in variants)
+        yield AlleleSource("the list of variants", read)
+
+
 def read_alleles(variants: Variants) -> Iterator[Allele]:
     """Yield each ALT of variants of any kind; see `screen_variants`."""
-    if isinstance(variants, str | Path):
-        with VcfReader(variants) as reader:
-            for record in reader:
-                yield from alleles_of(record.number, record.variants())
-    elif isinstance(variants, pd.DataFrame):
-        yield from _from_frame(variants)
-    else:
-        for number, variant in enumerate(variants):
-            read = variant if isinstance(variant, Variant) else parse_variant(variant)
-            yield from alleles_of(number, [read])
+    with opened_alleles(variants) as source:
+        yield from source
 
 
 def alleles_of(record: int, variants: Sequence[Variant]) -> Iterator[Allele]:
@@ -76,19 +150,81 @@ def alleles_of(record: int, variants: Sequence[Variant]) -> Iterator[Allele]:
         yield Allele(record, 0 if variant.alt in (".", "") else number, variant)
 
 
-def _from_frame(frame: pd.DataFrame) -> Iterator[Allele]:
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
+def is_table(peeked: streams.Peeked) -> bool:
+    """Tell a table of variants by its header: it names `chrom`, `pos`, `ref` and `alt`.
+
+    Upper-case and a `#` before the first name are allowed; columns are separated by tabs, or
+    else by commas, or else by spaces. A VCF that begins with `##fileformat=VCF` is none.
+    """
+    if peeked.start.startswith((b"##fileformat=VCF", b"BCF")):
+        return False
+    line = next((text for text in streams.split_lines([peeked.start]) if not _is_note(text)), "")
+    return _places(_cells(line, _separator(line))) is not None
+
+
+def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
+    lines = enumerate(streams.split_lines(peeked), start=1)
+    header = next(line for _, line in lines if not _is_note(line))
+    separator = _separator(header)
+    places = _places(_cells(header, separator)) or []
+    for number, line in lines:
+        if not line.strip():
+            continue
+        cells = _cells(line, separator)
+        where = f"{peeked.name}, line {number}"
+        if len(cells) <= max(places):
+            raise TableError(
+                f"{where}: {len(cells)} column(s) found, alt is column {max(places) + 1}; "
+                "give each row as many columns as the header"
+            )
+        yield _alleles([cells[place] for place in places], where)
+
+
+def _from_frame(frame: pd.DataFrame) -> Iterator[list[Variant]]:
+    places = _places([str(name) for name in frame.columns])
+    if places is None:
+        names = {_plain(str(name)) for name in frame.columns}
+        missing = [name for name in COLUMNS if name not in names]
         raise TableError(
             f"the variants have no column {', '.join(missing)}; needed are chrom, pos (1-based), "
             "ref and alt"
         )
-    columns = (frame[name].tolist() for name in COLUMNS)
-    for number, (chrom, pos, ref, alt) in enumerate(zip(*columns, strict=True)):
-        try:
-            position = int(pos) - 1
-        except (TypeError, ValueError):
-            raise TableError(f"row {number} of the variants: pos {pos!r} is no number") from None
-        alts = ["."] if pd.isna(alt) else str(alt).split(",")
-        variants = [Variant(str(chrom), position, str(ref), one) for one in alts]
-        yield from alleles_of(number, variants)
+    rows = zip(*(frame.iloc[:, place].tolist() for place in places), strict=True)
+    for number, row in enumerate(rows):
+        yield _alleles(row, f"row {number} of the variants")
+
+
+def _alleles(row: Sequence[Any], where: str) -> list[Variant]:
+    contig, position, ref, alts = ("" if pd.isna(value) else str(value).strip() for value in row)
+    if not _DIGITS.fullmatch(position):
+        raise TableError(
+            f"{where}: pos {row[1]!r} is no number; positions are whole and 1-based, as in VCF"
+        )
+    # A column of numbers with gaps holds floats, and 20 becomes 20.0.
+    contig = contig.partition(".")[0] if isinstance(row[0], float) else contig
+    start = int(position.partition(".")[0]) - 1
+    return [Variant(contig, start, ref or ".", alt or ".") for alt in alts.split(",")]
+
+
+def _places(names: Sequence[str]) -> list[int] | None:
+    """Return where the four columns are; None where one is missing."""
+    plain = [_plain(name) for name in names]
+    return [plain.index(name) for name in COLUMNS] if set(COLUMNS) <= set(plain) else None
+
+
+def _plain(name: str) -> str:
+    return name.strip().lstrip("\ufeff#").lower()
+
+
+def _is_note(line: str) -> bool:
+    return line.startswith("##") or not line.strip()
+
+
+def _separator(header: str) -> str:
+    return next((mark for mark in "\t," if mark in header), " ")
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    if separator == ",":
+        return next(csv.reader([line.rstrip("\r")]))
+    return line.rstrip("\r").split(None if separator == " " else separator)

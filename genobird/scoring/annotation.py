@@ -15,15 +15,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genobird import __version__
+from genobird.genome import streams
+from genobird.genome.build import SAMPLE, beyond, place_on, warn_of_training
+from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
-from genobird.genome.vcf import InfoField, Record, Value, Values, annotate
-from genobird.scoring.alleles import RefMismatch, alleles_of, policy_of
+from genobird.genome.vcf import InfoField, Record, Value, Values, VcfReader, annotate
+from genobird.scoring.alleles import (
+    FLANK,
+    RefMismatch,
+    alleles_of,
+    chain_file,
+    policy_of,
+)
 from genobird.scoring.effects import LLR, PROMOTER
+from genobird.scoring.listing import run_facts, table_facts
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, in_chunks
-from genobird.scoring.variants import require_contigs, screen, without_skipped
+from genobird.scoring.variants import LIFTED, require_contigs, screen, without_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +43,22 @@ GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant a
 GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")
 GB_CHROMATIN = InfoField("GB_CHROMATIN", "Chromatin logit, ALT - REF, of the feature in GB_TOP")
 GB_TOP = InfoField("GB_TOP", "Chromatin feature with the largest |ALT - REF|", type="String")
+GB_LIFTED = (
+    InfoField("GB_LIFTED_CHROM", "Contig that REF was lifted to", type="String", number="."),
+    InfoField("GB_LIFTED_POS", "Where REF was lifted to, 1-based", type="Integer", number="."),
+    InfoField("GB_LIFTED_STRAND", "Strand REF was lifted to", type="String", number="."),
+)
 
 # Above this share of REF mismatches the reference is more likely wrong than the alleles.
 _SUSPICIOUS = 0.1
 
 
-def info_fields(scorer: Scorer) -> list[InfoField]:
-    """Return the INFO keys that a model gives."""
+def info_fields(scorer: Scorer, lifted: bool = False) -> list[InfoField]:
+    """Return the INFO keys that a model gives, and where the variants were lifted to."""
     parts = scorer.checkpoint
     return [
         STATUS,
+        *(GB_LIFTED if lifted else ()),
         *([GB_PROMOTER] if parts.promoter is not None else []),
         *([GB_LLR] if parts.mlm is not None else []),
         *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
@@ -52,13 +67,15 @@ def info_fields(scorer: Scorer) -> list[InfoField]:
 
 def annotate_variants(
     scorer: Scorer,
-    source: Path | str,
+    source: Path | str | streams.Peeked,
     fasta: Path | str | Genome,
     output: Path | str,
     *,
     table: Path | str | None = None,
     ref_mismatch: str = "flag",
     features: Sequence[str] | None = None,
+    liftover: Path | str | ChainFile | None = None,
+    ignore_build: bool = False,
     force: bool = False,
     command: str = "",
     progress: Callable[[int], None] | None = None,
@@ -73,6 +90,8 @@ def annotate_variants(
         table: `.parquet`, `.tsv` or `.tsv.gz` for the table of `screen_variants`.
         ref_mismatch: `flag`, `skip`, `swap` or `error`, see `RefMismatch`.
         features: columns, names or classes that go into the table and compete for GB_TOP.
+        liftover: UCSC chain file from the assembly of the VCF to the genome's.
+        ignore_build: warn of another assembly instead of raising.
         force: replace existing outputs.
         command: command line for the header.
         progress: called with the number of new records.
@@ -82,25 +101,30 @@ def annotate_variants(
 
     Raises:
         UsageError, VcfError, OutputError: input or outputs.
-        AssemblyError: no variant lies on a contig of the genome; or, with `error`, REF differs.
+        AssemblyError: the VCF is of another assembly, or no variant lies on a contig of the genome;
+            or, with `error`, REF differs.
     """
     policy = policy_of(ref_mismatch)
     scorer.select_features(features)
     counts: Counter[str] = Counter()
-    meta = {
-        "genobirdVersion": __version__,
-        "genobirdModel": scorer.model_hash or "unsaved",
-        **({"genobirdCommand": command} if command else {}),
-    }
-    facts = {key.removeprefix("genobird").lower(): value for key, value in meta.items()}
+    ends: dict[str, int] = {}
+    chains = chain_file(liftover)
+    meta = run_facts(scorer, command, chains)
+    facts = table_facts(meta)
     writing = TableWriter(table, force=force, meta=facts) if table is not None else nullcontext()
-    with opened(fasta) as genome, writing as writer:
+    with opened(fasta) as genome, VcfReader(source) as reader, writing as writer:
+        warn_of_training(scorer.checkpoint.provenance, genome)
+        first = [record.variants() for record in reader.peek(SAMPLE)]
+        locator = place_on(
+            genome, FLANK, reader.name, reader.header, first, chains, not ignore_build
+        )
 
         def values(records: Iterator[Record]) -> Iterator[tuple[Record, Values]]:
             for part in in_chunks(records, scorer.chunk):
                 alleles = [a for r in part for a in alleles_of(r.number, r.variants())]
-                frame = screen(scorer, alleles, genome, policy, features)
+                frame = screen(scorer, alleles, locator, policy, features)
                 counts.update(frame["status"])
+                _note_ends(frame, ends)
                 if writer is not None:
                     writer.write(without_skipped(frame, policy))
                 yield from zip(part, _info(part, frame, scorer, policy), strict=True)
@@ -108,11 +132,17 @@ def annotate_variants(
                     progress(len(part))
             require_contigs(counts, genome)
             if writer is not None and not counts:
-                writer.write(screen(scorer, [], genome, policy, features))
+                writer.write(screen(scorer, [], locator, policy, features))
 
-        fields = info_fields(scorer)
-        annotate(source, output, fields, values, genome=genome, meta=meta, force=force)
+        fields = info_fields(scorer, chains is not None)
+        lengths = genome if chains is None else None  # what is written is of the old assembly
+        annotate(reader, output, fields, values, genome=lengths, meta=meta, force=force)
         _warn_of_mismatches(counts, genome)
+        if ends:
+            logger.warning(
+                "%d alleles lie beyond the end of their contig: %s",
+                *(counts[Status.OUT_OF_BOUNDS.value], beyond(ends, genome)),
+            )
     return counts
 
 
@@ -128,16 +158,34 @@ def _info(
     deltas = [f"{name}|delta" for name in scorer.features if f"{name}|delta" in frame.columns]
     if deltas:
         columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame[deltas])
-    first = 0
+    places = _places(frame)
+    stop = 0
     for record in records:
-        rows = slice(first, first + max(1, len(record.alts)))
-        first = rows.stop
+        first, stop = stop, stop + max(1, len(record.alts))
+        rows = slice(first, stop)
         if policy is RefMismatch.SKIP and Status.REF_MISMATCH.value in statuses[rows]:
             yield {}
             continue
         scored = {key: values[rows] for key, values in columns.items() if record.alts}
         present = {key: values for key, values in scored.items() if _any(values)}
-        yield {STATUS.id: statuses[rows], **present}
+        lifted = {key: values[first : first + 1] for key, values in places.items() if values[first]}
+        yield {STATUS.id: statuses[rows], **lifted, **present}
+
+
+def _places(frame: pd.DataFrame) -> dict[str, list[Value]]:
+    """Return where the record of each row was lifted to, by INFO key; none without a chain file."""
+    return {
+        field.id: frame[name].astype(object).where(frame[name].notna(), None).tolist()
+        for field, name in zip(GB_LIFTED, LIFTED, strict=True)
+        if name in frame.columns
+    }
+
+
+def _note_ends(frame: pd.DataFrame, ends: dict[str, int]) -> None:
+    """Keep the largest position of each contig that lies beyond its end."""
+    off = frame[(frame["status"] == Status.OUT_OF_BOUNDS.value) & (frame["pos"] > 0)]
+    for contig, position in off.groupby("chrom")["pos"].max().items():
+        ends[str(contig)] = max(int(position), ends.get(str(contig), 0))
 
 
 def _any(values: Sequence[Value]) -> bool:

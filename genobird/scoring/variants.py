@@ -13,23 +13,27 @@ import numpy as np
 import pandas as pd
 
 from genobird.errors import AssemblyError
+from genobird.genome.build import warn_of_training
+from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.variant import Status, Variant, check, left_align
+from genobird.genome.locus import Locator, Locus
+from genobird.genome.variant import Status, Variant, left_align
 from genobird.scoring.alleles import (
     COLUMNS,
+    FLANK,
     Allele,
     RefMismatch,
     Variants,
+    opened_alleles,
     policy_of,
-    read_alleles,
 )
 from genobird.scoring.effects import effects
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import clean_text, in_chunks
 
 KEYS = (*COLUMNS, "record", "allele", "status")
-FLANK = 8_000
-"""Longest allele that is scored, in bp."""
+LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
+"""Where REF was lifted to; columns after the keys, only with a chain file."""
 
 
 def screen_variants(
@@ -39,68 +43,75 @@ def screen_variants(
     *,
     ref_mismatch: str = "flag",
     features: Sequence[str] | None = None,
+    liftover: Path | str | ChainFile | None = None,
+    ignore_build: bool = False,
 ) -> pd.DataFrame:
     """Score variants.
 
     Args:
         scorer: the model.
-        variants: VCF or BCF file, frame with columns `chrom pos ref alt` (1-based, several ALTs
-            separated by commas), variants, or strings as `chr20:1000:A>G`.
+        variants: VCF or BCF file, table (TSV, CSV or frame) with columns `chrom pos ref alt`
+            (1-based, several ALTs separated by commas), variants, or strings as `chr20:1000:A>G`.
         fasta: the genome.
         ref_mismatch: `flag`, `skip`, `swap` or `error`, see `RefMismatch`.
         features: columns, names or classes of the chromatin head; None is all.
+        liftover: UCSC chain file from the assembly of the variants to the genome's.
+        ignore_build: warn of another assembly instead of raising.
 
     Returns:
-        One row an ALT, in input order: `chrom pos ref alt record allele status`, then
+        One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
+        also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
         scored. `pos` is 1-based as in VCF, `record` counts from 0.
 
     Raises:
         VcfError, TableError, UsageError: the variants cannot be read.
-        AssemblyError: no variant lies on a contig of the genome; or, with `error`, REF differs.
+        AssemblyError: the variants are of another assembly, or none lies on a contig of the genome;
+            or, with `error`, REF differs.
     """
     policy = policy_of(ref_mismatch)
     counts: Counter[str] = Counter()
     frames = []
-    with opened(fasta) as genome:
-        for alleles in in_chunks(read_alleles(variants), scorer.chunk):
-            frame = screen(scorer, alleles, genome, policy, features)
+    with opened(fasta) as genome, opened_alleles(variants) as source:
+        warn_of_training(scorer.checkpoint.provenance, genome)
+        locator = source.locator(genome, liftover, not ignore_build)
+        for alleles in in_chunks(source, scorer.chunk):
+            frame = screen(scorer, alleles, locator, policy, features)
             counts.update(frame["status"])
             frames.append(without_skipped(frame, policy))
         require_contigs(counts, genome)
         if not frames:
-            frames.append(screen(scorer, [], genome, policy, features))
+            frames.append(screen(scorer, [], locator, policy, features))
     return pd.concat(frames, ignore_index=True)
 
 
 def screen(
     scorer: Scorer,
     alleles: Sequence[Allele],
-    genome: Genome,
+    genome: Genome | Locator,
     policy: RefMismatch = RefMismatch.FLAG,
     features: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Score ALTs together; one row each, in order. See `screen_variants`."""
     chosen = scorer.select_features(features)
-    statuses = [check(allele.variant, genome, FLANK) for allele in alleles]
+    locator = genome if isinstance(genome, Locator) else Locator(genome, FLANK)
+    genome = locator.genome
+    loci = [locator.find(allele.variant) for allele in alleles]
     rows: list[int] = []
     asked: list[Variant] = []
     swapped: list[int] = []
-    for row, (allele, status) in enumerate(zip(alleles, statuses, strict=True)):
-        variant = allele.variant
-        if status is Status.REF_MISMATCH:
+    for row, locus in enumerate(loci):
+        if locus.status is Status.REF_MISMATCH:
             if policy is RefMismatch.ERROR:
-                raise AssemblyError(_mismatch(variant, genome))
-            if policy is not RefMismatch.SWAP:
+                raise AssemblyError(_mismatch(alleles[row].variant, locus, genome))
+            if policy is not RefMismatch.SWAP or not locator.is_swapped(locus):
                 continue
-            variant = Variant(variant.contig, variant.position, variant.alt, variant.ref)
-            if check(variant, genome, FLANK) is not Status.OK:
-                continue
+            locus = locator.swapped(locus)
             swapped.append(row)
-        elif status is not Status.OK:
+        elif locus.status is not Status.OK:
             continue
         rows.append(row)
-        asked.append(left_align(variant, genome))
+        asked.append(left_align(locus.variant, genome))
 
     names, scores = effects(scorer, asked, genome, chosen)  # scores [n, outputs, 2]
     values = np.full((len(alleles), len(names), 3), np.nan, np.float32)
@@ -109,7 +120,8 @@ def screen(
     values[..., 2] = values[..., 1] - values[..., 0]
     columns = [f"{name}|{part}" for name in names for part in ("ref", "alt", "delta")]
     table = pd.DataFrame(values.reshape(len(alleles), len(columns)), columns=columns)
-    return pd.concat([_keys(alleles, statuses), table], axis=1)
+    keys = [_keys(alleles, loci), *([_lifted(loci)] if locator.chain else [])]
+    return pd.concat([*keys, table], axis=1)
 
 
 def without_skipped(frame: pd.DataFrame, policy: RefMismatch) -> pd.DataFrame:
@@ -135,7 +147,7 @@ def require_contigs(counts: Counter[str], genome: Genome) -> None:
         )
 
 
-def _keys(alleles: Sequence[Allele], statuses: Sequence[Status]) -> pd.DataFrame:
+def _keys(alleles: Sequence[Allele], loci: Sequence[Locus]) -> pd.DataFrame:
     variants = [allele.variant for allele in alleles]
     keys = {
         "chrom": [clean_text(variant.contig) for variant in variants],
@@ -144,14 +156,26 @@ def _keys(alleles: Sequence[Allele], statuses: Sequence[Status]) -> pd.DataFrame
         "alt": [clean_text(variant.alt) for variant in variants],
         "record": np.array([allele.record for allele in alleles], np.int64),
         "allele": np.array([allele.allele for allele in alleles], np.int64),
-        "status": [status.value for status in statuses],
+        "status": [locus.status.value for locus in loci],
     }
     return pd.DataFrame(keys)
 
 
-def _mismatch(variant: Variant, genome: Genome) -> str:
-    found, _ = genome.fetch_clipped(variant.contig, variant.position, variant.end)
+def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
+    places = [locus.place for locus in loci]
+    columns = (
+        [place and place.contig for place in places],
+        pd.Series([place and place.start + 1 for place in places], dtype="Int64"),
+        [place and place.strand for place in places],
+    )
+    return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
+
+
+def _mismatch(variant: Variant, locus: Locus, genome: Genome) -> str:
+    there, place = locus.variant, locus.place
+    found, _ = genome.fetch_clipped(there.contig, there.position, there.end)
+    lifted = "" if place is None else f", lifted to {place.contig}:{place.start + 1}{place.strand},"
     return (
-        f"REF {variant.ref} at {variant.contig}:{variant.position + 1} is {found} in "
+        f"REF {there.ref} at {variant.contig}:{variant.position + 1}{lifted} is {found} in "
         f"{genome.path}; is the VCF from another assembly? (--ref-mismatch flag goes on)"
     )

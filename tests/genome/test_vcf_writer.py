@@ -213,15 +213,39 @@ def test_values_must_be_declared_and_one_an_alt(tmp_path: Path) -> None:
             writer.write(record(alts="C,G"), {"GB_LLR": [1]})
 
 
-def test_records_that_bcf_cannot_hold_are_one_clear_error(
+def test_bcf_holds_records_whose_contig_filter_and_keys_are_not_declared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    path = tmp_path / "x.bcf"
+    lines = [
+        "chr9\t5\trs1\tA\tC\t29.5\tq10\tFOO=3;FLAG\tGT:XX\t0/1:3",
+        "chr9\t6\t.\ta\tC,<DEL>,*\t.\t.\t.\tGT\t0/2",
+        "chr9\t9\t.\tA\t<DEL>\t.\tPASS\tSVLEN=-10\tGT\t0/1",
+        "chr9\t9\t.\tA\tN]chr2:3]\t.\tPASS\tEND=3\tGT\t0/1",
+    ]
+    header = [HEADER[0], HEADER[-1] + "\tFORMAT\ts"]
+    with VcfWriter(path, header, []) as writer:
+        for number, line in enumerate(lines):
+            *columns, info, form, sample = line.split("\t")
+            rest = f"\t{form}\t{sample}"
+            alts = tuple(columns[4].split(","))
+            writer.write(Record(number, "chr9", number, "A", alts, info, tuple(columns), rest), {})
+    with VcfReader(path) as reader:
+        assert [record.line for record in reader] == lines
+    assert capfd.readouterr().err == ""
+
+
+def test_what_bcf_cannot_hold_is_kept_as_vcf(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "x.bcf.vcf.gz"
     with (
-        pytest.raises(VcfError, match=r"cannot be written as BCF .* or write \.vcf\.gz"),
+        pytest.raises(VcfError, match=r"cannot write the records as BCF.* they are in .*bcf\.vcf"),
         VcfWriter(tmp_path / "x.bcf", HEADER, INFO) as writer,
     ):
-        writer.write(record("undeclared"), {})
-    assert names(tmp_path) == set()
+        writer.write(record(position=10**11), {"GB_LLR": [0.5]})
+    assert names(tmp_path) == {kept.name}
+    assert gzip.decompress(kept.read_bytes()).decode().splitlines()[:-1] == HEADER
     assert capfd.readouterr().err == ""
 
 
