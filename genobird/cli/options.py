@@ -18,6 +18,18 @@ Features = Annotated[
     str | None,
     typer.Option(help="Chromatin columns, separated by commas: names, or classes such as TF."),
 ]
+Liftover = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CHAIN",
+        help="UCSC chain file from the assembly of the input to that of the FASTA; what is written "
+        "keeps its coordinates.",
+    ),
+]
+IgnoreBuild = Annotated[
+    bool,
+    typer.Option("--ignore-build", help="Warn of another assembly than the FASTA's, and go on."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Json = Annotated[

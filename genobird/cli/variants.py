@@ -14,7 +14,9 @@ from genobird.cli.options import (
     Fasta,
     Features,
     Force,
+    IgnoreBuild,
     Json,
+    Liftover,
     Model,
     Quiet,
     Threads,
@@ -38,12 +40,23 @@ def register(app: typer.Typer) -> None:
 
 
 def variants(
-    source: Annotated[
-        str, typer.Argument(metavar="VCF", help="VCF or BCF, or - for standard input.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VARIANTS...",
+            help="VCF or BCF; TSV or CSV with columns chrom pos ref alt; - for any of them on "
+            "standard input; or variants, 1-based: chr20:1000:A>G.",
+        ),
     ],
     fasta: Fasta,
     output: Annotated[
-        str, typer.Option("--output", "-o", help=".vcf, .vcf.gz (gets an index), .bcf or -.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help=".vcf, .vcf.gz (gets an index), .bcf or -; where the input is no VCF, the table: "
+            ".parquet, .tsv, .tsv.gz or -.",
+        ),
     ],
     table: Annotated[
         str | None, typer.Option(help="All outputs of each ALT: .parquet, .tsv or .tsv.gz.")
@@ -60,48 +73,64 @@ def variants(
             "(score if ALT is the genome's) or error."
         ),
     ] = "flag",
+    liftover: Liftover = None,
+    ignore_build: IgnoreBuild = False,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Score the variants of a VCF: each record passes through, and gains INFO keys GB_*."""
-    from genobird.scoring.table import STDOUT, check_output
+    """Score variants. Each record of a VCF passes through, and gains INFO keys GB_*."""
+    from genobird.genome.streams import Peeked
+    from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
+    from genobird.scoring.annotation import annotate_variants
+    from genobird.scoring.listing import list_variants
+    from genobird.scoring.table import ENDINGS, STDOUT, check_output
 
-    check_output(output, VCF_ENDINGS, force)
+    source = named_input(sources)
+    listed = not isinstance(source, Peeked) or is_table(source)
+    if listed and (table is not None or output.endswith(VCF_ENDINGS)):
+        raise UsageError(
+            f"{table or output} is asked for, but variants that are no VCF give one table and no "
+            "VCF; name it with --output: .parquet, .tsv, .tsv.gz or -"
+        )
+    check_output(output, ENDINGS if listed else VCF_ENDINGS, force)
     if table is not None:
         if table == output == STDOUT:
             raise UsageError("both outputs are standard output; name a file for --table")
         check_output(table, force=force)
-    if source != STDOUT and not Path(source).exists():
-        raise UsageError(f"{source} does not exist; check the path")
-    genome = open_genome(fasta)
-    from genobird.scoring.alleles import policy_of
-    from genobird.scoring.annotation import annotate_variants
-
     policy_of(ref_mismatch)
+    chains = chain_file(liftover)
+    genome = open_genome(fasta)
     began = time.monotonic()
     scorer = open_scorer(model, device, batch_size, threads)
     records = 0
-    with genome, progress_of("records", None, quiet) as advance:
+    common: dict[str, Any] = {
+        "ref_mismatch": ref_mismatch,
+        "features": split_names(features),
+        "liftover": chains,
+        "ignore_build": ignore_build,
+        "force": force,
+        "command": command_line(),
+    }
+    with genome, progress_of("alleles" if listed else "records", None, quiet) as advance:
 
         def count(number: int) -> None:
             nonlocal records
             records += number
             advance(number)
 
-        counts = annotate_variants(
-            scorer,
-            source,
-            genome,
-            output,
-            table=table,
-            ref_mismatch=ref_mismatch,
-            features=split_names(features),
-            force=force,
-            command=command_line(),
-            progress=count,
-        )
-    summary: dict[str, Any] = {"records": records, "alleles": counts.total(), "output": output}
+        if listed:
+            counts = list_variants(scorer, source, genome, output, progress=advance, **common)
+        else:
+            assert isinstance(source, Peeked)
+            counts = annotate_variants(
+                scorer, source, genome, output, table=table, progress=count, **common
+            )
+    summary: dict[str, Any] = {
+        **({} if listed else {"records": records}),
+        "alleles": counts.total(),
+        "output": output,
+    }
     if table is not None:
         summary["table"] = table
     data = STDOUT if STDOUT in (output, table) else output

@@ -138,6 +138,30 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
         yield AlleleSource("the list of variants", read)
 
 
+def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
+    """Open what a command line names: one file, `-` for standard input, or variants.
+
+    Raises:
+        UsageError: There is no such file, and it is no variant either.
+    """
+    first = texts[0]
+    if len(texts) == 1 and (first == streams.STDIN or Path(first).exists()):
+        return streams.Peeked(first, VcfError)
+    variants = []
+    for text in texts:
+        try:
+            variants.append(parse_variant(text))
+        except UsageError:
+            if Path(text).exists():
+                raise UsageError(
+                    f"{text} is one of {len(texts)} inputs; give one file, or variants"
+                ) from None
+            raise UsageError(
+                f"{text} does not exist, and is no variant such as chr20:1000:A>G; check the path"
+            ) from None
+    return variants
+
+
 def read_alleles(variants: Variants) -> Iterator[Allele]:
     """Yield each ALT of variants of any kind; see `screen_variants`."""
     with opened_alleles(variants) as source:
