@@ -30,6 +30,7 @@ from genobird.places import pack_places
 if TYPE_CHECKING:
     import pandas as pd
 
+    from genobird.genome.interval import Interval
     from genobird.scoring.alleles import Variants
     from genobird.scoring.regions import Regions
 
@@ -220,6 +221,20 @@ class Scorer:
         from genobird.scoring.variants import screen_variants
 
         return screen_variants(self, variants, fasta, ref_mismatch=ref_mismatch, features=features)
+
+    def mutagenesis(
+        self,
+        region: Interval | str,
+        fasta: Path | str | Genome,
+        *,
+        features: Sequence[str] | None = None,
+        form: Literal["long", "wide"] = "long",
+        most_bp: int = 2_000,
+    ) -> pd.DataFrame:
+        """Change every base of a region; see `mutagenesis.mutagenesis`."""
+        from genobird.scoring.mutagenesis import mutagenesis
+
+        return mutagenesis(self, region, fasta, features=features, form=form, most_bp=most_bp)
 
     def in_passes(self, bases: Sequence[int], work: Callable[[slice], Tensor]) -> Floats:
         """Call `work` on successive slices of sequences and join what it returns.

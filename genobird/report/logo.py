@@ -1,0 +1,251 @@
+"""Sequence logos of saturation mutagenesis: letters as paths, and heat maps.
+
+A letter stands at each base, as high as the base matters: minus the mean of the three deltas. A
+letter above the line supports the output: other bases there lower it. One below, upside down, holds
+it back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D
+from numpy.typing import NDArray
+
+from genobird.errors import OutputError, TableError, UsageError
+from genobird.report.plots import ACCENT, INK, MUTED, figure_of, svg
+from genobird.report.plots import BASES as PAGE_COLOURS
+
+ENDINGS = (".svg", ".png")
+COLOURS = {"A": "#1b8a4b", "C": "#2a5fa5", "G": "#d98e04", "T": "#c2313b"}
+COLUMNS = ("chrom", "pos", "ref", "alt", "output", "delta")
+
+_WIDEST = 60.0  # inches; more letters than fit are drawn smaller
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "genobird", "font.size": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Bases side by side, each with the effects of the bases that could stand in its place.
+
+    Attributes:
+        bases: L letters of A, C, G and T.
+        deltas: logit differences, [L, 4], in the order A, C, G, T; 0 for the base that is there.
+        label: what the strip is, written beside it.
+        mark: bases that are marked, half-open.
+    """
+
+    bases: str
+    deltas: NDArray[np.float32]
+    label: str = ""
+    mark: tuple[int, int] = (0, 0)
+
+    @property
+    def heights(self) -> NDArray[np.float64]:
+        """How much each base matters, [L]: minus the mean of its three deltas."""
+        heights: NDArray[np.float64] = -self.deltas.astype(np.float64).sum(axis=1) / 3
+        return heights
+
+
+def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
+    """Draw a logo and a heat map of each output of a mutagenesis table.
+
+    Args:
+        table: the long form of `mutagenesis`.
+        path: `.svg` or `.png`.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: another ending, or a file that exists.
+        TableError: it is no such table.
+        OutputError: the file cannot be written.
+    """
+    check_logo(path, force)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with mpl.rc_context(_STYLE):
+        figure = _figure(table)
+        kind = path.suffix[1:].lower()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        try:
+            figure.savefig(part, format=kind, dpi=150, metadata=metadata)
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(
+                f"{path} cannot be written: {error.strerror}; check the folder, space and "
+                "permissions"
+            ) from error
+
+
+def check_logo(path: Path, force: bool = False) -> None:
+    """Refuse a file for a logo before work begins; see `draw_logo`."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(f"logo {path} has an unknown ending; allowed are {', '.join(ENDINGS)}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"logo {path} is no file in an existing folder; make the folder")
+    if path.exists() and not force:
+        raise UsageError(f"logo {path} exists; pass --force or choose another name")
+
+
+def strips_of(table: pd.DataFrame) -> dict[str, Strip]:
+    """Return a strip of each output of a mutagenesis table in the long form.
+
+    Raises:
+        TableError: a column is missing, or a base has not its three changes.
+    """
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise TableError(
+            f"the mutagenesis table has no column {missing[0]}; give its long form, with "
+            f"{' '.join(COLUMNS)}"
+        )
+    strips = {}
+    for output, rows in table.groupby("output", sort=False):
+        refs = rows.groupby("pos")["ref"].first()
+        turned = rows.pivot(index="pos", columns="alt", values="delta").reindex(
+            columns=list("ACGT")
+        )
+        own = pd.get_dummies(refs).reindex(columns=list("ACGT"), fill_value=False).to_numpy()
+        if (turned.isna().to_numpy() != own).any() or (np.diff(refs.index.to_numpy()) != 1).any():
+            raise TableError(
+                f"the mutagenesis table of {output} lacks changes of some bases; give a whole table"
+            )
+        strips[str(output)] = Strip("".join(refs), turned.fillna(0.0).to_numpy(np.float32))
+    return strips
+
+
+def pair(strips: Sequence[Strip], title: str) -> str:
+    """Draw logos of alleles one below the other, on one scale, in the colours of a page.
+
+    Args:
+        strips: one an allele; their marks are drawn below one another.
+        title: for those who do not see the figure.
+    """
+    heights = np.concatenate([strip.heights for strip in strips])
+    low, high = min(0.0, heights.min()), max(0.0, heights.max())
+    room = 0.06 * (high - low) or 1.0
+    longest = max(len(strip.bases) for strip in strips)
+    with figure_of(4.2, 0.95 * len(strips)) as figure:
+        for axes, strip in zip(np.atleast_1d(figure.subplots(len(strips))), strips, strict=True):
+            begin, end = strip.mark
+            if end > begin:
+                axes.axvspan(begin - 0.5, end - 0.5, color=MUTED, alpha=0.3, linewidth=0)
+            letters(axes, strip, PAGE_COLOURS)
+            axes.axhline(0, color=INK, linewidth=0.5)
+            axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - room, high + room), xticks=[])
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.tick_params(axis="y", labelsize=7, length=2)
+            axes.set_ylabel(strip.label, rotation=0, ha="right", va="center", color=ACCENT)
+            axes.spines["bottom"].set_visible(False)
+    return svg(figure, title)
+
+
+def letters(axes: Axes, strip: Strip, colours: Mapping[str, str]) -> None:
+    """Draw the letters of a strip, each centred on its number, from 0."""
+    heights = strip.heights
+    for base, colour in colours.items():
+        outlines = [
+            _letter(base).transformed(Affine2D().scale(1, heights[at]).translate(at - 0.5, 0))
+            for at, found in enumerate(strip.bases)
+            if found == base and heights[at] != 0
+        ]
+        if outlines:
+            merged = Outline.make_compound_path(*outlines)
+            axes.add_patch(PathPatch(merged, facecolor=colour, edgecolor="none"))
+
+
+def _figure(table: pd.DataFrame) -> Figure:
+    strips = strips_of(table)
+    first, contig = int(table["pos"].min()), str(table["chrom"].iloc[0])
+    length = len(next(iter(strips.values())).bases)
+    width = float(np.clip(0.13 * length + 2.4, 7.0, _WIDEST))
+    figure = Figure(figsize=(width, 2.35 * len(strips) + 0.5), layout="constrained")
+    grid = figure.subplots(
+        2 * len(strips), 1, sharex=True, squeeze=False, height_ratios=[3, 2] * len(strips)
+    )
+    for (output, strip), axes in zip(strips.items(), grid[:, 0].reshape(-1, 2), strict=True):
+        _logo_axes(axes[0], strip, _title(table, output))
+        image = _heat_axes(axes[1], strip)
+        bar = figure.colorbar(
+            image, ax=list(axes), pad=0.01, fraction=min(0.04, 0.3 / width), aspect=14
+        )
+        bar.set_label("ALT - REF, logit")
+        bar.outline.set_linewidth(0.5)
+    last = grid[-1, 0]
+    at = _ticks(first, length, most=max(3, int(width)))
+    last.set_xticks([position - first for position in at], [f"{position:,}" for position in at])
+    last.set_xlabel(f"{contig}, 1-based")
+    return figure
+
+
+def _title(table: pd.DataFrame, output: str) -> str:
+    if "ref_logit" not in table:
+        return output
+    logit = table.loc[table["output"] == output, "ref_logit"].iloc[0]
+    return f"{output}   REF {logit:+.2f}"
+
+
+def _ticks(first: int, length: int, most: int) -> list[int]:
+    """Return round positions among `length` from `first` on, at most about `most`."""
+    steps = (factor * 10**power for power in range(6) for factor in (1, 2, 5))
+    step = next(step for step in steps if length / step <= most)
+    return list(range(-(-first // step) * step, first + length, step))
+
+
+def _logo_axes(axes: Axes, strip: Strip, title: str) -> None:
+    letters(axes, strip, COLOURS)
+    heights = strip.heights
+    low, high = min(0.0, heights.min()), max(0.0, heights.max())
+    room = 0.06 * (high - low) or 1.0
+    axes.axhline(0, color="#555555", linewidth=0.5)
+    axes.set(xlim=(-0.5, len(strip.bases) - 0.5), ylim=(low - room, high + room))
+    axes.set_ylabel("importance\n(logit)")
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+
+
+def _heat_axes(axes: Axes, strip: Strip) -> Any:
+    own = np.array([[found == base for base in "ACGT"] for found in strip.bases])
+    values = np.where(own, np.nan, strip.deltas).T  # [4, L]
+    limit = float(np.abs(strip.deltas).max()) or 1.0
+    colours = mpl.colormaps["RdBu_r"].with_extremes(bad="#cbc8bf")
+    extent = (-0.5, len(strip.bases) - 0.5, 3.5, -0.5)
+    image = axes.imshow(
+        values,
+        cmap=colours,
+        vmin=-limit,
+        vmax=limit,
+        aspect="auto",
+        interpolation="nearest",
+        extent=extent,
+    )
+    axes.set_yticks(range(4), list("ACGT"))
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+@cache
+def _letter(base: str) -> Outline:
+    """Return the outline of a letter in the unit square, with a little room on its sides."""
+    font = FontProperties(family="DejaVu Sans", weight="bold")  # comes with matplotlib
+    outline = TextPath((0, 0), base, size=1, prop=font)
+    box = outline.get_extents()
+    fit = Affine2D().translate(-box.x0, -box.y0).scale(0.92 / box.width, 1 / box.height)
+    return outline.transformed(fit.translate(0.04, 0))

@@ -1,0 +1,315 @@
+"""Saturation mutagenesis: each base of a region changed to each of the other three.
+
+The outputs are asked about one place, the midpoint of the region, in windows that stay where they
+are: the REF window is computed once, and each of the 3 L others differs from it in one base. So a
+table says how the bases around a place make what is predicted for that place. (`variants` asks
+about each variant's own place instead.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.errors import InputError, UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval, parse_region
+from genobird.genome.sequence import n_fraction
+from genobird.scoring.effects import PROMOTER
+from genobird.scoring.regions import LONGEST_BP, RegionStatus, Site
+from genobird.scoring.scorer import CHROMATIN_FLANK, Floats, Scorer, opened
+from genobird.scoring.table import TableWriter, clean_text
+
+BASES = "ACGT"
+KEYS = ("chrom", "pos", "ref", "alt")
+MOST_BP = 2_000
+"""Longest region without asking: every base costs three windows."""
+TOP = 5
+"""Chromatin features that are taken where none is named: those with the highest REF logit."""
+
+Form = Literal["long", "wide"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Bases of a window, ready to be changed one after the other.
+
+    Attributes:
+        scorer: the model.
+        site: the window and the place that the outputs are asked about.
+        first: offset of the first base in the window.
+        length: number of bases, L.
+        names: outputs, O.
+        chosen: places of the chromatin outputs among `scorer.features`.
+        strand: of the promoter output, which comes first; empty where it is not asked for.
+        ref: logits of the unchanged window, [O].
+    """
+
+    scorer: Scorer
+    site: Site
+    first: int
+    length: int
+    names: tuple[str, ...]
+    chosen: tuple[int, ...]
+    strand: str
+    ref: Floats
+
+    @property
+    def bases(self) -> str:
+        """The bases, forward strand."""
+        return self.site.text[self.first : self.first + self.length]
+
+    @property
+    def size(self) -> int:
+        """Number of changed windows, 3 L."""
+        return 3 * self.length
+
+    def seconds(self) -> float:
+        """Estimate how long all windows take, by computing the REF window once more."""
+        began = time.monotonic()
+        _ask(self.scorer, [self.site], self.strand, self.chosen)
+        return (time.monotonic() - began) * self.size
+
+    def chunks(self) -> Iterator[tuple[int, Floats]]:
+        """Yield offsets from the first base and the logits [n, 3, O] of successive n bases.
+
+        The three are the other bases in the order A, C, G, T. Chunks end at fixed places, so that
+        the same scan gives the same numbers.
+        """
+        step = max(1, self.scorer.chunk // 3)
+        for begin in range(0, self.length, step):
+            end = min(begin + step, self.length)
+            sites = [
+                self._changed(offset, alt)
+                for offset in range(begin, end)
+                for alt in others(self.bases[offset])
+            ]
+            logits = _ask(self.scorer, sites, self.strand, self.chosen)
+            yield begin, logits.reshape(end - begin, 3, len(self.names))
+
+    def deltas(self) -> Floats:
+        """Return ALT minus REF, [L, 4, O], for A, C, G and T in place of each base; REF is 0."""
+        table = np.zeros((self.length, len(BASES), len(self.names)), np.float32)
+        for begin, logits in self.chunks():
+            for row, values in enumerate(logits, start=begin):
+                at = [BASES.index(alt) for alt in others(self.bases[row])]
+                table[row, at] = values - self.ref
+        return table
+
+    def _changed(self, offset: int, alt: str) -> Site:
+        text, at = self.site.text, self.first + offset
+        return replace(self.site, text=text[:at] + alt + text[at + 1 :])
+
+
+def mutagenesis(
+    scorer: Scorer,
+    region: Interval | str,
+    fasta: Path | str | Genome,
+    *,
+    features: Sequence[str] | None = None,
+    form: Form = "long",
+    most_bp: int = MOST_BP,
+) -> pd.DataFrame:
+    """Change every base of a region and say what that does to the outputs at its midpoint.
+
+    Args:
+        scorer: the model.
+        region: 0-based `Interval`, or 1-based text as `chr20:1,001-1,200`. The promoter is asked
+            about along its strand; without one, on the strand on which REF has the larger logit.
+        fasta: the genome.
+        features: `promoter`, and columns, names or classes of the chromatin head; None is the
+            promoter and the `TOP` chromatin features with the highest REF logit.
+        form: `long` has a row a changed base and output, `wide` one a changed base.
+        most_bp: longest region that is allowed.
+
+    Returns:
+        `chrom pos ref alt`, `pos` 1-based; then in the long form `output ref_logit alt_logit
+        delta`, in the wide form `<output>|ref`, `<output>|alt` and `<output>|delta`. Values are
+        logits, the delta is ALT minus REF.
+
+    Raises:
+        UsageError: the region is too long, or an output is unknown.
+        ContigError, OutOfBoundsError: the region is not on the genome.
+        InputError: it holds N, or more than half of its window is N.
+    """
+    with opened(fasta) as genome:
+        scan = prepare(scorer, region, genome, features=features, most_bp=most_bp)
+        return pd.concat(frames(scan, form), ignore_index=True)
+
+
+def prepare(
+    scorer: Scorer,
+    region: Interval | str,
+    genome: Genome,
+    *,
+    features: Sequence[str] | None = None,
+    most_bp: int = MOST_BP,
+) -> Scan:
+    """Compute the REF window and choose the outputs; see `mutagenesis`."""
+    interval = parse_region(region) if isinstance(region, str) else region
+    own = genome.fetch(interval)
+    if not own or interval.length > LONGEST_BP:
+        raise UsageError(
+            f"{interval} is {interval.length:,} bp; 1 to {LONGEST_BP:,} bp are allowed, what the "
+            "model sees around the midpoint"
+        )
+    if "N" in own:
+        at = interval.start + own.index("N")
+        raise InputError(
+            f"{interval} holds N at {interval.contig}:{at + 1:,}; choose a region of A, C, G and T"
+        )
+    window = interval.window(CHROMATIN_FLANK, CHROMATIN_FLANK)
+    text, start = genome.fetch_clipped(interval.contig, *window)
+    if n_fraction(text) > 0.5:
+        raise InputError(f"more than half of the window around {interval} is N; choose another")
+    site = Site(interval, RegionStatus.OK, text, interval.midpoint - start)
+    scan = scan_site(scorer, site, interval.start - start, interval.length, features)
+    if interval.length > most_bp:
+        raise UsageError(
+            f"{interval} is {interval.length:,} bp, thus {scan.size:,} windows, "
+            f"{duration(scan.seconds())} on {scorer.device}; up to {most_bp:,} bp are allowed: "
+            f"choose a smaller region, or allow it with --max-bp {interval.length}"
+        )
+    return scan
+
+
+def scan_site(
+    scorer: Scorer, site: Site, first: int, length: int, features: Sequence[str] | None
+) -> Scan:
+    """Compute the unchanged window and choose the outputs; see `Scan` and `mutagenesis`."""
+    heads = scorer.checkpoint
+    default = features is None
+    asks_promoter = heads.promoter is not None if features is None else PROMOTER in features
+    named = None if features is None else [name for name in features if name != PROMOTER]
+    chosen = scorer.select_features(named) if heads.chromatin is not None or named else []
+    if not asks_promoter and not chosen:
+        raise UsageError("no output is chosen; name features of the model, or promoter")
+    strand = _strand(scorer, site) if asks_promoter else ""
+    ref = _ask(scorer, [site], strand, chosen)[0]
+    promoters, profile = (ref[:1], ref[1:]) if asks_promoter else (ref[:0], ref)
+    if default:
+        best = np.argsort(-profile, kind="stable")[:TOP]
+        chosen, profile = [chosen[place] for place in best], profile[best]
+    names = [PROMOTER] * asks_promoter + [scorer.features[place] for place in chosen]
+    logits = np.concatenate([promoters, profile])
+    return Scan(scorer, site, first, length, tuple(names), tuple(chosen), strand, logits)
+
+
+def frames(scan: Scan, form: Form = "long") -> Iterator[pd.DataFrame]:
+    """Yield the rows of successive bases of a region; see `mutagenesis`.
+
+    Raises:
+        UsageError: an unknown form.
+    """
+    check_form(form)
+    for begin, logits in scan.chunks():
+        yield _frame(scan, begin, logits, form)
+
+
+def write_mutagenesis(
+    scan: Scan,
+    writer: TableWriter,
+    form: Form = "long",
+    progress: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Write a table as it comes, and return it in the long form, whatever is written.
+
+    Args:
+        scan: see `prepare`.
+        writer: where to; stays open.
+        form: what is written; see `mutagenesis`.
+        progress: called with the number of bases that are done.
+
+    Raises:
+        UsageError: an unknown form.
+        OutputError: the table cannot be written.
+    """
+    check_form(form)
+    parts = []
+    for begin, logits in scan.chunks():
+        parts.append(_frame(scan, begin, logits, "long"))
+        writer.write(parts[-1] if form == "long" else _frame(scan, begin, logits, form))
+        if progress is not None:
+            progress(len(logits))
+    return pd.concat(parts, ignore_index=True)
+
+
+def check_form(form: str) -> None:
+    """Refuse an unknown form of the table.
+
+    Raises:
+        UsageError: it is neither long nor wide.
+    """
+    if form not in ("long", "wide"):
+        raise UsageError(f"form {form!r} is unknown; allowed are long and wide")
+
+
+def others(base: str) -> str:
+    """Return the other three bases, in the order A, C, G, T."""
+    return BASES.replace(base, "")
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people, with `about` before it."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} h"
+
+
+def _ask(scorer: Scorer, sites: Sequence[Site], strand: str, chosen: Sequence[int]) -> Floats:
+    """Return logits [S, O]: the promoter where a strand is given, then the chosen features."""
+    blocks: list[Floats] = []
+    if strand:
+        windows = [site.promoter(strand) for site in sites]
+        texts, starts = [text for text, _ in windows], [start for _, start in windows]
+        blocks.append(scorer.promoter_logits(texts, starts)[:, None])
+    if chosen:
+        profile = scorer.chromatin_logits([s.text for s in sites], [s.centre for s in sites])
+        blocks.append(profile[:, list(chosen)])
+    return np.concatenate(blocks, axis=1)
+
+
+def _strand(scorer: Scorer, site: Site) -> str:
+    if site.interval.strand != ".":
+        return site.interval.strand
+    plus, minus = (_ask(scorer, [site], strand, [])[0, 0] for strand in "+-")
+    return "+" if plus >= minus else "-"
+
+
+def _frame(scan: Scan, begin: int, logits: Floats, form: Form) -> pd.DataFrame:
+    interval, bases = scan.site.interval, scan.bases[begin : begin + len(logits)]
+    keys = pd.DataFrame(
+        {
+            "chrom": clean_text(interval.contig),
+            "pos": np.repeat(np.arange(len(bases)) + interval.start + begin + 1, 3),
+            "ref": [ref for ref in bases for _ in range(3)],
+            "alt": [alt for ref in bases for alt in others(ref)],
+        }
+    )
+    alts = logits.reshape(len(keys), len(scan.names))
+    return _long(keys, scan, alts) if form == "long" else _wide(keys, scan, alts)
+
+
+def _long(keys: pd.DataFrame, scan: Scan, alts: Floats) -> pd.DataFrame:
+    outputs = len(scan.names)
+    table = keys.loc[keys.index.repeat(outputs)].reset_index(drop=True)
+    refs: NDArray[np.float32] = np.tile(scan.ref, len(keys))
+    table["output"] = list(scan.names) * len(keys)
+    table["ref_logit"] = refs
+    table["alt_logit"] = alts.reshape(-1)
+    table["delta"] = alts.reshape(-1) - refs
+    return table
+
+
+def _wide(keys: pd.DataFrame, scan: Scan, alts: Floats) -> pd.DataFrame:
+    values = np.stack([np.broadcast_to(scan.ref, alts.shape), alts, alts - scan.ref], axis=2)
+    columns = [f"{name}|{part}" for name in scan.names for part in ("ref", "alt", "delta")]
+    return pd.concat([keys, pd.DataFrame(values.reshape(len(keys), -1), columns=columns)], axis=1)
