@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
 from genobird.errors import InputError
+from genobird.stem import Tower
 from genobird.tokenizer import MASK
 
 # Bases that a [MASK] stands for in the stem. One number for all: the length of the hidden token
@@ -43,7 +44,7 @@ class BigBirdConfig(BaseModel):
 
     vocab_size: int = Field(32_000, ge=10, le=65_535, description="Pieces, specials included.")
     width: int = Field(768, ge=8, description="Hidden width, D.")
-    layers: int = Field(12, ge=1, description="Transformer layers.")
+    layers: int = Field(12, ge=0, description="Transformer layers; 0 leaves the stem alone.")
     heads: int = Field(12, ge=1, description="Attention heads, H.")
     mlp_width: int = Field(3072, ge=8, description="Width of the feed-forward layer.")
     dropout: float = Field(
@@ -65,9 +66,11 @@ class BigBirdConfig(BaseModel):
     )
     random_blocks: int = Field(3, ge=0, description="Random blocks a head and query block.")
     pattern_seed: int = Field(0, ge=0, description="Key of the random blocks.")
-    stem: Literal["none", "conv"] = Field("none", description="Base-resolution stem.")
+    stem: Literal["none", "conv", "tower"] = Field("none", description="Base-resolution stem.")
     stem_width: int = Field(96, ge=4, description="Channels of the stem's convolutions.")
     stem_kernel: int = Field(15, ge=3, description="Bases the first convolution sees; odd.")
+    stem_pool: int = Field(4, ge=1, description="Bases of a cell of the tower.")
+    stem_blocks: int = Field(4, ge=0, description="Residual blocks of the tower.")
     nsp: bool = Field(False, description="Next-sentence-prediction head on [CLS].")
 
     @model_validator(mode="after")
@@ -168,14 +171,20 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(
-        self, x: Tensor, layout: BlockLayout, rope: tuple[Tensor, Tensor] | None, backend: str
+        self,
+        x: Tensor,
+        layout: BlockLayout,
+        rope: tuple[Tensor, Tensor] | None,
+        backend: str,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """[T, D] -> [T, D]."""
+        """[T, D] -> [T, D], or [M, D] at the tokens `rows`."""
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)  # [T, H, D / H] each
         if rope is not None:
             q, k = (rotate(part, *rope).to(v.dtype) for part in (q, k))
         out = block_sparse_attention(q, k, v, layout, backend=backend)
-        return self.out(out.reshape(len(x), -1))  # type: ignore[no-any-return]
+        out = out if rows is None else out[rows]
+        return self.out(out.reshape(len(out), -1))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -195,13 +204,21 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, layout: BlockLayout, rope: tuple[Tensor, Tensor] | None, backend: str
+        self,
+        x: Tensor,
+        layout: BlockLayout,
+        rope: tuple[Tensor, Tensor] | None,
+        backend: str,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """[T, D] -> [T, D]."""
+        """[T, D] -> [T, D], or [M, D] at the tokens `rows`."""
+        before = x if rows is None else x[rows]
         if self.pre:
-            x = x + self.dropout(self.attention(self.attention_norm(x), layout, rope, backend))
+            seen = self.attention(self.attention_norm(x), layout, rope, backend, rows)
+            x = before + self.dropout(seen)
             return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
-        x = self.attention_norm(x + self.dropout(self.attention(x, layout, rope, backend)))
+        seen = self.attention(x, layout, rope, backend, rows)
+        x = self.attention_norm(before + self.dropout(seen))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
 
 
@@ -236,22 +253,34 @@ class BigBird(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
-        self.stem: Stem | None = None
-        if config.stem == "conv":
+        self.stem: Stem | Tower | None = None
+        if config.stem != "none":
             if bases is None or len(bases) != config.vocab_size:
                 found = "none" if bases is None else f"a table of {len(bases)} pieces"
                 raise ValueError(
-                    f"stem 'conv' wants the bases of {config.vocab_size} pieces, got {found}; "
-                    "pass the tokenizer's `bases`"
+                    f"stem {config.stem!r} wants the bases of {config.vocab_size} pieces, "
+                    f"got {found}; pass the tokenizer's `bases`"
                 )
-            self.stem = Stem(config, bases)
+            self.stem = (Stem if config.stem == "conv" else Tower)(config, bases)
+
+    def deepen(self, layers: int) -> None:
+        """Append layers that change nothing until they are trained: what they add is zero.
+
+        Raises:
+            ValueError: norms stand behind the sublayers; such layers always change something.
+        """
+        if self.config.norm != "pre":
+            raise ValueError("only an encoder with norm = 'pre' can be deepened")
+        self.config = self.config.model_copy(update={"layers": self.config.layers + layers})
+        for _ in range(layers):
+            block = Block(self.config)
+            _draw_weights(block)
+            for linear in (block.attention.out, block.mlp[2]):
+                nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+            self.blocks.append(block)
 
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        _draw_weights(self)
         for block in self.blocks:
             for linear in (block.attention.out, block.mlp[2]):  # type: ignore[union-attr, index]
                 linear.weight.data /= (2 * self.config.layers) ** 0.5  # type: ignore[union-attr]
@@ -278,15 +307,19 @@ class BigBird(nn.Module):
         x = torch.cat([self.global_tokens.weight.repeat(len(extra), 1), x])[order]
         return x, torch.cat([extra.flatten() * 0, positions])[order], own
 
-    def forward(self, batch: PackedBatch, backend: str = "auto") -> Tensor:
+    def forward(
+        self, batch: PackedBatch, backend: str = "auto", wanted: Tensor | None = None
+    ) -> Tensor:
         """Encode.
 
         Args:
             batch: S sequences of T tokens in all.
             backend: of the attention, see `block_sparse_attention`.
+            wanted: int64 [M], the tokens whose states are read; the last layer is computed for
+                their blocks alone. None is all tokens.
 
         Returns:
-            Hidden states [T, D]; those of padding tokens mean nothing.
+            Hidden states [T, D]; those of padding tokens, and of tokens not wanted, mean nothing.
 
         Raises:
             InputError: a sequence longer than `max_tokens` under absolute positions.
@@ -307,17 +340,32 @@ class BigBird(nn.Module):
             for layer in range(self.config.layers)
         ]
         own = None
-        if self.global_tokens is not None:
+        if self.global_tokens is not None and layouts:
             x, positions, own = self._with_global_tokens(x, positions, layouts[0])
         rope = self._rope(positions) if self.position is None else None
         x = self.dropout(x)
+        rows = None
+        if wanted is not None and layouts:
+            layouts[-1], rows = layouts[-1].only(wanted if own is None else own[wanted])
         for block, layout in zip(self.blocks, layouts, strict=True):
+            asked = rows if layout is layouts[-1] else None
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, layout, rope, backend, use_reentrant=False)
+                x = checkpoint(block, x, layout, rope, backend, asked, use_reentrant=False)
             else:
-                x = block(x, layout, rope, backend)
+                x = block(x, layout, rope, backend, asked)
+        if rows is not None:
+            tokens = layouts[-1].n_blocks * self.config.block_size
+            x = x.new_zeros((tokens, x.shape[1])).index_copy(0, rows, x)
         x = x if own is None else x[own]
         return self.norm(x)  # type: ignore[no-any-return]
+
+
+def _draw_weights(part: nn.Module) -> None:
+    for module in part.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 class MaskedLMHead(nn.Module):

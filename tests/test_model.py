@@ -91,6 +91,23 @@ def test_with_full_attention_it_is_the_textbook_encoder(tiny_tokenizer, norm):
         assert_close("hidden", encoder(pack([ids], 16))[:100], oracle.eval()(x), torch.float32)
 
 
+def test_layers_that_are_appended_change_nothing_until_they_are_trained(tiny_tokenizer):
+    encoder = tiny_encoder(tiny_tokenizer, layers=1)
+    batch = pack([random_ids(tiny_tokenizer, 60, seed=0)], 16)
+    with torch.no_grad():
+        before = encoder(batch)
+        encoder.deepen(2)
+        torch.testing.assert_close(encoder(batch), before, rtol=0, atol=0)
+    assert encoder.config.layers == len(encoder.blocks) == 3
+    encoder(batch).square().sum().backward()
+    assert encoder.blocks[-1].attention.out.weight.grad.abs().sum() > 0
+
+
+def test_an_encoder_with_norms_behind_cannot_be_deepened(tiny_tokenizer):
+    with pytest.raises(ValueError, match="only an encoder with norm = 'pre'"):
+        tiny_encoder(tiny_tokenizer, norm="post").deepen(1)
+
+
 def test_without_stem_tokens_enter_as_their_embedding(tiny_tokenizer):
     # A layer whose two outputs are zero adds nothing, so the embedding is all that is left.
     encoder = tiny_encoder(tiny_tokenizer, stem="none")

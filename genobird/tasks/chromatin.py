@@ -6,6 +6,8 @@ instead of one bin a window.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import LabelledBatch, generator, visiting_order
-from genobird.tokenizer import Tokenizer
+from genobird.tasks.data import LabelledBatch, generator, mask_tokens, visiting_order
+from genobird.tokenizer import PAD, Tokenizer
 
 __all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]
 
@@ -32,6 +34,9 @@ class ChromatinDataSettings(BaseModel):
     margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
     sequences: int = Field(4, ge=1, description="Windows a step and device.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
+    mask_rate: float = Field(
+        0.0, ge=0, lt=1, description="Share of tokens hidden in every second window, for the MLM."
+    )
 
     @model_validator(mode="after")
     def _room(self) -> ChromatinDataSettings:
@@ -116,4 +121,16 @@ class ChromatinBatches:
             windows.append(self._window(int(self._order(epoch)[index]), rng))
         sequences, centres, labels = zip(*windows, strict=True)
         places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
-        return LabelledBatch(places, torch.from_numpy(np.concatenate(labels)).float())
+        known = torch.from_numpy(np.concatenate(labels)).float()
+        if not (self.augment and self.settings.mask_rate):
+            return LabelledBatch(places, known)
+        batch = places.batch
+        chosen = (batch.sequence + step) % 2 == 0
+        masked, targets, pieces = mask_tokens(
+            batch.ids.masked_fill(~chosen, PAD),
+            self.settings.mask_rate,
+            self.tokenizer.vocab_size,
+            rng,
+        )
+        hidden = batch.with_ids(torch.where(chosen, masked, batch.ids))
+        return LabelledBatch(replace(places, batch=hidden), known, targets, pieces)

@@ -177,6 +177,9 @@ class PretrainBatches:
         return MaskedBatch(batch.with_ids(masked), targets, labels, known)
 
 
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
     """Places in sequences, with labels.
@@ -184,11 +187,16 @@ class LabelledBatch:
     Attributes:
         places: what the head is asked about, P places.
         labels: float32 [P, F].
+        targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
+        pieces: int64 [M], their true pieces.
     """
 
     places: Places
     labels: Tensor
+    targets: Tensor = _NONE
+    pieces: Tensor = _NONE
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""
-        return LabelledBatch(self.places.to(device), self.labels.to(device))
+        moved = (x.to(device) for x in (self.labels, self.targets, self.pieces))
+        return LabelledBatch(self.places.to(device), *moved)

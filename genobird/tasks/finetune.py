@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
+from genobird.errors import UsageError
 from genobird.heads import Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
+from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import LabelledBatch
 from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
@@ -35,6 +37,11 @@ class ChromatinConfig(_FinetuneConfig):
     """Configuration of `genobird finetune chromatin`."""
 
     head: HeadConfig = HeadConfig(outputs=1, hidden=512)
+    keep_head: bool = Field(False, description="Go on with the chromatin head that is there.")
+    add_layers: int = Field(0, ge=0, description="Transformer layers appended before training.")
+    mlm_weight: float = Field(
+        0.0, ge=0, description="Weight of the masked tokens' loss (data.mask_rate), in nats."
+    )
     data: ChromatinDataSettings = ChromatinDataSettings()
 
 
@@ -54,6 +61,7 @@ class Finetuning(Task):
         head: `promoter` or `chromatin`.
         positive_weight: weight of a positive label.
         freeze_encoder: train the head alone.
+        mlm_weight: weight of the masked tokens' loss beside the labels'.
     """
 
     def __init__(
@@ -64,12 +72,14 @@ class Finetuning(Task):
         *,
         positive_weight: float = 1.0,
         freeze_encoder: bool = False,
+        mlm_weight: float = 0.0,
     ) -> None:
         super().__init__(checkpoint, settings)
         self.head = checkpoint.modules()[head]
         self.positive_weight, self.freeze_encoder = positive_weight, freeze_encoder
-        for part in self.parts.values():
-            part.requires_grad_(part is self.head)
+        self.mlm_weight = mlm_weight
+        for name, part in self.parts.items():
+            part.requires_grad_(part is self.head or (name == "mlm" and mlm_weight > 0))
         checkpoint.encoder.requires_grad_(not freeze_encoder)
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
@@ -82,7 +92,14 @@ class Finetuning(Task):
         logits = self.head(hidden, places.batch, places.spans, places.owner).float()
         weight = torch.full_like(logits[0], self.positive_weight)
         loss = F.binary_cross_entropy_with_logits(logits, batch.labels, pos_weight=weight)
-        return {"loss": loss, "weight": torch.tensor(len(logits))}
+        metrics = {"weight": torch.tensor(len(logits))}
+        if len(batch.targets) and self.mlm_weight:
+            mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight
+            assert mlm is not None
+            nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces)
+            metrics |= {"labels": loss.detach(), "masked": nats.detach().mean()}
+            loss = loss + self.mlm_weight * nats.mean()
+        return {"loss": loss, **metrics}
 
 
 def finetune_chromatin(
@@ -94,7 +111,16 @@ def finetune_chromatin(
     checkpoint = Checkpoint.load(config.checkpoint)
     dataset = ChromatinDataset(config.data_path)
     shape = config.head.model_copy(update={"outputs": len(dataset.features)})
-    checkpoint.chromatin = Head(shape, checkpoint.encoder.config.width)
+    if config.mlm_weight and checkpoint.mlm is None:
+        raise UsageError(f"{config.checkpoint} has no masked-LM head; set mlm_weight to 0")
+    if not config.keep_head:
+        checkpoint.chromatin = Head(shape, checkpoint.encoder.config.width)
+    elif checkpoint.chromatin is None or checkpoint.chromatin.config != shape:
+        raise UsageError(
+            f"{config.checkpoint} has no chromatin head of the shape {shape!r}; set keep_head to "
+            "false for a new one"
+        )
+    checkpoint.encoder.deepen(config.add_layers)
     checkpoint.features = dataset.features
 
     def batches(split: str, augment: bool) -> ChromatinBatches:
@@ -105,7 +131,7 @@ def finetune_chromatin(
 
     task = Finetuning(
         checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
-        freeze_encoder=config.freeze_encoder,
+        freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight,
     )  # fmt: skip
     _fit(
         task, batches("train", True), batches("validation", False), config, output, resume, progress

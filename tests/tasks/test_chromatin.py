@@ -211,3 +211,24 @@ def test_what_is_no_dataset_is_refused(tmp_path, chromatin_path):
     for read in (lambda: dataset.length("chr1"), lambda: dataset.labels("chr1", np.array([0]))):
         with pytest.raises(InputError, match=r"chr1\.\w+\.npy cannot be read; build the dataset"):
             read()
+
+
+def test_every_second_window_hides_tokens_and_keeps_its_labels(make):
+    four = SETTINGS.model_copy(update={"sequences": 4})
+    plain = make(settings=four)
+    hidden = make(settings=four.model_copy(update={"mask_rate": 0.2}))
+    for step in range(3):
+        whole, masked = plain(step), hidden(step)
+        torch.testing.assert_close(masked.labels, whole.labels)
+        batch = masked.places.batch
+        touched = batch.ids != whole.places.batch.ids
+        assert set(batch.sequence[masked.targets].tolist()) == {step % 2, step % 2 + 2}
+        assert touched.any()
+        assert set(torch.nonzero(touched)[:, 0].tolist()) <= set(masked.targets.tolist())
+        torch.testing.assert_close(whole.places.batch.ids[masked.targets], masked.pieces)
+
+
+def test_validation_hides_nothing(make):
+    settings = SETTINGS.model_copy(update={"mask_rate": 0.2})
+    batch = make("validation", settings, augment=False)(0)
+    assert not len(batch.targets)

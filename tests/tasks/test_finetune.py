@@ -110,7 +110,7 @@ def test_four_chromatin_steps_are_two_a_crash_and_two_more(chromatin_config, tmp
         patched.setattr(ChromatinBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
-    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
+    with pytest.raises(UsageError, match="holds an unfinished run at step 2 of 4; pass --resume"):
         finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
     finetune_chromatin(chromatin_config(), tmp_path / "parts", resume=True, progress=False)
     whole, parts = (tmp_path / run / "model" / WEIGHTS for run in ("whole", "parts"))
@@ -224,3 +224,40 @@ def test_without_a_model_to_start_from_nothing_is_written(chromatin_config, tmp_
     with pytest.raises(UsageError, match="there is no model directory"):
         finetune_chromatin(chromatin_config(checkpoint=tmp_path / "none"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_masked_tokens_are_learnt_beside_the_labels(chromatin_config, model, tmp_path):
+    before = state(Checkpoint.load(model), "mlm")
+    masked = chromatin_config(mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2})
+    after = finetune_chromatin(masked, tmp_path / "both", progress=False)
+    assert not same(before, state(after, "mlm"))
+    after = finetune_chromatin(chromatin_config(), tmp_path / "labels", progress=False)
+    assert same(before, state(after, "mlm"))
+
+
+def test_a_model_without_masked_lm_head_cannot_learn_masked_tokens(
+    chromatin_config, tiny_tokenizer, tmp_path
+):
+    start = tiny_checkpoint(tiny_tokenizer)
+    start.mlm = None
+    start.save(tmp_path / "headless")
+    config = chromatin_config(checkpoint=tmp_path / "headless", mlm_weight=0.1)
+    with pytest.raises(UsageError, match="no masked-LM head; set mlm_weight to 0"):
+        finetune_chromatin(config, tmp_path / "out", progress=False)
+
+
+def test_a_second_stage_deepens_the_encoder_and_goes_on_with_the_head(chromatin_config, tmp_path):
+    first = finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+    config = chromatin_config(
+        checkpoint=tmp_path / "first" / "model", keep_head=True, add_layers=1,
+        fit={**FIT, "learning_rate": 1e-12},
+    )  # fmt: skip
+    second = finetune_chromatin(config, tmp_path / "second", progress=False)
+    assert second.encoder.config.layers == first.encoder.config.layers + 1
+    for name, value in state(first, "chromatin").items():
+        torch.testing.assert_close(state(second, "chromatin")[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_of_another_shape_cannot_be_kept(chromatin_config, tmp_path):
+    with pytest.raises(UsageError, match="set keep_head to false for a new one"):
+        finetune_chromatin(chromatin_config(keep_head=True), tmp_path / "out", progress=False)
