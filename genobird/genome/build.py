@@ -84,17 +84,26 @@ def place_on(
     else:
         theirs, whose = chain.source_lengths, f"the start of {chain.path}"
         remedy = "give the chain from their assembly to the genome's"
-        if difference := _difference(chain.target_lengths, chain.target, genome.contigs):
-            raise AssemblyError(
-                f"{chain.path} does not lead to {genome.path}: {difference}; give the chain from "
-                "the assembly of the variants to that of the FASTA"
-            )
+        require_chain(chain, genome)
     if difference := _difference(contigs, assembly, theirs):
         _object(f"{source} is of another assembly than {whose}: {difference}; {remedy}", strict)
     absent = _absent(source, contigs, theirs, whose)
     locator = Locator(genome, flank, chain, absent)
     _require_alleles(locator, source, first, remedy, strict)
     return locator
+
+
+def require_chain(chain: ChainFile, genome: Genome) -> None:
+    """Refuse a chain file that leads to another assembly than the genome's.
+
+    Raises:
+        AssemblyError: It does.
+    """
+    if difference := _difference(chain.target_lengths, chain.target, genome.contigs):
+        raise AssemblyError(
+            f"{chain.path} leads to another assembly than {genome.path}: {difference}; give the "
+            "chain from the assembly of the input to that of the FASTA"
+        )
 
 
 def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
@@ -113,18 +122,19 @@ def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
         )
 
 
-def beyond(ends: Mapping[str, int], genome: Genome) -> str:
-    """Say which assemblies are long enough for ends that leave their contigs, as a clause.
+def beyond(ends: Mapping[str, int], genome: Genome, what: str = "the input") -> str:
+    """Ask whether positions that leave their contigs are of another assembly, and of which.
 
     Args:
         ends: The largest end (0-based, half-open) seen on each contig.
         genome: The genome that they leave.
+        what: What holds the positions: `the BED`.
     """
-    fitting = [name for name in assemblies.fitting(ends) if name != genome.assembly]
-    mine = f"the FASTA is {genome.assembly}, " if genome.assembly else ""
-    if not fitting:
-        return f"{mine}is it another assembly?"
-    return f"{mine}{' and '.join(fitting)} {'is' if len(fitting) == 1 else 'are'} long enough"
+    if genome.assembly is None:
+        return f"is {what} from another assembly?"
+    others = [name for name in assemblies.fitting(ends) if name != genome.assembly]
+    named = " or ".join(others) or "another assembly"
+    return f"is {what} from {named}? the FASTA is {genome.assembly}"
 
 
 def _naming(line: str) -> str | None:
@@ -142,13 +152,15 @@ def _difference(one: Mapping[str, int], first: str | None, other: Mapping[str, i
             return None
     elif not shared or any(length == theirs for _, length, theirs in shared):
         return None
-    example = next((fact for fact in shared if fact[1] != fact[2]), None)
-    lengths = (
-        f"contig {example[0]} has {example[1]:,} bp in the one and {example[2]:,} bp in the other"
-        if example
-        else ""
+    names = f"it is {first}, the other {second}" if first and second else ""
+    lengths = next(
+        (
+            f"contig {name} has {length:,} bp, there {other_length:,} bp"
+            for name, length, other_length in shared
+            if length != other_length
+        ),
+        "",
     )
-    names = f"{first} and {second}" if first and second else ""
     return f"{names} ({lengths})" if names and lengths else names or lengths
 
 

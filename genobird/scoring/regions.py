@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,9 +24,12 @@ from genobird.errors import (
     SequenceError,
     TableError,
 )
+from genobird.genome.build import beyond, require_chain, warn_of_training
+from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
+from genobird.scoring.alleles import chain_file
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     POSITIVE_WEIGHT,
@@ -42,6 +45,8 @@ from genobird.scoring.table import TableWriter, clean_text, in_chunks
 Regions = Path | str | pd.DataFrame | Iterable[Interval]
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status")
+LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
+"""Where a region was lifted to; columns after the keys, only with a chain file."""
 LONGEST_BP = 2 * CHROMATIN_FLANK
 """A longer region is no longer represented by the window around its midpoint."""
 
@@ -54,6 +59,7 @@ class RegionStatus(StrEnum):
     OUT_OF_BOUNDS = "OUT_OF_BOUNDS"
     AMBIGUOUS = "AMBIGUOUS"
     TOO_LONG = "TOO_LONG"
+    NOT_LIFTED = "NOT_LIFTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,14 @@ class Site:
     """The chromatin window, forward strand; it holds the promoter windows of both strands."""
     centre: int = 0
     """Offset of the midpoint in `text`."""
+    lifted: Interval | None = None
+    """Where the region lies on the genome, when it was lifted there."""
+
+    @property
+    def strands(self) -> str:
+        """The strands along which the promoter is scored."""
+        strand = (self.lifted or self.interval).strand
+        return "+-" if strand == "." else strand
 
     def promoter(self, strand: str) -> tuple[str, int]:
         """Return the promoter window along a strand, and the offset of the midpoint in it."""
@@ -85,6 +99,7 @@ def score_regions(
     *,
     strict: bool = False,
     features: Sequence[str] | None = None,
+    liftover: Path | str | ChainFile | None = None,
 ) -> pd.DataFrame:
     """Score regions.
 
@@ -95,20 +110,26 @@ def score_regions(
         fasta: the genome.
         strict: raise for a region on an unknown contig or beyond its end, before scoring.
         features: columns, names or classes of the chromatin head; None is all.
+        liftover: UCSC chain file from the assembly of the regions to the genome's.
 
     Returns:
-        One row a region, in input order: `chrom start end name strand status`, `promoter` and one
-        column a chromatin feature, calibrated probabilities; NaN where the status is not OK.
+        One row a region, in input order: `chrom start end name strand status` (with `liftover`
+        also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one column a
+        chromatin feature, calibrated probabilities; NaN where the status is not OK.
 
     Raises:
         BedError, TableError: the regions cannot be read.
+        AssemblyError: the chain file leads to another assembly.
         ContigError, OutOfBoundsError: with `strict`.
     """
     intervals = read_regions(regions)
+    chain = chain_file(liftover)
     with opened(fasta) as genome:
+        warn_of_training(scorer.checkpoint.provenance, genome)
         if strict:
-            require_on_genome(intervals, genome)
-        return pd.concat(region_frames(scorer, intervals, genome, features), ignore_index=True)
+            require_on_genome(intervals, genome, chain)
+        frames = region_frames(scorer, intervals, genome, features, chain=chain)
+        return pd.concat(frames, ignore_index=True)
 
 
 def score_sequences(
@@ -150,10 +171,21 @@ def region_frames(
     genome: Genome,
     features: Sequence[str] | None = None,
     chunk: int | None = None,
+    chain: ChainFile | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Yield the rows of successive intervals, at least one frame; memory is that of a chunk."""
-    sites = (_site(interval, genome) for interval in intervals)
-    yield from _frames(scorer, sites, features, chunk or scorer.chunk)
+    """Yield the rows of successive intervals, at least one frame; memory is that of a chunk.
+
+    Raises:
+        AssemblyError: the chain leads to another assembly than the genome's.
+    """
+    if chain is not None:
+        require_chain(chain, genome)
+    sites = (
+        _site(interval, genome) if chain is None else _lifted_site(interval, genome, chain)
+        for interval in intervals
+    )
+    for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk):
+        yield frame if chain is None else _with_lifted(frame, part)
 
 
 def sequence_frames(
@@ -171,7 +203,8 @@ def sequence_frames(
         SequenceError: letters that are no DNA, or an empty sequence.
     """
     sites = (_sequence_site(name, text) for name, text in records)
-    yield from _frames(scorer, sites, features, chunk or scorer.chunk)
+    for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk):
+        yield frame
 
 
 def read_regions(regions: Regions) -> list[Interval]:
@@ -187,20 +220,26 @@ def read_regions(regions: Regions) -> list[Interval]:
     return list(regions)
 
 
-def require_on_genome(intervals: Iterable[Interval], genome: Genome) -> None:
-    """Refuse intervals of another assembly.
+def require_on_genome(
+    intervals: Sequence[Interval], genome: Genome, chain: ChainFile | None = None
+) -> None:
+    """Refuse intervals of another assembly than the genome's, or than a chain starts from.
 
     Raises:
         ContigError, AssemblyError: an unknown contig.
         OutOfBoundsError: an interval ends after its contig.
     """
     for interval in intervals:
-        contig = genome.resolve(interval.contig)
-        length = genome.length(contig)
+        contig = chain.resolve(interval.contig) if chain else genome.resolve(interval.contig)
+        if contig is None:  # without a place, which is no sign of another assembly
+            continue
+        length = chain.source_lengths[contig] if chain else genome.length(contig)
         if _beyond(interval, length):
+            # sorted, so that the largest end of each contig comes last
+            ends = dict(sorted((each.contig, each.end) for each in intervals))
             raise OutOfBoundsError(
-                f"{interval} ends after {contig} ({length:,} bp); is the BED from another "
-                "assembly? (--keep-going scores the other regions)"
+                f"{interval} ends after {contig} ({length:,} bp); "
+                f"{beyond(ends, genome, 'the BED')} (--keep-going scores the other regions)"
             )
 
 
@@ -226,6 +265,26 @@ def _site(interval: Interval, genome: Genome) -> Site:
     return Site(interval, status, text, interval.midpoint - start)
 
 
+def _lifted_site(interval: Interval, genome: Genome, chain: ChainFile) -> Site:
+    lifted = chain.lift(interval)
+    if lifted is None:
+        return Site(interval, RegionStatus.NOT_LIFTED)
+    return replace(_site(lifted, genome), interval=interval, lifted=lifted)
+
+
+def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
+    places = [site.lifted for site in sites]
+    columns = (
+        [place and place.contig for place in places],
+        pd.Series([place and place.start for place in places], dtype="Int64"),
+        pd.Series([place and place.end for place in places], dtype="Int64"),
+        [place and place.strand for place in places],
+    )
+    lifted = pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
+    keys = len(KEYS)
+    return pd.concat([frame.iloc[:, :keys], lifted, frame.iloc[:, keys:]], axis=1)
+
+
 def _sequence_site(name: str, text: str) -> Site:
     interval = Interval(name, 0, len(text))
     if not text:
@@ -238,14 +297,15 @@ def _sequence_site(name: str, text: str) -> Site:
 
 def _frames(
     scorer: Scorer, sites: Iterable[Site], features: Sequence[str] | None, chunk: int
-) -> Iterator[pd.DataFrame]:
+) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
+    """Yield the rows of successive sites, with the sites; at least once."""
     chosen = scorer.select_features(features)
     empty = True
     for part in in_chunks(sites, chunk):
         empty = False
-        yield _frame(scorer, part, chosen)
+        yield _frame(scorer, part, chosen), part
     if empty:
-        yield _frame(scorer, [], chosen)
+        yield _frame(scorer, [], chosen), []
 
 
 def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.DataFrame:
@@ -280,9 +340,7 @@ def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.D
 def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     """Return the logit along the strand of each site, the larger of both where it has none."""
     asked = [
-        (row, site.promoter(strand))
-        for row, site in enumerate(sites)
-        for strand in (site.interval.strand if site.interval.strand != "." else "+-")
+        (row, site.promoter(strand)) for row, site in enumerate(sites) for strand in site.strands
     ]
     logits = scorer.promoter_logits(
         [window for _, (window, _) in asked], [start for _, (_, start) in asked]
