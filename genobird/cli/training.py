@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,23 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished r
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value or section.key=value; repeatable.")
+]
+Peaks = Annotated[
+    list[Path] | None,
+    typer.Option("--peaks", help="Peak file of your own, BED or narrowPeak; repeatable."),
+]
+Names = Annotated[
+    list[str] | None, typer.Option("--name", help="Name of each peak file; default the file's.")
+]
+Genome = Annotated[
+    Path | None, typer.Option("--fasta", "-f", help="With --peaks: the genome they lie on.")
+]
+Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="With --peaks: start from it; default bundled.")
+]
+HeldOut = Annotated[
+    list[str] | None,
+    typer.Option(help="With --peaks: a contig, a region or a share of the megabases; repeatable."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
@@ -154,12 +172,49 @@ def finetune_chromatin(
     output: Output,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    peaks: Peaks = None,
+    name: Names = None,
+    fasta: Genome = None,
+    model: Model = None,
+    held_out: HeldOut = None,
+    regions: Annotated[
+        Path | None, typer.Option(help="BED: with --peaks, use only these intervals.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="With --peaks: about how long it may take.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="With --peaks: steps of the head, without a clock.")
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Leave out peaks on contigs not in the FASTA.")
+    ] = False,
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a chromatin head densely over long windows."""
+    """Train a chromatin head: on a dataset (--config), or on peak files of your own (--peaks).
+
+    With --config, encoder and head are trained densely over long windows. With --peaks, a head is
+    trained on the frozen encoder of a model in minutes, and measured where it was held out.
+    """
     from genobird.config import load_config
+
+    if peaks:
+        if config is not None:
+            raise UsageError("--config and --peaks are two ways to train; choose one")
+        if fasta is None:
+            raise UsageError("--peaks needs the genome they lie on; give it with --fasta")
+        values = [*(overrides or ()), *_chosen(held_out, minutes, steps)]
+        _on_peaks(output, peaks, name or (), fasta, model, values, regions, keep_going, resume,
+                  force, quiet)  # fmt: skip
+        return
+    given = {
+        "--name": name, "--fasta": fasta, "--model": model, "--held-out": held_out,
+        "--regions": regions, "--minutes": minutes, "--steps": steps, "--keep-going": keep_going,
+    }  # fmt: skip
+    if alone := [option for option, value in given.items() if value]:
+        raise UsageError(f"{alone[0]} belongs to --peaks; give the peak files with --peaks")
     from genobird.tasks.finetune import ChromatinConfig
     from genobird.tasks.finetune import finetune_chromatin as run
 
@@ -167,6 +222,57 @@ def finetune_chromatin(
     _start(output, settings, resume, force)
     run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
+
+
+def _chosen(held_out: list[str] | None, minutes: float | None, steps: int | None) -> list[str]:
+    """Write the options for peaks as overrides of their settings."""
+    import json
+
+    chosen = []
+    if held_out:
+        chosen.append(f"held_out={json.dumps(held_out)}")
+    if steps is not None:
+        chosen += [f"steps={steps}", "minutes=null"]
+    if minutes is not None:
+        chosen.append(f"minutes={minutes}")
+    return chosen
+
+
+def _on_peaks(
+    output: Path, peaks: Sequence[Path], names: Sequence[str], fasta: Path, model: Path | None,
+    values: Sequence[str], regions: Path | None, keep_going: bool, resume: bool, force: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    from genobird.cli.running import open_genome
+    from genobird.config import load_config
+    from genobird.genome.interval import read_bed
+    from genobird.peaks import read_tracks
+    from genobird.scoring.scorer import bundled_model
+    from genobird.tasks.peaks import PeaksSettings, finetune_peaks
+
+    settings = load_config(PeaksSettings, None, values)
+    intervals = list(read_bed(regions)) if regions else None
+    with open_genome(fasta) as genome:
+        tracks = read_tracks(peaks, names, genome, skip_missing=keep_going)
+        _start(output, settings, resume, force)
+        report = finetune_peaks(
+            tracks, genome, model or bundled_model(), output, settings, regions=intervals,
+            resume=resume, progress=_bar(quiet), provenance=provenance(),
+        )  # fmt: skip
+    for track in report["tracks"]:
+        typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
+        for figure in ("auroc", "auprc"):
+            own, rival = track[figure], track["gc"][figure]
+            typer.echo(f"  {figure.upper()} {_shown(own)}, of GC content {_shown(rival)}")
+    typer.echo(f"model written to {output / 'model'}")
+
+
+def _shown(interval: dict[str, float | None]) -> str:
+    point, low, high = (
+        "none" if value is None else f"{value:.3f}"
+        for value in (interval["point"], interval["low"], interval["high"])
+    )
+    return f"{point} [{low}, {high}]"
 
 
 @finetune_app.command("promoter")
@@ -202,8 +308,9 @@ def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
         if force:
             shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-    (output / "config.yaml").write_text(text)
+    path = output / "config.yaml"
+    if not (resume and path.exists()):
+        path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
 def _bar(quiet: bool) -> bool:

@@ -1,20 +1,19 @@
 """Training runs: optimiser, schedule, exact resume, logs.
 
 A run directory holds `logs/` (CSV and TensorBoard), `last.ckpt` (everything a resume needs:
-weights, optimiser, step, torch's random state) and, at the end, `model/` (a `Checkpoint`). Batches
-are functions of the step (`data.py`), so a resumed run continues with the same data.
+weights, optimiser, step, torch's random state, what the run was asked to do) and, at the end,
+`model/` (a `Checkpoint`). Batches are functions of the step (`data.py`), so a resumed run continues
+with the same data. A step whose loss or gradient is not finite ends the run before it changes a
+weight, and leaves its batch in `not-finite.pt`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +25,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from genobird.checkpoint import Checkpoint
-from genobird.errors import UsageError
+from genobird.errors import GenobirdError
+from genobird.tasks.callbacks import Interrupt, LogLines, SaveState
 from genobird.tasks.data import Steps
+from genobird.tasks.precision import fastest
+from genobird.tasks.state import STATE, SavedRun, identity
 
-logger = logging.getLogger(__name__)
+BAD_BATCH = "not-finite.pt"
 
 
 class FitSettings(BaseModel):
@@ -44,9 +46,12 @@ class FitSettings(BaseModel):
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     seed: int = Field(0, ge=0, description="Key of every random draw.")
-    precision: Literal["float32", "bf16"] = Field(
-        "float32",
-        description="bf16 runs matrix products in bfloat16 (CPUs with AVX512-BF16 or AMX).",
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto",
+        description="bf16 runs matrix products in bfloat16; auto does where that is faster.",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Keep less for the backward pass and compute it again: memory for time."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
@@ -63,7 +68,11 @@ class Task(pl.LightningModule):
         super().__init__()
         self.checkpoint, self.settings = checkpoint, settings
         self.parts = nn.ModuleDict(checkpoint.modules())
+        checkpoint.encoder.activation_checkpointing = settings.activation_checkpointing
+        self.identity: dict[str, Any] = {}
+        """What a resumed run must have been asked to do, too; `fit` fills it."""
         self._rng: dict[str, Any] | None = None
+        self._last: tuple[Any, Tensor] | None = None
 
     def model_step(self, batch: Any) -> dict[str, Tensor]:
         """Return `loss` (a mean) and what else is logged, and `weight`, what the means are over."""
@@ -72,8 +81,21 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Train on a batch."""
         metrics = self.model_step(batch)
+        self._last = batch, metrics["loss"].detach()
+        self.log("train/batch_size", float(metrics["weight"]))
         self._log("train", metrics)
         return metrics["loss"]
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the gradients, and stop the run where they or the loss are not finite."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+        assert self._last is not None
+        batch, loss = self._last
+        if not (norm + loss).isfinite():
+            raise _NotFinite(batch, self.global_step, float(loss), float(norm))
+        self.log("train/gradient_norm", norm)
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Measure a batch."""
@@ -107,6 +129,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep torch's random state: dropout continues where it was."""
+        checkpoint["identity"] = self.identity
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state_all()
@@ -123,6 +146,14 @@ class Task(pl.LightningModule):
         torch.set_rng_state(self._rng["cpu"])
         if "cuda" in self._rng and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(self._rng["cuda"])
+
+
+class _NotFinite(Exception):
+    """A step that must not be taken."""
+
+    def __init__(self, batch: Any, step: int, loss: float, norm: float) -> None:
+        super().__init__()
+        self.batch, self.step, self.loss, self.norm = batch, step, loss, norm
 
 
 class _Batches(pl.LightningDataModule):
@@ -156,82 +187,6 @@ class _Batches(pl.LightningDataModule):
         return DataLoader(steps, None, num_workers=workers, generator=torch.Generator())
 
 
-class _State(pl.Callback):
-    """Saves the run's state under a temporary name and renames it, so that a kill loses nothing."""
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
-            self.save(trainer)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Save now."""
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        os.replace(part, self.path)
-
-
-class _Interrupt(pl.Callback):
-    """Ctrl-C ends the run after the step under way and saves its state; a second one at once."""
-
-    def __init__(self, state: _State) -> None:
-        self.state, self.asked = state, False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle Ctrl-C; other threads than the main one have no say in signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _ask(self, *_: Any) -> None:
-        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.asked:
-            self.state.save(trainer)
-            raise KeyboardInterrupt
-
-
-class _LogLines(pl.Callback):
-    """One log line every so many steps: for terminals and for files alike."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.since, self.at = time.monotonic(), 0
-
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.since, self.at = time.monotonic(), trainer.global_step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        step = trainer.global_step
-        if step % self.every:
-            return
-        rate = (step - self.at) / max(1e-9, time.monotonic() - self.since)
-        left = ((trainer.max_steps or 0) - step) / max(rate, 1e-9)
-        logger.info(
-            "step %d of %d, %s, %.2f steps/s, %.0f min left",
-            step, trainer.max_steps, _shown(trainer, "train"), rate, left / 60,
-        )  # fmt: skip
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        logger.info("step %d, validation: %s", trainer.global_step, _shown(trainer, "validation"))
-
-
-def _shown(trainer: pl.Trainer, stage: str) -> str:
-    metrics = {k.partition("/")[2]: v for k, v in trainer.callback_metrics.items() if stage in k}
-    return ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
-
-
 def fit(
     task: Task,
     train: Callable[[int], Any],
@@ -239,6 +194,7 @@ def fit(
     *,
     validation: Callable[[int], Any] | None = None,
     validations: int = 0,
+    facts: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[pl.Callback] = (),
@@ -246,30 +202,35 @@ def fit(
     """Train a task; its checkpoint's parts are trained in place.
 
     Args:
-        task: model and loss.
+        task: model and loss; where its precision is `auto`, `task.settings` says what it became.
         train: makes the batch of a step.
         output: run directory.
         validation: makes the validation batch of an index.
         validations: number of validation batches.
+        facts: what the run is beside its `FitSettings`, by section: settings and hashes of data. A
+            resumed run must have the same.
         resume: continue from `output/last.ckpt` where there is one.
         progress: show a progress bar.
         callbacks: further Lightning callbacks.
 
     Raises:
-        UsageError: there is a state in `output` and `resume` is not given.
+        UsageError: there is a state in `output`, and `resume` is not given or the state is another
+            run's.
+        GenobirdError: a loss or gradient that is not finite.
     """
-    settings = task.settings
-    state = output / "last.ckpt"
-    if state.exists() and not resume:
-        raise UsageError(
-            f"{output} holds an unfinished run; pass --resume, or --force to restart it"
-        )
+    saved = SavedRun.read(output)
+    if saved and not resume:
+        saved.refuse_new()
+    task.settings = settings = _settled(task.settings, saved)
+    task.identity = identity({**(facts or {}), "fit": settings.model_dump()})
+    if saved:
+        saved.refuse_other(task.identity)
     output.mkdir(parents=True, exist_ok=True)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    saver = _State(state, settings.save_every)
-    interrupt = _Interrupt(saver)
+    saver = SaveState(output / STATE, settings.save_every)
+    interrupt = Interrupt(saver)
     task.train()
     with warnings.catch_warnings():
         # Lightning advises more workers and warns of its own deprecated calls: not our user's.
@@ -280,7 +241,6 @@ def fit(
             precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
             max_steps=settings.steps,
             max_epochs=-1,
-            gradient_clip_val=settings.clip,
             val_check_interval=min(settings.validate_every, settings.steps),
             check_val_every_n_epoch=None,
             limit_val_batches=1.0 if validation else 0,
@@ -290,17 +250,48 @@ def fit(
             enable_model_summary=False,
             enable_checkpointing=False,
             logger=_loggers(output),
-            callbacks=[saver, _LogLines(settings.log_every), *callbacks, interrupt],
+            callbacks=[saver, LogLines(settings.log_every), *callbacks, interrupt],
         )
         batches = _Batches(train, validation, validations, settings)
         with interrupt.listening():
             try:
-                trainer.fit(task, batches, ckpt_path=state if state.exists() else None)
+                trainer.fit(task, batches, ckpt_path=output / STATE if saved else None)
+            except _NotFinite as found:
+                raise _keep(found, output) from None
             except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
                 if isinstance(stop.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from stop
                 raise
     task.eval()
+
+
+def _settled(settings: FitSettings, saved: SavedRun | None) -> FitSettings:
+    """Decide on `auto`: what the run has so far, or what is fastest here."""
+    if settings.precision != "auto":
+        return settings
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    known = saved.identity.get("fit.precision") if saved else None
+    return settings.model_copy(update={"precision": known or fastest("cuda" if on_gpu else "cpu")})
+
+
+def _keep(found: _NotFinite, output: Path) -> GenobirdError:
+    """Save the batch of a step that must not be taken; return what to raise."""
+    facts = {"step": found.step, "loss": found.loss, "gradient_norm": found.norm}
+    part = (output / BAD_BATCH).with_suffix(".part")
+    torch.save({**facts, "batch": _plain(found.batch)}, part)
+    os.replace(part, output / BAD_BATCH)
+    return GenobirdError(
+        f"step {found.step + 1} has a loss of {found.loss:g} and a gradient norm of "
+        f"{found.norm:g}; the run stopped before it, its batch is in {output / BAD_BATCH}; "
+        "start again with a lower fit.learning_rate, or with fit.precision float32"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a batch as dictionaries of tensors, which torch loads without running code."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _loggers(output: Path) -> list[Logger]:

@@ -152,7 +152,14 @@ def pretrain(
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
         validations=min(config.validation_batches, len(validation)) if validation else 0,
+        facts={
+            **config.model_dump(exclude={"preset"}),
+            "model": encoder.model_dump(),
+            "shards": train.shards.index.corpus_sha256,
+            "tokenizer": tokenizer.sha256,
+        },
     )  # fmt: skip
+    config = config.model_copy(update={"fit": task.settings})
     checkpoint.provenance = {
         "pretraining": {
             **(provenance or {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ from genobird import shards
 from genobird.corpus import CorpusSettings, build
 from genobird.datasets import ChromatinDataset
 from genobird.shards import Shards
+from genobird.tasks.data import PretrainBatches, PretrainDataSettings
+from genobird.tasks.fit import fit
+from genobird.tasks.pretrain import Pretraining
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
+from tests.models import tiny_checkpoint
+from tests.tasks.runs import SETTINGS
 
 SPLITS = {
     "train": [["chr1", 0, 21_900], ["chr2", 4_100, 12_000]],
@@ -100,3 +106,40 @@ def promoter_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("promoters") / "promoters.parquet"
     table.to_parquet(path)
     return path
+
+
+@pytest.fixture
+def batches(tiny_shards: Shards, tiny_tokenizer: Tokenizer) -> PretrainBatches:
+    """Masked batches of two sequences of 66 tokens."""
+    settings = PretrainDataSettings(max_tokens=66, sequences=2)
+    return PretrainBatches(
+        tiny_shards, settings, vocab_size=tiny_tokenizer.vocab_size, block_size=16
+    )
+
+
+@pytest.fixture
+def task(tiny_tokenizer: Tokenizer) -> Callable[..., Pretraining]:
+    """Makes a pretraining task with dropout; changes are to its settings."""
+
+    def task(**changes):
+        checkpoint = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
+        return Pretraining(checkpoint, SETTINGS.model_copy(update=changes))
+
+    return task
+
+
+@pytest.fixture
+def run(
+    batches: PretrainBatches, task: Callable[..., Pretraining], tmp_path: Path
+) -> Callable[..., Pretraining]:
+    """Train in a folder; `train` replaces what makes the batches."""
+
+    def run(name="run", train=batches, *, resume=False, validate=True, **changes):
+        trained = task(**changes)
+        fit(
+            trained, train, tmp_path / name, resume=resume, progress=False,
+            validation=batches if validate else None, validations=2,
+        )  # fmt: skip
+        return trained
+
+    return run

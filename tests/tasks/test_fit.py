@@ -1,88 +1,11 @@
-import csv
-import os
-import signal
 import threading
 
 import pytest
 import torch
 
-from genobird.errors import UsageError
-from genobird.tasks.data import PretrainBatches, PretrainDataSettings
-from genobird.tasks.fit import FitSettings, fit
-from genobird.tasks.pretrain import Pretraining
-from tests.models import tiny_checkpoint
-
-SETTINGS = FitSettings(
-    steps=4, learning_rate=3e-3, warmup_steps=1, device="cpu", threads=1, log_every=1, save_every=2,
-    validate_every=2,
-)  # fmt: skip
-
-
-class Crash(Exception):
-    """What a failing machine does."""
-
-
-@pytest.fixture
-def batches(tiny_shards, tiny_tokenizer):
-    settings = PretrainDataSettings(max_tokens=66, sequences=2)
-    return PretrainBatches(
-        tiny_shards, settings, vocab_size=tiny_tokenizer.vocab_size, block_size=16
-    )
-
-
-@pytest.fixture
-def task(tiny_tokenizer):
-    def task(**changes):
-        checkpoint = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
-        return Pretraining(checkpoint, SETTINGS.model_copy(update=changes))
-
-    return task
-
-
-@pytest.fixture
-def run(batches, task, tmp_path):
-    """Train in a folder; `train` replaces what makes the batches."""
-
-    def run(name="run", train=batches, *, resume=False, validate=True, **changes):
-        trained = task(**changes)
-        fit(
-            trained, train, tmp_path / name, resume=resume, progress=False,
-            validation=batches if validate else None, validations=2,
-        )  # fmt: skip
-        return trained
-
-    return run
-
-
-def weights(task):
-    return {name: value.clone() for name, value in task.parts.state_dict().items()}
-
-
-def assert_same(first, second):
-    first, second = weights(first), weights(second)
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def at_step(batches, step, act):
-    """The same batches, but for what happens while that of `step` is made."""
-
-    def make(current):
-        if current == step:
-            act()
-        return batches(current)
-
-    return make
-
-
-def crash():
-    raise Crash("power cut")
+from genobird.errors import GenobirdError
+from genobird.tasks.fit import BAD_BATCH, fit
+from tests.tasks.runs import assert_same, rows, weights
 
 
 def test_dropout_acts_though_the_model_came_for_use(run, task):
@@ -92,103 +15,69 @@ def test_dropout_acts_though_the_model_came_for_use(run, task):
     assert not torch.equal(one.checkpoint.mlm.bias, other.checkpoint.mlm.bias)
 
 
-@pytest.mark.parametrize("validate", [True, False])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_four_steps_are_two_a_crash_and_two_more(run, batches, schedule, validate):
-    whole = run("whole", schedule=schedule, validate=validate)
-    with pytest.raises(Crash):
-        run("parts", at_step(batches, 2, crash), schedule=schedule, validate=validate)
-    assert_same(run("parts", resume=True, schedule=schedule, validate=validate), whole)
-
-
-def test_a_crash_between_saves_loses_only_the_steps_since(run, batches):
-    whole = run("whole", steps=6, save_every=2)
-    made = []
-
-    def count(step):
-        made.append(step)
-        return batches(step)
-
-    with pytest.raises(Crash):
-        run("parts", at_step(batches, 5, crash), steps=6, save_every=2)
-    assert_same(run("parts", count, resume=True, steps=6, save_every=2), whole)
-    assert made == [4, 5]
-
-
-def test_a_run_may_be_stopped_many_times(run, batches):
-    whole = run("whole", save_every=1)
-    for step in (1, 2, 3):
-        with pytest.raises(Crash):
-            run("parts", at_step(batches, step, crash), resume=True, save_every=1)
-    assert_same(run("parts", resume=True, save_every=1), whole)
-
-
 def test_workers_change_nothing(run):
     assert_same(run("workers", workers=2), run("none"))
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(run):
-    finished = run()
-    assert_same(run(resume=True), finished)
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_before_it_touches_the_weights(
+    batches, task, tmp_path, where, monkeypatch
+):
+    made = task(save_every=1)
+    step, broken = made.model_step, []
 
+    def model_step(batch):
+        metrics = step(batch)
+        if made.training and made.global_step == 2:
+            broken.extend([batch, weights(made)])
+            if where == "loss":
+                metrics["loss"] = metrics["loss"] * float("nan")
+            else:
+                metrics["loss"].register_hook(lambda grad: grad * float("inf"))
+        return metrics
 
-def test_resuming_what_was_never_saved_starts_at_the_beginning(run):
-    assert_same(run("new", resume=True), run("whole"))
-
-
-def test_a_state_is_not_overwritten_without_resume(run, tmp_path):
-    run()
-    before = (tmp_path / "run" / "last.ckpt").read_bytes()
-    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume, or --force"):
-        run()
-    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
-
-
-def test_a_crash_while_saving_leaves_the_last_state(run, batches, monkeypatch):
-    whole = run("whole")
-    replace, calls = os.replace, []
-
-    def full(source, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise OSError("no space left")
-        replace(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("genobird.tasks.fit.os.replace", full)
-        with pytest.raises(OSError, match="no space"):
-            run("parts")
-    assert_same(run("parts", resume=True), whole)
-
-
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_ctrl_c_ends_the_run_after_its_step_with_a_state_to_resume(run, batches, tmp_path):
-    whole = run("whole", save_every=100)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run("parts", at_step(batches, 2, interrupt), save_every=100)
-    assert signal.getsignal(signal.SIGINT) is before
-    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == 3
-    assert_same(run("parts", resume=True, save_every=100), whole)
-
-
-def test_a_second_ctrl_c_ends_the_run_at_once(run, batches, tmp_path):
-    def twice():
-        interrupt()
-        interrupt()
-
-    whole = run("whole")
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run("parts", at_step(batches, 3, twice))
-    assert signal.getsignal(signal.SIGINT) is before
-    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    monkeypatch.setattr(made, "model_step", model_step)
+    with pytest.raises(
+        GenobirdError, match=r"step 3 has a loss of .*nan; the run stopped before"
+    ) as e:
+        fit(made, batches, tmp_path / "run", progress=False)
+    assert "fit.learning_rate" in str(e.value)
+    batch, before = broken
+    for name, value in weights(made).items():
+        assert torch.equal(value, before[name]), name
+    saved = torch.load(tmp_path / "run" / BAD_BATCH, weights_only=True)
+    assert saved["step"] == 2
+    assert torch.equal(saved["batch"]["targets"], batch.targets)
+    assert torch.equal(saved["batch"]["batch"]["ids"], batches(2).batch.ids)
+    assert saved["batch"]["batch"]["lengths"] == batch.batch.lengths
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
-    assert_same(run("parts", resume=True), whole)
+
+
+def test_learning_rate_gradient_and_batch_of_each_step_are_recorded(run, batches, tmp_path):
+    run(steps=4, warmup_steps=2, learning_rate=1e-3)
+    found = [r for r in rows(tmp_path / "run" / "logs" / "metrics.csv") if r["train/loss"]]
+    rates = [float(r["train/learning_rate"]) for r in found]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    sizes = [float(r["train/batch_size"]) for r in found]
+    assert sizes == [len(batches(step).targets) for step in range(4)]
+    assert all(float(r["train/gradient_norm"]) > 0 for r in found)
+
+
+def test_gradients_are_clipped_as_a_whole(run, batches, task):
+    made = task(clip=0.01)
+    optimiser = torch.optim.SGD(made.parameters(), lr=1.0)
+    made._last = None, torch.tensor(0.0)
+    made.log = lambda *_: None
+    made.model_step(batches(0))["loss"].backward()
+    made.configure_gradient_clipping(optimiser)
+    grads = [p.grad for p in made.parameters() if p.grad is not None]
+    norm = torch.stack([g.norm() for g in grads]).norm()
+    torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0)
+
+
+def test_activation_checkpointing_trains_the_same_weights(run):
+    assert_same(run("less", activation_checkpointing=True), run("more"))
 
 
 def test_a_run_works_outside_of_the_main_thread(run):
@@ -197,15 +86,6 @@ def test_a_run_works_outside_of_the_main_thread(run):
     thread.start()
     thread.join()
     assert_same(found[0], run("main"))
-
-
-def test_another_exit_is_not_taken_for_ctrl_c(run, batches):
-    def leave():
-        raise SystemExit(3)
-
-    with pytest.raises(SystemExit) as caught:
-        run("parts", at_step(batches, 1, leave))
-    assert caught.value.code == 3
 
 
 def test_logs_are_written_as_csv_and_for_tensorboard(run, tmp_path):
@@ -222,27 +102,8 @@ def test_logs_are_written_as_csv_and_for_tensorboard(run, tmp_path):
     assert b"validation/bits_per_base" in events.read_bytes()
 
 
-def test_a_resumed_run_validates_at_the_same_steps_and_keeps_earlier_logs(run, batches, tmp_path):
-    run("whole", steps=6, save_every=1, validate_every=2)
-    for step in (3, 5):
-        with pytest.raises(Crash):
-            run(
-                "parts", at_step(batches, step, crash), resume=True, steps=6, save_every=1,
-                validate_every=2,
-            )  # fmt: skip
-    run("parts", resume=True, steps=6, save_every=1, validate_every=2)
-    logs = tmp_path / "parts" / "logs"
-    parts = [*(logs / f"metrics.{i}.csv" for i in range(2)), logs / "metrics.csv"]
-    joined = [row for part in parts for row in rows(part)]
-    expected = rows(tmp_path / "whole" / "logs" / "metrics.csv")
-    for name in ("train/loss", "validation/loss"):
-        assert [(r["step"], r[name]) for r in joined if r[name]] == [
-            (r["step"], r[name]) for r in expected if r[name]
-        ]
-
-
 def test_log_lines_tell_step_and_metrics(run, caplog):
-    with caplog.at_level("INFO", "genobird.tasks.fit"):
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
         run(log_every=2)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(",")[0] for line in lines] == [

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.models import tiny_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 FIT = {
     "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
-    "log_every": 1, "save_every": 2, "validate_every": 2,
+    "log_every": 1, "save_every": 2, "validate_every": 2, "precision": "float32",
 }  # fmt: skip
 
 
@@ -130,6 +131,47 @@ def test_a_run_writes_a_model_with_what_it_was_made_from(config, tmp_path, tiny_
     assert str(tmp_path) not in json.dumps(loaded.provenance)
 
 
+@pytest.mark.parametrize(
+    "model", [{"pattern": "google"}, {"global_tokens": "extra"}, {"position": "absolute"}], ids=str
+)
+def test_a_model_of_any_shape_is_pretrained_and_loaded(config, tmp_path, model):
+    made = pretrain(config(model=model), tmp_path / "run", progress=False)
+    loaded = Checkpoint.load(tmp_path / "run" / "model")
+    assert loaded.encoder.config == made.encoder.config
+    for name, value in made.encoder.state_dict().items():
+        assert torch.equal(loaded.encoder.state_dict()[name], value), name
+
+
+def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
+    made = pretrain(config(fit={**FIT, "precision": "auto"}), tmp_path / "run", progress=False)
+    assert made.provenance["pretraining"]["config"]["fit"]["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"layers": 1, "dropout": 0.1}}, r"model\.layers was 2, now it is 1;"),
+        ({"data": {"max_tokens": 50, "sequences": 2}}, r"data\.max_tokens was 66, now it is 50;"),
+    ],
+    ids=["model", "data"],
+)
+def test_a_run_is_resumed_with_its_own_model_and_data(config, tmp_path, changes, message):
+    pretrain(config(), tmp_path / "run", progress=False)
+    with pytest.raises(UsageError, match=message):
+        pretrain(config(**changes), tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_is_resumed_with_its_own_shards(config, tmp_path, tiny_shards, monkeypatch):
+    pretrain(config(), tmp_path / "run", progress=False)
+    moved = shutil.copytree(tiny_shards.path, tmp_path / "moved")
+    pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
+    index = json.loads((moved / "index.json").read_text())
+    (moved / "index.json").write_text(json.dumps({**index, "corpus_sha256": "0" * 64}))
+    with pytest.raises(UsageError, match=r"shards was \w{64}, now it is 0{64};"):
+        pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
+
+
 def test_the_seed_decides_the_model(config, tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -187,7 +229,7 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
         ({"preset": "huge"}, "preset 'huge' is not one of base, mini, tiny$"),
         ({"model": {"widht": 3}}, "model: unknown key widht; allowed here: block_size, dropout"),
         ({"model": {"width": 33}}, "model: width 33 is not a multiple of heads 2$"),
-        ({"model": {"layers": 0}}, "model: layers: Input should be greater than or equal to 1$"),
+        ({"model": {"heads": 0}}, "model: heads: Input should be greater than or equal to 1$"),
         ({"model": {"vocab_size": 9}}, "model.vocab_size is the tokenizer's, 64; leave it out$"),
         (
             {"model": {"position": "absolute", "max_tokens": 64}},

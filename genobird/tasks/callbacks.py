@@ -1,0 +1,98 @@
+"""What happens beside a run's steps: its state is saved, Ctrl-C heard, progress logged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+logger = logging.getLogger(__name__)
+
+
+class SaveState(pl.Callback):
+    """Saves the run's state under a temporary name and renames it, so that a kill loses nothing."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save now and then, and at the end."""
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now."""
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        os.replace(part, self.path)
+
+
+class Interrupt(pl.Callback):
+    """Ctrl-C ends the run after the step under way and saves its state; a second one at once."""
+
+    def __init__(self, state: SaveState) -> None:
+        self.state, self.asked = state, False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle Ctrl-C; other threads than the main one have no say in signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, *_: Any) -> None:
+        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save and leave, if asked to."""
+        if self.asked:
+            self.state.save(trainer)
+            raise KeyboardInterrupt
+
+
+class LogLines(pl.Callback):
+    """One log line every so many steps: for terminals and for files alike."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.since, self.at = time.monotonic(), 0
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Start the clock."""
+        self.since, self.at = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Log a line now and then."""
+        step = trainer.global_step
+        if step % self.every:
+            return
+        rate = (step - self.at) / max(1e-9, time.monotonic() - self.since)
+        left = ((trainer.max_steps or 0) - step) / max(rate, 1e-9)
+        logger.info(
+            "step %d of %d, %s, %.2f steps/s, %.0f min left",
+            step, trainer.max_steps, _shown(trainer, "train"), rate, left / 60,
+        )  # fmt: skip
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Log what was measured."""
+        logger.info("step %d, validation: %s", trainer.global_step, _shown(trainer, "validation"))
+
+
+def _shown(trainer: pl.Trainer, stage: str) -> str:
+    metrics = {k.partition("/")[2]: v for k, v in trainer.callback_metrics.items() if stage in k}
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())

@@ -1,0 +1,118 @@
+"""What a run leaves on disk to be continued from: its step and what it was asked to do.
+
+A run may only be continued as what it was: with other settings it would be neither the old run nor
+a new one. Settings that change no weight are free, and so are paths; what lies there is compared by
+its hash.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genobird.errors import CheckpointError, UsageError
+
+STATE = "last.ckpt"
+
+FREE = frozenset(
+    {
+        "fit.activation_checkpointing",
+        "fit.device",
+        "fit.log_every",
+        "fit.save_every",
+        "fit.threads",
+        "fit.validate_every",
+        "fit.workers",
+        "validation_batches",
+    }
+)
+
+
+def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run must be continued with, by key (`fit.steps`).
+
+    Args:
+        facts: settings by section, and hashes of what is read.
+    """
+    return {key: value for key, value in _leaves(facts) if key not in FREE}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, Path):
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run's state on disk.
+
+    Attributes:
+        path: the run directory.
+        step: steps done.
+        identity: what it was asked to do, as `identity` returned it.
+    """
+
+    path: Path
+    step: int
+    identity: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> SavedRun | None:
+        """Read the state in a run directory; None where there is none.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        file = path / STATE
+        if not file.exists():
+            return None
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return cls(path, int(state["global_step"]), dict(state.get("identity", {})))
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{file} is damaged; start again with --force") from error
+
+    def refuse_new(self) -> None:
+        """Refuse to start a new run here.
+
+        Raises:
+            UsageError: always.
+        """
+        steps = self.identity.get("fit.steps")
+        if steps == self.step:
+            raise UsageError(
+                f"{self.path} holds a run that has done its {steps} steps; pass --resume to write "
+                "its model, or --force to start again"
+            )
+        raise UsageError(
+            f"{self.path} holds an unfinished run at step {self.step} of {steps}; pass --resume, "
+            "or --force to start again"
+        )
+
+    def refuse_other(self, asked: Mapping[str, Any]) -> None:
+        """Refuse to continue as another run; keys that only one of them knows are of no account.
+
+        Args:
+            asked: what `identity` returns now.
+
+        Raises:
+            UsageError: naming each key that differs.
+        """
+        differing = [
+            f"{key} was {self.identity[key]}, now it is {asked[key]}"
+            for key in asked
+            if key in self.identity and self.identity[key] != asked[key]
+        ]
+        if differing:
+            raise UsageError(
+                f"{self.path} cannot be resumed: {', '.join(differing)}; give the run its own "
+                "settings, or start again with --force"
+            )

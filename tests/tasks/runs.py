@@ -1,0 +1,49 @@
+"""Runs of a few steps, and how their results are compared."""
+
+from __future__ import annotations
+
+import csv
+
+import torch
+
+from genobird.tasks.fit import FitSettings
+
+SETTINGS = FitSettings(
+    steps=4, learning_rate=3e-3, warmup_steps=1, device="cpu", threads=1, log_every=1, save_every=2,
+    validate_every=2, precision="float32",
+)  # fmt: skip
+
+
+class Crash(Exception):
+    """What a failing machine does."""
+
+
+def weights(task):
+    return {name: value.clone() for name, value in task.parts.state_dict().items()}
+
+
+def assert_same(first, second):
+    first, second = weights(first), weights(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def at_step(batches, step, act):
+    """The same batches, but for what happens while that of `step` is made."""
+
+    def make(current):
+        if current == step:
+            act()
+        return batches(current)
+
+    return make
+
+
+def crash():
+    raise Crash("power cut")

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from genobird.errors import CheckpointError, UsageError
+from genobird.tasks.state import FREE, STATE, SavedRun, identity
+
+FACTS = {
+    "fit": {"steps": 5, "threads": 2},
+    "data": {"kinds": ("a", "b"), "deeper": {"rate": 0.1}},
+    "shards": Path("here"),
+    "tokenizer": "abc",
+}
+
+
+def saved(folder, **changes):
+    state = {"global_step": 3, "identity": identity(FACTS), **changes}
+    torch.save({k: v for k, v in state.items() if v is not None}, folder / STATE)
+    return SavedRun.read(folder)
+
+
+def test_settings_are_known_by_their_keys_and_places_are_not_kept():
+    assert identity(FACTS) == {
+        "fit.steps": 5, "data.kinds": ["a", "b"], "data.deeper.rate": 0.1, "tokenizer": "abc",
+    }  # fmt: skip
+
+
+def test_settings_that_are_free_exist():
+    from genobird.tasks.pretrain import PretrainConfig
+
+    for key in FREE:
+        value = PretrainConfig(shards="s", tokenizer="t").model_dump()
+        for part in key.split("."):
+            value = value[part]
+
+
+def test_a_state_tells_its_step_and_what_was_asked(tmp_path):
+    found = saved(tmp_path)
+    assert (found.step, found.identity) == (3, identity(FACTS))
+    found.refuse_other(identity(FACTS))
+    assert SavedRun.read(tmp_path / "elsewhere") is None
+
+
+def test_a_state_of_another_version_is_compared_where_both_speak(tmp_path):
+    saved(tmp_path, identity=None).refuse_other(identity(FACTS))
+    saved(tmp_path).refuse_other({"fit.new_setting": 1, "fit.steps": 5})
+
+
+def test_each_key_that_differs_is_named(tmp_path):
+    asked = identity({**FACTS, "data": {"deeper": {"rate": 0.2}}, "tokenizer": "xyz"})
+    message = r"data\.deeper\.rate was 0\.1, now it is 0\.2, tokenizer was abc, now it is xyz; give"
+    with pytest.raises(UsageError, match=message):
+        saved(tmp_path).refuse_other(asked)
+
+
+@pytest.mark.parametrize("keep", [0, 100])
+def test_a_damaged_state_is_named(tmp_path, keep):
+    saved(tmp_path)
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged; start again with --force"):
+        SavedRun.read(tmp_path)
