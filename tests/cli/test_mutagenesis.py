@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genobird.cli import main
+
+REGION = "chr1:30,001-30,002"
+
+
+@pytest.fixture
+def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
+    return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main(["mutagenesis", *(str(argument) for argument in arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_region_becomes_a_table_and_a_logo(capsys, options, tmp_path):
+    table, logo = tmp_path / "out.tsv", tmp_path / "out.svg"
+    features = "promoter,A|DNase|None"
+    code, out, err = run(
+        capsys, REGION, *options, "-o", table, "--logo", logo, "--features", features
+    )
+    assert (code, out) == (0, "")
+    assert "6 changes in" in err
+    written = pd.read_csv(table, sep="\t")
+    assert len(written) == 2 * 3 * 2
+    assert written["output"].unique().tolist() == features.split(",")
+    assert logo.read_text().lstrip().startswith("<?xml")
+
+
+def test_the_wide_form_has_a_logo_too(capsys, options, tmp_path):
+    table, logo = tmp_path / "out.parquet", tmp_path / "out.png"
+    arguments = [*options, "-o", table, "--logo", logo, "--features", "DNase", "--form", "wide"]
+    code, out, _ = run(capsys, REGION, *arguments, "--json")
+    assert code == 0
+    assert list(pd.read_parquet(table).columns)[4:] == [
+        f"A|DNase|None|{part}" for part in ("ref", "alt", "delta")
+    ]
+    assert logo.read_bytes().startswith(b"\x89PNG")
+    summary = json.loads(out)
+    assert summary["region"] == REGION
+    assert summary["outputs"] == ["A|DNase|None"]
+    assert summary["statuses"] == {"OK": 6}
+    assert summary["logo"] == str(logo)
+
+
+def test_a_longer_scan_says_first_how_long_it_takes(capsys, options, monkeypatch):
+    monkeypatch.setattr("genobird.cli.mutagenesis._SOON", 2)
+    arguments = [*options, "-o", "-", "--features", "DNase"]
+    code, out, err = run(capsys, REGION, *arguments)
+    assert code == 0
+    assert "6 windows, about " in err
+    assert len(out.splitlines()) == 7
+    assert run(capsys, REGION, *arguments, "--quiet")[2] == ""
+
+
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_path):
+    out = ["-o", tmp_path / "out.tsv"]
+    cases = [
+        (("chr1", *options, *out), 2, "region 'chr1' has no positions"),
+        (("chr9:1-5", *options, *out), 1, "contig 'chr9' is not in"),
+        ((REGION, *options, *out, "--form", "tall"), 2, "form 'tall' is unknown"),
+        ((REGION, *options, *out, "--logo", tmp_path / "a.pdf"), 2, "allowed are .svg, .png"),
+        ((REGION, *options, *out, "--features", "RNA"), 2, "no feature or class 'RNA'"),
+        ((REGION, *options, *out, "--max-bp", "1"), 2, "thus 6 windows, about"),
+        ((REGION, *options, "-o", tmp_path / "out.txt"), 2, "unknown ending"),
+    ]
+    for arguments, expected, message in cases:
+        code, stdout, err = run(capsys, *arguments)
+        assert (code, stdout) == (expected, ""), err
+        assert err.startswith("genobird: error: ")
+        assert err.count("\n") == 1
+        assert message in err
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_logo_needs_force(capsys, options, tmp_path):
+    logo = tmp_path / "out.svg"
+    logo.write_text("old")
+    code, _, err = run(capsys, REGION, *options, "-o", tmp_path / "out.tsv", "--logo", logo)
+    assert code == 2
+    assert "out.svg exists; pass --force" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]
