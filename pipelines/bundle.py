@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 MAX_MB = 25.0
+ASSEMBLY = "GRCh37"
+"""What the pipelines train on; scoring says when a genome is of another assembly."""
 _ABSOLUTE = re.compile(r"(^|[=,])(/[^=,]+)")
 
 
@@ -90,7 +92,7 @@ def bundle(
     figures = None if evaluation is None else _read_figures(evaluation)
     checkpoint = Checkpoint.load(model)
     _refuse_overflow(checkpoint, model)
-    checkpoint.provenance = scrub(checkpoint.provenance)
+    checkpoint.provenance = {"assembly": ASSEMBLY, **scrub(checkpoint.provenance)}
     if notes:
         checkpoint.provenance["notes"] = list(notes)
     with steps.new_directory(output, force) as folder:
