@@ -4,8 +4,9 @@ import signal
 import pytest
 import torch
 
+from genobird.cli.training import _start
 from genobird.errors import UsageError
-from tests.tasks.runs import Crash, assert_same, at_step, crash, rows
+from tests.tasks.runs import SETTINGS, Crash, assert_same, at_step, crash, rows
 
 
 @pytest.mark.parametrize("validate", [True, False])
@@ -124,6 +125,15 @@ def test_a_crash_while_saving_leaves_the_last_state(run, batches, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             run("parts")
     assert_same(run("parts", resume=True), whole)
+
+
+def test_a_resumed_run_keeps_the_configuration_it_was_started_with(tmp_path):
+    _start(tmp_path / "run", SETTINGS, resume=False, force=False)
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    _start(tmp_path / "run", SETTINGS.model_copy(update={"steps": 9}), resume=True, force=False)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    _start(tmp_path / "new", SETTINGS, resume=True, force=False)
+    assert (tmp_path / "new" / "config.yaml").read_text() == before
 
 
 def interrupt():
