@@ -153,12 +153,8 @@ def _data(evaluation: Facts) -> Iterable[str]:
 
 def _training(provenance: Facts) -> Iterable[str]:
     rows, commands = [], []
-    for stage in ("pretraining", "chromatin", "promoter"):
-        facts = provenance.get(stage)
-        if not isinstance(facts, Mapping):
-            continue
+    for stage, facts in _stages(provenance):
         fit = facts.get("config", {}).get("fit", {})
-        seen = facts.get("tokens_seen")
         rows.append(
             [
                 stage,
@@ -166,7 +162,7 @@ def _training(provenance: Facts) -> Iterable[str]:
                 f"{fit.get('learning_rate', '')} {fit.get('schedule', '')}",
                 str(fit.get("precision", "")),
                 str(fit.get("seed", "")),
-                f"{seen:,} tokens" if seen else "",
+                _seen(facts),
             ]
         )
         commands.append(facts.get("command"))
@@ -178,6 +174,25 @@ def _training(provenance: Facts) -> Iterable[str]:
     if lines:
         yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
     yield from map(str, provenance.get("notes", ()))
+
+
+def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
+    """Yield the stages of training in their order; one may have gone on with an earlier one."""
+    for name in ("pretraining", "chromatin", "promoter"):
+        chain: list[Facts] = []
+        facts = provenance.get(name)
+        while isinstance(facts, Mapping):
+            chain.append(facts)
+            facts = facts.get("earlier")
+        for number, found in enumerate(reversed(chain), start=1):
+            yield (f"{name} {number}" if len(chain) > 1 else name), found
+
+
+def _seen(facts: Facts) -> str:
+    for unit in ("tokens", "bases"):
+        if facts.get(f"{unit}_seen"):
+            return f"{facts[f'{unit}_seen']:,} {unit}"
+    return ""
 
 
 def _baselines(evaluation: Facts) -> Iterable[str]:

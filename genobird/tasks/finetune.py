@@ -133,11 +133,17 @@ def finetune_chromatin(
         checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight,
     )  # fmt: skip
-    _fit(
+    settled = _fit(
         task, batches("train", True), batches("validation", False), config, output, resume, progress
     )
     sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
-    return _finish(checkpoint, "chromatin", config, sources, output, provenance)
+    facts = {
+        **(provenance or {}),
+        "bases_seen": config.fit.steps * config.data.sequences * config.data.window_bp,
+    }
+    if config.keep_head:
+        facts["earlier"] = checkpoint.provenance.get("chromatin")
+    return _finish(checkpoint, "chromatin", settled, sources, output, facts)
 
 
 def finetune_promoter(
@@ -159,19 +165,22 @@ def finetune_promoter(
 
     train = batches("train", True)
     task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
-    _fit(task, train, batches("validation", False), config, output, resume, progress)
+    settled = _fit(task, train, batches("validation", False), config, output, resume, progress)
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
-    return _finish(checkpoint, "promoter", config, sources, output, provenance)
+    return _finish(checkpoint, "promoter", settled, sources, output, provenance)
 
 
 def _fit(
     task: Task, train: Any, validation: Any, config: _FinetuneConfig, output: Path, resume: bool,
     progress: bool,
-) -> None:  # fmt: skip
+) -> _FinetuneConfig:  # fmt: skip
+    """Train, and return the configuration with what `auto` became."""
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
         validations=min(config.validation_batches, len(validation)),
+        facts={**config.model_dump(), "checkpoint": task.checkpoint.hash},
     )  # fmt: skip
+    return config.model_copy(update={"fit": task.settings})
 
 
 def _finish(

@@ -154,3 +154,15 @@ def test_a_card_is_written_for_the_model_that_was_measured(evaluation, tmp_path)
     figures.write_text("text")
     with pytest.raises(InputError, match="is no JSON"):
         write_card(model, figures)
+
+
+def test_stages_that_went_on_with_one_another_stand_in_their_order(evaluation):
+    def stage(steps, **facts):
+        return {"config": {"fit": {"steps": steps}}, "bases_seen": steps * 1000, **facts}
+
+    provenance = {**PROVENANCE, "chromatin": stage(20, earlier=stage(10))}
+    card = model_card(provenance, evaluation)
+    rows = [line for line in card.splitlines() if line.startswith("| chromatin ")]
+    assert rows[0].startswith("| chromatin 1 | 10 |")
+    assert rows[0].endswith("| 10,000 bases |")
+    assert rows[1].startswith("| chromatin 2 | 20 |")

@@ -111,8 +111,8 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     steps = {line.split()[0]: line.split()[-1] for line in log.splitlines() if line.strip()}
     expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
                 "chromatin": "1", "pretrain": "1", "finetune_chromatin": "1", "round": "1",
-                "finetune_promoter": "1", "baselines": "1", "evaluate": "1", "card": "1",
-                "bundle": "1", "all": "1", "total": "21"}  # fmt: skip
+                "finetune_promoter": "1", "finetune_context": "1", "baselines": "1",
+                "evaluate": "1", "card": "1", "bundle": "1", "all": "1", "total": "22"}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
 
@@ -176,6 +176,7 @@ def test_the_settings_of_each_step_are_valid(folder):
     pretraining = load_config(PretrainConfig, folder / "pretrain.yaml", ("shards=s", "tokenizer=t"))
     assert pretraining.encoder(4096).block_size
     load_config(ChromatinConfig, folder / "chromatin.yaml", start)
+    assert load_config(ChromatinConfig, folder / "context.yaml", start).keep_head
     load_config(PromoterConfig, folder / "promoter.yaml", start)
     load_config(BaselineConfig, folder / "baselines.yaml")
     load_config(EvaluateSettings, folder / "evaluate.yaml")
