@@ -1,6 +1,8 @@
 # A training rule resumes: its run directory lies beside the output that Snakemake would delete.
 
-LABELLED = "context" if config["finetune"]["context"] else "chromatin"  # last chromatin stage
+LABELLED = (
+    "context" if config["finetune"]["context"] else "chromatin"
+)  # last chromatin stage
 
 
 rule pretrain:
