@@ -1,4 +1,4 @@
-"""What the convolutional network reads: windows of neighbouring bins, and of promoters.
+"""What networks over bases read: windows of neighbouring bins, and of promoters.
 
 The batch of a step depends on (seed, step) alone, as those of the transformer do.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.baselines.convolution import Batch, UInt8Array, base_codes, complement_codes
+from genobird.baselines.network import Batch, UInt8Array, base_codes, complement_codes
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.errors import InputError
 
@@ -109,11 +109,22 @@ class BinBatches:
         return codes_, labels_, usable_
 
 
-def promoter_codes(table: pd.DataFrame, input_bp: int) -> UInt8Array:
-    """Return the base codes around the transcription start of each row, uint8 [N, input_bp]."""
-    first = UPSTREAM_BP - input_bp // 2
+def promoter_codes(table: pd.DataFrame, input_bp: int, before_bp: int) -> UInt8Array:
+    """Return the base codes around the transcription start of each row.
+
+    Args:
+        table: rows with a `sequence` whose transcription start is base 5,000.
+        input_bp: bases of a row.
+        before_bp: how many of them lie before the start.
+
+    Returns:
+        uint8 [N, input_bp].
+    """
+    first = UPSTREAM_BP - before_bp
     if first < 0:
-        raise InputError(f"input_bp {input_bp}; a window has {UPSTREAM_BP} bp before its start")
+        raise InputError(
+            f"{before_bp} bp before the start are asked for; a window has {UPSTREAM_BP}"
+        )
     return np.stack([base_codes(s[first : first + input_bp]) for s in table["sequence"]])
 
 
@@ -121,9 +132,16 @@ class PromoterBatches:
     """Promoters and negatives around their start, moved by a few bases at random."""
 
     def __init__(
-        self, table: pd.DataFrame, *, input_bp: int, windows: int, jitter_bp: int, seed: int
+        self,
+        table: pd.DataFrame,
+        *,
+        input_bp: int,
+        before_bp: int,
+        windows: int,
+        jitter_bp: int,
+        seed: int,
     ) -> None:
-        self.codes = promoter_codes(table, input_bp + 2 * jitter_bp)
+        self.codes = promoter_codes(table, input_bp + 2 * jitter_bp, before_bp + jitter_bp)
         self.labels = table["label"].to_numpy(np.uint8)
         self.input_bp, self.count, self.jitter_bp, self.seed = input_bp, windows, jitter_bp, seed
         self._order = lru_cache(maxsize=2)(

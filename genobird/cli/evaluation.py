@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genobird.cli.running import provenance, refuse_existing
+from genobird.cli.running import provenance, refuse_existing, split_names
 from genobird.cli.training import ConfigFile, Force, Output, Overrides
+from genobird.errors import UsageError
 
 Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
 Promoters = Annotated[Path | None, typer.Option(help="Promoter windows, a Parquet table.")]
@@ -24,22 +25,46 @@ def register(app: typer.Typer) -> None:
 
 def baselines(
     output: Output,
+    models: Annotated[
+        str | None, typer.Option(help="Names separated by commas; default composition,convolution.")
+    ] = None,
     chromatin: Chromatin = None,
     promoters: Promoters = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Token shards that n-grams are counted in.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Token shards that n-gram models predict.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Tokenizer file that made the shards.")
+    ] = None,
     split: Split = "test",
     config: ConfigFile = None,
     overrides: Overrides = None,
     force: Force = False,
 ) -> None:
-    """Train the models to beat, base composition and a small network, on the same data."""
-    from genobird.baselines.train import BaselineConfig, train_baselines
+    """Train the models to beat on the same data, and predict what is held out.
+
+    composition, kmers, gapped_kmers, convolution, cnnprom, deepromoter, deepsea and danq read
+    labelled data, ngram_bases and ngram_tokens read token shards.
+    """
+    from genobird.baselines.train import BaselineConfig, SequenceSource, train_baselines
     from genobird.config import load_config
 
+    sequence = None
+    if shards is not None and held_out is not None and tokenizer is not None:
+        sequence = SequenceSource(shards, held_out, tokenizer)
+    elif any(path is not None for path in (shards, held_out, tokenizer)):
+        raise UsageError("n-gram models want --shards, --held-out and --tokenizer; give all three")
+    names = split_names(models)
+    chosen = [f"models=[{', '.join(names)}]"] if names is not None else []
     train_baselines(
         output,
         chromatin=chromatin,
         promoters=promoters,
-        config=load_config(BaselineConfig, config, overrides or ()),
+        sequence=sequence,
+        config=load_config(BaselineConfig, config, [*(overrides or ()), *chosen]),
         split=split,
         force=force,
     )

@@ -5,13 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genobird.baselines.convolution import (
-    Convolution,
-    ConvolutionConfig,
-    ConvolutionSettings,
+from genobird.baselines.convolution import Convolution, ConvolutionConfig
+from genobird.baselines.network import (
+    NetworkSettings,
     base_codes,
     complement_codes,
-    fit_convolution,
+    fit_network,
     predict_codes,
 )
 from genobird.baselines.windows import generator
@@ -74,8 +73,7 @@ def test_windows_that_do_not_end_with_a_bin_are_refused():
 
 
 def test_the_default_shape_is_as_large_as_said():
-    model = Convolution(ConvolutionConfig(outputs=242))
-    assert sum(p.numel() for p in model.parameters()) == 934_418
+    assert Convolution(ConvolutionConfig(outputs=242)).parameters_trained == 934_418
 
 
 def motif_batch(step):
@@ -88,7 +86,11 @@ def motif_batch(step):
 
 
 SHAPE = ConvolutionConfig(outputs=1, input_bp=400, first=16, second=8, hidden=8, dropout=0.1)
-SETTINGS = ConvolutionSettings(steps=60, learning_rate=1e-2, warmup_steps=5)
+SETTINGS = NetworkSettings(steps=60, learning_rate=1e-2, warmup_steps=5)
+
+
+def fit_convolution(shape, *arguments, **options):
+    return fit_network(lambda: Convolution(shape), *arguments, **options)
 
 
 def test_a_motif_is_learned_and_the_same_seed_gives_the_same_weights():

@@ -3,25 +3,37 @@ import json
 import numpy as np
 import pytest
 
-from genobird.baselines.convolution import ConvolutionConfig, ConvolutionSettings, predict_codes
-from genobird.baselines.train import (
-    BaselineConfig,
-    load_baselines,
-    predict_baselines,
-    predict_bins,
-    train_baselines,
-)
+from genobird.baselines.config import BaselineConfig, GappedSettings, PublishedTraining
+from genobird.baselines.convolution import ConvolutionConfig
+from genobird.baselines.kmers import GappedShape
+from genobird.baselines.network import NetworkSettings, predict_codes
+from genobird.baselines.network_models import predict_bins
+from genobird.baselines.registry import MODELS, chosen
+from genobird.baselines.train import load_baselines, predict_baselines, train_baselines
 from genobird.baselines.windows import bin_codes
 from genobird.datasets import Predictions
 from genobird.errors import CheckpointError, UsageError
 from genobird.genome.interval import Interval
 
 SHAPE = ConvolutionConfig(first=16, second=16, hidden=16, dropout=0.0, input_bp=400)
+SMALL = PublishedTraining(
+    width=0.05, windows=2, bins=4, fit=NetworkSettings(steps=2, warmup_steps=1)
+)
+BINS, WINDOWS = (
+    [name for name, model in MODELS.items() if model.reads(kind)]
+    for kind in ("chromatin", "promoters")
+)
 CONFIG = BaselineConfig(
+    models=tuple(dict.fromkeys(BINS + WINDOWS)),
+    deepsea=SMALL, danq=SMALL, cnnprom=SMALL, deepromoter=SMALL,
+    gapped_chromatin=GappedSettings(
+        shape=GappedShape(length=3, letters=2), input_bp=200, penalty=1e-3
+    ),
+    gapped_promoters=GappedSettings(shape=GappedShape(length=5, letters=4), penalty=0.1),
     chromatin_shape=SHAPE,
     promoter_shape=SHAPE.model_copy(update={"input_bp": 1000}),
-    chromatin_fit=ConvolutionSettings(steps=60, learning_rate=1e-2, warmup_steps=5),
-    promoter_fit=ConvolutionSettings(steps=15, learning_rate=1e-2, warmup_steps=5),
+    chromatin_fit=NetworkSettings(steps=60, learning_rate=1e-2, warmup_steps=5),
+    promoter_fit=NetworkSettings(steps=15, learning_rate=1e-2, warmup_steps=5),
     windows=8, bins=4, promoter_windows=16, composition_bins=200,
 )  # fmt: skip
 
@@ -41,7 +53,7 @@ def separation(predictions, feature):
 
 
 def test_predictions_are_for_every_usable_bin_of_the_split_once(trained, dataset):
-    for name in ("composition", "convolution"):
+    for name in BINS:
         found = Predictions.load(trained / f"{name}.chromatin.npz")
         bins = dataset.usable_bins(Interval("chr1", 50_000, 60_100))
         np.testing.assert_array_equal(found.bins, bins)
@@ -51,25 +63,26 @@ def test_predictions_are_for_every_usable_bin_of_the_split_once(trained, dataset
         assert found.logits.dtype == np.float32
 
 
-def test_what_can_be_learned_is_learned(trained):
-    composition, convolution = (
-        Predictions.load(trained / f"{name}.chromatin.npz")
-        for name in ("composition", "convolution")
-    )
-    assert separation(composition, 1) > 2
-    assert separation(convolution, 1) > 2
-    for name in ("composition", "convolution"):
-        assert separation(Predictions.load(trained / f"{name}.promoters.npz"), 0) > 1
+@pytest.mark.parametrize("name", ["composition", "convolution", "gapped_kmers"])
+def test_what_can_be_learned_of_bins_is_learned(trained, name):
+    assert separation(Predictions.load(trained / f"{name}.chromatin.npz"), 1) > 1.5
 
 
-def test_a_directory_that_was_loaded_predicts_the_same(trained, chromatin_path, tmp_path):
-    before = (trained / "convolution.chromatin.npz").read_bytes()
-    predict_baselines(trained, chromatin=chromatin_path)
-    assert (trained / "convolution.chromatin.npz").read_bytes() == before
+@pytest.mark.parametrize("name", ["composition", "convolution", "gapped_kmers", "kmers"])
+def test_what_can_be_learned_of_promoters_is_learned(trained, name):
+    assert separation(Predictions.load(trained / f"{name}.promoters.npz"), 0) > 1
+
+
+def test_a_directory_that_was_loaded_predicts_the_same(trained, chromatin_path, promoter_path):
+    files = sorted(trained.glob("*.npz"))
+    assert len(files) == len(BINS) + len(WINDOWS)
+    before = [file.read_bytes() for file in files]
+    predict_baselines(trained, chromatin=chromatin_path, promoters=promoter_path)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
-    _, network = load_baselines(trained, "chromatin")
+    network = load_baselines(trained, "chromatin")["convolution"].network
     bins = dataset.usable_bins(Interval("chr1", 6_000, 10_000))
     assert 40 not in bins
     together = predict_bins(network, dataset, np.full(len(bins), "chr1"), bins)
@@ -89,6 +102,19 @@ def test_the_facts_say_sizes_and_data(trained):
     assert len(facts["chromatin"]["sha256"]) == 64
 
 
+def test_a_choice_that_does_not_fit_the_data_is_refused():
+    assert chosen(["danq", "kmers"], ["chromatin", "promoters"]) == {
+        "chromatin": ["danq"], "promoters": ["kmers"],
+    }  # fmt: skip
+    for names, kinds, message in [
+        (["danqq"], ["chromatin"], "baseline 'danqq' is not one of composition, kmers, "),
+        (["danq"], ["promoters"], "none of danq reads promoters data; add one of composition"),
+        (["danq", "kmers"], ["chromatin"], "kmers reads promoters data, and there are none"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            chosen(names, kinds)
+
+
 def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
     trained, promoter_path, tmp_path
 ):
@@ -104,9 +130,7 @@ def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
 def test_what_was_not_trained_cannot_be_loaded(promoter_path, tmp_path):
     with pytest.raises(UsageError, match="holds no baselines"):
         load_baselines(tmp_path, "chromatin")
-    config = CONFIG.model_copy(
-        update={"promoter_fit": ConvolutionSettings(steps=1, warmup_steps=0)}
-    )
+    config = CONFIG.model_copy(update={"models": ("kmers",)})
     train_baselines(tmp_path / "some", promoters=promoter_path, config=config)
     with pytest.raises(CheckpointError, match="no usable chromatin baselines"):
         load_baselines(tmp_path / "some", "chromatin")

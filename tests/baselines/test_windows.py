@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genobird.baselines.convolution import base_codes, complement_codes
+from genobird.baselines.network import base_codes, complement_codes
 from genobird.baselines.windows import (
     BinBatches,
     PromoterBatches,
@@ -74,7 +74,7 @@ def test_a_split_without_room_is_refused(dataset):
 
 def test_promoters_are_read_around_their_start_and_moved_a_little(promoter_path):
     table = read_promoters(promoter_path, "train")
-    batches = PromoterBatches(table, input_bp=1000, windows=8, jitter_bp=16, seed=0)
+    batches = PromoterBatches(table, input_bp=1000, before_bp=500, windows=8, jitter_bp=16, seed=0)
     codes, labels, counts = batches(0)
     assert codes.shape == (8, 1000)
     assert counts.all()
@@ -86,7 +86,7 @@ def test_promoters_are_read_around_their_start_and_moved_a_little(promoter_path)
         offsets.add(texts[owner].index(row.tobytes()))
     assert all(4484 <= offset <= 4516 for offset in offsets)
     assert len(offsets) > 3
-    middle = promoter_codes(table, 1000)
-    np.testing.assert_array_equal(middle[3], base_codes(table["sequence"].iloc[3][4500:5500]))
-    with pytest.raises(InputError, match="a window has 5000 bp before its start"):
-        promoter_codes(table, 10_200)
+    before = promoter_codes(table, 300, 249)
+    np.testing.assert_array_equal(before[3], base_codes(table["sequence"].iloc[3][4751:5051]))
+    with pytest.raises(InputError, match="5100 bp before the start are asked for; a window has"):
+        promoter_codes(table, 10_200, 5_100)

@@ -55,6 +55,14 @@ def test_a_model_is_measured_beside_baselines_and_gets_its_card(
         assert "exists; choose another place or pass --force" in run(capsys, *again, code=2)
 
 
+def test_any_of_the_baselines_can_be_trained(capsys, promoters, tmp_path):
+    arguments = ("--promoters", promoters, "--output", tmp_path / "b", "--set", "kmers.k=2")
+    run(capsys, "baselines", *arguments, "--models", "kmers, composition")
+    facts = json.loads((tmp_path / "b" / "baselines.json").read_text())
+    assert set(facts["promoters"]) == {"sha256", "kmers", "composition"}
+    assert facts["promoters"]["kmers"]["settings"]["k"] == 2
+
+
 def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
     output = ("--output", tmp_path / "out")
     for arguments, message in [
@@ -62,6 +70,11 @@ def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
         (("baselines", *output), "nothing to train on"),
         (("evaluate", tmp_path / "none", "--promoters", promoters, *output), "no model directory"),
         (("baselines", "--promoters", promoters, *output, "--set", "step=1"), "unknown key step"),
+        (("baselines", "--shards", tmp_path, *output), "want --shards, --held-out and --tokenizer"),
+        (
+            ("baselines", "--promoters", promoters, *output, "--models", "danq"),
+            "none of danq reads",
+        ),
         (("card", tiny_checkpoint, "--evaluation", tmp_path / "e.json", *output), "there is no"),
     ]:
         error = run(capsys, *arguments, code=2)

@@ -1,0 +1,83 @@
+"""Settings of all baselines: one configuration for `genobird baselines`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from genobird.baselines.convolution import ConvolutionConfig
+from genobird.baselines.kmers import GappedShape
+from genobird.baselines.network import NetworkSettings
+from genobird.baselines.ngram import NgramSettings
+
+POSITIVE_WEIGHT = 8.0
+"""Weight of a positive chromatin label, as the transformer's: calibrated by subtracting ln 8."""
+
+
+class PublishedTraining(BaseModel):
+    """How a published network is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: float = Field(1.0, gt=0, le=4, description="Scale of layer widths; 1 as published.")
+    windows: int = Field(16, ge=1, description="Windows a step.")
+    bins: int = Field(32, ge=1, description="Consecutive bins a chromatin window.")
+    fit: NetworkSettings = NetworkSettings(learning_rate=1e-3)
+
+
+class KmerSettings(BaseModel):
+    """What the k-mer logistic regression reads around a transcription start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(4, ge=1, le=6, description="Letters of a k-mer.")
+    widths_bp: tuple[int, ...] = Field(
+        (500, 2_000, 10_000), min_length=1, description="Windows, clipped at the sequence's ends."
+    )
+    ridge: float = Field(1.0, gt=0, description="Penalty on standardised inputs.")
+
+
+class GappedSettings(BaseModel):
+    """A linear model on gapped k-mer counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: GappedShape
+    input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases a place sees.")
+    bins: int = Field(20_000, ge=1, description="Most chromatin training bins, drawn at random.")
+    penalty: float = Field(gt=0, description="Promoters: 1 / C of the SVM; chromatin: the ridge.")
+
+
+class BaselineConfig(BaseModel):
+    """Configuration of the baselines' training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = Field(
+        ("composition", "convolution"), min_length=1, description="Which baselines to train."
+    )
+    composition_bins: int = Field(
+        200_000, ge=1, description="Training bins of the chromatin regressions, drawn at random."
+    )
+    chromatin_shape: ConvolutionConfig = ConvolutionConfig()
+    chromatin_fit: NetworkSettings = NetworkSettings()
+    windows: int = Field(16, ge=1, description="Windows a step of the chromatin network.")
+    bins: int = Field(32, ge=1, description="Consecutive bins a window.")
+    promoter_shape: ConvolutionConfig = ConvolutionConfig(hidden=64, dropout=0.5)
+    promoter_fit: NetworkSettings = NetworkSettings(steps=300, learning_rate=1e-3, warmup_steps=50)
+    promoter_windows: int = Field(64, ge=1, description="Windows a step of the promoter network.")
+    jitter_bp: int = Field(16, ge=0, description="Most bases a promoter window is moved by.")
+    deepsea: PublishedTraining = PublishedTraining()
+    danq: PublishedTraining = PublishedTraining()
+    cnnprom: PublishedTraining = PublishedTraining(windows=64)
+    deepromoter: PublishedTraining = PublishedTraining(windows=64)
+    kmers: KmerSettings = KmerSettings()
+    gapped_chromatin: GappedSettings = GappedSettings(
+        shape=GappedShape(length=6, letters=5), penalty=0.1
+    )
+    gapped_promoters: GappedSettings = GappedSettings(
+        shape=GappedShape(length=8, letters=6), penalty=1.0
+    )
+    ngram_bases: NgramSettings = NgramSettings(order=12, continuations=False)
+    ngram_tokens: NgramSettings = NgramSettings(order=3, continuations=True)
+    seed: int = Field(0, ge=0, description="Key of the data's order.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

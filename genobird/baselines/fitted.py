@@ -1,0 +1,73 @@
+"""What a trained baseline can do, whatever it is inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.datasets import ChromatinDataset
+
+Logits = NDArray[np.float32]
+Arrays = dict[str, NDArray[Any]]
+
+
+class Fitted(ABC):
+    """A trained baseline of one kind of data.
+
+    Attributes:
+        facts: JSON that is kept with it: sizes, and what `load` needs beside the arrays.
+    """
+
+    facts: dict[str, Any]
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """Return its weights, by name."""
+
+    def predict_bins(
+        self,
+        dataset: ChromatinDataset,
+        contigs: NDArray[np.str_],
+        bins: NDArray[np.int64],
+        precision: str,
+    ) -> Logits:
+        """Return the logits of N bins, [N, F]; `contigs` and `bins` are ascending."""
+        raise NotImplementedError
+
+    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+        """Return the logits of N promoter windows, [N]."""
+        raise NotImplementedError
+
+
+def contig_runs(contigs: NDArray[np.str_]) -> list[slice]:
+    """Cut N places into runs of one contig."""
+    edges = [0, *(np.flatnonzero(contigs[1:] != contigs[:-1]) + 1).tolist(), len(contigs)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def training_bins(
+    dataset: ChromatinDataset, most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Draw usable bins of the training split without replacement, in the order of the genome."""
+    intervals = dataset.intervals("train")
+    found = [dataset.usable_bins(interval) for interval in intervals]
+    names = np.array([interval.contig for interval in intervals], dtype=np.str_)
+    contigs, bins = np.repeat(names, [len(part) for part in found]), np.concatenate(found)
+    if len(bins) > most:
+        rows = np.sort(rng.choice(len(bins), most, replace=False))
+        contigs, bins = contigs[rows], bins[rows]
+    return contigs, bins
+
+
+def labels_of(
+    dataset: ChromatinDataset, contigs: NDArray[np.str_], bins: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the labels of bins, [N, F]."""
+    return np.concatenate(
+        [dataset.labels(str(contigs[r.start]), bins[r]) for r in contig_runs(contigs)]
+    )

@@ -1,0 +1,186 @@
+"""Training of networks over bases, and their predictions."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from genobird.baselines.config import POSITIVE_WEIGHT, BaselineConfig, PublishedTraining
+from genobird.baselines.convolution import Convolution, ConvolutionConfig
+from genobird.baselines.fitted import Arrays, Fitted, Logits
+from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
+from genobird.baselines.published import CNNProm, DanQ, DeePromoter, DeepSEA
+from genobird.baselines.windows import (
+    BinBatches,
+    PromoterBatches,
+    bin_codes,
+    consecutive,
+    promoter_codes,
+)
+from genobird.datasets import ChromatinDataset
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED: dict[str, type[DeepSEA | DanQ | CNNProm | DeePromoter]] = {
+    "deepsea": DeepSEA,
+    "danq": DanQ,
+    "cnnprom": CNNProm,
+    "deepromoter": DeePromoter,
+}
+CONVOLUTION = "convolution"
+_RUN_BINS = 64
+_WINDOWS = 64  # promoter windows at a time
+_LOG_EVERY = 100
+
+
+class NetworkModel(Fitted):
+    """A network and how it was made."""
+
+    def __init__(self, network: Network, facts: dict[str, Any]) -> None:
+        self.network, self.facts = network, facts
+
+    @classmethod
+    def load(cls, name: str, arrays: Arrays, facts: dict[str, Any]) -> NetworkModel:
+        """Read what `arrays` and `facts` gave."""
+        network = build(name, facts["shape"])
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+        return cls(network.eval(), facts)
+
+    def arrays(self) -> Arrays:
+        """Weights and running means."""
+        return {name: value.numpy() for name, value in self.network.state_dict().items()}
+
+    def predict_bins(
+        self,
+        dataset: ChromatinDataset,
+        contigs: NDArray[np.str_],
+        bins: NDArray[np.int64],
+        precision: str,
+    ) -> Logits:
+        """Return the logits of bins, both strands averaged, [N, F]."""
+        return predict_bins(self.network, dataset, contigs, bins, precision=precision)
+
+    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+        """Return the logits of promoter windows, read along their strand, [N]."""
+        codes = promoter_codes(table, self.network.input_bp, self.network.before_bp)
+        parts = [
+            predict_codes(
+                self.network, codes[i : i + _WINDOWS], precision=precision, both_strands=False
+            )
+            for i in range(0, len(codes), _WINDOWS)
+        ]
+        found: Logits = np.concatenate(parts)[:, 0, 0]
+        return found
+
+
+def build(name: str, shape: dict[str, Any]) -> Network:
+    """Make a network of random weights from its name and shape."""
+    if name == CONVOLUTION:
+        return Convolution(ConvolutionConfig.model_validate(shape))
+    return PUBLISHED[name](**shape)
+
+
+def _outline(name: str, shape: dict[str, Any]) -> Network:
+    """Make a network without weights, to ask what it reads."""
+    with torch.device("meta"):
+        return build(name, shape)
+
+
+def train_chromatin(name: str, dataset: ChromatinDataset, config: BaselineConfig) -> NetworkModel:
+    """Train a network on all usable bins of the training split."""
+    outputs = len(dataset.features)
+    if name == CONVOLUTION:
+        shape = config.chromatin_shape.model_copy(update={"outputs": outputs}).model_dump()
+        settings, windows, bins = config.chromatin_fit, config.windows, config.bins
+    else:
+        training: PublishedTraining = getattr(config, name)
+        shape = {"outputs": outputs, "width": training.width}
+        settings, windows, bins = training.fit, training.windows, training.bins
+    input_bp = _outline(name, shape).input_bp
+    batches = BinBatches(
+        dataset, "train", input_bp=input_bp, windows=windows, bins=bins, seed=config.seed
+    )
+    return _train(name, shape, batches, len(batches), settings, POSITIVE_WEIGHT)
+
+
+def train_promoters(name: str, table: pd.DataFrame, config: BaselineConfig) -> NetworkModel:
+    """Train a network on promoter windows and their negatives."""
+    if name == CONVOLUTION:
+        shape = config.promoter_shape.model_copy(update={"outputs": 1}).model_dump()
+        settings, windows = config.promoter_fit, config.promoter_windows
+    else:
+        training: PublishedTraining = getattr(config, name)
+        shape = {"outputs": 1, "width": training.width}
+        settings, windows = training.fit, training.windows
+    network = _outline(name, shape)
+    batches = PromoterBatches(
+        table, input_bp=network.input_bp, before_bp=network.before_bp, windows=windows,
+        jitter_bp=config.jitter_bp, seed=config.seed,
+    )  # fmt: skip
+    return _train(name, shape, batches, len(batches), settings, 1.0)
+
+
+def _train(
+    name: str,
+    shape: dict[str, Any],
+    batches: Callable[[int], Any],
+    epoch_steps: int,
+    settings: NetworkSettings,
+    positive_weight: float,
+) -> NetworkModel:
+    network = fit_network(
+        lambda: build(name, shape), batches, settings, positive_weight=positive_weight,
+        log=_Log(name, settings.steps),
+    )  # fmt: skip
+    facts = {
+        "shape": shape,
+        "parameters": network.parameters_trained,
+        "steps": settings.steps,
+        "epochs": round(settings.steps / epoch_steps, 2),
+    }
+    return NetworkModel(network, facts)
+
+
+def predict_bins(
+    network: Network,
+    dataset: ChromatinDataset,
+    contigs: NDArray[np.str_],
+    bins: NDArray[np.int64],
+    *,
+    precision: str = "float32",
+) -> Logits:
+    """Return the logits of bins, both strands averaged, float32 [N, F]."""
+    logits = np.empty((len(bins), network.outputs), dtype=np.float32)
+    for run in consecutive(contigs, bins, _RUN_BINS):
+        codes = bin_codes(dataset, str(contigs[run.start]), bins[run], network.input_bp)
+        found = predict_codes(network, codes[None], precision=precision, both_strands=True)
+        logits[run] = found[0]
+    return logits
+
+
+class _Log:
+    """A log line every hundred steps, with the mean loss since the last."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+        self.losses: list[float] = []
+        self.since = time.monotonic()
+
+    def __call__(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        if len(self.losses) < _LOG_EVERY:
+            return
+        rate = len(self.losses) / max(1e-9, time.monotonic() - self.since)
+        mean = sum(self.losses) / len(self.losses)
+        logger.info(
+            "%s: step %d of %d, loss %.4f, %.1f steps/s",
+            self.name, step + 1, self.steps, mean, rate,
+        )  # fmt: skip
+        self.losses, self.since = [], time.monotonic()

@@ -1,0 +1,129 @@
+"""Networks of other publications, at their published sizes.
+
+`width` scales every hidden layer, so that they can be trained on a small machine too; 1 is what was
+published. Their last layer gives logits; `outputs` is 919 in the chromatin papers and here as many
+as the dataset has features. All see a place by itself: 1,000 bp around a bin, or the bases around a
+transcription start.
+
+| network | parameters | where they come from |
+|---|---|---|
+| DeepSEA | 52,843,119 with 919 outputs | Zhou and Troyanskaya 2015, supplementary note: 320, 480 and 960 kernels of 8, pools of 4, 925 hidden units; the number is the sum over these layers (the released code has 919 hidden units: 52,532,319) |
+| DanQ | 46,926,479 with 919 outputs | Quang and Xie 2016 and their released Keras code: 320 kernels of 26, pool of 13, bidirectional LSTM of 320, 925 hidden units |
+| CNNProm | 64,157 | Umarov and Solovyev 2017, human non-TATA promoters: 300 kernels of 21, pool of 231, 128 hidden units, -200..+50; the number is the sum over these layers |
+| DeePromoter | 449,121 | Oubounyt et al. 2019: kernels of 27, 14 and 7, pool of 6, bidirectional LSTM of 32, 128 hidden units, -249..+50; the 32 filters a kernel are our choice, and the number follows from it |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genobird.baselines.network import PlaceNetwork
+
+
+class _RecurrentLayer(nn.Module):
+    """Bidirectional LSTM with one bias a gate, as Keras has it; torch's second one stays 0."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, units, batch_first=True, bidirectional=True)
+        for name, parameter in self.lstm.named_parameters():
+            if name.startswith("bias_hh"):
+                nn.init.zeros_(parameter).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[W, C, positions] -> [W, positions, 2 units]."""
+        return self.lstm(x.transpose(1, 2))[0]  # type: ignore[no-any-return]
+
+
+class DeepSEA(PlaceNetwork):
+    """Three convolutions and a dense layer."""
+
+    INPUT_BP, BEFORE_BP = 1_000, 500
+
+    def __init__(self, outputs: int = 919, width: float = 1.0) -> None:
+        super().__init__(outputs)
+        first, second, third, hidden = (scaled(n, width) for n in (320, 480, 960, 925))
+        self.layers = nn.Sequential(
+            nn.Conv1d(4, first, 8), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(0.2),
+            nn.Conv1d(first, second, 8), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(0.2),
+            nn.Conv1d(second, third, 8), nn.ReLU(), nn.Dropout(0.5),
+            nn.Flatten(), nn.Linear(53 * third, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
+        )  # fmt: skip
+
+    def place(self, bases: Tensor) -> Tensor:
+        """One-hot [W, 4, 1000] -> logits [W, outputs]."""
+        return self.layers(bases)  # type: ignore[no-any-return]
+
+
+class DanQ(PlaceNetwork):
+    """A convolution, a bidirectional LSTM and a dense layer."""
+
+    INPUT_BP, BEFORE_BP = 1_000, 500
+
+    def __init__(self, outputs: int = 919, width: float = 1.0) -> None:
+        super().__init__(outputs)
+        kernels, units, hidden = (scaled(n, width) for n in (320, 320, 925))
+        self.motifs = nn.Sequential(
+            nn.Conv1d(4, kernels, 26), nn.ReLU(), nn.MaxPool1d(13), nn.Dropout(0.2)
+        )
+        self.grammar = _RecurrentLayer(kernels, units)
+        self.layers = nn.Sequential(
+            nn.Dropout(0.5), nn.Flatten(), nn.Linear(75 * 2 * units, hidden), nn.ReLU(),
+            nn.Linear(hidden, outputs),
+        )  # fmt: skip
+
+    def place(self, bases: Tensor) -> Tensor:
+        """One-hot [W, 4, 1000] -> logits [W, outputs]."""
+        return self.layers(self.grammar(self.motifs(bases)))  # type: ignore[no-any-return]
+
+
+class CNNProm(PlaceNetwork):
+    """A convolution, its maximum over the whole window, and a dense layer."""
+
+    INPUT_BP, BEFORE_BP = 251, 200
+
+    def __init__(self, outputs: int = 1, width: float = 1.0) -> None:
+        super().__init__(outputs)
+        kernels, hidden = scaled(300, width), scaled(128, width)
+        self.layers = nn.Sequential(
+            nn.Conv1d(4, kernels, 21), nn.ReLU(), nn.MaxPool1d(231), nn.Flatten(),
+            nn.Linear(kernels, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
+        )  # fmt: skip
+
+    def place(self, bases: Tensor) -> Tensor:
+        """One-hot [W, 4, 251] -> logits [W, outputs]."""
+        return self.layers(bases)  # type: ignore[no-any-return]
+
+
+class DeePromoter(PlaceNetwork):
+    """Convolutions of three widths side by side, a bidirectional LSTM and a dense layer."""
+
+    INPUT_BP, BEFORE_BP = 300, 249
+
+    def __init__(self, outputs: int = 1, width: float = 1.0) -> None:
+        super().__init__(outputs)
+        filters, units, hidden = (scaled(n, width) for n in (32, 32, 128))
+        self.kernels = nn.ModuleList(nn.Conv1d(4, filters, size) for size in (27, 14, 7))
+        self.dropout = nn.Dropout(0.5)
+        self.grammar = _RecurrentLayer(3 * filters, units)
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(50 * 2 * units, hidden), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(hidden, outputs),
+        )  # fmt: skip
+
+    def place(self, bases: Tensor) -> Tensor:
+        """One-hot [W, 4, 300] -> logits [W, outputs]."""
+        seen = []
+        for kernel in self.kernels:
+            reach = int(kernel.kernel_size[0]) - 1  # type: ignore[index]
+            padded = F.pad(bases, (reach // 2, reach - reach // 2))
+            seen.append(F.max_pool1d(F.relu(kernel(padded)), 6))
+        x = self.dropout(torch.cat(seen, dim=1))  # [W, 3 filters, 50]
+        return self.layers(self.grammar(x))  # type: ignore[no-any-return]
+
+
+def scaled(size: int, width: float) -> int:
+    """Return a published layer size times `width`, at least 1."""
+    return max(1, round(size * width))

@@ -1,0 +1,157 @@
+"""n-gram models on token shards: bits for every base of held-out sequence.
+
+Both models read what the masked language model was trained on, one pass of it (a second pass would
+count everything twice): the tokens themselves, or the bases that they stand for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genobird.baselines.ngram import NgramSettings, Text, ngram_bits
+from genobird.bits import BaseBits, token_places
+from genobird.errors import InputError, ShardError
+from genobird.genome.sequence import ALPHABET
+from genobird.shards import Shards
+from genobird.tokenizer import BEYOND, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+Unit = Literal["bases", "tokens"]
+_N = ALPHABET.index("N")
+
+
+class SequenceText(NamedTuple):
+    """A text and where its runs lie on the genome.
+
+    Attributes:
+        text: symbols in runs, T of them.
+        widths: bases of each symbol, [T].
+        contigs: of each run, [R].
+        starts: first base of each run, 0-based, [R].
+    """
+
+    text: Text
+    widths: NDArray[np.uint8]
+    contigs: list[str]
+    starts: list[int]
+
+    @property
+    def run_bp(self) -> NDArray[np.int64]:
+        """Bases of each run, [R]."""
+        return np.add.reduceat(self.widths, self.text.firsts, dtype=np.int64)
+
+
+def read_text(shards: Shards, tokenizer: Tokenizer, unit: Unit) -> SequenceText:
+    """Read the first pass over the forward strand; a run ends where bases were left out.
+
+    Raises:
+        ShardError: the shards were made with another tokenizer.
+        InputError: they hold nothing.
+    """
+    if shards.index.tokenizer_sha256 != tokenizer.sha256:
+        raise ShardError(
+            f"{shards.path} was made with another tokenizer; give the one it was made with"
+        )
+    lengths = tokenizer.lengths.astype(np.uint8)
+    symbols: list[NDArray[np.integer]] = []
+    firsts, contigs, starts = [], [], []
+    count, here = 0, ("", -1)
+    for contig, start, end, ids in _stretches(shards, lengths):
+        part = ids
+        if unit == "bases":
+            spelt = tokenizer.bases[ids]
+            part = spelt[spelt != BEYOND]
+        if here != (contig, start):
+            firsts.append(count)
+            contigs.append(contig)
+            starts.append(start)
+        symbols.append(part)
+        count += len(part)
+        here = (contig, end)
+    if not symbols:
+        raise InputError(f"{shards.path} holds no sequence of the forward strand")
+    joined = np.concatenate(symbols)
+    alphabet = len(ALPHABET) if unit == "bases" else tokenizer.vocab_size
+    widths = np.ones(count, np.uint8) if unit == "bases" else lengths[joined]
+    return SequenceText(Text(joined, np.array(firsts), alphabet), widths, contigs, starts)
+
+
+def _stretches(
+    shards: Shards, lengths: NDArray[np.uint8]
+) -> Iterator[tuple[str, int, int, NDArray[np.uint16]]]:
+    """Yield contig, first base, base after the last and tokens of stretches without a gap."""
+    for number, document in enumerate(shards.documents):
+        first_pass = shards.index.files[document.file].pass_index == 0
+        if not first_pass or b"-" in shards.rows(number)["strand"]:
+            continue
+        ids = shards.document(number)
+        contig, begins, ends = token_places(shards, number, lengths)
+        breaks = [0, *(np.flatnonzero(begins[1:] != ends[:-1]) + 1).tolist(), len(ids)]
+        for first, last in pairwise(breaks):
+            yield contig, int(begins[first]), int(ends[last - 1]), ids[first:last]
+
+
+def predict_sequence(
+    train: Shards, test: Shards, tokenizer: Tokenizer, unit: Unit, settings: NgramSettings
+) -> tuple[BaseBits, dict[str, Any]]:
+    """Train an n-gram model and predict every base of other shards.
+
+    Args:
+        train: what is counted.
+        test: what is predicted.
+        tokenizer: made both.
+        unit: what a symbol is; the bits of a token are spread evenly over its bases.
+        settings: shape of the model.
+
+    Returns:
+        Bits of each base, and what is worth keeping: sizes and bits per base over all of `test`.
+    """
+    known = read_text(train, tokenizer, unit)
+    asked = read_text(test, tokenizer, unit)
+    bits = ngram_bits(known.text, asked.text, settings)
+    has_n = np.arange(len(ALPHABET)) == _N
+    if unit == "tokens":
+        has_n = (tokenizer.bases == _N).any(axis=1)
+    plain = ~has_n[asked.text.symbols]
+    facts = {
+        **settings.model_dump(mode="json"),
+        "unit": unit,
+        "symbols": len(known.text.symbols),
+        "bits_per_base": round(float(bits.sum() / asked.widths.sum()), 5),
+        "bits_per_base_no_n": round(float(bits[plain].sum() / asked.widths[plain].sum()), 5),
+    }
+    logger.info("n-grams of %d %s: %s bits a base", settings.order, unit, facts["bits_per_base"])
+    spread = np.repeat(bits / asked.widths, asked.widths).astype(np.float32)
+    contigs = np.array(asked.contigs, dtype=np.str_)
+    return BaseBits(contigs, np.array(asked.starts), asked.run_bp, spread), facts
+
+
+def open_shards(train: Path, test: Path) -> tuple[Shards, Shards]:
+    """Open training and held-out shards.
+
+    Raises:
+        InputError: they share bases of the genome.
+    """
+    known, asked = Shards.open(train), Shards.open(test)
+    taken: dict[str, list[tuple[int, int]]] = {}
+    for shards, overlapping in ((known, False), (asked, True)):
+        for number in range(len(shards)):
+            contig, start = shards.positions(number)
+            rows = shards.rows(number)
+            stretch = (start, int(rows["start"].max()))
+            if not overlapping:
+                taken.setdefault(contig, []).append(stretch)
+            elif any(a <= stretch[1] and stretch[0] <= b for a, b in taken.get(contig, ())):
+                raise InputError(
+                    f"{test} holds {contig}:{start + 1:,} and so does {train}; held-out shards "
+                    "share no base with those that are trained on"
+                )
+    return known, asked

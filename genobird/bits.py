@@ -1,0 +1,126 @@
+"""Bits a base: what sequence models of different kinds say of the same stretches of the genome.
+
+A masked language model answers for tokens, an n-gram model for bases or for tokens of its own.
+Both become bits on the genome, so that any of them can be asked about any other's tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genobird.errors import InputError, UsageError
+from genobird.shards import Shards
+
+Ints = NDArray[np.int64]
+
+
+class Places(NamedTuple):
+    """Where tokens lie: bases `starts` to `ends` of a contig, 0-based half-open, int64 [T]."""
+
+    contig: str
+    starts: Ints
+    ends: Ints
+
+
+def token_places(shards: Shards, document: int, lengths: NDArray[np.integer]) -> Places:
+    """Find the bases of each token of a document.
+
+    Args:
+        shards: hold the document.
+        document: its number.
+        lengths: bases of each piece of the tokenizer, [V].
+    """
+    rows = shards.rows(document)
+    sizes = lengths[shards.document(document)].astype(np.int64)
+    firsts = shards.sentences(document)  # of each sentence its first token, [S]
+    before = np.cumsum(sizes) - sizes
+    sentence_bp = np.diff(np.append(before[firsts], sizes.sum()))
+    counts = np.diff(np.append(firsts, len(sizes)))
+    inside = before - np.repeat(before[firsts], counts)
+    reverse = np.repeat(rows["strand"] == b"-", counts)
+    inside = np.where(reverse, np.repeat(sentence_bp, counts) - inside - sizes, inside)
+    starts = np.repeat(rows["start"].astype(np.int64), counts) + inside
+    return Places(shards.positions(document)[0], starts, starts + sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class BaseBits:
+    """Bits that a model spends on each base of R stretches of the genome.
+
+    Attributes:
+        contigs: of each stretch, str [R].
+        starts: its first base, 0-based, int64 [R].
+        lengths: its bases, int64 [R].
+        bits: of all stretches end to end, float32 [sum of lengths].
+    """
+
+    contigs: NDArray[np.str_]
+    starts: Ints
+    lengths: Ints
+    bits: NDArray[np.float32]
+
+    @cached_property
+    def _sums(self) -> NDArray[np.float64]:
+        return np.concatenate([[0.0], np.cumsum(self.bits, dtype=np.float64)])
+
+    def of(self, places: Places) -> NDArray[np.float64]:
+        """Return the bits of tokens, float64 [T].
+
+        Raises:
+            InputError: a token does not lie wholly in one stretch.
+        """
+        mine = np.flatnonzero(self.contigs == places.contig)
+        mine = mine[np.argsort(self.starts[mine], kind="stable")]
+        found = np.searchsorted(self.starts[mine], places.starts, side="right") - 1
+        known = found >= 0
+        if known.any():
+            stretch = mine[found]
+            known &= places.ends <= self.starts[stretch] + self.lengths[stretch]
+        if not known.all():
+            first = int(np.flatnonzero(~known)[0])
+            raise InputError(
+                f"no bits for {places.contig}:{places.starts[first] + 1:,}-{places.ends[first]:,};"
+                " train the n-gram models again, with the held-out shards that are measured"
+            )
+        offset = (np.cumsum(self.lengths) - self.lengths - self.starts)[stretch]
+        difference: NDArray[np.float64] = (
+            self._sums[places.ends + offset] - self._sums[places.starts + offset]
+        )
+        return difference
+
+    def save(self, path: Path) -> None:
+        """Write a `.npz` file under a temporary name, then rename it."""
+        part = path.with_name(f".{path.name}.part")
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                contigs=self.contigs,
+                starts=self.starts,
+                lengths=self.lengths,
+                bits=self.bits,
+            )
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> BaseBits:
+        """Read a `.npz` file.
+
+        Raises:
+            UsageError: a missing file.
+            InputError: a file that holds no bits.
+        """
+        if not path.is_file():
+            raise UsageError(f"there is no file of bits {path}")
+        try:
+            with np.load(path) as file:
+                return cls(*(file[name] for name in ("contigs", "starts", "lengths", "bits")))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} holds no bits of bases; train its model again") from error

@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+
+from genobird import corpus
+from genobird import shards as store
+from genobird.baselines.config import BaselineConfig
+from genobird.baselines.ngram import NgramSettings, ngram_bits
+from genobird.baselines.sequence import open_shards, predict_sequence, read_text
+from genobird.baselines.train import SequenceSource, train_baselines
+from genobird.bits import BaseBits, token_places
+from genobird.corpus import CorpusSettings
+from genobird.errors import InputError, ShardError
+from genobird.genome.interval import Interval
+from genobird.shards import Shards
+from genobird.tokenizer import Tokenizer
+
+SETTINGS = CorpusSettings(
+    passes=2, sentences=(2, 4), sentence_bp=(100, 300), start_max=50, max_n_fraction=0.3,
+    both_strands=True,
+)  # fmt: skip
+ORDER_3 = NgramSettings(order=3, continuations=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_genome_path, tiny_tokenizer, tmp_path_factory):
+    """Shards of chr1 and chrN to train on, of chr2 to be asked about; two passes, two strands."""
+    path = tmp_path_factory.mktemp("sequence")
+    parts = {"train": ("chr1", "chrN"), "test": ("chr2",)}
+    for part, contigs in parts.items():
+        regions = [Interval(contig, 0, 60_000) for contig in contigs]
+        corpus.build([tiny_genome_path], path / f"{part}.corpus", SETTINGS, regions)
+        store.write(path / f"{part}.corpus", tiny_tokenizer, path / part)
+    tiny_tokenizer.save(path / "tokenizer.model")
+    return path
+
+
+@pytest.mark.parametrize("unit", ["bases", "tokens"])
+def test_a_text_is_the_first_pass_of_the_forward_strand(folder, tiny_tokenizer, tiny_contigs, unit):
+    found = read_text(Shards.open(folder / "train"), tiny_tokenizer, unit)
+    letters = "ACGTN"
+    edges = [*found.text.firsts.tolist(), len(found.text.symbols)]
+    covered = 0
+    for contig, start, length, first, last in zip(
+        found.contigs, found.starts, found.run_bp, edges, edges[1:], strict=False
+    ):
+        symbols = found.text.symbols[first:last]
+        text = (
+            "".join(letters[s] for s in symbols)
+            if unit == "bases"
+            else tiny_tokenizer.decode(symbols)
+        )
+        assert text == tiny_contigs[contig][start : start + length]
+        covered += length
+    assert covered == found.widths.sum() > 55_000
+    assert found.contigs.count("chrN") > 1  # what holds too much N is left out between them
+
+
+@pytest.mark.parametrize("unit", ["bases", "tokens"])
+def test_every_held_out_base_has_the_bits_of_its_symbol(folder, tiny_tokenizer, unit):
+    train, test = open_shards(folder / "train", folder / "test")
+    bits, facts = predict_sequence(train, test, tiny_tokenizer, unit, ORDER_3)
+    known, asked = (read_text(s, tiny_tokenizer, unit) for s in (train, test))
+    wanted = ngram_bits(known.text, asked.text, ORDER_3)
+    assert bits.bits.sum() == pytest.approx(wanted.sum(), rel=1e-5)
+    assert facts["bits_per_base"] == pytest.approx(wanted.sum() / len(bits.bits), abs=1e-4)
+    assert facts["symbols"] == len(known.text.symbols)
+    if unit == "tokens":
+        places = token_places(test, 0, tiny_tokenizer.lengths)
+        np.testing.assert_allclose(bits.of(places), wanted[: len(places.starts)], rtol=1e-4)
+
+
+def test_random_bases_take_two_bits(folder, tiny_tokenizer):
+    train, test = open_shards(folder / "train", folder / "test")
+    _, facts = predict_sequence(train, test, tiny_tokenizer, "bases", ORDER_3)
+    entropy = -2 * (0.3 * np.log2(0.3) + 0.2 * np.log2(0.2))  # of the letters' frequencies
+    assert facts["bits_per_base_no_n"] == pytest.approx(entropy, abs=0.02)
+
+
+def test_held_out_shards_that_are_trained_on_are_refused(folder):
+    with pytest.raises(InputError, match="share no base with those that are trained on"):
+        open_shards(folder / "train", folder / "train")
+
+
+def test_another_tokenizer_is_refused(folder, tiny_contigs, tmp_path):
+    other = Tokenizer.train([tiny_contigs["chr2"]], tmp_path / "other.model", vocab_size=32)
+    with pytest.raises(ShardError, match="made with another tokenizer"):
+        read_text(Shards.open(folder / "test"), other, "bases")
+
+
+def test_models_of_sequence_are_trained_beside_the_others(folder, tmp_path):
+    source = SequenceSource(folder / "train", folder / "test", folder / "tokenizer.model")
+    config = BaselineConfig(
+        models=("ngram_bases", "ngram_tokens"), ngram_bases=ORDER_3,
+        ngram_tokens=NgramSettings(order=2, continuations=True),
+    )  # fmt: skip
+    facts = train_baselines(tmp_path / "b", sequence=source, config=config)
+    assert json.loads((tmp_path / "b" / "baselines.json").read_text()) == facts
+    assert facts["sequence"]["ngram_tokens"]["continuations"] is True
+    assert facts["sequence"]["corpus_sha256"] != facts["sequence"]["held_out_corpus_sha256"]
+    names = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert names == ["baselines.json", "ngram_bases.bases.npz", "ngram_tokens.bases.npz"]
+    assert BaseBits.load(tmp_path / "b" / names[1]).lengths.sum() > 25_000
