@@ -170,8 +170,9 @@ def read_alleles(variants: Variants) -> Iterator[Allele]:
 
 def alleles_of(record: int, variants: Sequence[Variant]) -> Iterator[Allele]:
     """Number the ALTs of a record."""
-    for number, variant in enumerate(variants, start=1):
-        yield Allele(record, 0 if variant.alt in (".", "") else number, variant)
+    none = len(variants) == 1 and variants[0].alt in (".", "")
+    for number, variant in enumerate(variants, start=0 if none else 1):
+        yield Allele(record, number, variant)
 
 
 def is_table(peeked: streams.Peeked) -> bool:
