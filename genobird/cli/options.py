@@ -30,6 +30,12 @@ IgnoreBuild = Annotated[
     bool,
     typer.Option("--ignore-build", help="Warn of another assembly than the FASTA's, and go on."),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on where an interrupted run of the same command stopped, if one did."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Json = Annotated[

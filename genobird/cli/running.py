@@ -59,15 +59,15 @@ def split_names(features: str | None) -> list[str] | None:
 
 
 def command_line() -> str:
-    """Return the command as it was given."""
-    return shlex.join(["genobird", *sys.argv[1:]])
+    """Return the command as it was given, without --resume, which changes no result."""
+    return shlex.join(["genobird", *(text for text in sys.argv[1:] if text != "--resume")])
 
 
 def summarise(
     unit: str,
     summary: dict[str, Any],
     counts: Counter[str],
-    scorer: Scorer,
+    scorer: Scorer | None,
     began: float,
     data: str,
     quiet: bool,
@@ -80,8 +80,7 @@ def summarise(
         facts = {
             **summary,
             "statuses": statuses,
-            "model": scorer.model_hash,
-            "device": str(scorer.device),
+            **({"model": scorer.model_hash, "device": str(scorer.device)} if scorer else {}),
             "version": genobird.__version__,
             "seconds": round(seconds, 3),
         }

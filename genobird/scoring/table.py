@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +23,8 @@ Item = TypeVar("Item")
 
 ENDINGS: Final = (".tsv", ".tsv.gz", ".parquet")
 FLOAT_FORMAT: Final = "%.6g"
+# Cells in a row group of Parquet, so that its bytes do not depend on how the rows came.
+_GROUP_CELLS: Final = 1 << 22
 
 
 def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bool = False) -> None:
@@ -29,6 +32,7 @@ def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bo
 
     Raises:
         UsageError: another ending, a folder that is missing, or a file that exists without `force`.
+        OutputError: nothing can be written into the folder.
     """
     path = Path(path)
     if str(path) == STDOUT:
@@ -41,6 +45,10 @@ def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bo
         raise UsageError(f"output {path} is no file in an existing folder; make the folder")
     if path.exists() and not force:
         raise UsageError(f"output {path} exists; pass --force or choose another name")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 class TableWriter:
@@ -49,6 +57,7 @@ class TableWriter:
     The file is opened at once, under a temporary name in its folder, and renamed on closing. An
     error inside the `with` block leaves nothing. TSV floats have 6 significant digits; a missing
     value is an empty cell. Nothing written means a file without a header: write an empty frame.
+    The bytes depend on the rows alone, not on the frames that they came in.
 
     Args:
         path: a name ending in `.tsv`, `.tsv.gz` or `.parquet`, or `-` (TSV on standard output).
@@ -68,7 +77,9 @@ class TableWriter:
         self.rows = 0
         self._meta = dict(meta or {})
         self._fresh = True
+        self._finished = False
         self._parquet: Any = None
+        self._waiting: list[pd.DataFrame] = []
         self._stdout = str(path) == STDOUT
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._raw: IO[bytes] = sys.stdout.buffer if self._stdout else self._open()
@@ -97,18 +108,22 @@ class TableWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
         self._fresh = False
         self.rows += len(frame)
 
-    def close(self) -> None:
-        """Finish the file and give it its name.
+    def finish(self) -> None:
+        """Write what is left; only the name is missing then. Nothing may be written after it.
 
         Raises:
             OutputError: the file cannot be written.
         """
+        if self._finished:
+            return
         try:
             if self._parquet is not None:
+                if any(map(len, self._waiting)):
+                    self._write_group(self._waiting)
                 self._parquet.close()
             if self._text is not None:
                 self._text.flush()
@@ -118,17 +133,31 @@ class TableWriter:
                     self._text.close()
             if self._stdout:
                 self._raw.flush()
-                return
-            if not self._raw.closed:
+            elif not self._raw.closed:
                 self._raw.flush()
                 os.fsync(self._raw.fileno())
                 self._raw.close()
-            os.replace(self._temporary, self.path)
         except BrokenPipeError:
             raise
         except OSError as error:
             self.discard()
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
+        self._finished = True
+
+    def close(self) -> None:
+        """Finish the file and give it its name.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self.finish()
+        if self._stdout:
+            return
+        try:
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            self.discard()
+            raise unwritable(self.path, error) from error
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -148,7 +177,7 @@ class TableWriter:
         try:
             return self._temporary.open("wb")
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
 
     def _write_tsv(self, frame: pd.DataFrame) -> None:
         if self._text is None:
@@ -169,20 +198,33 @@ class TableWriter:
         )
 
     def _write_parquet(self, frame: pd.DataFrame) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self._parquet is None:
-            schema = _schema(frame)
             facts = {f"genobird.{key}": value for key, value in self._meta.items()}
-            schema = schema.with_metadata(facts)
+            schema = _schema(frame).with_metadata(facts)
             self._parquet = pq.ParquetWriter(self._raw, schema, compression="zstd")
-        table = pa.Table.from_pandas(frame, schema=self._parquet.schema, preserve_index=False)
-        self._parquet.write_table(table)
+        self._waiting.append(frame)
+        rows = max(1, _GROUP_CELLS // max(1, len(frame.columns)))
+        while sum(map(len, self._waiting)) >= rows:
+            *whole, last = self._waiting
+            here = rows - sum(map(len, whole))
+            self._waiting = [last[here:]]
+            self._write_group([*whole, last[:here]])
 
-    def _unwritable(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.path} cannot be written: {reason}; check space and permissions")
+    def _write_group(self, frames: list[pd.DataFrame]) -> None:
+        import pandas as pd
+        import pyarrow as pa
+
+        frame = pd.concat(frames, ignore_index=True)
+        table = pa.Table.from_pandas(frame, schema=self._parquet.schema, preserve_index=False)
+        self._parquet.write_table(table.combine_chunks(), row_group_size=len(frame))
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the error for a file that the system does not let us write."""
+    reason = error.strerror or str(error)
+    return OutputError(f"{path} cannot be written: {reason}; check space and permissions")
 
 
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -203,6 +245,9 @@ def _schema(frame: pd.DataFrame) -> Any:
     from pandas.api.types import is_numeric_dtype
 
     return pa.schema(
-        (str(name), pa.from_numpy_dtype(kind) if is_numeric_dtype(kind) else pa.string())
+        # a column of integers with gaps has a dtype of pandas around that of numpy
+        (str(name), pa.from_numpy_dtype(getattr(kind, "numpy_dtype", kind)))
+        if is_numeric_dtype(kind)
+        else (str(name), pa.string())
         for name, kind in frame.dtypes.items()
     )

@@ -3,13 +3,17 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from genobird.errors import OutputError, UsageError
+from genobird.scoring import table
 from genobird.scoring.table import TableWriter, check_output, clean_text, in_chunks
 
 FRAME = pd.DataFrame(
@@ -47,6 +51,49 @@ def test_parquet_keeps_types_and_carries_facts(tmp_path):
     back = pd.read_parquet(path)
     pd.testing.assert_frame_equal(back, FRAME)
     assert pq.read_schema(path).metadata[b"genobird.model"] == b"0123"
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 40), max_size=6))
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "a.parquet"])
+def test_the_bytes_do_not_depend_on_the_frames_that_the_rows_came_in(tmp_path, name, cuts):
+    rows = pd.DataFrame(
+        {
+            "chrom": [f"chr{n % 3}" for n in range(40)],
+            "x": np.arange(40, dtype=np.float32) / 7,
+            "lifted": pd.array([n if n % 4 else None for n in range(40)], "Int64"),
+        }
+    )
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "_GROUP_CELLS", 3 * 15)
+        for frames in ([rows], [rows[a:b] for a, b in pairwise([0, *sorted(cuts), 40])]):
+            with TableWriter(tmp_path / name, force=True) as writer:
+                for frame in frames:
+                    writer.write(frame)
+            made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+
+
+def test_parquet_comes_in_groups_of_rows_of_one_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "_GROUP_CELLS", 3 * 4)
+    with TableWriter(tmp_path / "a.parquet") as writer:
+        for _ in range(5):
+            writer.write(FRAME)
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    assert groups == [4, 4, 2]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "a.parquet"])
+def test_a_finished_table_only_lacks_its_name(tmp_path, name):
+    with TableWriter(tmp_path / name) as writer:
+        writer.write(FRAME)
+        writer.finish()
+        (hidden,) = tmp_path.iterdir()
+        finished = hidden.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == finished
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.parquet"])
@@ -100,6 +147,12 @@ def test_an_existing_output_is_replaced_only_by_force(tmp_path):
 def test_an_impossible_output_is_refused(tmp_path, name, message):
     with pytest.raises(UsageError, match=message):
         check_output(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work():
+    # Not even the superuser makes a file there.
+    with pytest.raises(OutputError, match=r"/sys/a\.tsv cannot be written: .*; check space"):
+        check_output("/sys/a.tsv")
 
 
 def test_an_output_that_cannot_be_opened_or_written_is_an_output_error(tmp_path, monkeypatch):

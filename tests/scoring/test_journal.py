@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from genobird.errors import OutputError, UsageError
+from genobird.scoring.journal import NoJournal, journal_of, kept, may_replace
+
+IDENTITY = {"model": "0123", "genome": "abcd", "chunk": 2}
+
+
+def frame_of(number: int, scored: bool = True) -> pd.DataFrame:
+    value = number + 0.1 if scored else np.nan
+    return pd.DataFrame(
+        {"chrom": ["chr1"], "record": [number], "a|delta": np.array([value], np.float32)}
+    )
+
+
+class Work:
+    """Scores chunks, and notes which."""
+
+    def __init__(self) -> None:
+        self.made: list[int] = []
+
+    def __call__(self, number: int, scored: bool = True) -> Callable[[], pd.DataFrame]:
+        def make() -> pd.DataFrame:
+            self.made.append(number)
+            return frame_of(number, scored)
+
+        return make
+
+
+class Killed(BaseException):
+    pass
+
+
+def run(
+    output: Path,
+    numbers: Sequence[int],
+    *,
+    stop: type[BaseException] | None = None,
+    unscored: Sequence[int] = (),
+    contents: Sequence[str] | None = None,
+    identity: dict[str, str | int] | None = None,
+    **options: bool,
+) -> tuple[list[int], list[pd.DataFrame]]:
+    """A run over these chunks that stops behind the last one; what was scored, and all frames."""
+    work, frames = Work(), []
+    try:
+        with kept([output], identity or IDENTITY, **options) as journal:
+            for number in numbers:
+                content = f"item {number}" if contents is None else contents[number]
+                make = work(number, number not in unscored)
+                frames.append(journal.frame(number, [content], make))
+            if stop is not None:
+                raise stop
+    except Killed:
+        pass
+    return work.made, frames
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_run_leaves_nothing(tmp_path):
+    made, _ = run(tmp_path / "out.tsv", [0, 1, 2])
+    assert made == [0, 1, 2]
+    assert names(tmp_path) == []
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, caplog):
+    output = tmp_path / "out.tsv"
+    with caplog.at_level(logging.WARNING):
+        run(output, [0, 1], stop=Killed)
+    assert "out.tsv.partial keeps what is scored; the same command with --resume" in caplog.text
+    assert names(tmp_path) == ["out.tsv.partial"]
+    made, frames = run(output, [0, 1, 2, 3], resume=True, stop=Killed)
+    assert made == [2, 3]
+    made, frames = run(output, [0, 1, 2, 3, 4], resume=True)
+    assert made == [4]
+    for number, frame in enumerate(frames):
+        pd.testing.assert_frame_equal(frame, frame_of(number))
+    assert names(tmp_path) == []
+
+
+def test_resume_without_an_earlier_run_begins(tmp_path):
+    made, _ = run(tmp_path / "out.tsv", [0, 1], resume=True)
+    assert made == [0, 1]
+
+
+def test_chunks_that_cost_nothing_are_not_kept(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], unscored=[0, 1], stop=Killed)
+    assert names(tmp_path) == []
+    run(output, [0, 1, 2, 3], unscored=[0, 2], stop=Killed)
+    made, _ = run(output, [0, 1, 2, 3, 4], unscored=[0, 2], resume=True)
+    assert made == [0, 2, 4]
+
+
+def test_chunks_of_a_shard_have_gaps(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [1, 4], stop=Killed)
+    made, _ = run(output, [1, 4, 7], resume=True)
+    assert made == [7]
+
+
+def test_earlier_work_is_neither_lost_nor_taken_over_silently(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], stop=Killed)
+    before = journal_of(output).read_bytes()
+    with pytest.raises(UsageError, match=r"out\.tsv\.partial holds .* pass --resume .* --force"):
+        run(output, [0, 1])
+    assert journal_of(output).read_bytes() == before
+    made, _ = run(output, [0, 1], force=True)
+    assert made == [0, 1]
+
+
+def test_force_with_resume_goes_on(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], stop=Killed)
+    made, _ = run(output, [0, 1, 2], force=True, resume=True)
+    assert made == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "4567"}, r"another run \(model 0123, now 4567\); give what it was begun with"),
+        ({"model": "4567", "chunk": 3}, r"\(model 0123, now 4567; chunk 2, now 3\)"),
+        ({"shard": "1/2"}, r"\(shard none, now 1/2\)"),
+    ],
+)
+def test_work_of_another_run_is_refused_with_what_differs(tmp_path, changes, message):
+    output = tmp_path / "out.tsv"
+    run(output, [0], stop=Killed)
+    before = journal_of(output).read_bytes()
+    with pytest.raises(UsageError, match=message):
+        run(output, [0], identity=IDENTITY | changes, resume=True)
+    assert journal_of(output).read_bytes() == before
+
+
+@pytest.mark.parametrize("contents", [["other", "item 1"], ["item 0", "other"], ["item 0"], []])
+def test_another_input_is_refused(tmp_path, contents):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], stop=Killed)
+    before = journal_of(output).read_bytes()
+    with pytest.raises(UsageError, match="of a run over another input; give the same one"):
+        run(output, range(len(contents)), contents=contents, resume=True)
+    assert journal_of(output).read_bytes() == before
+
+
+def test_an_input_with_work_where_there_was_none_is_refused(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], unscored=[0], stop=Killed)
+    with pytest.raises(UsageError, match="another input"):
+        run(output, [0, 1], resume=True)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1), junk=st.binary(max_size=40))
+def test_a_journal_cut_at_any_byte_loses_only_what_was_not_whole(tmp_path, cut, junk):
+    output = tmp_path / "out.tsv"
+    path = journal_of(output)
+    path.unlink(missing_ok=True)
+    run(output, range(5), stop=Killed)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(cut * len(whole))] + junk)
+    assume(whole.startswith(path.read_bytes()[:24]))  # no other head is ever written
+    made, frames = run(output, range(7), resume=True)
+    assert made == list(range(made[0], 7))
+    for number, frame in enumerate(frames):
+        pd.testing.assert_frame_equal(frame, frame_of(number))
+
+
+def test_every_whole_entry_of_a_cut_journal_is_used(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, range(3), stop=Killed)
+    path = journal_of(output)
+    path.write_bytes(path.read_bytes()[:-1])
+    made, _ = run(output, range(3), resume=True)
+    assert made == [2]
+
+
+def test_a_damaged_entry_is_scored_again(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, range(3), stop=Killed)
+    data = bytearray(journal_of(output).read_bytes())
+    data[-20] ^= 1
+    journal_of(output).write_bytes(data)
+    made, _ = run(output, range(3), resume=True)
+    assert made == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("notes of mine\n", "no journal of genobird, whose place it takes; move it away"),
+        ("genobird journal 2 open\n{}\n", "by another version of genobird; finish with that"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"resume": True}])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text, message, options):
+    output = tmp_path / "out.tsv"
+    journal_of(output).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        run(output, [0], **options)
+    assert journal_of(output).read_text() == text
+
+
+def test_two_runs_never_write_the_same_output(tmp_path):
+    output = tmp_path / "out.tsv"
+    with kept([output], IDENTITY) as journal:
+        journal.frame(0, ["item 0"], Work()(0))
+        for options in ({"resume": True}, {"force": True}):
+            with pytest.raises(OutputError, match="in use: another run writes the same output"):
+                run(output, [0], **options)
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_swept_away_and_nothing_else(tmp_path):
+    output, table = tmp_path / "out.vcf.gz", tmp_path / "out.tsv"
+    run(output, [0], stop=Killed)
+    left = [".out.vcf.gz.123.tmp.gz", ".out.vcf.gz.123.tmp.gz.tbi", ".out.tsv.9.tmp"]
+    others = [".out.vcf.gz.x.tmp", ".other.tsv.9.tmp", "out.vcf.gz.123.tmp"]
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    with kept([output, table], IDENTITY, resume=True) as journal:
+        journal.frame(0, ["item 0"], Work()(0))
+    assert names(tmp_path) == sorted(others)
+
+
+def test_a_run_killed_while_its_outputs_got_their_names_may_replace_them(tmp_path):
+    output = tmp_path / "out.tsv"
+    assert not may_replace(output, resume=True)
+    run(output, [0], stop=Killed)
+    assert not may_replace(output, resume=True)
+    with pytest.raises(Killed), kept([output], IDENTITY, resume=True) as journal:  # noqa: PT012
+        journal.frame(0, ["item 0"], Work()(0))
+        journal.seal()
+        raise Killed
+    assert may_replace(output, resume=True)
+    with pytest.raises(UsageError, match="pass --resume"):
+        may_replace(output)
+    made, _ = run(output, [0], resume=True)
+    assert made == []
+
+
+def test_nothing_can_be_resumed_without_a_file_or_a_saved_model(tmp_path):
+    with pytest.raises(UsageError, match="standard output cannot be resumed"):
+        may_replace("-", resume=True)
+    with kept(["-"], IDENTITY) as journal:
+        assert isinstance(journal, NoJournal)
+    unsaved = IDENTITY | {"model": ""}
+    with pytest.raises(UsageError, match="never saved cannot resume"):
+        run(tmp_path / "out.tsv", [0], identity=unsaved, resume=True)
+    made, _ = run(tmp_path / "out.tsv", [0, 1], identity=unsaved)
+    assert made == [0, 1]
+    assert names(tmp_path) == []
+
+
+def test_a_journal_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
+    output = tmp_path / "out.tsv"
+    with kept([output], IDENTITY) as journal:
+        size = journal_of(output).stat().st_size
+        monkeypatch.setattr(os, "pwrite", _full_disk)
+        with pytest.raises(OutputError, match=r"out\.tsv\.partial cannot be written: No space"):
+            journal.seal()
+    assert size > 0
+    with pytest.raises(OutputError, match=r"partial cannot be written: .*; check space and perm"):
+        run(tmp_path / "missing" / "out.tsv", [0])
+
+
+def _full_disk(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pysam
+import pytest
+
+from genobird.errors import ShardError, UsageError, VcfError
+from genobird.genome.fasta import Genome
+from genobird.scoring.annotation import annotate_variants
+from genobird.scoring.merge import merge
+from genobird.scoring.shard import Shard
+from tests.scoring.stubs import records, short_genome, stub_effects, write_vcf
+
+CHUNK = 4
+
+
+@pytest.fixture(autouse=True)
+def effects(monkeypatch, scorer):
+    monkeypatch.setattr(scorer, "chunk", CHUNK)
+    return stub_effects(monkeypatch)
+
+
+@pytest.fixture
+def short(tmp_path):
+    folder = tmp_path / "genome"
+    folder.mkdir()
+    with Genome(short_genome(folder)) as genome:
+        yield genome
+
+
+@pytest.fixture
+def run(scorer, short, tmp_path):
+    """Score `count` records as `name`, all of them or a shard; return VCF and table."""
+
+    def score(
+        name: str, count: int, shard: str | None = None, ending: str = ".vcf.gz", **options: str
+    ) -> tuple[Path, Path]:
+        source = write_vcf(tmp_path / f"in{count}.vcf", records(count))
+        output, table = tmp_path / f"{name}{ending}", tmp_path / f"{name}.parquet"
+        part = None if shard is None else Shard.parse(shard)
+        annotate_variants(scorer, source, short, output, table=table, shard=part, **options)
+        return output, table
+
+    def shards(count: int, total: int, **options: str) -> tuple[list[Path], list[Path]]:
+        made = [
+            run(f"s{index}", count, f"{index}/{total}", **options) for index in range(1, total + 1)
+        ]
+        return [vcf for vcf, _ in made], [table for _, table in made]
+
+    run = score
+    run.shards = shards
+    return run
+
+
+# Empty, one chunk, a whole number of chunks, one short of it, one more; fewer chunks than shards.
+@pytest.mark.parametrize(
+    ("count", "total"), [(0, 2), (3, 3), (24, 3), (23, 3), (25, 3), (40, 1), (9, 5)]
+)
+def test_merged_shards_are_byte_for_byte_the_run_over_all(run, tmp_path, count, total):
+    whole, table = run("whole", count)
+    vcfs, tables = run.shards(count, total)
+    merged, merged_table = tmp_path / "m.vcf.gz", tmp_path / "m.parquet"
+    counts = merge(vcfs[::-1], merged)
+    assert merged.read_bytes() == whole.read_bytes()
+    assert Path(f"{merged}.tbi").read_bytes() == Path(f"{whole}.tbi").read_bytes()
+    assert merge(tables[::-1], merged_table) == counts
+    assert merged_table.read_bytes() == table.read_bytes()
+    assert counts == pd.read_parquet(table)["status"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize("ending", [".vcf", ".bcf"])
+def test_merge_writes_the_formats_that_a_shard_cannot_have(run, tmp_path, ending):
+    whole, _ = run("whole", 25, ending=ending)
+    vcfs, _ = run.shards(25, 3)
+    merge(vcfs, tmp_path / f"m{ending}")
+    assert (tmp_path / f"m{ending}").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".tsv.gz"])
+def test_a_merged_table_in_text_has_the_same_bytes_too(scorer, short, run, tmp_path, ending):
+    _, tables = run.shards(25, 3)
+    merge(tables, tmp_path / f"m{ending}")
+    annotate_variants(
+        scorer, tmp_path / "in25.vcf", short, tmp_path / "w.vcf", table=tmp_path / f"w{ending}"
+    )
+    assert (tmp_path / f"m{ending}").read_bytes() == (tmp_path / f"w{ending}").read_bytes()
+
+
+def test_row_groups_of_a_table_do_not_depend_on_shards(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("genobird.scoring.table._GROUP_CELLS", 300)
+    monkeypatch.setattr("genobird.scoring.merge._ROWS", 12)
+    _, table = run("whole", 61)
+    _, tables = run.shards(61, 3)
+    merge(tables, tmp_path / "m.parquet")
+    assert pq.ParquetFile(table).num_row_groups > 3
+    assert (tmp_path / "m.parquet").read_bytes() == table.read_bytes()
+
+
+@pytest.mark.parametrize("policy", ["skip", "swap"])
+def test_records_that_are_skipped_or_swapped_merge_like_others(run, tmp_path, policy):
+    whole, table = run("whole", 25, ref_mismatch=policy)
+    vcfs, tables = run.shards(25, 3, ref_mismatch=policy)
+    counts = merge(vcfs, tmp_path / "m.vcf.gz")
+    assert (tmp_path / "m.vcf.gz").read_bytes() == whole.read_bytes()
+    assert merge(tables, tmp_path / "m.parquet") == counts
+    assert (tmp_path / "m.parquet").read_bytes() == table.read_bytes()
+
+
+def test_the_work_is_dealt_out_and_none_is_done_twice(run, effects):
+    run("whole", 48)
+    whole, effects.asked = effects.asked, 0
+    by_shard = []
+    for index in (1, 2, 3):
+        run(f"s{index}", 48, f"{index}/3")
+        by_shard.append(effects.asked - sum(by_shard))
+    assert sum(by_shard) == whole > 0
+    assert max(by_shard) - min(by_shard) <= CHUNK
+
+
+def test_a_shard_is_a_readable_vcf_of_its_records(run):
+    (_, second, _), _ = run.shards(25, 3)
+    with pysam.VariantFile(str(second)) as file:
+        names = [record.id for record in file]
+    assert names == [f"rs{n}" for n in (*range(4, 8), *range(16, 20))]
+
+
+def test_commands_of_shards_and_merge_are_both_kept(run, tmp_path):
+    whole, _ = run("whole", 9, command="genobird variants in.vcf")
+    vcfs, tables = run.shards(9, 2, command="genobird variants in.vcf --shard i/2")
+    merge(vcfs, tmp_path / "m.vcf.gz", command="genobird variants merge")
+    lines, expected = (
+        pysam.BGZFile(str(path), "rb").read().decode().splitlines()
+        for path in (tmp_path / "m.vcf.gz", whole)
+    )
+    added = [line for line in lines if line not in expected]
+    assert added == [
+        "##genobirdCommand=genobird variants in.vcf --shard i/2",
+        "##genobirdMergeCommand=genobird variants merge",
+    ]
+    assert [line for line in expected if line not in lines] == [
+        "##genobirdCommand=genobird variants in.vcf"
+    ]
+    merge(tables, tmp_path / "m.parquet", command="genobird variants merge")
+    metadata = pq.read_schema(tmp_path / "m.parquet").metadata
+    assert metadata[b"genobird.command"] == b"genobird variants in.vcf --shard i/2"
+    assert metadata[b"genobird.mergecommand"] == b"genobird variants merge"
+    assert b"genobird.shard" not in metadata
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_each_shard_has_to_be_there_once(run, tmp_path, kind):
+    made = run.shards(25, 3)[kind]
+    output = tmp_path / f"m{made[0].name.removeprefix('s1')}"
+    for some in itertools.combinations(made, 2):
+        missing = {"1", "2", "3"} - {path.name[1] for path in some}
+        with pytest.raises(ShardError, match=f"2 of 3 shards found; missing: {missing.pop()};"):
+            merge(some, output)
+    with pytest.raises(ShardError, match=r"s1\..* and .*s1\..* are both shard 1/3; give each once"):
+        merge([*made, made[0]], output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_shards_of_different_runs_are_refused_with_what_differs(run, tmp_path, kind):
+    made = run.shards(25, 2)[kind]
+    output = tmp_path / f"m{made[0].name.removeprefix('s1')}"
+    for name, options, message in (
+        ("other", {"count": 24}, r"input \w+ and \w+"),
+        ("other", {"count": 25, "ref_mismatch": "skip"}, "ref_mismatch flag and skip"),
+        ("other", {"count": 25, "features": ["TF"]}, "features all and TF"),
+        ("other", {"count": 25, "shard": "2/3"}, "shards 2 and 3"),
+    ):
+        other = run(name, **({"shard": "2/2"} | options), force=True)[kind]
+        with pytest.raises(ShardError, match=f"are of different runs: .*{message}"):
+            merge([made[0], other], output)
+    assert not output.exists()
+
+
+def test_what_is_no_shard_is_refused(run, tmp_path):
+    whole, table = run("whole", 9)
+    with pytest.raises(ShardError, match=r"whole\.vcf\.gz is no shard; make shards with"):
+        merge([whole], tmp_path / "m.vcf.gz")
+    with pytest.raises(ShardError, match=r"whole\.parquet is no shard; make shards with"):
+        merge([table], tmp_path / "m.parquet")
+    for mixed in ([whole, table], [tmp_path / "in9.vcf"], []):
+        with pytest.raises(UsageError, match=r"not all \.vcf\.gz or all \.parquet; merge the VCFs"):
+            merge(mixed, tmp_path / "m.vcf.gz")
+    with pytest.raises(UsageError, match="does not exist"):
+        merge([tmp_path / "s1.vcf.gz"], tmp_path / "m.vcf.gz")
+
+
+def test_a_shard_that_is_cut_short_is_noticed(run, tmp_path):
+    vcfs, tables = run.shards(25, 2)
+    for path in (vcfs[1], tables[1]):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) - 28])
+    with pytest.raises(VcfError, match=r"s2\.vcf\.gz is cut short"):
+        merge(vcfs, tmp_path / "m.vcf.gz")
+    with pytest.raises(ShardError, match=r"s2\.parquet is damaged: .*; make the shard again"):
+        merge(tables, tmp_path / "m.parquet")
+    assert not list(tmp_path.glob("*m.*"))
+
+
+def test_a_shard_without_some_of_its_records_is_noticed(run, tmp_path):
+    vcfs, _ = run.shards(25, 2)
+    with pysam.BGZFile(str(vcfs[0]), "rb") as file:
+        lines = file.read().splitlines(keepends=True)
+    with pysam.BGZFile(str(vcfs[0]), "wb") as file:
+        file.write(b"".join(lines[:-6]))
+    with pytest.raises(ShardError, match=r"s2\.vcf\.gz has more records than the other shards"):
+        merge(vcfs, tmp_path / "m.vcf.gz")
+
+
+def test_an_existing_output_needs_force(run, tmp_path):
+    vcfs, _ = run.shards(9, 2)
+    output = tmp_path / "m.vcf.gz"
+    output.write_text("old")
+    with pytest.raises(UsageError, match="exists; pass --force"):
+        merge(vcfs, output)
+    merge(vcfs, output, force=True)
+    assert output.read_bytes() != b"old"
+
+
+def test_outputs_that_cannot_be_shards_are_refused(scorer, short, tmp_path):
+    source = write_vcf(tmp_path / "in.vcf", records(3))
+    shard = Shard(1, 2)
+    for message, output, table in (
+        (r"out\.vcf cannot be a shard; write \.vcf\.gz", "out.vcf", None),
+        (r"out\.tsv cannot be a shard; write \.parquet", "out.vcf.gz", "out.tsv"),
+    ):
+        files = {"output": tmp_path / output, "table": table and tmp_path / table}
+        with pytest.raises(UsageError, match=message):
+            annotate_variants(scorer, source, short, shard=shard, **files)
+    assert [path.name for path in tmp_path.glob("out*")] == []
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/2/3"])
+def test_a_shard_that_does_not_exist_is_refused(text):
+    with pytest.raises(UsageError, match=r"shard '?[-\w/]+'? found; give i/n"):
+        Shard.parse(text)
