@@ -61,6 +61,7 @@ class Checkpoint:
         chromatin: chromatin head, F logits a place.
         features: F rows `index name class`; empty without a chromatin head.
         provenance: free facts: data, steps, commands, versions.
+        directory: where it was loaded from; None before that.
     """
 
     encoder: BigBird
@@ -73,6 +74,7 @@ class Checkpoint:
         default_factory=lambda: pd.DataFrame(columns=["index", "name", "class"])
     )
     provenance: dict[str, Any] = field(default_factory=dict)
+    directory: Path | None = None
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the parts that have weights, by the prefix of their names."""
@@ -165,6 +167,7 @@ class Checkpoint:
             chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
             features=features,
             provenance=provenance,
+            directory=path,
         )
         for name, module in checkpoint.modules().items():
             _load_part(path, name, module, tensors)

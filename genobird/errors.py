@@ -14,6 +14,7 @@ GenobirdError              exit 1
 │   ├── VcfError           a VCF file that cannot be read
 │   ├── ChainError         a chain file that cannot be read
 │   ├── TableError         a table without the columns that are needed
+│   ├── BackgroundError    a background that is damaged or of another model
 │   └── ShardError         token shards that are incomplete or altered
 ├── CheckpointError        exit 1: a model directory that is incomplete or altered
 └── OutputError            exit 1: a result that cannot be written
@@ -77,6 +78,10 @@ class ChainError(InputError):
 
 class TableError(InputError):
     """A table without the columns that are needed."""
+
+
+class BackgroundError(InputError):
+    """A background that is damaged or of another model."""
 
 
 class ShardError(InputError):

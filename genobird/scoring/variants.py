@@ -62,7 +62,8 @@ def screen_variants(
         One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
         also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
-        scored. `pos` is 1-based as in VCF, `record` counts from 0.
+        scored. `pos` is 1-based as in VCF, `record` counts from 0. With a background there is also
+        `evalue`, after the keys, and `<output>|quantile`; see `background`.
 
     Raises:
         VcfError, TableError, UsageError: the variants cannot be read.
@@ -93,6 +94,23 @@ def screen(
     features: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Score ALTs together; one row each, in order. See `screen_variants`."""
+    background = scorer.background
+    if background is None:
+        return effect_table(scorer, alleles, genome, policy, features)
+    # The E-value is of all features, whichever are shown.
+    shown = {scorer.features[place] for place in scorer.select_features(features)}
+    table = effect_table(scorer, alleles, genome, policy)
+    return background.rank(table, hidden=set(scorer.features) - shown)
+
+
+def effect_table(
+    scorer: Scorer,
+    alleles: Sequence[Allele],
+    genome: Genome | Locator,
+    policy: RefMismatch = RefMismatch.FLAG,
+    features: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Score ALTs together without ranking them among a background; see `screen`."""
     chosen = scorer.select_features(features)
     locator = genome if isinstance(genome, Locator) else Locator(genome, FLANK)
     genome = locator.genome

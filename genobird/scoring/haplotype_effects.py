@@ -1,0 +1,343 @@
+"""The joint effect of the ALTs that lie together on a haplotype, beside the sum of single effects.
+
+For an ALT on a haplotype, all phased ALTs of that haplotype within its window are applied together.
+The joint effect is the logit of that sequence minus that of REF, at the place of the ALT; the sum
+is that of the effects, at the same place, of each of these ALTs alone. Where they differ, the model
+sees more, or less, than the parts. The masked language model has no joint score: its likelihood is
+one of the bases that change, and those of several ALTs lie apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genobird.genome.fasta import Genome
+from genobird.genome.info import InfoField, Value
+from genobird.genome.locus import Locator
+from genobird.genome.sequence import reverse_complement
+from genobird.genome.variant import left_align
+from genobird.scoring.alleles import Allele
+from genobird.scoring.haplotypes import (
+    Edit,
+    HaplotypeWindow,
+    Phase,
+    PhasedCalls,
+    haplotype_window,
+    together,
+)
+from genobird.scoring.scorer import (
+    CHROMATIN_FLANK,
+    PROMOTER_AFTER,
+    PROMOTER_BEFORE,
+    Floats,
+    Scorer,
+)
+
+logger = logging.getLogger(__name__)
+
+GB_PHASE = InfoField(
+    "GB_PHASE", f"What the genotype says of each ALT: {' '.join(Phase)}", type="String"
+)
+GB_HAP_N = InfoField(
+    "GB_HAP_N", "ALTs applied together on the haplotype, this one included", type="Integer"
+)
+GB_HAP_JOINT = InfoField(
+    "GB_HAP_JOINT", "Chromatin logit of the haplotype - REF, of the feature in GB_HAP_TOP"
+)
+GB_HAP_SUM = InfoField(
+    "GB_HAP_SUM", "Sum of the effects of the ALTs of the haplotype alone, of GB_HAP_TOP"
+)
+GB_HAP_TOP = InfoField(
+    "GB_HAP_TOP", "Chromatin feature with the largest |haplotype - REF|", type="String"
+)
+GB_HAP_PROMOTER_JOINT = InfoField("GB_HAP_PROMOTER_JOINT", "Promoter logit of the haplotype - REF")
+GB_HAP_PROMOTER_SUM = InfoField(
+    "GB_HAP_PROMOTER_SUM", "Sum of the promoter effects of the ALTs of the haplotype alone"
+)
+
+# Of an ALT that the sample carries.
+_LEFT_OUT = (Phase.UNPHASED, Phase.OVERLAP, Phase.UNSCORED)
+
+PHASE = "phase"
+HAPLOTYPES = ("haplotype1", "haplotype2")
+
+
+@dataclass(frozen=True, slots=True)
+class _Focus:
+    """An ALT on a haplotype."""
+
+    row: int
+    haplotype: int
+    contig: str
+    position: int
+    edits: tuple[Edit, ...]
+
+
+class Haplotypes:
+    """Score the ALTs of one sample with what lies on the same haplotype.
+
+    A context manager. Records have to come in file order.
+
+    Args:
+        scorer: the model.
+        source: VCF or BCF file, sorted; read a second time.
+        sample: name of the sample.
+        locator: says which ALTs can be scored, and has the genome.
+        features: columns, names or classes of chromatin features; None is all.
+
+    Raises:
+        UsageError, VcfError: see `PhasedCalls`.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        source: Path | str,
+        sample: str,
+        locator: Locator,
+        features: Sequence[str] | None = None,
+    ) -> None:
+        self._scorer = scorer
+        self._genome: Genome = locator.genome
+        parts = scorer.checkpoint
+        self._chosen = scorer.select_features(features) if parts.chromatin is not None else []
+        self._calls = PhasedCalls(source, sample, locator)
+        self._sample = sample
+        self.counts: Counter[str] = Counter()
+        """How many of the ALTs whose INFO was asked for there were of each phase."""
+        chromatin = [GB_HAP_JOINT, GB_HAP_SUM, GB_HAP_TOP] if self._chosen else []
+        promoter = [GB_HAP_PROMOTER_JOINT, GB_HAP_PROMOTER_SUM] if parts.promoter else []
+        self.fields = [GB_PHASE, GB_HAP_N, *chromatin, *promoter]
+        """INFO keys that the model gives."""
+
+    def __enter__(self) -> Haplotypes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.close()
+
+    def columns(self, alleles: Sequence[Allele]) -> pd.DataFrame:
+        """Return one row an ALT, in order.
+
+        Columns are `phase` and, for `haplotype1` and `haplotype2`, `|count` (ALTs applied, 0 where
+        this one is not), `|promoter|joint`, `|promoter|sum`, `|chromatin|top` (the feature with
+        the largest joint effect), `|chromatin|joint` and `|chromatin|sum`, as far as the model has
+        them.
+        """
+        phases: list[str] = []
+        asked: list[_Focus] = []
+        for row, allele in enumerate(alleles):
+            variant = allele.variant
+            near = self._calls.around(allele.record, variant.contig, variant.position)
+            here = self._calls.phases(allele.record)
+            phases.append(str(here[max(allele.allele, 1) - 1]))
+            carried = self._calls.carried(allele.record, allele.allele)
+            if carried is None:
+                continue
+            contig = self._genome.resolve(variant.contig)
+            position = left_align(variant, self._genome).position
+            for haplotype in carried.haplotypes:
+                edits = tuple(together(carried, haplotype, near))
+                asked.append(_Focus(row, haplotype, contig, position, edits))
+        return self._table(phases, asked)
+
+    def info(self, table: pd.DataFrame) -> dict[str, list[Value]]:
+        """Return INFO values from the columns: of the haplotype with the larger joint effect."""
+        self.counts.update(table[PHASE])
+        found: dict[str, list[Value]] = {GB_PHASE.id: table[PHASE].tolist()}
+        counts = _of_both(table, "count")
+        best = counts.argmax(axis=1)
+        if GB_HAP_PROMOTER_JOINT in self.fields:
+            best = _largest(table, "promoter|joint")
+            for field, part in ((GB_HAP_PROMOTER_JOINT, "joint"), (GB_HAP_PROMOTER_SUM, "sum")):
+                found[field.id] = _picked(_of_both(table, f"promoter|{part}"), best)
+        if GB_HAP_JOINT in self.fields:
+            best = _largest(table, "chromatin|joint")
+            for field, part in ((GB_HAP_JOINT, "joint"), (GB_HAP_SUM, "sum"), (GB_HAP_TOP, "top")):
+                found[field.id] = _picked(_of_both(table, f"chromatin|{part}"), best)
+        found[GB_HAP_N.id] = [number or None for number in _picked(counts, best)]
+        return {field.id: found[field.id] for field in self.fields}
+
+    def warn(self) -> None:
+        """Say how many ALTs of the sample were not applied, if any."""
+        counts = {phase: self.counts[phase] for phase in _LEFT_OUT if self.counts[phase]}
+        if counts:
+            logger.warning(
+                "%d ALTs of %s were applied on their haplotypes, %d were not: %s",
+                *(self.counts[Phase.PHASED], self._sample, sum(counts.values())),
+                ", ".join(f"{phase} {count:,}" for phase, count in counts.items()),
+            )
+
+    def _table(self, phases: Sequence[str], asked: Sequence[_Focus]) -> pd.DataFrame:
+        size = len(phases)
+        promoter = self._promoter(asked) if GB_HAP_PROMOTER_JOINT in self.fields else None
+        chromatin = self._chromatin(asked) if self._chosen else None
+        effects = chromatin or promoter
+        columns: dict[str, object] = {PHASE: phases}
+        for number, name in enumerate(HAPLOTYPES):
+            places = [place for place, focus in enumerate(asked) if focus.haplotype == number]
+            rows = [asked[place].row for place in places]
+            counts = np.zeros(size, np.int64)
+            counts[rows] = effects.counts[places] if effects else 1
+            columns[f"{name}|count"] = counts
+            if promoter is not None:
+                columns[f"{name}|promoter|joint"] = _spread(size, rows, promoter.joint[places, 0])
+                columns[f"{name}|promoter|sum"] = _spread(size, rows, promoter.total[places, 0])
+            if chromatin is not None:
+                best = np.abs(chromatin.joint[places]).argmax(axis=1)
+                tops = np.full(size, None, object)
+                tops[rows] = [self._scorer.features[self._chosen[place]] for place in best]
+                columns[f"{name}|chromatin|top"] = pd.Series(tops, dtype=object)
+                joint, total = chromatin.joint[places, best], chromatin.total[places, best]
+                columns[f"{name}|chromatin|joint"] = _spread(size, rows, joint)
+                columns[f"{name}|chromatin|sum"] = _spread(size, rows, total)
+        return pd.DataFrame(columns)
+
+    def _chromatin(self, asked: Sequence[_Focus]) -> _Effects:
+        """Return effects [asked, chosen features]."""
+
+        def predict(texts: Sequence[str], places: Sequence[int]) -> Floats:
+            return self._scorer.chromatin_logits(texts, places)[:, self._chosen]
+
+        windows = _Windows(self._genome, CHROMATIN_FLANK, CHROMATIN_FLANK, predict)
+        return _Effects.of([windows.ask(focus, alone=True) for focus in asked], len(self._chosen))
+
+    def _promoter(self, asked: Sequence[_Focus]) -> _Effects:
+        """Return effects [asked, 1] on the strand on which REF or the haplotype has the larger."""
+
+        def predict(texts: Sequence[str], places: Sequence[int]) -> Floats:
+            return self._scorer.promoter_logits(texts, places)[:, None]
+
+        strands = (
+            _Windows(self._genome, PROMOTER_BEFORE, PROMOTER_AFTER, predict),
+            _Windows(self._genome, PROMOTER_AFTER - 1, PROMOTER_BEFORE + 1, predict, turned=True),
+        )
+        both = [[windows.ask(focus, alone=False) for windows in strands] for focus in asked]
+        chosen = [int(np.argmax([answer.largest for answer in answers])) for answers in both]
+        answers = [
+            strands[strand].ask(focus, alone=True)
+            for focus, strand in zip(asked, chosen, strict=True)
+        ]
+        return _Effects.of(answers, 1)
+
+
+class _Windows:
+    """Sequences to predict, each once: most are asked about several times."""
+
+    def __init__(
+        self,
+        genome: Genome,
+        before: int,
+        after: int,
+        predict: Callable[[Sequence[str], Sequence[int]], Floats],
+        *,
+        turned: bool = False,
+    ) -> None:
+        self._genome = genome
+        self._size = (before, after)
+        self._predict = predict
+        self._turned = turned
+        self._index: dict[tuple[str, int], int] = {}
+        self._logits: Floats | None = None
+
+    def ask(self, focus: _Focus, *, alone: bool) -> _Answer:
+        """Note REF and the haplotype; with `alone`, also each ALT of the haplotype alone."""
+        joint = self._cut(focus, focus.edits)
+        ref = self._add(self._cut(focus, ()))
+        single = [self._add(self._cut(focus, [edit])) for edit in joint.edits] if alone else []
+        return _Answer(self, ref, self._add(joint), tuple(single))
+
+    def logits(self, places: Sequence[int]) -> Floats:
+        """Return what was predicted for sequences asked about, [places, outputs]."""
+        done = 0 if self._logits is None else len(self._logits)
+        if done < len(self._index):
+            texts, anchors = zip(*list(self._index)[done:], strict=True)
+            new = self._predict(texts, anchors)
+            self._logits = new if self._logits is None else np.concatenate([self._logits, new])
+        assert self._logits is not None
+        return self._logits[list(places)]
+
+    def _cut(self, focus: _Focus, edits: Sequence[Edit]) -> HaplotypeWindow:
+        return haplotype_window(self._genome, focus.contig, edits, focus.position, *self._size)
+
+    def _add(self, window: HaplotypeWindow) -> int:
+        text, anchor = window.sequence, window.anchor
+        if self._turned:
+            text, anchor = reverse_complement(text), len(text) - 1 - anchor
+        return self._index.setdefault((text, anchor), len(self._index))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where the logits of one ALT on a haplotype are to be found."""
+
+    windows: _Windows
+    ref: int
+    joint: int
+    single: tuple[int, ...]
+
+    @property
+    def largest(self) -> float:
+        """The larger of both logits; for one output."""
+        return float(self.windows.logits([self.ref, self.joint]).max())
+
+    @property
+    def effects(self) -> Floats:
+        """Joint effect and sum, [2, outputs]."""
+        logits = self.windows.logits([self.ref, self.joint, *self.single])
+        deltas = logits[1:] - logits[0]
+        return np.stack([deltas[0], deltas[1:].sum(axis=0)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Effects:
+    """Effects of ALTs on haplotypes."""
+
+    counts: NDArray[np.int64]
+    """ALTs applied together, [asked]."""
+    joint: Floats
+    """Of the haplotype, [asked, outputs]."""
+    total: Floats
+    """Sum of each ALT alone, [asked, outputs]."""
+
+    @classmethod
+    def of(cls, answers: Sequence[_Answer], outputs: int) -> _Effects:
+        counts = np.array([len(answer.single) for answer in answers], np.int64)
+        both = np.zeros((len(answers), 2, outputs), np.float32)
+        for row, answer in enumerate(answers):
+            both[row] = answer.effects
+        return cls(counts, both[:, 0], both[:, 1])
+
+
+def _spread(size: int, rows: Sequence[int], values: Floats) -> Floats:
+    """Put values into rows; NaN elsewhere."""
+    spread = np.full(size, np.nan, np.float32)
+    spread[list(rows)] = values
+    return spread
+
+
+def _of_both(table: pd.DataFrame, column: str) -> NDArray[Any]:
+    """Return a column of both haplotypes, [rows, 2]."""
+    return np.stack([table[f"{name}|{column}"].to_numpy() for name in HAPLOTYPES], axis=1)
+
+
+def _largest(table: pd.DataFrame, column: str) -> NDArray[np.intp]:
+    """Return the haplotype on which an effect is larger by size, [rows]."""
+    sizes = np.nan_to_num(np.abs(_of_both(table, column)), nan=-1.0)
+    larger: NDArray[np.intp] = sizes.argmax(axis=1)
+    return larger
+
+
+def _picked(values: NDArray[Any], best: NDArray[np.intp]) -> list[Any]:
+    """Return one of each row, [rows]; None where it is missing."""
+    chosen = values[np.arange(len(values)), best].tolist()
+    return [None if value is None or value != value else value for value in chosen]

@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from genobird.errors import BackgroundError, UsageError
+from genobird.genome.interval import Interval
+from genobird.scoring import background_build, variants
+from genobird.scoring.background import SIZE, Background, Sketch, background_of, ranks_of
+from genobird.scoring.background_build import build_background
+from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.variants import KEYS, screen_variants
+
+FACTS = {"model": "abc", "version": "1"}
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+# Few different numbers, so that there are ties.
+EFFECTS = st.integers(-6, 6).map(lambda number: number / 4)
+
+
+def deltas_of(count: int, outputs: int = 5, seed: int = 0) -> np.ndarray:
+    """Effects with long tails and a part that outputs share."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    shared = rng.standard_t(3, size=(count, 1))
+    return (shared + rng.standard_t(3, size=(count, outputs))).astype(np.float32)
+
+
+def background(deltas: np.ndarray) -> Background:
+    outputs = [f"o{place}" for place in range(deltas.shape[1])]
+    return Background.of(deltas, outputs, range(1, len(outputs)), **FACTS)
+
+
+def evalues(made: Background, deltas: np.ndarray) -> np.ndarray:
+    return made.evalues(made.tails(deltas))
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 60), st.just(2)), elements=EFFECTS),
+    arrays(np.float32, st.tuples(st.integers(1, 8), st.just(2)), elements=EFFECTS),
+)
+def test_a_small_background_counts_exactly_how_many_are_at_least_as_large(deltas, asked):
+    made = background(deltas)
+    larger = (np.abs(deltas)[None] >= np.abs(asked)[:, None]).sum(axis=1)
+    np.testing.assert_array_equal(made.tails(asked), (1 + larger) / (1 + len(deltas)))
+
+
+@given(st.integers(1, 10**9))
+def test_ranks_rise_from_one_to_the_count_by_a_small_factor(count):
+    ranks = ranks_of(count)
+    assert (ranks[0], ranks[-1]) == (1, count)
+    assert len(ranks) <= SIZE
+    assert (np.diff(ranks) > 0).all()
+    steps = ranks[1:] / ranks[:-1]
+    assert (np.diff(ranks)[:62] == 1).all()
+    most = max((count / 64) ** (1 / 136) if count > SIZE else 1.0, 1.0)
+    assert (steps[64:] <= most * (1 + 1.5 / ranks[64:-1])).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(SIZE + 1, 4_000), st.integers(0, 99), st.floats(0, 30))
+def test_a_large_background_is_off_by_less_than_the_gap_between_its_ranks(count, seed, size):
+    sizes = np.abs(deltas_of(count, 1, seed)[:, 0])
+    sketch = Sketch.of([sizes], count)
+    asked = np.append(sizes[:200], np.float32(size))
+    found = sketch.at_least(0, asked)
+    true = (sizes[None] >= asked[:, None]).sum(axis=1)
+    low = np.searchsorted(sketch.ranks, true, side="right") - 1
+    gap = np.diff(np.append(sketch.ranks, count + 1))[np.maximum(low, 0)]
+    assert (np.abs(found - true) < gap).all()
+    top = true < 64
+    np.testing.assert_array_equal(found[top], true[top])
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 400), st.just(1)), elements=EFFECTS),
+    st.lists(st.floats(0, 3, width=32), min_size=2, max_size=20),
+)
+def test_a_tail_falls_with_the_size_of_the_effect_and_is_never_zero(deltas, sizes):
+    made = Background.of(deltas, ["o"], [0], **FACTS)
+    asked = np.sort(np.array(sizes, np.float32))[:, None]
+    tails = made.tails(asked)[:, 0]
+    assert (np.diff(tails) <= 0).all()
+    assert (tails >= 1 / (1 + len(deltas))).all()
+    assert (tails <= 1).all()
+    np.testing.assert_array_equal(made.tails(-asked)[:, 0], tails)
+    several = evalues(made, asked)
+    assert (np.diff(several) <= 0).all()
+    assert (several >= 1 / (1 + len(deltas))).all()
+
+
+@pytest.mark.parametrize("count", [20, 150, 5_000])
+def test_evalues_are_uniform_on_their_own_background(count):
+    made = background(deltas_of(count))
+    found = np.sort(evalues(made, deltas_of(count)))
+    expected = np.arange(1, count + 1) / count
+    # A variant that is looked for is among those it is compared with: a few ranks higher.
+    assert np.abs(found - expected).max() < 5 / count + 0.01
+    assert (found >= expected - 0.01).all()
+    assert evalues(made, np.full((1, 5), 1e6, np.float32))[0] == 1 / (count + 1)
+
+
+def test_a_share_of_new_variants_like_the_background_has_evalues_below_that_share():
+    # The largest of the background would look larger among themselves than new ones do, had they
+    # not been ranked among the others alone.
+    found = np.concatenate(
+        [
+            evalues(background(deltas_of(400, seed=2 * n)), deltas_of(500, seed=2 * n + 1))
+            for n in range(120)
+        ]
+    )
+    for share in (0.01, 0.05, 0.1, 0.5):
+        assert 0.8 * share < (found <= share).mean() < 1.05 * share
+
+
+def test_outputs_that_are_not_summed_do_not_count():
+    deltas = deltas_of(300)
+    made = background(deltas)
+    changed = deltas.copy()
+    changed[:, 0] = 1e6
+    np.testing.assert_array_equal(evalues(made, changed), evalues(made, deltas))
+
+
+def test_a_missing_effect_has_no_rank_and_leaves_no_evalue_if_it_counts():
+    made = background(deltas_of(50))
+    asked = deltas_of(2, seed=3)
+    asked[0, 0] = asked[1, 2] = np.nan
+    tails = made.tails(asked)
+    np.testing.assert_array_equal(np.isnan(tails), np.isnan(asked))
+    assert np.isnan(made.evalues(tails)).tolist() == [False, True]
+    assert made.tails(asked[:0]).shape == (0, 5)
+
+
+def test_a_file_gives_back_the_same_numbers_and_the_same_bytes(tmp_path):
+    made = background(deltas_of(1_000))
+    made.save(tmp_path / "a.npz")
+    made.save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    read = Background.load(tmp_path / "a.npz")
+    assert (read.outputs, read.summed, read.facts) == (made.outputs, made.summed, FACTS)
+    asked = deltas_of(100, seed=5)
+    np.testing.assert_array_equal(read.tails(asked), made.tails(asked))
+    np.testing.assert_array_equal(evalues(read, asked), evalues(made, asked))
+
+
+def test_244_outputs_take_a_quarter_of_a_megabyte(tmp_path):
+    background(deltas_of(3_000, outputs=244)).save(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_size < 250_000
+
+
+def test_what_is_no_background_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no background .*none.npz; make one"):
+        Background.load(tmp_path / "none.npz")
+    (tmp_path / "a.npz").write_text("text")
+    with pytest.raises(BackgroundError, match=r"is no usable background: .*make it again"):
+        Background.load(tmp_path / "a.npz")
+    background(deltas_of(30)).save(tmp_path / "b.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BackgroundError, match="is no usable background"):
+        Background.load(tmp_path / "b.npz")
+    with np.load(io.BytesIO(whole)) as parts:
+        np.savez(tmp_path / "c.npz", **{**parts, "sizes": parts["sizes"][:, 1:]})
+    with pytest.raises(BackgroundError, match="its parts do not fit each other"):
+        Background.load(tmp_path / "c.npz")
+    with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
+        background(deltas_of(0))
+
+
+@pytest.fixture
+def vcf(tiny_contigs, tmp_path) -> Path:
+    """Ten SNVs, one of them with two ALTs, and two alleles that cannot be scored."""
+    contig = tiny_contigs["chr1"]
+    lines = []
+    for number in range(10):
+        at = 3_000 + 5_000 * number
+        alts = [base for base in "ACGT" if base != contig[at]][: 2 if number == 4 else 1]
+        lines.append(f"chr1\t{at + 1}\t.\t{contig[at]}\t{','.join(alts)}\t.\t.\t.\n")
+    lines += ["chr1\t59001\t.\tN\tC\t.\t.\t.\n", f"chr1\t59002\t.\t{contig[59_001]}\t*\t.\t.\t.\n"]
+    path = tmp_path / "common.vcf"
+    path.write_text(HEADER + "".join(lines))
+    return path
+
+
+@pytest.fixture
+def quick(tiny_checkpoint, monkeypatch) -> Scorer:
+    """A scorer whose effects are made from the variant, not by the model; four at a time."""
+
+    scorer = load(tiny_checkpoint, device="cpu")
+
+    def effects(scorer, variants, genome, chosen, *_, **__):
+        names = ["promoter", "llr", *(scorer.features[place] for place in chosen)]
+        made = np.zeros((len(variants), len(names), 2), np.float32)
+        for row, variant in enumerate(variants):
+            for column, name in enumerate(names):
+                made[row, column, 1] = np.sin(
+                    variant.position * 7.1 + len(name) + ord(variant.alt[0])
+                )
+        return names, made
+
+    monkeypatch.setattr("genobird.scoring.variants.effects", effects)
+    monkeypatch.setattr(scorer, "chunk", 4)
+    return scorer
+
+
+def plain_table(scorer, vcf, genome) -> pd.DataFrame:
+    scorer.background = None
+    return screen_variants(scorer, vcf, genome)
+
+
+def ranked_table(scorer, background, vcf, genome, **options) -> pd.DataFrame:
+    scorer.background = background
+    return screen_variants(scorer, vcf, genome, **options)
+
+
+def drawn(path: Path) -> int:
+    return Background.load(path).count
+
+
+def test_a_background_is_made_of_the_effects_that_variants_gives(quick, genome, vcf, tmp_path):
+    made = build_background(quick, vcf, genome, tmp_path / "a.npz", command="genobird x")
+    table = plain_table(quick, vcf, genome)
+    table = table[table["status"] == "OK"]
+    outputs = ["promoter", "llr", *quick.features]
+    assert made.outputs == tuple(outputs)
+    assert [made.outputs[place] for place in made.summed] == quick.features
+    assert made.count == len(table) == 11
+    sizes = np.sort(np.abs(table[[f"{name}|delta" for name in outputs]].to_numpy()), axis=0)
+    np.testing.assert_array_equal(made.sizes.values, sizes[::-1].T)
+    assert made.facts["model"] == quick.model_hash
+    assert made.facts["source"] == "common.vcf"
+    assert made.facts["source_sha256"] == hashlib.sha256(vcf.read_bytes()).hexdigest()
+    assert made.facts["command"] == "genobird x"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "common.vcf"}
+
+
+def test_a_draw_is_of_the_seed_and_the_same_each_time(quick, genome, vcf, tmp_path):
+    found = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        seen = []
+        build_background(
+            *(quick, vcf, genome, tmp_path / f"{name}.npz"),
+            **{"limit": 5, "seed": seed, "progress": seen.append},
+        )
+        assert seen == [0, 4, 1]
+        found[name] = Background.load(tmp_path / f"{name}.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert not np.array_equal(found["a"].sizes.values, found["c"].sizes.values)
+    build_background(quick, vcf, genome, tmp_path / "all.npz", limit=100)
+    assert drawn(tmp_path / "all.npz") == 11
+
+
+def test_every_variant_is_drawn_as_often(genome, vcf, monkeypatch):
+    drawn = Counter(
+        str(allele.variant)
+        for seed in range(600)
+        for allele in background_build._draw(vcf, genome, 3, seed, ())
+    )
+    assert len(drawn) == 11
+    assert all(120 < number < 210 for number in drawn.values())  # 164 expected
+
+
+def test_intervals_are_left_out_under_any_name_of_their_contig(quick, genome, vcf, tmp_path):
+    build_background(
+        *(quick, vcf, genome, tmp_path / "a.npz"),
+        exclude=[
+            Interval("1", 3_001, 8_001),
+            Interval("chr1", 22_000, 30_000),
+            Interval("2", 0, 9),
+        ],
+    )
+    assert drawn(tmp_path / "a.npz") == 11 - 1 - 2 - 1
+    with pytest.raises(UsageError, match="cannot leave out chrY:1-5: contig 'chrY' is not in"):
+        build_background(quick, vcf, genome, tmp_path / "b.npz", exclude=[Interval("chrY", 0, 5)])
+
+
+@pytest.mark.parametrize("cut", [0, 3, 40])
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
+    quick, genome, vcf, tmp_path, monkeypatch, cut
+):
+    whole = build_background(quick, vcf, genome, tmp_path / "whole.npz", limit=10)
+    output = tmp_path / "a.npz"
+
+    def stop(number: int, seen: list[int] = []) -> None:  # noqa: B006
+        seen.append(number)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_background(quick, vcf, genome, output, limit=10, progress=stop)
+    assert not output.exists()
+    rows = tmp_path / "a.npz.partial" / "rows.f32"
+    rows.write_bytes(rows.read_bytes()[: len(rows.read_bytes()) - cut])  # as a kill leaves it
+    with pytest.raises(UsageError, match=r"unfinished run lies in .*pass --resume .* or --force"):
+        build_background(quick, vcf, genome, output, limit=10)
+    with pytest.raises(UsageError, match="differs in limit, seed; pass --force to begin anew"):
+        build_background(quick, vcf, genome, output, limit=9, seed=3, resume=True)
+    seen = []
+    made = build_background(quick, vcf, genome, output, limit=10, resume=True, progress=seen.append)
+    assert seen[0] == (8 if cut == 0 else 4)
+    assert sum(seen) == whole.count == made.count == 10
+    assert output.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert not rows.parent.exists()
+
+
+def test_force_begins_anew(quick, genome, vcf, tmp_path):
+    output = tmp_path / "a.npz"
+    (tmp_path / "a.npz.partial").mkdir()
+    build_background(quick, vcf, genome, output, force=True, limit=3)
+    assert drawn(output) == 3
+    with pytest.raises(UsageError, match=r"a.npz exists; pass --force"):
+        build_background(quick, vcf, genome, output)
+    build_background(quick, vcf, genome, output, force=True, limit=4)
+    assert drawn(output) == 4
+
+
+def test_a_variant_without_one_of_its_effects_is_left_out(
+    quick, genome, vcf, tmp_path, monkeypatch
+):
+    real = variants.effects
+
+    def gaps(*arguments):
+        names, made = real(*arguments)
+        made[:1, 1] = np.nan  # the first of each chunk
+        return names, made
+
+    monkeypatch.setattr(variants, "effects", gaps)
+    made = build_background(quick, vcf, genome, tmp_path / "a.npz")
+    assert made.count == 11 - 3
+    monkeypatch.setattr(variants, "effects", lambda *a: (real(*a)[0], real(*a)[1] * np.nan))
+    with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
+        build_background(quick, vcf, genome, tmp_path / "b.npz")
+
+
+def test_wrong_arguments_are_refused(quick, genome, vcf, tmp_path):
+    with pytest.raises(UsageError, match="not standard input: it is read twice"):
+        build_background(quick, "-", genome, tmp_path / "a.npz")
+    with pytest.raises(UsageError, match=r"a.tsv must end in .npz"):
+        build_background(quick, vcf, genome, tmp_path / "a.tsv")
+    with pytest.raises(UsageError, match="limit 0 found; 1 or more are allowed"):
+        build_background(quick, vcf, genome, tmp_path / "a.npz", limit=0)
+    vcf.write_text(HEADER + "chr1\t59001\t.\tN\tC\t.\t.\t.\n")
+    with pytest.raises(BackgroundError, match="no variant of the background can be scored"):
+        build_background(quick, vcf, genome, tmp_path / "a.npz")
+
+
+def test_without_a_chromatin_head_the_evalue_is_of_the_promoter(quick):
+    assert background_build._summed(quick, ["promoter", "llr", *quick.features]) == [2, 3, 4, 5, 6]
+    assert background_build._summed(quick, ["promoter", "llr"]) == [0]
+    assert background_build._summed(quick, ["llr"]) == [0]
+
+
+def test_a_table_gains_an_evalue_and_a_quantile_of_each_output(quick, genome, vcf, tmp_path):
+    made = build_background(quick, vcf, genome, tmp_path / "a.npz")
+    plain = plain_table(quick, vcf, genome)
+    ranked = ranked_table(quick, made, vcf, genome)
+    outputs = ["promoter", "llr", *quick.features]
+    parts = ("ref", "alt", "delta", "quantile")
+    assert list(ranked.columns) == [
+        *KEYS,
+        "evalue",
+        *(f"{output}|{part}" for output in outputs for part in parts),
+    ]
+    pd.testing.assert_frame_equal(ranked[plain.columns], plain)
+    scored = ranked["status"] == "OK"
+    assert ranked["evalue"].notna().equals(scored)
+    assert ranked.loc[scored, "evalue"].between(1 / 12, 1).all()
+    for name in outputs:
+        sizes = plain.loc[scored, f"{name}|delta"].abs().to_numpy()
+        smaller = (sizes[None] < sizes[:, None]).sum(axis=1)
+        found = ranked.loc[scored, f"{name}|quantile"]
+        np.testing.assert_allclose(found, smaller / 12, rtol=1e-6)
+
+
+def test_the_evalue_is_of_all_features_whichever_are_shown(quick, genome, vcf, tmp_path):
+    made = build_background(quick, vcf, genome, tmp_path / "a.npz")
+    whole = ranked_table(quick, made, vcf, genome)
+    part = ranked_table(quick, made, vcf, genome, features=["DNase"])
+    pd.testing.assert_series_equal(part["evalue"], whole["evalue"])
+    assert [name for name in part.columns if name.endswith("|quantile")] == [
+        *("promoter|quantile", "llr|quantile", "A|DNase|None|quantile")
+    ]
+
+
+def test_a_model_has_its_own_background_in_its_directory(
+    quick, genome, vcf, tmp_path, tiny_checkpoint
+):
+    build_background(quick, vcf, genome, tmp_path / "a.npz")
+    assert background_of(quick) is None
+    assert background_of(quick, "none") is None
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    shutil.copy(tmp_path / "a.npz", folder / "background.npz")
+    own = background_of(load(folder, device="cpu"))
+    assert own is not None
+    assert own.count == 11
+    given = background_of(quick, tmp_path / "a.npz")
+    assert given is not None
+    assert background_of(quick, given) is given
+
+
+def test_a_background_of_another_model_is_an_error(quick, genome, vcf, tmp_path):
+    build_background(quick, vcf, genome, tmp_path / "a.npz")
+    read = Background.load(tmp_path / "a.npz")
+    foreign = replace(read, facts={**read.facts, "model": "0123456789ab"})
+    with pytest.raises(BackgroundError, match=r"is of model 0123456789ab, .*--background none"):
+        background_of(quick, foreign)
+    foreign.save(tmp_path / "b.npz")
+    with pytest.raises(BackgroundError, match="cannot be compared"):
+        background_of(quick, tmp_path / "b.npz")

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genobird.genome.locus import Locator
+from genobird.genome.sequence import reverse_complement
+from genobird.genome.vcf import VcfReader
+from genobird.scoring.alleles import Allele, alleles_of
+from genobird.scoring.haplotype_effects import HAPLOTYPES, Haplotypes
+from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.variants import screen
+
+EXACT = {"rtol": 0, "atol": 2e-5}
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tme\n"
+AT = 30_000
+
+
+@pytest.fixture
+def quick(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """A scorer whose logits are quick sums over a sequence, bent, so that effects do not add up."""
+    scorer = load(tiny_checkpoint, device="cpu")
+
+    def logits(sequences: Sequence[str], places: Sequence[int], outputs: int) -> np.ndarray:
+        made = np.zeros((len(sequences), outputs), np.float32)
+        for row, (text, place) in enumerate(zip(sequences, places, strict=True)):
+            letters = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
+            near = np.exp(-np.abs(np.arange(len(text)) - place) / 2_000)
+            for output in range(outputs):
+                # Neighbouring letters are multiplied: a base moved along counts elsewhere.
+                made[row, output] = np.sin((letters * near)[1:] @ np.sin(output + letters[:-1]))
+        return made
+
+    outputs = len(scorer.features)
+    monkeypatch.setattr(scorer, "chromatin_logits", lambda s, p: logits(s, p, outputs))
+    monkeypatch.setattr(scorer, "promoter_logits", lambda s, p: logits(s, p, 1)[:, 0])
+    return scorer
+
+
+@pytest.fixture(scope="module")
+def contig(tiny_contigs) -> str:
+    return tiny_contigs["chr1"]
+
+
+def other(base: str) -> str:
+    return "ACGT"[("ACGT".index(base) + 1) % 4]
+
+
+@pytest.fixture
+def rows(contig) -> list[tuple[int, str, str, str]]:
+    """Position, REF, ALT and genotype."""
+    return [
+        (AT - 6_000, contig[AT - 6_000], other(contig[AT - 6_000]), "1|0"),
+        (AT - 40, contig[AT - 40 : AT - 34], contig[AT - 40], "0|1"),
+        (AT, contig[AT], other(contig[AT]), "1|1"),
+        (AT + 10, contig[AT + 10], f"{contig[AT + 10]}GATTACA", "1|0"),
+        (AT + 50, contig[AT + 50], other(contig[AT + 50]), "0/1"),
+        (AT + 20_000, contig[AT + 20_000], other(contig[AT + 20_000]), "0|1"),
+    ]
+
+
+@pytest.fixture
+def vcf(rows, tmp_path) -> Path:
+    path = tmp_path / "in.vcf"
+    lines = [f"chr1\t{p + 1}\t.\t{ref}\t{alt}\t.\t.\t.\tGT\t{gt}\n" for p, ref, alt, gt in rows]
+    path.write_text(HEADER + "".join(lines))
+    return path
+
+
+def alleles_in(path: Path) -> list[Allele]:
+    with VcfReader(path) as reader:
+        return [
+            allele for record in reader for allele in alleles_of(record.number, record.variants())
+        ]
+
+
+def columns(
+    scorer: Scorer, path: Path, genome, part: slice = slice(None), **options
+) -> pd.DataFrame:
+    with Haplotypes(scorer, path, "me", Locator(genome, 8_000), **options) as haplotypes:
+        return haplotypes.columns(alleles_in(path)[part])
+
+
+def carrying(contig: str, rows, haplotype: int, upto: int | None = None) -> str:
+    """The contig with the phased alleles of a haplotype; with `upto`, its part before there."""
+    text = contig if upto is None else contig[:upto]
+    for position, ref, alt, genotype in reversed(rows):
+        if "|" in genotype and genotype[2 * haplotype] == "1" and position < len(text):
+            text = text[:position] + alt + text[position + len(ref) :]
+    return text
+
+
+@pytest.mark.parametrize(("row", "haplotype"), [(2, 0), (2, 1), (3, 0)])
+def test_the_joint_effect_is_that_of_a_contig_that_carries_all_phased_alts(
+    quick, genome, contig, rows, vcf, row, haplotype
+):
+    table = columns(quick, vcf, genome)
+    at = rows[row][0]
+    whole = carrying(contig, rows, haplotype)
+    place = len(carrying(contig, rows, haplotype, at))
+    texts = [contig[at - 8_100 : at + 8_100], whole[place - 8_100 : place + 8_100]]
+    logits = quick.chromatin_logits(texts, [8_100, 8_100])
+    joint = logits[1] - logits[0]
+    best = np.abs(joint).argmax()
+    name = HAPLOTYPES[haplotype]
+    assert table[f"{name}|chromatin|top"][row] == quick.features[best]
+    np.testing.assert_allclose(table[f"{name}|chromatin|joint"][row], joint[best], **EXACT)
+
+    singles = []
+    for position, ref, alt, genotype in rows:
+        if "|" in genotype and genotype[2 * haplotype] == "1" and abs(position - at) < 8_100:
+            alone = contig[:position] + alt + contig[position + len(ref) :]
+            moved = at + (len(alt) - len(ref) if position < at else 0)
+            window = alone[moved - 8_100 : moved + 8_100]
+            singles.append(quick.chromatin_logits([window], [8_100])[0, best] - logits[0, best])
+    assert table[f"{name}|count"][row] == len(singles) > 1
+    np.testing.assert_allclose(table[f"{name}|chromatin|sum"][row], sum(singles), **EXACT)
+    assert abs(joint[best] - sum(singles)) > 1e-4
+
+
+def test_the_promoter_is_asked_on_the_strand_where_ref_or_the_haplotype_is_larger(
+    quick, genome, contig, rows, vcf
+):
+    table = columns(quick, vcf, genome)
+    whole = carrying(contig, rows, 0)
+    place = len(carrying(contig, rows, 0, AT))
+    plus = [contig[AT - 5_000 : AT + 3_000], whole[place - 5_000 : place + 3_000]]
+    minus = [
+        reverse_complement(text[at - 2_999 : at + 5_001])
+        for text, at in ((contig, AT), (whole, place))
+    ]
+    logits = np.array([quick.promoter_logits(two, [5_000, 5_000]) for two in (plus, minus)])
+    best = logits[logits.max(axis=1).argmax()]
+    np.testing.assert_allclose(table["haplotype1|promoter|joint"][2], best[1] - best[0], **EXACT)
+    assert np.isfinite(table["haplotype1|promoter|sum"][2])
+
+
+def test_an_alt_alone_on_its_haplotype_has_its_own_effect_as_joint_effect_and_as_sum(
+    scorer, genome, vcf
+):
+    table = columns(scorer, vcf, genome, slice(5, 6))
+    plain = screen(scorer, alleles_in(vcf)[5:6], genome)
+    assert table["haplotype2|count"][0] == 1
+    top = table["haplotype2|chromatin|top"][0]
+    for part in ("joint", "sum"):
+        found = table[f"haplotype2|chromatin|{part}"][0]
+        np.testing.assert_allclose(found, plain[f"{top}|delta"][0], **EXACT)
+        found = table[f"haplotype2|promoter|{part}"][0]
+        np.testing.assert_allclose(found, plain["promoter|delta"][0], **EXACT)
+
+
+def test_an_alt_has_effects_on_the_haplotypes_that_carry_it(quick, genome, vcf):
+    table = columns(quick, vcf, genome)
+    phases = ["PHASED", "PHASED", "PHASED", "PHASED", "UNPHASED", "PHASED"]
+    assert table["phase"].tolist() == phases
+    # Of the ALT 6,000 bp away the window has the ALT at 0 and the insertion, and both have it.
+    assert table["haplotype1|count"].tolist() == [3, 0, 3, 3, 0, 0]
+    assert table["haplotype2|count"].tolist() == [0, 2, 2, 0, 0, 1]
+    for name in HAPLOTYPES:
+        carried = (table[f"{name}|count"] > 0).tolist()
+        for part in ("promoter|joint", "promoter|sum", "chromatin|top", "chromatin|joint"):
+            assert table[f"{name}|{part}"].notna().tolist() == carried
+
+
+def test_rows_are_the_same_whatever_part_of_the_file_is_asked_about(quick, genome, vcf):
+    whole = columns(quick, vcf, genome)
+    for part in (slice(0, 2), slice(2, 4), slice(4, None)):
+        found = columns(quick, vcf, genome, part)
+        expected = whole[part].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, expected, atol=2e-5)
+
+
+def test_info_is_of_the_haplotype_with_the_larger_joint_effect(quick, genome, vcf):
+    with Haplotypes(quick, vcf, "me", Locator(genome, 8_000)) as haplotypes:
+        table = haplotypes.columns(alleles_in(vcf))
+        info = haplotypes.info(table)
+        assert list(info) == [field.id for field in haplotypes.fields]
+        assert haplotypes.counts == {"PHASED": 5, "UNPHASED": 1}
+    both = table.loc[2, [f"{name}|chromatin|joint" for name in HAPLOTYPES]].astype(float).abs()
+    name = HAPLOTYPES[int(both.to_numpy().argmax())]
+    assert info["GB_HAP_JOINT"][2] == table[f"{name}|chromatin|joint"][2]
+    assert info["GB_HAP_SUM"][2] == table[f"{name}|chromatin|sum"][2]
+    assert info["GB_HAP_TOP"][2] == table[f"{name}|chromatin|top"][2]
+    assert info["GB_HAP_N"][2] == table[f"{name}|count"][2]
+    assert info["GB_HAP_PROMOTER_JOINT"][0] == table["haplotype1|promoter|joint"][0]
+    assert info["GB_PHASE"][4] == "UNPHASED"
+    assert {info[key][4] for key in info if key != "GB_PHASE"} == {None}
+
+
+def test_features_narrow_what_competes_for_the_top(quick, genome, vcf):
+    table = columns(quick, vcf, genome, features=["DNase"])
+    assert set(table["haplotype1|chromatin|top"].dropna()) == {"A|DNase|None"}
+
+
+@pytest.mark.parametrize(("head", "keys"), [("promoter", "chromatin"), ("chromatin", "promoter")])
+def test_columns_are_for_the_heads_that_the_model_has(quick, genome, vcf, head, keys):
+    setattr(quick.checkpoint, head, None)
+    quick.features = [] if head == "chromatin" else quick.features
+    with Haplotypes(quick, vcf, "me", Locator(genome, 8_000)) as haplotypes:
+        table = haplotypes.columns(alleles_in(vcf))
+        info = haplotypes.info(table)
+    assert any(f"|{keys}|" in name for name in table.columns)
+    assert not any(f"|{head}|" in name for name in table.columns)
+    assert list(info) == [field.id for field in haplotypes.fields]
+    assert info["GB_HAP_N"][:2] == ([3, 2] if head == "promoter" else [1, 2])
+
+
+def test_no_records_give_the_same_columns(quick, genome, vcf):
+    whole = columns(quick, vcf, genome)
+    empty = columns(quick, vcf, genome, slice(0, 0))
+    assert list(empty.columns) == list(whole.columns)
+    assert empty.empty
