@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genobird.attention.layout import BlockLayout, IntArray
+from genobird.attention.layout import BlockLayout
+from genobird.attention.pattern import IntArray
 
 # A chunk of a long row spans about this many tokens.
 CHUNK_TOKENS = 1024

@@ -47,6 +47,22 @@ def test_a_row_that_sees_nothing_gives_zeros(backend):
         assert (x == 0).all()
 
 
+@pytest.mark.parametrize("backend", EXACT)
+def test_some_blocks_alone_see_what_they_see_among_all(backend):
+    layout = packed(lengths=(130, 37), random_blocks=1)
+    qkv = inputs(layout, 32, torch.float32)
+    wanted = torch.tensor([70, 71, 64, 150])
+    some, tokens = layout.only(wanted)
+    assert tokens.tolist() == [*range(64, 80), *range(144, 160)]
+    every = block_sparse_attention(*qkv, layout, backend=backend)
+    out = block_sparse_attention(*qkv, some, backend=backend)
+    torch.testing.assert_close(out[tokens], every[tokens])
+    others = torch.ones(len(out), dtype=bool)
+    others[tokens] = False
+    assert (out[others] == 0).all()
+    check_against_reference(backend, some, 32, torch.float32)
+
+
 @pytest.mark.parametrize("backend", ["blocked", "triton"])
 def test_extra_global_tokens_are_attended_to_and_attend(backend):
     layout = packed(lengths=(100, 5), global_tokens="extra", random_blocks=1)
