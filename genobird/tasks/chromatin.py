@@ -6,6 +6,7 @@ instead of one bin a window.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,11 @@ class ChromatinDataSettings(BaseModel):
     margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
     sequences: int = Field(4, ge=1, description="Windows a step and device.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
+    poor_share: float = Field(
+        1.0, gt=0, le=1,
+        description="Share of the windows poor in positives that an epoch visits; their loss "
+        "counts as many times more.",
+    )  # fmt: skip
     mask_rate: float = Field(
         0.0, ge=0, lt=1, description="Share of tokens hidden in every second window, for the MLM."
     )
@@ -48,7 +54,12 @@ class ChromatinDataSettings(BaseModel):
 
 
 class ChromatinBatches:
-    """Dense training batches; an epoch visits every usable bin of the split about once."""
+    """Dense training batches; an epoch visits every usable bin of the split about once.
+
+    With `poor_share` below 1 an epoch leaves out some of the windows that have fewer positive
+    labels than the mean window, others each time: most positives lie in a quarter of the windows.
+    What is visited of them is weighted, so that the expected loss stays the same.
+    """
 
     def __init__(
         self,
@@ -76,15 +87,32 @@ class ChromatinBatches:
                 f"{dataset.path}: split {split} has no window of {settings.window_bp} bp with a "
                 "usable bin; choose a smaller window_bp"
             )
+        self.poor = np.zeros(len(self.windows), dtype=bool)
+        if augment and settings.poor_share < 1:
+            positives = np.array([self._positives(*window) for window in self.windows])
+            self.poor = positives < positives.mean()
+        poor = int(self.poor.sum())
+        self.visits = len(self.windows) - poor + math.ceil(settings.poor_share * poor)
+        """Windows of an epoch."""
 
     def __len__(self) -> int:
-        """Steps that visit every window once."""
-        return -(-len(self.windows) // self.settings.sequences)
+        """Steps of an epoch."""
+        return -(-self.visits // self.settings.sequences)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.augment:
             return np.arange(len(self.windows))
-        return visiting_order(len(self.windows), self.seed, epoch)
+        order = visiting_order(len(self.windows), self.seed, epoch)
+        rich = int((~self.poor).sum())
+        # The first of the poor windows in this epoch's order are the ones that it visits.
+        kept = ~self.poor[order] | (np.cumsum(self.poor[order]) <= self.visits - rich)
+        visited: NDArray[np.int64] = order[kept]
+        return visited
+
+    def _positives(self, interval: Interval, start: int) -> int:
+        bins = self._bins(start)
+        usable = bins[self.dataset.usable(interval.contig, bins)]
+        return int(self.dataset.labels(interval.contig, usable).sum())
 
     def _bins(self, start: int) -> NDArray[np.int64]:
         width, margin = self.dataset.bin_bp, self.settings.margin_bp
@@ -113,17 +141,19 @@ class ChromatinBatches:
         """Make the batch of a step."""
         rng = generator(self.seed, 1, step)
         first = step * self.settings.sequences
-        windows = []
+        visited: list[int] = []
         for place in range(first, first + self.settings.sequences):
-            epoch, index = divmod(place, len(self.windows))
+            epoch, index = divmod(place, self.visits)
             if epoch and not self.augment:  # one visit, no more
                 break
-            windows.append(self._window(int(self._order(epoch)[index]), rng))
-        sequences, centres, labels = zip(*windows, strict=True)
+            visited.append(int(self._order(epoch)[index]))
+        sequences, centres, labels = zip(*(self._window(i, rng) for i in visited), strict=True)
+        counts = [1 / self.settings.poor_share if self.poor[i] else 1.0 for i in visited]
+        weights = torch.tensor(counts).repeat_interleave(torch.tensor([len(c) for c in centres]))
         places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
         known = torch.from_numpy(np.concatenate(labels)).float()
         if not (self.augment and self.settings.mask_rate):
-            return LabelledBatch(places, known)
+            return LabelledBatch(places, known, weights)
         batch = places.batch
         chosen = (batch.sequence + step) % 2 == 0
         masked, targets, pieces = mask_tokens(
@@ -133,4 +163,6 @@ class ChromatinBatches:
             rng,
         )
         hidden = batch.with_ids(torch.where(chosen, masked, batch.ids))
-        return LabelledBatch(replace(places, batch=hidden), known, targets, pieces)
+        return LabelledBatch(
+            replace(places, batch=hidden), known, weights, targets=targets, pieces=pieces
+        )

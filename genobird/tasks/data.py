@@ -187,16 +187,19 @@ class LabelledBatch:
     Attributes:
         places: what the head is asked about, P places.
         labels: float32 [P, F].
+        weights: float32 [P], how much each place counts.
         targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
         pieces: int64 [M], their true pieces.
     """
 
     places: Places
     labels: Tensor
+    weights: Tensor
     targets: Tensor = _NONE
     pieces: Tensor = _NONE
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""
-        moved = (x.to(device) for x in (self.labels, self.targets, self.pieces))
+        parts = (self.labels, self.weights, self.targets, self.pieces)
+        moved = (x.to(device) for x in parts)
         return LabelledBatch(self.places.to(device), *moved)

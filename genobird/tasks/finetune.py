@@ -91,7 +91,10 @@ class Finetuning(Task):
             hidden = self.checkpoint.encoder(places.batch)
         logits = self.head(hidden, places.batch, places.spans, places.owner).float()
         weight = torch.full_like(logits[0], self.positive_weight)
-        loss = F.binary_cross_entropy_with_logits(logits, batch.labels, pos_weight=weight)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, batch.labels, pos_weight=weight, reduction="none"
+        ).mean(1)  # [P]
+        loss = (losses * batch.weights).sum() / batch.weights.sum()
         metrics = {"weight": torch.tensor(len(logits))}
         if len(batch.targets) and self.mlm_weight:
             mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight

@@ -71,4 +71,4 @@ class PromoterBatches:
         starts = [np.array([UPSTREAM_BP - shift], dtype=np.int64) for shift in shifts]
         places = pack_places(sequences, starts, self.tokenizer, self.head, self.block_size)
         labels = torch.tensor(self.table["label"].to_numpy(np.float32)[rows])[:, None]
-        return LabelledBatch(places, labels)
+        return LabelledBatch(places, labels, torch.ones(len(labels)))

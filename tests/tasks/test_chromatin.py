@@ -232,3 +232,35 @@ def test_validation_hides_nothing(make):
     settings = SETTINGS.model_copy(update={"mask_rate": 0.2})
     batch = make("validation", settings, augment=False)(0)
     assert not len(batch.targets)
+
+
+def test_poor_windows_are_visited_in_turn_and_count_as_much_more(chromatin_path, tiny_tokenizer):
+    dataset = ChromatinDataset(chromatin_path)
+    settings = SETTINGS.model_copy(update={"poor_share": 0.5, "sequences": 1})
+    batches = ChromatinBatches(
+        dataset, "train", settings, tokenizer=tiny_tokenizer, head=HeadConfig(), block_size=16
+    )
+    positives = [
+        int(dataset.labels(i.contig, bins[dataset.usable(i.contig, bins)]).sum())
+        for i, start in batches.windows
+        for bins in [np.arange(-(-(start + 400) // 200), (start + 1600) // 200)]
+    ]
+    mean = sum(positives) / len(positives)
+    assert batches.poor.tolist() == [number < mean for number in positives]
+    poor, rich = set(np.flatnonzero(batches.poor)), set(np.flatnonzero(~batches.poor))
+    assert batches.visits == len(rich) + -(-len(poor) // 2) == len(batches)
+    visited = [batches._order(epoch).tolist() for epoch in range(8)]
+    for order in visited:
+        assert len(order) == len(set(order)) == batches.visits
+        assert rich <= set(order)
+    assert set().union(*visited) == rich | poor
+    for step in range(batches.visits):
+        window = visited[0][step]
+        assert set(batches(step).weights.tolist()) == {2.0 if window in poor else 1.0}
+
+
+def test_validation_visits_poor_windows_too(make):
+    settings = SETTINGS.model_copy(update={"poor_share": 0.1})
+    batches = make("validation", settings, augment=False)
+    assert batches.visits == len(batches.windows)
+    assert set(batches(0).weights.tolist()) == {1.0}

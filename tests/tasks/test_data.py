@@ -191,7 +191,7 @@ def test_next_sentence_pairs_follow_in_half_of_the_cases(make):
 def test_batches_move_to_a_device_whole(make, tiny_tokenizer):
     masked = make()(0).to("meta")
     places = pack_places(["ACGT"], [np.array([2])], tiny_tokenizer, HeadConfig(), 16)
-    labelled = LabelledBatch(places, torch.zeros(1, 1)).to("meta")
+    labelled = LabelledBatch(places, torch.zeros(1, 1), torch.ones(1)).to("meta")
     tensors = [masked.batch.ids, masked.targets, masked.labels, masked.follows]
     tensors += [labelled.labels, labelled.places.batch.ids, labelled.places.spans]
     assert {x.device.type for x in tensors} == {"meta"}

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -224,6 +225,22 @@ def test_without_a_model_to_start_from_nothing_is_written(chromatin_config, tmp_
     with pytest.raises(UsageError, match="there is no model directory"):
         finetune_chromatin(chromatin_config(checkpoint=tmp_path / "none"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_place_of_twice_the_weight_counts_twice(chromatin_batches, tiny_tokenizer):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    checkpoint.chromatin = type(checkpoint.chromatin)(HeadConfig(outputs=11), 32)
+    task = Finetuning(checkpoint, FitSettings(), "chromatin").eval()
+    batch = chromatin_batches(0)
+
+    def loss(weights):
+        return float(task.model_step(replace(batch, weights=weights))["loss"].detach())
+
+    first = (torch.arange(len(batch.labels)) < 3).float()
+    parts = [loss(first), loss(1 - first)]
+    shares = [3 * 2, len(batch.labels) - 3]
+    expected = (parts[0] * shares[0] + parts[1] * shares[1]) / sum(shares)
+    assert loss(1 + first) == pytest.approx(expected, rel=1e-5)
 
 
 def test_masked_tokens_are_learnt_beside_the_labels(chromatin_config, model, tmp_path):
