@@ -3,7 +3,8 @@
 Weights become float16, which halves the size; provenance keeps commands and settings but no path of
 the machine that trained; the card lies beside the weights as `README.md`. What is evaluated must be
 what ships: bundle first, evaluate the bundled model, then bundle it again with its card. Bundling
-twice changes no byte of the weights. The figures lie there too, as `evaluation.json`.
+twice changes no byte of the weights. The figures lie there too, as `evaluation.json`, and the
+background of common variants, made with the rounded model too, as `background.npz`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -21,7 +23,9 @@ import torch
 import typer
 
 from genobird.checkpoint import WEIGHTS, Checkpoint
-from genobird.errors import CheckpointError, InputError, OutputError
+from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError
+from genobird.scoring.background import FILE as BACKGROUND
+from genobird.scoring.background import Background
 from pipelines import steps
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,7 @@ def bundle(
     max_mb: float = MAX_MB,
     force: bool = False,
     notes: Sequence[str] = (),
+    background: Path | None = None,
 ) -> Checkpoint:
     """Write the model as it ships.
 
@@ -76,6 +81,8 @@ def bundle(
         max_mb: most megabytes (10^6 bytes) of all files together.
         force: replace `output` if it exists.
         notes: what a reader of the card should know of the training; none keeps those there are.
+        background: effects of the model that ships among common variants, of
+            `genobird background build`.
 
     Returns:
         The checkpoint, with the provenance that was written.
@@ -84,12 +91,14 @@ def bundle(
         UsageError: an input is missing, or `output` exists and `force` is not set.
         CheckpointError: the model is damaged, or a weight is too large for float16.
         InputError: the figures are no JSON, or those of another model.
+        BackgroundError: the background is damaged, or of another model.
         OutputError: the result would be larger than `max_mb`.
     """
     steps.refuse_existing(output, force)
     if card is not None:
         steps.require(card)
     figures = None if evaluation is None else _read_figures(evaluation)
+    effects = None if background is None else Background.load(background)
     checkpoint = Checkpoint.load(model)
     _refuse_overflow(checkpoint, model)
     checkpoint.provenance = {"assembly": ASSEMBLY, **scrub(checkpoint.provenance)}
@@ -106,6 +115,13 @@ def bundle(
                     "evaluate the bundled model"
                 )
             (folder / EVALUATION).write_text(json.dumps(scrub(figures), indent=2) + "\n")
+        if effects is not None:
+            if effects.model != checkpoint.hash:
+                raise BackgroundError(
+                    f"{background} is of another model than {model}, rounded to float16; "
+                    "build it with the bundled model"
+                )
+            replace(effects, facts=scrub(effects.facts)).save(folder / BACKGROUND)
         for file in folder.iterdir():
             file.chmod(0o644)  # weights are written for their owner alone, a package is for all
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
@@ -145,11 +161,14 @@ def main(
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Its test figures, JSON.")] = None,
     max_mb: Annotated[float, typer.Option(help="Most megabytes that may ship.")] = MAX_MB,
+    background: Annotated[
+        Path | None, typer.Option(help="Its effects among common variants, .npz.")
+    ] = None,
     note: Annotated[list[str] | None, typer.Option(help="For the card; repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
     """Round a model to float16, drop the machine's paths, put card and figures beside it."""
-    bundle(model, output, card, evaluation, max_mb, force, note or ())
+    bundle(model, output, card, evaluation, max_mb, force, note or (), background)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from genobird.checkpoint import Checkpoint
-from genobird.errors import CheckpointError, InputError, OutputError, UsageError
+from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError, UsageError
+from genobird.scoring.background import Background
 from pipelines.bundle import bundle, scrub
 from tests.models import tiny_checkpoint
 
@@ -103,6 +105,22 @@ def test_figures_of_another_model_are_refused(model, tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         bundle(model, tmp_path / "out", evaluation=tmp_path / "e.json")
     assert {path.name for path in tmp_path.iterdir()} == {"model", "e.json"}
+
+
+def test_a_background_of_the_rounded_model_lies_beside_it(model, tmp_path):
+    rounded = bundle(model, tmp_path / "rounded")
+    facts = {"model": rounded.hash, "command": "genobird background build /data/common.vcf"}
+    deltas = np.ones((3, 2), np.float32)
+    Background.of(deltas, ["a", "b"], [0], **facts).save(tmp_path / "b.npz")
+    made = bundle(tmp_path / "rounded", tmp_path / "out", background=tmp_path / "b.npz")
+    read = Background.load(tmp_path / "out" / "background.npz")
+    assert read.model == made.hash
+    assert read.facts["command"] == "genobird background build common.vcf"
+    assert (tmp_path / "out" / "background.npz").stat().st_mode & 0o777 == 0o644
+    Background.of(deltas, ["a", "b"], [0], model="0").save(tmp_path / "c.npz")
+    with pytest.raises(BackgroundError, match="is of another model than"):
+        bundle(model, tmp_path / "other", background=tmp_path / "c.npz")
+    assert not (tmp_path / "other").exists()
 
 
 def test_too_large_a_bundle_is_refused_and_nothing_is_left(model, tmp_path):

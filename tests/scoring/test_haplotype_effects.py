@@ -5,15 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pysam
 import pytest
 
 from genobird.genome.locus import Locator
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.alleles import Allele, alleles_of
+from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.haplotype_effects import HAPLOTYPES, Haplotypes
+from genobird.scoring.merge import merge
 from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.shard import Shard
 from genobird.scoring.variants import screen
+from tests.scoring.stubs import stub_effects
 
 EXACT = {"rtol": 0, "atol": 2e-5}
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tme\n"
@@ -214,3 +219,40 @@ def test_no_records_give_the_same_columns(quick, genome, vcf):
     empty = columns(quick, vcf, genome, slice(0, 0))
     assert list(empty.columns) == list(whole.columns)
     assert empty.empty
+
+
+def test_shards_and_a_resumed_run_give_the_bytes_of_one_run(
+    quick, tiny_genome_path, vcf, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quick, "chunk", 2)
+    stub_effects(monkeypatch)
+
+    def annotated(name: str, **options) -> list[Path]:
+        files = [tmp_path / f"{name}.vcf.gz", tmp_path / f"{name}.parquet"]
+        more = {"table": files[1], "phased": "me", **options}
+        annotate_variants(quick, vcf, tiny_genome_path, files[0], **more)
+        return files
+
+    whole = annotated("whole")
+    parts = [annotated(f"part{n}", shard=Shard.parse(f"{n}/2")) for n in (1, 2)]
+    merged = [tmp_path / "merged.vcf.gz", tmp_path / "merged.parquet"]
+    for output, shards in zip(merged, zip(*parts, strict=True), strict=True):
+        merge(shards, output)
+        assert output.exists()
+    assert lines_of(merged[0]) == lines_of(whole[0])
+    pd.testing.assert_frame_equal(pd.read_parquet(merged[1]), pd.read_parquet(whole[1]))
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        annotated("again", progress=stop)
+    again = annotated("again", resume=True)
+    for made, expected in zip(again, whole, strict=True):
+        assert made.read_bytes() == expected.read_bytes()
+
+
+def lines_of(path: Path) -> list[str]:
+    with pysam.BGZFile(str(path)) as file:
+        lines = file.read().decode().splitlines()
+    return [line for line in lines if not line.startswith("##genobirdCommand")]
