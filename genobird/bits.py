@@ -22,7 +22,7 @@ from genobird.shards import Shards
 Ints = NDArray[np.int64]
 
 
-class Places(NamedTuple):
+class TokenSpans(NamedTuple):
     """Where tokens lie: bases `starts` to `ends` of a contig, 0-based half-open, int64 [T]."""
 
     contig: str
@@ -30,7 +30,7 @@ class Places(NamedTuple):
     ends: Ints
 
 
-def token_places(shards: Shards, document: int, lengths: NDArray[np.integer]) -> Places:
+def token_spans(shards: Shards, document: int, lengths: NDArray[np.integer]) -> TokenSpans:
     """Find the bases of each token of a document.
 
     Args:
@@ -48,7 +48,7 @@ def token_places(shards: Shards, document: int, lengths: NDArray[np.integer]) ->
     reverse = np.repeat(rows["strand"] == b"-", counts)
     inside = np.where(reverse, np.repeat(sentence_bp, counts) - inside - sizes, inside)
     starts = np.repeat(rows["start"].astype(np.int64), counts) + inside
-    return Places(shards.positions(document)[0], starts, starts + sizes)
+    return TokenSpans(shards.positions(document)[0], starts, starts + sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,28 +71,28 @@ class BaseBits:
     def _sums(self) -> NDArray[np.float64]:
         return np.concatenate([[0.0], np.cumsum(self.bits, dtype=np.float64)])
 
-    def of(self, places: Places) -> NDArray[np.float64]:
+    def of(self, spans: TokenSpans) -> NDArray[np.float64]:
         """Return the bits of tokens, float64 [T].
 
         Raises:
             InputError: a token does not lie wholly in one stretch.
         """
-        mine = np.flatnonzero(self.contigs == places.contig)
+        mine = np.flatnonzero(self.contigs == spans.contig)
         mine = mine[np.argsort(self.starts[mine], kind="stable")]
-        found = np.searchsorted(self.starts[mine], places.starts, side="right") - 1
+        found = np.searchsorted(self.starts[mine], spans.starts, side="right") - 1
         known = found >= 0
         if known.any():
             stretch = mine[found]
-            known &= places.ends <= self.starts[stretch] + self.lengths[stretch]
+            known &= spans.ends <= self.starts[stretch] + self.lengths[stretch]
         if not known.all():
             first = int(np.flatnonzero(~known)[0])
             raise InputError(
-                f"no bits for {places.contig}:{places.starts[first] + 1:,}-{places.ends[first]:,};"
+                f"no bits for {spans.contig}:{spans.starts[first] + 1:,}-{spans.ends[first]:,};"
                 " train the n-gram models again, with the held-out shards that are measured"
             )
         offset = (np.cumsum(self.lengths) - self.lengths - self.starts)[stretch]
         difference: NDArray[np.float64] = (
-            self._sums[places.ends + offset] - self._sums[places.starts + offset]
+            self._sums[spans.ends + offset] - self._sums[spans.starts + offset]
         )
         return difference
 

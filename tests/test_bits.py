@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from genobird import corpus
 from genobird import shards as store
-from genobird.bits import BaseBits, Places, token_places
+from genobird.bits import BaseBits, TokenSpans, token_spans
 from genobird.corpus import CorpusSettings
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
@@ -25,7 +25,7 @@ def shards(tiny_genome_path, tiny_tokenizer, tmp_path_factory):
 def test_the_bases_of_each_token_are_found_on_either_strand(shards, tiny_tokenizer, tiny_contigs):
     strands = set()
     for number in range(len(shards)):
-        places = token_places(shards, number, tiny_tokenizer.lengths)
+        places = token_spans(shards, number, tiny_tokenizer.lengths)
         strand = shards.rows(number)["strand"][0]
         strands.add(strand)
         assert places.contig == shards.positions(number)[0]
@@ -51,7 +51,7 @@ def test_bits_of_a_token_are_those_of_its_bases(stretch, data):
     contig, start, length, offset = stretch
     first = data.draw(st.integers(0, length))
     last = data.draw(st.integers(first, length))
-    places = Places(contig, np.array([start + first]), np.array([start + last]))
+    places = TokenSpans(contig, np.array([start + first]), np.array([start + last]))
     if first < length:
         assert BITS.of(places)[0] == sum(range(offset + first, offset + last))
 
@@ -62,7 +62,7 @@ def test_bits_of_a_token_are_those_of_its_bases(stretch, data):
 def test_bases_without_bits_are_refused(contig, start, end):
     message = rf"no bits for {contig}:{start + 1}-{end}; train the n-gram models again"
     with pytest.raises(InputError, match=message):
-        BITS.of(Places(contig, np.array([start]), np.array([end])))
+        BITS.of(TokenSpans(contig, np.array([start]), np.array([end])))
 
 
 def test_bits_are_kept_in_a_file(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird.baselines.ngram import NgramSettings, Text, ngram_bits
-from genobird.bits import BaseBits, token_places
+from genobird.bits import BaseBits, token_spans
 from genobird.errors import InputError, ShardError
 from genobird.genome.sequence import ALPHABET
 from genobird.shards import Shards
@@ -93,7 +93,7 @@ def _stretches(
         if not first_pass or b"-" in shards.rows(number)["strand"]:
             continue
         ids = shards.document(number)
-        contig, begins, ends = token_places(shards, number, lengths)
+        contig, begins, ends = token_spans(shards, number, lengths)
         breaks = [0, *(np.flatnonzero(begins[1:] != ends[:-1]) + 1).tolist(), len(ids)]
         for first, last in pairwise(breaks):
             yield contig, int(begins[first]), int(ends[last - 1]), ids[first:last]

@@ -49,7 +49,8 @@ def baselines(
     composition, kmers, gapped_kmers, convolution, cnnprom, deepromoter, deepsea and danq read
     labelled data, ngram_bases and ngram_tokens read token shards.
     """
-    from genobird.baselines.train import BaselineConfig, SequenceSource, train_baselines
+    from genobird.baselines.config import BaselineConfig
+    from genobird.baselines.train import SequenceSource, train_baselines
     from genobird.config import load_config
 
     sequence = None
@@ -79,8 +80,17 @@ def evaluate(
     shards: Annotated[
         Path | None, typer.Option(help="Token shards of held-out sequence, for bits per base.")
     ] = None,
+    repeats: Annotated[
+        list[Path] | None,
+        typer.Option(help="BED: bits per base inside and outside these too; repeatable."),
+    ] = None,
     baselines: Annotated[
-        Path | None, typer.Option(help="Trained baselines, to compare with.")
+        list[Path] | None,
+        typer.Option(help="Trained baselines or named evaluations to compare with; repeatable."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Keep the predictions under this name, for others to compare with."),
     ] = None,
     split: Split = "test",
     config: ConfigFile = None,
@@ -98,8 +108,10 @@ def evaluate(
         chromatin=chromatin,
         promoters=promoters,
         shards=shards,
+        repeats=repeats or (),
         split=split,
-        baselines=baselines,
+        baselines=baselines or (),
+        name=name,
         settings=load_config(EvaluateSettings, config, overrides or ()),
         force=force,
         provenance=provenance(),

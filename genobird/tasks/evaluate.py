@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 import genobird
+from genobird.bits import BaseBits
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
@@ -28,7 +29,8 @@ from genobird.tasks.figures import (
     evaluate_masked,
     evaluate_promoters,
 )
-from genobird.tasks.predict import predict_chromatin, predict_masked, predict_promoters
+from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
+from genobird.tasks.predict import predict_chromatin, predict_promoters
 
 __all__ = [
     "EVALUATION",
@@ -57,6 +59,9 @@ class EvaluateSettings(BaseModel):
     window_bp: int = Field(30_000, ge=200, description="Longest chromatin window.")
     masked: PretrainDataSettings = PretrainDataSettings(sequences=1)
     masked_batches: int = Field(64, ge=1, description="Most batches of masked tokens.")
+    masked_context: int = Field(
+        0, ge=0, description="Tokens seen at once, specials included; 0 shows windows whole."
+    )
     group_bp: int = Field(250_000, ge=1, description="Stretch that the bootstrap resamples.")
     resamples: int = Field(200, ge=1, description="Resamples of the bootstrap.")
     seed: int = Field(0, ge=0, description="Key of the resamples and masks.")
@@ -72,8 +77,10 @@ def evaluate(
     chromatin: Path | None = None,
     promoters: Path | None = None,
     shards: Path | None = None,
+    repeats: Sequence[Path] = (),
     split: str = "test",
-    baselines: Path | None = None,
+    baselines: Sequence[Path] = (),
+    name: str | None = None,
     settings: EvaluateSettings | None = None,
     force: bool = False,
     provenance: Mapping[str, Any] | None = None,
@@ -82,13 +89,16 @@ def evaluate(
 
     Args:
         model: checkpoint directory.
-        output: directory of the two files.
+        output: directory of the files.
         chromatin: dataset directory.
         promoters: table of promoter windows.
         shards: token shards of held-out sequence.
+        repeats: BED files; masked tokens are then measured inside and outside repeats too.
         split: part of `chromatin` and `promoters` that is measured.
-        baselines: directory with `<baseline>.chromatin.npz` and `<baseline>.promoters.npz`,
-            predictions for the same split; what its `baselines.json` says is kept.
+        baselines: directories of predictions for the same places: what `train_baselines` wrote, or
+            evaluations of other models that were given a `name`.
+        name: also write the predictions, as `<name>.chromatin.npz` and the like, so that another
+            model can be compared with this one.
         settings: how to measure.
         force: replace an existing evaluation.
         provenance: facts to keep, such as the command.
@@ -114,15 +124,19 @@ def evaluate(
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
         **(provenance or {}),
-        "model_sha256": checkpoint.provenance["sha256"]["model.safetensors"],
+        **_identity(checkpoint),
         "split": split,
         "settings": settings.model_dump(mode="json"),
         "data": {},
     }
-    if baselines is not None and (baselines / BASELINES).is_file():
-        result["data"]["baselines"] = json.loads((baselines / BASELINES).read_text())
+    known, compared = _known(baselines)
+    if known:
+        result["data"]["baselines"] = known
+    if compared:
+        result["data"]["compared"] = compared
     bootstrapping = {"resamples": settings.resamples, "seed": settings.seed}
     features: pd.DataFrame | None = None
+    kept: dict[str, Predictions | MaskedTokens] = {}
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
         keys = ("left_out", "splits", "bins", "sources")
@@ -131,7 +145,7 @@ def evaluate(
             "features": len(dataset.features),
             **{key: dataset.index.get(key) for key in keys},
         }
-        predictions = predict_chromatin(
+        kept["chromatin"] = predictions = predict_chromatin(
             checkpoint, dataset, split, both_strands=settings.both_strands,
             context_bp=settings.context_bp, window_bp=settings.window_bp,
             precision=settings.precision, device=device,
@@ -147,7 +161,7 @@ def evaluate(
         logits = predict_promoters(
             checkpoint, table, precision=settings.precision, device=device
         )  # fmt: skip
-        predictions = Predictions.of_promoters(table, logits)
+        kept["promoters"] = predictions = Predictions.of_promoters(table, logits)
         result["data"]["promoters"] = {"sha256": _sha256(promoters), "windows": len(table)}
         result["promoters"] = evaluate_promoters(
             predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
@@ -158,40 +172,99 @@ def evaluate(
         result["data"]["shards"] = {
             "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
         }  # fmt: skip
-        result["masked"] = bits_per_base(
+        kept["masked"] = masked = predict_masked(
             checkpoint, opened, settings.masked, settings.masked_batches,
-            group_bp=settings.group_bp, precision=settings.precision, device=device,
-            **bootstrapping,
+            context=settings.masked_context, repeats=Repeats(repeats) if repeats else None,
+            tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
+            seed=settings.seed, group_bp=settings.group_bp, precision=settings.precision,
+            device=device,
         )  # fmt: skip
+        others = _read_masked(baselines, masked)
+        result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
     output.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        for kind, answers in kept.items():
+            answers.save(output / f"{name}.{kind}.npz")
     if features is not None:
         _write(output / PER_FEATURE, features.to_csv(sep="\t", index=False, float_format="%.5f"))
     _write(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
 
 
-def read_baselines(path: Path | None, kind: str, predictions: Predictions) -> dict[str, Logits]:
-    """Read the logits of every baseline in a directory, by its name; none without a directory.
+def read_baselines(
+    folders: Sequence[Path], kind: str, predictions: Predictions
+) -> dict[str, Logits]:
+    """Read the logits of every baseline in some directories, by name; none without a directory.
 
     Raises:
-        UsageError: the directory has no predictions of this kind.
+        UsageError: the directories have no predictions of this kind.
         InputError: predictions for other places, or in another order.
     """
-    if path is None:
-        return {}
-    files = sorted(path.glob(f"*.{kind}.npz"))
-    if not files:
-        raise UsageError(f"{path} has no predictions *.{kind}.npz; train the baselines first")
+    files = _files(folders, kind)
+    if folders and not files:
+        where = ", ".join(map(str, folders))
+        raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
     found = {}
-    for file in files:
+    for name, file in files.items():
         other = Predictions.load(file)
         if not predictions.same_places(other):
             raise InputError(
                 f"{file} holds {len(other.bins)} windows that are not, with their labels, the "
                 f"{len(predictions.bins)} of this split; predict them again from the same data"
             )
-        found[file.name.removesuffix(f".{kind}.npz")] = other.logits
+        found[name] = other.logits
     return found
+
+
+def _read_masked(folders: Sequence[Path], masked: MaskedTokens) -> dict[str, MaskedTokens]:
+    """Read the answers of other masked language models, by name."""
+    found = {}
+    for name, file in _files(folders, "masked").items():
+        found[name] = MaskedTokens.load(file)
+        if not masked.same_tokens(found[name]):
+            raise InputError(
+                f"{file} answers for other tokens; evaluate its model again with the same shards, "
+                "repeats, seed and masked settings"
+            )
+    return found
+
+
+def _files(folders: Sequence[Path], kind: str) -> dict[str, Path]:
+    """Find `<name>.<kind>.npz` in directories, by name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted(folder.glob(f"*.{kind}.npz")):
+            name = file.name.removesuffix(f".{kind}.npz")
+            if name in found:
+                raise UsageError(f"{found[name]} and {file} have one name; leave one of them out")
+            found[name] = file
+    return found
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Say which model it is and how it was trained."""
+    facts = checkpoint.provenance
+    return {
+        "model_sha256": facts["sha256"]["model.safetensors"],
+        "encoder": checkpoint.encoder.config.model_dump(mode="json"),
+        "training": {k: facts[k] for k in ("pretraining", "chromatin", "promoter") if k in facts},
+    }
+
+
+def _known(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read how baselines, and other evaluated models by their name, were trained."""
+    known: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
+    for folder in folders:
+        if (folder / BASELINES).is_file():
+            for kind, facts in json.loads((folder / BASELINES).read_text()).items():
+                known.setdefault(kind, {}).update(facts)
+        if (folder / EVALUATION).is_file():
+            facts = json.loads((folder / EVALUATION).read_text())
+            keys = ("model_sha256", "encoder", "training", "settings", "command")
+            names = {file.name.split(".")[0] for file in folder.glob("*.npz")}
+            compared |= {name: {k: facts[k] for k in keys if k in facts} for name in names}
+    return known, compared
 
 
 def bits_per_base(

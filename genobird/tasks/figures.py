@@ -7,7 +7,7 @@ They are 250 kb wide by default; a part of a few megabases has too few megabases
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird.datasets import Predictions
+from genobird.tasks.curves import GRID, mean_curves
 from genobird.tasks.finetune import POSITIVE_WEIGHT
+from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
     ConfidenceInterval,
     Ranking,
@@ -26,7 +28,6 @@ from genobird.tasks.metrics import (
     f1,
     rankings,
 )
-from genobird.tasks.predict import MaskedTokens
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -58,9 +59,9 @@ def evaluate_chromatin(
 
     Returns:
         `all_bins` and `tf_bins` (bins where any TF binds: DeepSEA's protocol), each with medians of
-        AUROC and AUPRC over the features with positives by class and over `all`; `calibration`;
-        `per_feature`, a table; `baselines` with the same figures of each, and the paired
-        `difference` model minus baseline.
+        AUROC and AUPRC over the features with positives by class and over `all`, and mean `curves`
+        on `curve_grid`; `calibration`; `per_feature`, a table; `baselines` with the same figures of
+        each, and the paired `difference` model minus baseline.
     """
     groups = predictions.groups(group_bp)
     kinds = features["class"].to_numpy(dtype=str)
@@ -83,7 +84,8 @@ def evaluate_chromatin(
         members = {c: (positives > 0) & ((kinds == c) | (c == ALL)) for c in classes}
         medians: dict[str, dict[tuple[str, str], Statistic]] = {}
         for name, values in logits.items():
-            vectors = _vectors(labels, values[rows])
+            ranked = rankings(labels, values[rows])
+            vectors = _vectors(ranked)
             suffix = "" if name == "model" else f"_{name}"
             for figure, vector in vectors.items():
                 table[f"{what}_{figure}{suffix}"] = vector(np.ones(len(rows)))
@@ -108,12 +110,17 @@ def evaluate_chromatin(
                         reference, statistic, groups[rows], resamples, seed=seed
                     )
                     cells[c][f"{figure}_difference"] = _plain(found)
-            results[name][what] = {"windows": len(rows), "classes": cells}
+            curves = {
+                c: mean_curves([r for r, member in zip(ranked, members[c], strict=True) if member])
+                for c in classes
+            }
+            results[name][what] = {"windows": len(rows), "classes": cells, "curves": curves}
     return {
         "windows": len(groups),
         "features": len(features),
         "groups": len(set(groups)),
         "group_bp": group_bp,
+        "curve_grid": GRID.round(4).tolist(),
         **results.pop("model"),
         "baselines": results,
         "per_feature": table,
@@ -140,8 +147,9 @@ def evaluate_promoters(
         seed: of the bootstrap.
 
     Returns:
-        `figures` (`auroc auprc f1 brier`), `calibration`, and `baselines` with the same of each and
-        the paired `difference` model minus baseline; F1 is at a probability of 0.5.
+        `figures` (`auroc auprc f1 brier`), `calibration`, `curves` on `curve_grid`, and `baselines`
+        with the same of each and the paired `difference` model minus baseline; F1 is at a
+        probability of 0.5.
     """
     results: dict[str, dict[str, Any]] = {}
     reference: dict[str, Statistic] = {}
@@ -156,6 +164,7 @@ def evaluate_promoters(
             "calibration": _calibration(
                 labels[:, None], values.reshape(-1, 1), 1.0, groups, resamples, seed
             ),
+            "curves": mean_curves([Ranking.of(labels, values.reshape(len(labels)))]),
         }
         if name != "model":
             results[name]["difference"] = {
@@ -168,46 +177,98 @@ def evaluate_promoters(
         "windows": len(labels),
         "positives": int(labels.sum()),
         "groups": len(set(groups)),
+        "curve_grid": GRID.round(4).tolist(),
         **results.pop("model"),
         "baselines": results,
     }
 
 
-def evaluate_masked(masked: MaskedTokens, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
+def evaluate_masked(
+    masked: MaskedTokens,
+    resamples: int = 200,
+    seed: int = 0,
+    *,
+    baselines: Mapping[str, MaskedTokens] | None = None,
+) -> dict[str, Any]:
     """Measure a masked language model: sums over all masked tokens, no mean of means.
 
-    Returns:
-        `bits_per_base`, `bits_per_base_no_n` (tokens without N) and `accuracy` with intervals;
-        `frequencies`, bits per base of the masked pieces' own frequencies, the best
-        that is possible without context; and sizes.
-    """
+    Args:
+        masked: its answers; its `tracks` are baselines too.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        baselines: answers of other models for the same tokens, by name.
 
-    def ratio(above: NDArray[Any], below: NDArray[Any]) -> Interval:
+    Returns:
+        `bits_per_base`, `bits_per_base_no_n` (tokens without N), where repeats are known
+        `bits_per_base_repeats` and `bits_per_base_unique`, and `accuracy`, with intervals;
+        `frequencies`, bits per base of the masked pieces' own frequencies, the best that is
+        possible without context; sizes; and `baselines` with the same figures of each and the
+        paired `difference` model minus baseline. A track has no accuracy.
+    """
+    mine = _masked_figures(masked, masked.bits, masked.hits)
+    others = {name: _masked_figures(masked, bits) for name, bits in masked.tracks.items()}
+    for name, other in (baselines or {}).items():
+        others[name] = _masked_figures(masked, other.bits, other.hits)
+
+    def interval(statistic: Statistic) -> Interval:
+        return _plain(bootstrap(statistic, masked.groups, resamples, seed=seed))
+
+    compared = {
+        name: {
+            **{figure: interval(statistic) for figure, statistic in theirs.items()},
+            "difference": {
+                figure: _plain(
+                    bootstrap_difference(
+                        mine[figure], statistic, masked.groups, resamples, seed=seed
+                    )
+                )
+                for figure, statistic in theirs.items()
+            },
+        }
+        for name, theirs in others.items()
+    }
+    tokens = masked.tokens.sum(0)
+    return {
+        **{figure: interval(statistic) for figure, statistic in mine.items()},
+        "frequencies": masked.frequency_bits_per_base(),
+        **{_suffixed("tokens", p): int(n) for p, n in zip(masked.parts, tokens, strict=True)},
+        "bases": int(masked.bases[:, 0].sum()),
+        "sequences": len(masked.groups),
+        "groups": len(set(masked.groups)),
+        "baselines": compared,
+    }
+
+
+def _masked_figures(
+    masked: MaskedTokens, bits: Floats, hits: NDArray[np.int64] | None = None
+) -> dict[str, Statistic]:
+    """Bits per base of each part of the tokens and the accuracy, as functions of the weights."""
+
+    def ratio(above: NDArray[Any], below: NDArray[Any]) -> Statistic:
         def statistic(weights: Floats) -> float:
             total = float(weights @ below)
             return float(weights @ above) / total if total else float("nan")
 
-        return _plain(bootstrap(statistic, masked.groups, resamples, seed=seed))
+        return statistic
 
-    return {
-        "bits_per_base": ratio(masked.bits[:, 0], masked.bases[:, 0]),
-        "bits_per_base_no_n": ratio(masked.bits[:, 1], masked.bases[:, 1]),
-        "accuracy": ratio(masked.hits, masked.tokens[:, 0]),
-        "frequencies": masked.frequency_bits_per_base(),
-        "tokens": int(masked.tokens[:, 0].sum()),
-        "tokens_no_n": int(masked.tokens[:, 1].sum()),
-        "bases": int(masked.bases[:, 0].sum()),
-        "sequences": len(masked.groups),
-        "groups": len(set(masked.groups)),
+    figures = {
+        _suffixed("bits_per_base", part): ratio(bits[:, k], masked.bases[:, k])
+        for k, part in enumerate(masked.parts)
     }
+    if hits is not None:
+        figures["accuracy"] = ratio(hits, masked.tokens[:, 0])
+    return figures
+
+
+def _suffixed(figure: str, part: str) -> str:
+    return figure if part == EVERY else f"{figure}_{part}"
 
 
 Vector = Callable[[Floats], Floats]
 
 
-def _vectors(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Vector]:
+def _vectors(ranked: Sequence[Ranking]) -> dict[str, Vector]:
     """AUROC and AUPRC of each feature as functions of the weights; each is computed once."""
-    ranked = rankings(labels, logits)
 
     def vector(figure: Callable[[Ranking, Floats], float]) -> Vector:
         known: dict[bytes, Floats] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,17 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from genobird.batch import add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset, Predictions
-from genobird.errors import InputError, ShardError, UsageError
+from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head
 from genobird.places import pack_places
-from genobird.shards import Shards
-from genobird.tasks.data import PretrainBatches, PretrainDataSettings, generator, mask_tokens
 
 Precision = Literal["float32", "bf16"]
 
@@ -166,118 +161,6 @@ def predict_promoters(
     return np.concatenate(logits)
 
 
-@dataclass(frozen=True, eq=False)
-class MaskedTokens:
-    """What a masked language model says of the tokens it was asked for, summed by sequence.
-
-    Attributes:
-        groups: stretch of the genome of each sequence, str [S].
-        bits: sum of -log2 p(true token), float64 [S, 2]: all masked tokens, and those without N.
-        bases: bases in these tokens, int64 [S, 2].
-        tokens: their number, int64 [S, 2].
-        hits: tokens whose most probable piece is the true one, int64 [S].
-        pieces: how often each piece was asked for, int64 [V].
-        lengths: bases of each piece, int64 [V].
-    """
-
-    groups: NDArray[np.str_]
-    bits: NDArray[np.float64]
-    bases: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    hits: NDArray[np.int64]
-    pieces: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    def frequency_bits_per_base(self) -> float:
-        """Bits per base of the masked pieces' own frequencies: the best without any context."""
-        seen = self.pieces[self.pieces > 0]
-        bits = -(seen * np.log2(seen / seen.sum())).sum()
-        return float(bits / (self.pieces @ self.lengths))
-
-
-@torch.inference_mode()
-def predict_masked(
-    checkpoint: Checkpoint,
-    shards: Shards,
-    settings: PretrainDataSettings,
-    batches: int,
-    *,
-    seed: int = 0,
-    group_bp: int = 250_000,
-    precision: Precision = "float32",
-    device: torch.device | str = "cpu",
-) -> MaskedTokens:
-    """Ask for masked tokens in windows drawn from shards without replacement.
-
-    Args:
-        checkpoint: a model with a masked-language-model head.
-        shards: made with the model's tokenizer.
-        settings: length and number of sequences, mask rate.
-        batches: at most so many batches are read.
-        seed: key of the windows and masks.
-        group_bp: width of the stretches in `groups`.
-        precision: of matrix products.
-        device: where to compute.
-
-    Raises:
-        UsageError: the model has no masked-language-model head.
-        ShardError: the shards were made with another tokenizer.
-    """
-    if checkpoint.mlm is None:
-        raise UsageError("the model has no masked-language-model head; leave out the shards")
-    tokenizer = checkpoint.tokenizer
-    if shards.index.tokenizer_sha256 != tokenizer.sha256:
-        raise ShardError(
-            "the shards were made with another tokenizer than the model's; "
-            "make them again with `genobird shards`"
-        )
-    encoder, mlm = checkpoint.encoder.to(device).eval(), checkpoint.mlm.to(device).eval()
-    data = PretrainBatches(
-        shards, settings, vocab_size=tokenizer.vocab_size,
-        block_size=encoder.config.block_size, seed=seed,
-    )  # fmt: skip
-    order = generator(seed, 0, 0).permutation(len(data.windows))[: batches * settings.sequences]
-    lengths = tokenizer.lengths.astype(np.int64)
-    kept = np.stack([np.ones(len(lengths), dtype=bool), ~(tokenizer.bases == 4).any(axis=1)])
-    groups, rows, hits = [], [], []
-    pieces = np.zeros(len(lengths), dtype=np.int64)
-    for step, first in enumerate(range(0, len(order), settings.sequences)):
-        chosen = order[first : first + settings.sequences]
-        batch = pack([add_specials(data.window(int(i))) for i in chosen], data.block_size)
-        masked, targets, labels = mask_tokens(
-            batch.ids, settings.mask_rate, data.vocab_size, generator(seed, 1, step)
-        )
-        owner = batch.sequence[targets].numpy()
-        batch = batch.with_ids(masked).to(device)
-        with _autocast(precision, device):
-            hidden = encoder(batch)[targets.to(device)]
-            logits = mlm(hidden, encoder.embedding.weight).float().cpu()
-        bits = F.cross_entropy(logits, labels, reduction="none").double().numpy() / math.log(2)
-        true = labels.numpy()
-        hit = (logits.argmax(-1) == labels).numpy()
-        sums = [
-            np.bincount(owner, weights=what * mask[true], minlength=len(chosen))
-            for what in (bits, lengths[true], np.ones(len(true)))
-            for mask in kept
-        ]
-        rows.append(np.stack(sums, axis=1).reshape(len(chosen), 3, 2))
-        hits.append(np.bincount(owner, weights=hit, minlength=len(chosen)))
-        pieces += np.bincount(true, minlength=len(pieces))
-        for i in chosen:
-            contig, start = shards.positions(int(data.windows[i, 0]))
-            groups.append(f"{contig}:{start // group_bp}")
-    sums_: NDArray[np.float64] = np.concatenate(rows).astype(np.float64)
-    return MaskedTokens(
-        groups=np.array(groups),
-        bits=sums_[:, 0],
-        bases=sums_[:, 1].astype(np.int64),
-        tokens=sums_[:, 2].astype(np.int64),
-        hits=np.concatenate(hits).astype(np.int64),
-        pieces=pieces,
-        lengths=lengths,
-    )
-
-
 def _head(checkpoint: Checkpoint, name: str) -> Head:
     head = checkpoint.modules().get(name)
     if not isinstance(head, Head):
@@ -285,7 +168,8 @@ def _head(checkpoint: Checkpoint, name: str) -> Head:
     return head
 
 
-def _autocast(precision: Precision, device: torch.device | str) -> Any:
+def autocast(precision: Precision, device: torch.device | str) -> Any:
+    """Return the context in which matrix products have a precision."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -302,7 +186,7 @@ def _logits(
     encoder, head = checkpoint.encoder.to(device).eval(), head.to(device).eval()
     block_size = encoder.config.block_size
     batch = pack_places(sequences, places, checkpoint.tokenizer, head.config, block_size).to(device)
-    with _autocast(precision, device):
+    with autocast(precision, device):
         logits = head(encoder(batch.batch), batch.batch, batch.spans, batch.owner)
     found: NDArray[np.float32] = logits.float().cpu().numpy()
     return found

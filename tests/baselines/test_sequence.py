@@ -9,7 +9,7 @@ from genobird.baselines.config import BaselineConfig
 from genobird.baselines.ngram import NgramSettings, ngram_bits
 from genobird.baselines.sequence import open_shards, predict_sequence, read_text
 from genobird.baselines.train import SequenceSource, train_baselines
-from genobird.bits import BaseBits, token_places
+from genobird.bits import BaseBits, token_spans
 from genobird.corpus import CorpusSettings
 from genobird.errors import InputError, ShardError
 from genobird.genome.interval import Interval
@@ -67,7 +67,7 @@ def test_every_held_out_base_has_the_bits_of_its_symbol(folder, tiny_tokenizer, 
     assert facts["bits_per_base"] == pytest.approx(wanted.sum() / len(bits.bits), abs=1e-4)
     assert facts["symbols"] == len(known.text.symbols)
     if unit == "tokens":
-        places = token_places(test, 0, tiny_tokenizer.lengths)
+        places = token_spans(test, 0, tiny_tokenizer.lengths)
         np.testing.assert_allclose(bits.of(places), wanted[: len(places.starts)], rtol=1e-4)
 
 

@@ -23,8 +23,9 @@ from genobird.tasks.evaluate import (
     predict_chromatin,
     predict_promoters,
 )
+from genobird.tasks.masked import predict_masked
 from genobird.tasks.metrics import auprc, auroc, calibration_error, per_feature, reliability
-from genobird.tasks.predict import predict_masked, windows_over
+from genobird.tasks.predict import windows_over
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES
 
@@ -310,7 +311,7 @@ def test_an_evaluation_is_written_with_what_it_was_made_from(
     output = tmp_path / "evaluation"
     result = evaluate(
         model_path, output, chromatin=chromatin_path, promoters=promoter_path,
-        shards=tiny_shards.path, split="validation", baselines=baselines_path, settings=SETTINGS,
+        shards=tiny_shards.path, split="validation", baselines=[baselines_path], settings=SETTINGS,
         provenance={"command": "genobird evaluate"},
     )  # fmt: skip
     written = json.loads((output / "evaluation.json").read_text())
@@ -332,6 +333,42 @@ def test_an_evaluation_is_written_with_what_it_was_made_from(
         evaluate(model_path, output, promoters=promoter_path)
 
 
+def test_models_are_compared_by_their_named_predictions(
+    tiny_tokenizer, chromatin, promoter_path, tiny_shards, tmp_path
+):
+    paths = {"shards": tiny_shards.path, "promoters": promoter_path, "split": "validation"}
+    for number, name in enumerate(("first", "second")):
+        tiny_checkpoint(tiny_tokenizer, seed=number).save(tmp_path / f"model-{name}")
+    evaluate(tmp_path / "model-first", tmp_path / "a", **paths, name="first", settings=SETTINGS)
+    alone = evaluate(tmp_path / "model-second", tmp_path / "b", **paths, settings=SETTINGS)
+    found = evaluate(
+        tmp_path / "model-second", tmp_path / "c", **paths, settings=SETTINGS,
+        baselines=[tmp_path / "a"], name="second",
+    )  # fmt: skip
+    files = ["evaluation.json", "first.masked.npz", "first.promoters.npz"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == files
+    first = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    assert found["data"]["compared"]["first"]["model_sha256"] == first["model_sha256"]
+    assert found["data"]["compared"]["first"]["encoder"]["layers"] == 2
+    for figure in ("bits_per_base", "accuracy"):
+        mine, other = found["masked"], found["masked"]["baselines"]["first"]
+        assert mine[figure] == alone["masked"][figure]
+        assert other[figure] == first["masked"][figure]
+        assert other["difference"][figure]["point"] == pytest.approx(
+            mine[figure]["point"] - other[figure]["point"]
+        )
+    theirs = found["promoters"]["baselines"]["first"]["figures"]
+    assert theirs == first["promoters"]["figures"]
+    again = {"settings": SETTINGS.model_copy(update={"seed": 1}), "baselines": [tmp_path / "a"]}
+    with pytest.raises(InputError, match=r"first.masked.npz answers for other tokens"):
+        evaluate(tmp_path / "model-second", tmp_path / "d", shards=tiny_shards.path, **again)
+    with pytest.raises(UsageError, match="have one name; leave one of them out"):
+        evaluate(
+            tmp_path / "model-second", tmp_path / "d", shards=tiny_shards.path,
+            baselines=[tmp_path / "a", tmp_path / "a"], settings=SETTINGS,
+        )  # fmt: skip
+
+
 def test_an_evaluation_without_data_is_refused(model_path, tmp_path):
     with pytest.raises(UsageError, match="nothing to measure"):
         evaluate(model_path, tmp_path / "out")
@@ -345,12 +382,16 @@ def test_baselines_of_other_windows_are_refused(
         InputError, match="holds 34 windows that are not, with their labels, the 77"
     ):
         evaluate(
-            model_path, out, chromatin=chromatin_path, baselines=baselines_path, settings=SETTINGS
+            model_path, out, chromatin=chromatin_path, baselines=[baselines_path], settings=SETTINGS
         )
     (baselines_path / "flat.promoters.npz").unlink()
     with pytest.raises(UsageError, match="train the baselines first"):
-        evaluate(model_path, out, promoters=promoter_path, split="train", baselines=baselines_path)
+        evaluate(
+            model_path, out, promoters=promoter_path, split="train", baselines=[baselines_path]
+        )
     (baselines_path / "flat.promoters.npz").write_text("text")
     with pytest.raises(InputError, match="holds no predictions; predict again"):
-        evaluate(model_path, out, promoters=promoter_path, split="train", baselines=baselines_path)
+        evaluate(
+            model_path, out, promoters=promoter_path, split="train", baselines=[baselines_path]
+        )
     assert not out.exists()

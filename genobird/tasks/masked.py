@@ -1,0 +1,288 @@
+"""What masked language models say of held-out tokens, beside n-gram models on the same tokens.
+
+The windows and the masks depend on shards, settings and seed alone. Models with one tokenizer are
+therefore asked for the same tokens, also those that see a part of a window at a time (`context`),
+and their answers can be compared token by token.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from genobird.batch import PackedBatch, add_specials, pack
+from genobird.bits import BaseBits, TokenSpans, token_spans
+from genobird.checkpoint import Checkpoint
+from genobird.errors import InputError, ShardError, UsageError
+from genobird.genome.interval import read_bed
+from genobird.shards import Shards
+from genobird.tasks.data import PretrainBatches, PretrainDataSettings, generator, mask_tokens
+from genobird.tasks.predict import Precision, autocast
+
+Sums = NDArray[np.float64]
+
+EVERY, NO_N, REPEATS, UNIQUE = "all", "no_n", "repeats", "unique"
+"""Parts of the masked tokens."""
+_FIELDS = ("groups", "bits", "bases", "tokens", "hits", "pieces", "lengths")
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedTokens:
+    """Answers for the tokens that were asked for, summed by sequence and by part of the tokens.
+
+    Attributes:
+        parts: names of K parts of the tokens: `all`, `no_n` (without N), and where repeats are
+            known `repeats` and `unique` (in no repeat).
+        groups: stretch of the genome of each sequence, str [S].
+        bits: sum of -log2 p(true token), float64 [S, K].
+        bases: bases in these tokens, int64 [S, K].
+        tokens: their number, int64 [S, K].
+        hits: tokens whose most probable piece is the true one, int64 [S].
+        pieces: how often each piece was asked for, int64 [V].
+        lengths: bases of each piece, int64 [V].
+        tracks: bits of the same tokens under other models, by name, float64 [S, K].
+    """
+
+    parts: tuple[str, ...]
+    groups: NDArray[np.str_]
+    bits: Sums
+    bases: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    tracks: Mapping[str, Sums] = field(default_factory=dict)
+
+    def frequency_bits_per_base(self) -> float:
+        """Bits per base of the masked pieces' own frequencies: the best without any context."""
+        seen = self.pieces[self.pieces > 0]
+        bits = -(seen * np.log2(seen / seen.sum())).sum()
+        return float(bits / (self.pieces @ self.lengths))
+
+    def same_tokens(self, other: MaskedTokens) -> bool:
+        """Say whether both were asked for the same tokens."""
+        mine, others = ((x.groups, x.bases, x.tokens, x.pieces, x.lengths) for x in (self, other))
+        return self.parts == other.parts and all(
+            np.array_equal(a, b) for a, b in zip(mine, others, strict=True)
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a `.npz` file, without `tracks`, under a temporary name, then rename it."""
+        part = path.with_name(f".{path.name}.part")
+        with part.open("wb") as file:
+            values = {name: getattr(self, name) for name in _FIELDS}
+            np.savez(file, parts=np.array(self.parts), **values)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> MaskedTokens:
+        """Read a `.npz` file.
+
+        Raises:
+            InputError: it cannot be read as one.
+        """
+        try:
+            with np.load(path) as file:
+                parts = tuple(str(name) for name in file["parts"])
+                return cls(parts, *(file[name] for name in _FIELDS))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} holds no masked tokens; evaluate its model again") from error
+
+
+class Repeats:
+    """Intervals of repeats, by contig.
+
+    Args:
+        files: BED, one or more.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        found: dict[str, list[tuple[int, int]]] = {}
+        for file in files:
+            for interval in read_bed(file):
+                found.setdefault(interval.contig, []).append((interval.start, interval.end))
+        self._starts: dict[str, NDArray[np.int64]] = {}
+        self._reach: dict[str, NDArray[np.int64]] = {}
+        for contig, pairs in found.items():
+            ordered = np.array(sorted(pairs), dtype=np.int64)
+            self._starts[contig] = ordered[:, 0]
+            self._reach[contig] = np.maximum.accumulate(ordered[:, 1])
+
+    def hold(self, spans: TokenSpans) -> NDArray[np.bool_]:
+        """Say which tokens have their middle base in a repeat, [T].
+
+        Raises:
+            InputError: nothing is known of the contig.
+        """
+        if spans.contig not in self._starts:
+            raise InputError(
+                f"no repeats on {spans.contig} in the BED files, which have "
+                f"{', '.join(self._starts) or 'none'}; give those of the measured contigs"
+            )
+        middle = (spans.starts + spans.ends - 1) // 2
+        before = np.searchsorted(self._starts[spans.contig], middle, side="right")
+        reach = np.concatenate([[-1], self._reach[spans.contig]])
+        inside: NDArray[np.bool_] = reach[before] > middle
+        return inside
+
+
+@torch.inference_mode()
+def predict_masked(
+    checkpoint: Checkpoint,
+    shards: Shards,
+    settings: PretrainDataSettings,
+    batches: int,
+    *,
+    context: int = 0,
+    repeats: Repeats | None = None,
+    tracks: Mapping[str, BaseBits] | None = None,
+    seed: int = 0,
+    group_bp: int = 250_000,
+    precision: Precision = "float32",
+    device: torch.device | str = "cpu",
+) -> MaskedTokens:
+    """Ask for masked tokens in windows drawn from shards without replacement.
+
+    Args:
+        checkpoint: a model with a masked-language-model head.
+        shards: made with the model's tokenizer.
+        settings: length and number of sequences, mask rate.
+        batches: at most so many batches are read.
+        context: most tokens that the model sees at once, specials included; longer windows are cut
+            after they are masked. 0 shows them whole.
+        repeats: tells tokens in repeats from others.
+        tracks: bits of every base of the shards under other models, by name.
+        seed: key of the windows and masks.
+        group_bp: width of the stretches in `groups`.
+        precision: of matrix products.
+        device: where to compute.
+
+    Raises:
+        UsageError: the model has no masked-language-model head.
+        ShardError: the shards were made with another tokenizer.
+        InputError: repeats or other models do not cover the shards.
+    """
+    if checkpoint.mlm is None:
+        raise UsageError("the model has no masked-language-model head; leave out the shards")
+    tokenizer = checkpoint.tokenizer
+    if shards.index.tokenizer_sha256 != tokenizer.sha256:
+        raise ShardError(
+            "the shards were made with another tokenizer than the model's; "
+            "make them again with `genobird shards`"
+        )
+    encoder, mlm = checkpoint.encoder.to(device).eval(), checkpoint.mlm.to(device).eval()
+    data = PretrainBatches(
+        shards, settings, vocab_size=tokenizer.vocab_size,
+        block_size=encoder.config.block_size, seed=seed,
+    )  # fmt: skip
+    order = generator(seed, 0, 0).permutation(len(data.windows))[: batches * settings.sequences]
+    lengths = tokenizer.lengths.astype(np.int64)
+    has_n = (tokenizer.bases == 4).any(axis=1)
+    others = dict(tracks or {})
+    parts = (EVERY, NO_N) if repeats is None else (EVERY, NO_N, REPEATS, UNIQUE)
+    groups: list[str] = []
+    rows: list[Sums] = []
+    pieces = np.zeros(len(lengths), dtype=np.int64)
+    for step, first in enumerate(range(0, len(order), settings.sequences)):
+        chosen = order[first : first + settings.sequences]
+        windows = [data.window(int(i)) for i in chosen]
+        batch = pack([add_specials(ids) for ids in windows], data.block_size)
+        masked, targets, labels = mask_tokens(
+            batch.ids, settings.mask_rate, data.vocab_size, generator(seed, 1, step)
+        )
+        owner, inside = batch.sequence[targets].numpy(), batch.positions[targets].numpy() - 1
+        batch = batch.with_ids(masked)
+        if context:
+            batch, targets = _cut(batch, targets, context)
+        with autocast(precision, device):
+            hidden = encoder(batch.to(device))[targets.to(device)]
+            logits = mlm(hidden, encoder.embedding.weight).float().cpu()
+        true = labels.numpy()
+        asked = _asked(shards, data, chosen, owner, inside, lengths)
+        members = [np.ones(len(true), dtype=bool), ~has_n[true]]
+        if repeats is not None:
+            in_repeat = _by_sequence([repeats.hold(spans) for spans in asked])
+            members += [in_repeat, ~in_repeat]
+        bits = F.cross_entropy(logits, labels, reduction="none").double().numpy() / math.log(2)
+        figures = [
+            bits, lengths[true], np.ones(len(true)), (logits.argmax(-1) == labels).numpy(),
+            *(_by_sequence([track.of(spans) for spans in asked]) for track in others.values()),
+        ]  # fmt: skip
+        sums: list[Sums] = [
+            np.bincount(owner, weights=what * mask, minlength=len(chosen)).astype(np.float64)
+            for what in figures
+            for mask in members
+        ]
+        rows.append(np.stack(sums, axis=1).reshape(len(chosen), len(figures), len(parts)))
+        pieces += np.bincount(true, minlength=len(pieces))
+        for i in chosen:
+            contig, start = shards.positions(int(data.windows[i, 0]))
+            groups.append(f"{contig}:{start // group_bp}")
+    found: Sums = np.concatenate(rows)
+    return MaskedTokens(
+        parts=parts,
+        groups=np.array(groups),
+        bits=found[:, 0],
+        bases=found[:, 1].astype(np.int64),
+        tokens=found[:, 2].astype(np.int64),
+        hits=found[:, 3, 0].astype(np.int64),
+        pieces=pieces,
+        lengths=lengths,
+        tracks={name: found[:, 4 + i] for i, name in enumerate(others)},
+    )
+
+
+def _cut(batch: PackedBatch, targets: Tensor, context: int) -> tuple[PackedBatch, Tensor]:
+    """Cut sequences into pieces of at most `context` tokens; find the targets in these.
+
+    Returns:
+        The batch of pieces, each with its own [CLS] and [SEP], and the targets' tokens in it.
+    """
+    room = context - 2
+    ids = batch.ids.numpy()
+    pieces, sources = [], []
+    for start, length in zip(batch.starts.tolist(), batch.lengths, strict=True):
+        first, last = start + 1, start + length - 1  # between [CLS] and [SEP]
+        for begin in range(first, last, room):
+            end = min(begin + room, last)
+            pieces.append(add_specials(ids[begin:end].astype(np.uint16)))
+            sources.append(np.arange(begin, end))
+    shorter = pack(pieces, batch.block_size)
+    moved = np.full(len(ids), -1)
+    for start, source in zip(shorter.starts.tolist(), sources, strict=True):
+        moved[source] = start + 1 + np.arange(len(source))
+    return shorter, torch.from_numpy(moved[targets.numpy()])
+
+
+def _asked(
+    shards: Shards,
+    data: PretrainBatches,
+    chosen: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    inside: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> list[TokenSpans]:
+    """Find the bases of the tokens that are asked for, a `TokenSpans` for each chosen window."""
+    found = []
+    for slot, window in enumerate(chosen):
+        document, offset = (int(x) for x in data.windows[window])
+        spans = token_spans(shards, document, lengths)
+        tokens = offset + inside[owner == slot]
+        found.append(TokenSpans(spans.contig, spans.starts[tokens], spans.ends[tokens]))
+    return found
+
+
+def _by_sequence(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Join what was found for each sequence; targets are in the order of sequences."""
+    return np.concatenate(parts)
