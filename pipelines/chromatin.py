@@ -1,8 +1,7 @@
 """Peaks -> chromatin dataset: the genome as bytes and, for each 200-bp bin, which features it has.
 
-Bin i of a contig is [200 i, 200 i + 200). It is positive for a feature when more than half of it
-(over 100 bp) lies in the union of that feature's peaks: overlapping peaks count once. A bin is
-usable when it lies wholly in one interval of a split and holds no N. Files of a dataset:
+Bins and their labels are those of `genobird.peaks`. A bin is usable when it lies wholly in one
+interval of a split and holds no N. Files of a dataset:
 
     features.tsv           index (in the 919; -1 for a track of one's own), name (unique), class
     index.json             bins, splits, positives per feature and split, hashes of all inputs
@@ -27,82 +26,14 @@ import pandas as pd
 import typer
 
 from genobird.errors import TableError, UsageError
-from genobird.genome.interval import read_bed
+from genobird.peaks import BIN_BP, CUSTOM_CLASS, Feature, Peaks, Track, labels, merge, read_peaks
 from pipelines import grch37, manifest, steps
 from pipelines.grch37 import Contig
 from pipelines.manifest import Splits
 
 logger = logging.getLogger(__name__)
 
-BIN_BP = 200
-CUSTOM_CLASS = "custom"
 FEATURES = manifest.FOLDER / "chromatin_features.tsv"
-
-Peaks = dict[str, npt.NDArray[np.int64]]
-"""Contig -> [P, 2] starts and ends, 0-based half-open, in any order."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One column of labels."""
-
-    index: int
-    """Place among the 919 of DeepSEA; -1 for a track of one's own."""
-    name: str
-    """Unique column name."""
-    kind: str
-    """`DNase`, `TF`, `histone` or `custom`."""
-    source_file: str = ""
-    """Peak file, without `.gz`, that a `--bed` is recognised by."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """A feature with its peaks."""
-
-    feature: Feature
-    peaks: Peaks
-
-
-def merge(peaks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Union of intervals: sorted, disjoint, bookended ones joined.
-
-    Args:
-        peaks: [P, 2] starts and ends, 0-based half-open.
-
-    Returns:
-        [M, 2] with M <= P.
-    """
-    if not len(peaks):
-        return peaks.reshape(0, 2)
-    peaks = peaks[np.lexsort((peaks[:, 1], peaks[:, 0]))]
-    reach = np.maximum.accumulate(peaks[:, 1])
-    first = np.concatenate([[True], peaks[1:, 0] > reach[:-1]])
-    last = np.concatenate([first[1:], [True]])
-    return np.stack([peaks[first, 0], reach[last]], axis=1)
-
-
-def bin_coverage(peaks: npt.NDArray[np.int64], bins: int) -> npt.NDArray[np.int64]:
-    """Base pairs of each 200-bp bin that the union of `peaks` covers; [bins], each in 0..200."""
-    union = merge(peaks)
-    if not len(union):
-        return np.zeros(bins, dtype=np.int64)
-    edges = np.arange(bins + 1, dtype=np.int64) * BIN_BP
-    covered_before = np.concatenate([[0], np.cumsum(union[:, 1] - union[:, 0])])
-    at = np.searchsorted(union[:, 0], edges, side="right") - 1  # the last peak starting at <= edge
-    inside = np.minimum(edges, union[at, 1]) - union[at, 0]
-    covered = np.where(at >= 0, covered_before[np.maximum(at, 0)] + inside, 0)
-    return np.diff(covered)
-
-
-def labels(tracks: Sequence[Track], contig: str, bins: int) -> npt.NDArray[np.bool_]:
-    """Which bins are positive; [bins, F], F in the order of `tracks`."""
-    table = np.zeros((bins, len(tracks)), dtype=bool)
-    for column, track in enumerate(tracks):
-        peaks = track.peaks.get(contig)
-        if peaks is not None:
-            table[:, column] = 2 * bin_coverage(peaks, bins) > BIN_BP
-    return table
 
 
 def split_bins(splits: Splits, contig: str, bins: int) -> dict[str, npt.NDArray[np.bool_]]:
@@ -187,10 +118,7 @@ def read_peak_files(paths: Sequence[Path], features: Sequence[Feature]) -> list[
         key = (feature.index < 0, feature.index, feature.name)
         if key in tracks:
             raise UsageError(f"two peak files make the feature {feature.name}; rename one of them")
-        peaks: dict[str, list[tuple[int, int]]] = {}
-        for interval in read_bed(path):
-            peaks.setdefault(interval.contig, []).append((interval.start, interval.end))
-        tracks[key] = Track(feature, {c: np.array(p, dtype=np.int64) for c, p in peaks.items()})
+        tracks[key] = Track(feature, read_peaks(path))
     return [tracks[key] for key in sorted(tracks)]
 
 

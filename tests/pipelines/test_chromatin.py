@@ -5,21 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from genobird.errors import TableError, UsageError
 from genobird.genome.interval import Interval
+from genobird.peaks import Feature, Track, labels
 from pipelines import chromatin, grch37
-from pipelines.chromatin import Feature, Track, bin_coverage, labels, merge
 from pipelines.manifest import Splits
 from tests.conftest import random_dna, write_fasta
 
-BINS = 20
-INTERVALS = st.lists(
-    st.tuples(st.integers(0, 4200), st.integers(1, 900)).map(lambda p: (p[0], p[0] + p[1])),
-    max_size=12,
-)
 SPLITS = Splits(
     "tiny",
     (Interval("chr1", 0, 30_100),),
@@ -38,43 +31,6 @@ def peaks(*places):
 
 def track(*places, feature=FEATURES[0]):
     return Track(feature, peaks(*places))
-
-
-def covered(places, length):
-    mask = np.zeros(length, dtype=bool)
-    for start, end in places:
-        mask[start:end] = True
-    return mask
-
-
-@given(INTERVALS)
-def test_coverage_is_that_of_the_bases(places):
-    array = np.array(places, dtype=np.int64).reshape(-1, 2)
-    bases = covered(places, BINS * 200).reshape(BINS, 200).sum(axis=1)
-    assert bin_coverage(array, BINS).tolist() == bases.tolist()
-
-
-@given(INTERVALS)
-def test_merged_peaks_are_sorted_disjoint_and_cover_the_same(places):
-    union = merge(np.array(places, dtype=np.int64).reshape(-1, 2))
-    assert (union[1:, 0] > union[:-1, 1]).all()
-    assert (covered(places, 6000) == covered(union.tolist(), 6000)).all()
-
-
-@pytest.mark.parametrize(("length", "positive"), [(99, False), (100, False), (101, True)])
-@pytest.mark.parametrize("start", [200, 250, 299])
-def test_a_bin_is_positive_when_more_than_half_is_covered(length, positive, start):
-    assert labels([track((start, start + length))], "chr1", 5)[1, 0] == positive
-
-
-def test_overlapping_peaks_of_one_track_count_once():
-    assert not labels([track((200, 300), (210, 290), (200, 300))], "chr1", 5).any()
-    assert labels([track((200, 260), (255, 300), (399, 400))], "chr1", 5)[1, 0]
-
-
-def test_a_peak_over_the_end_of_the_contig_is_cut():
-    assert labels([track((900, 5000))], "chr1", 5)[:, 0].tolist() == [False] * 4 + [False]
-    assert labels([track((899, 5000))], "chr1", 5)[:, 0].tolist() == [False] * 4 + [True]
 
 
 def test_bins_over_a_border_of_the_split_belong_to_no_part():

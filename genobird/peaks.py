@@ -1,0 +1,182 @@
+"""Peaks of experiments, and which 200-bp bins of a contig they make positive.
+
+Bin i of a contig is [200 i, 200 i + 200). It is positive for a feature when more than half of it
+(over 100 bp) lies in the union of that feature's peaks: overlapping peaks count once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genobird.errors import BedError, ContigError, OutOfBoundsError, UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval, read_bed
+
+logger = logging.getLogger(__name__)
+
+BIN_BP = 200
+CUSTOM_CLASS = "custom"
+
+Peaks = dict[str, NDArray[np.int64]]
+"""Contig -> [P, 2] starts and ends, 0-based half-open, in any order."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of labels."""
+
+    index: int
+    """Place among the 919 of DeepSEA; -1 for a track of one's own."""
+    name: str
+    """Unique column name."""
+    kind: str
+    """`DNase`, `TF`, `histone` or `custom`."""
+    source_file: str = ""
+    """Peak file, without `.gz`, that a file is recognised by."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A feature with its peaks."""
+
+    feature: Feature
+    peaks: Peaks
+
+
+def read_peaks(path: Path) -> Peaks:
+    """Read the peaks of a BED or narrowPeak file, plain, gzip or BGZF.
+
+    Raises:
+        UsageError: there is no such file.
+        BedError: a line cannot be read, a peak has no length, or no peak is there.
+    """
+    peaks: dict[str, list[tuple[int, int]]] = {}
+    for interval in read_bed(path):
+        if not interval.length:
+            raise BedError(
+                f"{path}: the peak at {interval.contig}, start {interval.start:,}, has no length; "
+                "BED is 0-based half-open, a peak of one base ends at start + 1"
+            )
+        peaks.setdefault(interval.contig, []).append((interval.start, interval.end))
+    return {contig: np.array(places, dtype=np.int64) for contig, places in peaks.items()}
+
+
+def read_tracks(
+    paths: Sequence[Path], names: Sequence[str], genome: Genome, *, skip_missing: bool = False
+) -> list[Track]:
+    """Read tracks of one's own and place them on a genome.
+
+    Args:
+        paths: BED or narrowPeak files, one a track.
+        names: of the tracks; none takes the files'.
+        genome: where the peaks lie.
+        skip_missing: leave out peaks on contigs that the genome lacks.
+
+    Raises:
+        UsageError: a file is missing, or names are not one a file and each another.
+        BedError: see `read_peaks`.
+        ContigError: see `place_peaks`.
+        OutOfBoundsError: see `place_peaks`.
+    """
+    if names and len(names) != len(paths):
+        raise UsageError(f"{len(paths)} --peaks and {len(names)} --name; give one name a file")
+    chosen = names or [path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in paths]
+    for name in chosen:
+        if list(chosen).count(name) > 1 or not name.strip() or set(name) & set("\t\n\r"):
+            raise UsageError(
+                f"track name {name!r}; names must differ, and are text on one line: use --name"
+            )
+    return [
+        Track(
+            Feature(-1, name, CUSTOM_CLASS),
+            place_peaks(read_peaks(path), genome, path, skip_missing=skip_missing),
+        )
+        for name, path in zip(chosen, paths, strict=True)
+    ]
+
+
+def place_peaks(peaks: Peaks, genome: Genome, source: Path, *, skip_missing: bool = False) -> Peaks:
+    """Check peaks against a genome and call contigs as it does.
+
+    Args:
+        peaks: of one track.
+        genome: where they lie.
+        source: their file, for messages.
+        skip_missing: leave out contigs that the genome lacks.
+
+    Raises:
+        ContigError: a contig that the genome lacks, unless `skip_missing` and others are there.
+        OutOfBoundsError: a peak that ends after its contig: another assembly.
+    """
+    placed: dict[str, list[NDArray[np.int64]]] = {}
+    missing: dict[str, int] = {}
+    for name, places in peaks.items():
+        try:
+            contig = genome.resolve(name)
+        except ContigError:
+            missing[name] = len(places)
+            continue
+        length = genome.length(contig)
+        start, end = (int(x) for x in places[places[:, 1].argmax()])
+        if end > length:
+            raise OutOfBoundsError(
+                f"{source}: the peak {Interval(name, start, end)} ends after {contig} "
+                f"({length:,} bp); are the peaks of another assembly than {genome.path}?"
+            )
+        placed.setdefault(contig, []).append(places)
+    if missing:
+        total = sum(len(places) for places in peaks.values())
+        named = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+        found = f"{source}: {sum(missing.values()):,} of {total:,} peaks lie on {named}"
+        if not placed or not skip_missing:
+            hint = "" if not placed else "; --keep-going leaves them out"
+            raise ContigError(f"{found}, not in {genome.path}; check the assembly{hint}")
+        logger.warning("%s, not in %s: left out", found, genome.path)
+    return {contig: np.concatenate(parts) for contig, parts in placed.items()}
+
+
+def merge(peaks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Union of intervals: sorted, disjoint, bookended ones joined.
+
+    Args:
+        peaks: [P, 2] starts and ends, 0-based half-open.
+
+    Returns:
+        [M, 2] with M <= P.
+    """
+    if not len(peaks):
+        return peaks.reshape(0, 2)
+    peaks = peaks[np.lexsort((peaks[:, 1], peaks[:, 0]))]
+    reach = np.maximum.accumulate(peaks[:, 1])
+    first = np.concatenate([[True], peaks[1:, 0] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.stack([peaks[first, 0], reach[last]], axis=1)
+
+
+def bin_coverage(peaks: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
+    """Base pairs of each 200-bp bin that the union of `peaks` covers; [bins], each in 0..200."""
+    union = merge(peaks)
+    if not len(union):
+        return np.zeros(bins, dtype=np.int64)
+    edges = np.arange(bins + 1, dtype=np.int64) * BIN_BP
+    covered_before = np.concatenate([[0], np.cumsum(union[:, 1] - union[:, 0])])
+    at = np.searchsorted(union[:, 0], edges, side="right") - 1  # the last peak starting at <= edge
+    inside = np.minimum(edges, union[at, 1]) - union[at, 0]
+    covered = np.where(at >= 0, covered_before[np.maximum(at, 0)] + inside, 0)
+    return np.diff(covered)
+
+
+def labels(tracks: Sequence[Track], contig: str, bins: int) -> NDArray[np.bool_]:
+    """Which bins are positive; [bins, F], F in the order of `tracks`."""
+    table = np.zeros((bins, len(tracks)), dtype=bool)
+    for column, track in enumerate(tracks):
+        peaks = track.peaks.get(contig)
+        if peaks is not None:
+            table[:, column] = 2 * bin_coverage(peaks, bins) > BIN_BP
+    return table

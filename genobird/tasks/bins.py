@@ -1,0 +1,223 @@
+"""Which 200-bp bins a head is trained on and measured with: peaks, and background drawn at random.
+
+Bins with a peak are one in a hundred or fewer, so they are taken first and as much background
+beside them as is asked for. Every bin that was chosen stands for several of its part of the
+genome; `ChosenBins.weights` says for how many, and figures weighted so are those of all bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genobird.errors import UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval, parse_region
+from genobird.peaks import BIN_BP, Track, labels
+
+MEGABASE = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenBins:
+    """N bins of a part of the genome, sorted by contig and place.
+
+    Attributes:
+        contigs: names, str [N].
+        bins: int64 [N]; bin i is [200 i, 200 i + 200).
+        labels: bool [N, F].
+        positives: bins of the part with a peak of any track.
+        background: bins of the part without.
+    """
+
+    contigs: NDArray[np.str_]
+    bins: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+    positives: int
+    background: int
+
+    def __len__(self) -> int:
+        return len(self.bins)
+
+    @property
+    def peaked(self) -> NDArray[np.bool_]:
+        """Which bins have a peak of any track, [N]."""
+        return np.asarray(self.labels.any(axis=1))
+
+    def weights(self) -> NDArray[np.float64]:
+        """How many bins of the part each stands for, [N]."""
+        peaked = self.peaked
+        chosen = int(peaked.sum())
+        each = self.positives / max(chosen, 1), self.background / max(len(self) - chosen, 1)
+        return np.where(peaked, *each)
+
+    def log_ratio(self) -> float:
+        """How much more often bins with a peak were taken than background, as a log."""
+        chosen = int(self.peaked.sum())
+        taken = (chosen / self.positives) / ((len(self) - chosen) / self.background)
+        return float(np.log(taken))
+
+    def take(self, rows: NDArray[np.int64]) -> ChosenBins:
+        """Return some of the bins, given by ascending rows."""
+        return ChosenBins(
+            self.contigs[rows], self.bins[rows], self.labels[rows], self.positives, self.background
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Intervals to train on and intervals held out; a bin must lie in one of them wholly."""
+
+    areas: tuple[Interval, ...]
+    """Everything that is used."""
+    held_out: tuple[Interval, ...]
+
+    def masks(self, contig: str, bins: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which bins of a contig are trained on, and which are held out, [bins] each."""
+        used = _inside(self.areas, contig, bins)
+        touched = np.zeros(bins, dtype=bool)
+        for interval in self.held_out:
+            if interval.contig == contig:
+                touched[interval.start // BIN_BP : -(-interval.end // BIN_BP)] = True
+        return used & ~touched, used & _inside(self.held_out, contig, bins)
+
+
+def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, seed: int) -> Parts:
+    """Read what is to be held out.
+
+    Args:
+        held_out: contigs (`chr20`), regions (`chr20:1-1,000,000`), or one fraction (`0.2`) of the
+            megabases of `areas`, drawn at random.
+        areas: all that is used, by the genome's names.
+        genome: knows the contigs.
+        seed: of the draw.
+
+    Raises:
+        UsageError: neither a fraction between 0 and 1 nor a place of the genome, or nothing left
+            to train on.
+        ContigError: a contig that the genome lacks.
+    """
+    if len(held_out) == 1 and (fraction := _fraction(held_out[0])) is not None:
+        tiles = [
+            Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
+            for area in areas
+            for first in range(area.start // MEGABASE * MEGABASE, area.end, MEGABASE)
+        ]
+        if len(tiles) < 2:
+            raise UsageError(
+                f"--held-out {held_out[0]} of a single megabase; name a region to hold out, such "
+                f"as {areas[0].contig}:1-200,000"
+            )
+        count = min(max(1, round(fraction * len(tiles))), len(tiles) - 1)
+        order = np.random.Generator(np.random.Philox(seed)).permutation(len(tiles))
+        return Parts(tuple(areas), tuple(_joined([tiles[i] for i in order[:count]])))
+    found = []
+    for text in held_out:
+        if _fraction(text) is not None:
+            raise UsageError(f"--held-out {text} beside others; give one share or places")
+        if ":" in text and text not in genome.contigs:
+            region = parse_region(text)
+            found.append(Interval(genome.resolve(region.contig), region.start, region.end))
+        else:
+            contig = genome.resolve(text)
+            found.append(Interval(contig, 0, genome.length(contig)))
+    return Parts(tuple(areas), tuple(_joined(found)))
+
+
+def choose(
+    tracks: Sequence[Track],
+    lengths: Mapping[str, int],
+    parts: Parts,
+    *,
+    held_out: bool,
+    most_positives: int,
+    background: float,
+    seed: int,
+) -> ChosenBins:
+    """Take the bins with peaks, and background at random.
+
+    Args:
+        tracks: F tracks, contigs by the names of `lengths`.
+        lengths: bases of each contig that is used.
+        parts: what is trained on and what held out.
+        held_out: choose among what is held out.
+        most_positives: most bins with a peak of any track; more are thinned at random.
+        background: bins without any peak, as a multiple of those with one.
+        seed: of the draws.
+    """
+    contigs, bins, peaked, tables = [], [], [], []
+    for contig, length in lengths.items():
+        table = labels(tracks, contig, length // BIN_BP)
+        mask = parts.masks(contig, len(table))[int(held_out)]
+        rows = np.flatnonzero(mask)
+        contigs.append(np.full(len(rows), contig))
+        bins.append(rows)
+        tables.append(table[rows])
+        peaked.append(tables[-1].any(axis=1))
+    names, places, table = np.concatenate(contigs), np.concatenate(bins), np.concatenate(tables)
+    has_peak = np.concatenate(peaked)
+    positive, rest = np.flatnonzero(has_peak), np.flatnonzero(~has_peak)
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, int(held_out)))))
+    taken = rng.permutation(positive)[:most_positives]
+    drawn = rng.choice(rest, min(len(rest), round(background * len(taken))), replace=False)
+    rows = np.sort(np.concatenate([taken, drawn]))
+    return ChosenBins(names[rows], places[rows], table[rows], len(positive), len(rest))
+
+
+def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64]]:
+    """Group bins that one window holds, and shuffle the groups.
+
+    Args:
+        chosen: N bins.
+        reach_bp: most bases from the first to the last bin of a group.
+        seed: of the order.
+
+    Returns:
+        Rows of `chosen`, ascending in each group; a group is on one contig.
+    """
+    groups: list[list[int]] = []
+    for row in range(len(chosen)):
+        first = groups[-1][0] if groups else -1
+        if (
+            first >= 0
+            and chosen.contigs[first] == chosen.contigs[row]
+            and (chosen.bins[row] - chosen.bins[first]) * BIN_BP <= reach_bp
+        ):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(groups))
+    return [np.array(groups[i], dtype=np.int64) for i in order]
+
+
+def _fraction(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not 0 < number < 1:
+        return None  # a contig may be called 20
+    return number
+
+
+def _inside(intervals: Sequence[Interval], contig: str, bins: int) -> NDArray[np.bool_]:
+    mask = np.zeros(bins, dtype=bool)
+    for interval in intervals:
+        if interval.contig == contig:
+            mask[-(-interval.start // BIN_BP) : interval.end // BIN_BP] = True
+    return mask
+
+
+def _joined(intervals: Sequence[Interval]) -> list[Interval]:
+    """Sort intervals and join those that touch or overlap."""
+    joined: list[Interval] = []
+    for interval in sorted(intervals):
+        if joined and joined[-1].contig == interval.contig and interval.start <= joined[-1].end:
+            end = max(joined[-1].end, interval.end)
+            joined[-1] = Interval(interval.contig, joined[-1].start, end)
+        else:
+            joined.append(interval)
+    return joined

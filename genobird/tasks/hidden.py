@@ -1,0 +1,204 @@
+"""Hidden states of a frozen encoder, computed once: what a head is trained on in minutes.
+
+Of each place the states of [CLS] and of the tokens over its bases are kept, in float16; a head
+sees them as a packed batch of short sequences. Files of a folder, one a chunk of windows, appear
+whole or not at all, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genobird.batch import PackedBatch
+from genobird.checkpoint import Checkpoint
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
+from genobird.heads import HeadConfig
+from genobird.peaks import BIN_BP
+from genobird.places import Places, pack_places
+from genobird.tasks.bins import ChosenBins
+from genobird.tasks.data import generator
+from genobird.tasks.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+_CHUNK, _PASS = 64, 8  # windows a file, and windows that the encoder reads at once
+_SAY_SECONDS = 15.0
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenStates:
+    """What an encoder says of P places.
+
+    Attributes:
+        rows: the bin of each place, as a row of the bins that were chosen, int64 [P].
+        counts: kept tokens of each place, [CLS] among them, int64 [P].
+        states: float16 [sum of counts, D].
+    """
+
+    rows: Tensor
+    counts: Tensor
+    states: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Tensor) -> tuple[Tensor, Places]:
+        """Return what a head is asked with: float32 states [T, D], and where they belong.
+
+        Args:
+            places: int64 [B].
+        """
+        counts = self.counts[places]
+        first = (self.counts.cumsum(0) - self.counts)[places]
+        starts = counts.cumsum(0) - counts
+        tokens = torch.repeat_interleave(first - starts, counts) + torch.arange(int(counts.sum()))
+        # The head asks a batch only where its sequences start.
+        batch = PackedBatch(torch.zeros_like(tokens), tuple(counts.tolist()), 1)
+        spans = torch.stack([starts + 1, starts + counts], dim=1)
+        return self.states[tokens].float(), Places(batch, spans, torch.arange(len(places)))
+
+
+def encode(
+    checkpoint: Checkpoint,
+    head: HeadConfig,
+    genome: Genome,
+    chosen: ChosenBins,
+    groups: Sequence[NDArray[np.int64]],
+    folder: Path,
+    *,
+    context_bp: int,
+    both_strands: bool,
+    seconds: float | None,
+    seed: int,
+    precision: Precision = "float32",
+    device: torch.device | str = "cpu",
+) -> HiddenStates:
+    """Run the encoder over windows, in their order, until the time is up.
+
+    Args:
+        checkpoint: its encoder is used as it is.
+        head: says which bases around a place are read.
+        genome: the sequence.
+        chosen: the bins.
+        groups: rows of `chosen` that share a window.
+        folder: where the states are kept; what lies there is not computed again.
+        context_bp: bases of a window before its first bin and behind its last.
+        both_strands: read each window on both strands; else on one, drawn at random.
+        seconds: no further chunk is begun after so long; None is no limit.
+        seed: of the strands.
+        precision: of the encoder's matrix products.
+        device: where the encoder runs.
+
+    Returns:
+        The states of all bins without N in the windows that were read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "done"
+    if done.exists():  # time was up here: a resumed run goes on with the same bins
+        groups, seconds = groups[: int(done.read_text())], None
+    checkpoint.encoder.to(device).eval()
+    began = said = time.monotonic()
+    parts: list[_Arrays] = []
+    for number, first in enumerate(range(0, len(groups), _CHUNK)):
+        now = time.monotonic()
+        if number and seconds is not None and now - began > seconds:
+            logger.info("time is up: %d of %d windows are encoded", first, len(groups))
+            groups = groups[:first]
+            break
+        if now - said > _SAY_SECONDS:
+            said = now
+            logger.info("encoded %d of %d windows in %.0f s", first, len(groups), now - began)
+        file = folder / f"{number:06d}.npz"
+        found = _read(file)
+        if found is None:
+            end = min(first + _CHUNK, len(groups))
+            found = _joined(
+                [
+                    _pass(
+                        checkpoint, head, genome, chosen, groups, range(at, min(at + _PASS, end)),
+                        context_bp, both_strands, seed, precision, device,
+                    )
+                    for at in range(first, end, _PASS)
+                ]
+            )  # fmt: skip
+            _write(file, found)
+        parts.append(found)
+    done.write_text(f"{len(groups)}\n")
+    rows, counts, states = (torch.from_numpy(array) for array in _joined(parts))
+    return HiddenStates(rows, counts, states)
+
+
+_Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]
+
+
+@torch.inference_mode()
+def _pass(
+    checkpoint: Checkpoint, head: HeadConfig, genome: Genome, chosen: ChosenBins,
+    groups: Sequence[NDArray[np.int64]], numbers: range, context_bp: int, both_strands: bool,
+    seed: int, precision: Precision, device: torch.device | str,
+) -> _Arrays:  # fmt: skip
+    """Encode some windows: rows [P], counts [P], states [T, D]."""
+    sequences, centres, rows = [], [], []
+    for number in numbers:
+        group = groups[number]
+        first, last = chosen.bins[group[[0, -1]]] * BIN_BP
+        text, start = genome.fetch_clipped(
+            str(chosen.contigs[group[0]]), int(first) - context_bp, int(last) + BIN_BP + context_bp
+        )
+        at = chosen.bins[group] * BIN_BP - start  # first base of each bin in the window
+        known = np.array(["N" not in text[i : i + BIN_BP] for i in at])
+        group, place = group[known], at[known] + BIN_BP // 2
+        if not len(group):
+            continue
+        reverse = bool(generator(seed, 3, number).random() < 0.5)
+        for turned in (False, True) if both_strands else (reverse,):
+            sequences.append(reverse_complement(text) if turned else text)
+            centres.append(len(text) - place if turned else place)
+            rows.append(group)
+    if not sequences:
+        empty = np.empty(0, np.int64)
+        return empty, empty, np.empty((0, checkpoint.encoder.config.width), np.float16)
+    block_size = checkpoint.encoder.config.block_size
+    asked = pack_places(sequences, centres, checkpoint.tokenizer, head, block_size).to(device)
+    counts = asked.spans[:, 1] - asked.spans[:, 0] + 1
+    starts = counts.cumsum(0) - counts
+    wanted = torch.arange(int(counts.sum()), device=counts.device)
+    wanted += torch.repeat_interleave(asked.spans[:, 0] - 1 - starts, counts)
+    wanted[starts] = asked.batch.starts[asked.owner]
+    kind = torch.device(device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        hidden = checkpoint.encoder(asked.batch, wanted=wanted)
+    kept = hidden[wanted].to("cpu", torch.float16).numpy()
+    return np.concatenate(rows), counts.cpu().numpy(), kept
+
+
+def _joined(parts: Sequence[_Arrays]) -> _Arrays:
+    rows, counts, states = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(counts), np.concatenate(states)
+
+
+def _read(file: Path) -> _Arrays | None:
+    try:
+        with file.open("rb") as opened, np.load(opened) as arrays:
+            return arrays["rows"], arrays["counts"], arrays["states"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _write(file: Path, arrays: _Arrays) -> None:
+    part = file.with_suffix(".part")
+    with part.open("wb") as opened:
+        np.savez(opened, rows=arrays[0], counts=arrays[1], states=arrays[2])
+    os.replace(part, file)

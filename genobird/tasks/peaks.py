@@ -1,0 +1,316 @@
+"""A chromatin head for tracks of one's own, on a frozen encoder, in minutes on a CPU.
+
+The bins with peaks and as much background are encoded once (`hidden.py`), a head is trained on what
+the encoder said of them, and bins that were held out say how good it is (`held_out.py`). Background
+is thinned, so the loss moves every logit by the known ratio of the two sampling rates: what the
+head gives is calibrated for the genome as it is, under the weight of 8 that `Scorer` takes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from genobird.checkpoint import Checkpoint
+from genobird.errors import InputError, UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval
+from genobird.peaks import Track, merge
+from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
+from genobird.tasks.finetune import POSITIVE_WEIGHT
+from genobird.tasks.fit import FitSettings, fit
+from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
+from genobird.tasks.held_out import gc_contents, measure, predict
+from genobird.tasks.hidden import HiddenStates, encode
+from genobird.tasks.precision import fastest
+from genobird.tasks.state import STATE
+
+logger = logging.getLogger(__name__)
+
+REPORT = "held_out.json"
+_SHARES = {"train": 0.55, "held_out": 0.3}  # of the time; the head's training takes what is left
+
+
+class PeaksSettings(BaseModel):
+    """How a head is trained on tracks of one's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes: float | None = Field(5.0, gt=0, description="About how long it may take.")
+    steps: int | None = Field(None, ge=1, description="Steps of the head; by `epochs` without.")
+    held_out: tuple[str, ...] = Field(
+        ("0.2",), min_length=1, description="Contigs, regions or one share of the megabases."
+    )
+    bins: int = Field(20_000, ge=2, description="Most bins to train on.")
+    background: float = Field(1.0, gt=0, description="Background bins a bin with a peak.")
+    held_out_bins: int = Field(5_000, ge=2, description="Most bins to measure with.")
+    held_out_background: float = Field(4.0, gt=0, description="The same ratio, held out.")
+    min_positives: int = Field(50, ge=1, description="Fewest training bins with a peak, a track.")
+    context_bp: int = Field(1_000, ge=0, description="Least context of a bin on either side.")
+    hidden: int = Field(512, ge=0, description="Hidden width, where the model has no such head.")
+    epochs: int = Field(20, ge=1, description="How often each bin is seen, in 100 steps or more.")
+    batch: int = Field(256, ge=1, description="Bins a step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="Of matrices.")
+    group_bp: int = Field(250_000, ge=1, description="Stretch that the bootstrap resamples.")
+    resamples: int = Field(200, ge=1, description="Resamples of the bootstrap.")
+    seed: int = Field(0, ge=0, description="Key of every random draw.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="Of the encoder's matrix products; bf16 where that is faster."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+
+
+def finetune_peaks(
+    tracks: Sequence[Track],
+    genome: Genome,
+    model: Path,
+    output: Path,
+    settings: PeaksSettings | None = None,
+    *,
+    regions: Sequence[Interval] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a chromatin head for tracks, and write the model to `output/model`.
+
+    Contigs without any peak are taken as not measured, and left out.
+
+    Args:
+        tracks: F tracks, their contigs named as in the genome (`genobird.peaks.place_peaks`).
+        genome: the sequence.
+        model: directory of the model to start from; its encoder and its other heads are kept.
+        output: run directory; beside the model it gets `held_out.json`.
+        settings: how to train.
+        regions: all that is used, trained on or held out; None is all of the contigs with peaks.
+        resume: go on with what an interrupted run left in `output`.
+        progress: show a progress bar.
+        provenance: facts to keep, such as the command.
+
+    Returns:
+        What `held_out.json` holds.
+
+    Raises:
+        InputError: a track with too few bins to train on or to measure.
+        UsageError: `held_out` cannot be read or leaves nothing, or another run is resumed.
+    """
+    settings = settings or PeaksSettings()
+    if resume and (output / "model").is_dir():
+        logger.info("%s is finished", output)
+        return dict(json.loads((output / REPORT).read_text()))
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    checkpoint = Checkpoint.load(model)
+    lengths = _measured(tracks, genome)
+    parts = divide(settings.held_out, _areas(regions, lengths, genome), genome, settings.seed)
+    train = _choose(tracks, lengths, parts, settings, held_out=False)
+    test = _choose(tracks, lengths, parts, settings, held_out=True)
+    replace_head(checkpoint, tracks, train, settings.hidden)
+    run = _Run(output, settings, resume, {
+        "model": checkpoint.hash,
+        "genome": lengths,
+        "tracks": {track.feature.name: _digest(track) for track in tracks},
+        "used": [str(area) for area in parts.areas],
+        "held_out": [str(interval) for interval in parts.held_out],
+    })  # fmt: skip
+    train, trained = run.encode(checkpoint, genome, train, "train")
+    test, asked = run.encode(checkpoint, genome, test, "held_out")
+    _require(tracks, train, settings.min_positives, "to train on; allow more --minutes")
+    _require(tracks, test, 1, "held out; hold out more or allow more --minutes")
+    run.fit(checkpoint, train, trained, progress)
+
+    assert checkpoint.chromatin is not None
+    logits = predict(checkpoint.chromatin, asked, len(test))
+    figures = measure(
+        checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train,
+        gc_contents(genome, test), gc_contents(genome, train),
+        group_bp=settings.group_bp, resamples=settings.resamples, seed=settings.seed,
+    )  # fmt: skip
+    report = {
+        "tracks": figures,
+        "held_out": {"places": run.facts["held_out"], **_counts(test)},
+        "trained_on": {"tracks": train.labels.sum(0).tolist(), **_counts(train)},
+    }
+    run.finish(checkpoint, report, provenance or {})
+    return report
+
+
+def calibrated(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what `Scorer` makes of logits: probabilities, without the weight of positives."""
+    odds = np.exp(logits.astype(np.float64)) / POSITIVE_WEIGHT
+    found: NDArray[np.float32] = (odds / (1 + odds)).astype(np.float32)
+    return found
+
+
+class _Run:
+    """The files of a run: what is done is read again, and only by the run that it belongs to."""
+
+    def __init__(
+        self, output: Path, settings: PeaksSettings, resume: bool, facts: dict[str, Any]
+    ) -> None:
+        self.output, self.settings, self.resume, self.facts = output, settings, resume, facts
+        self.folder = output / "states"
+        plan = self.folder / "plan.json"
+        text = json.dumps({**facts, "settings": settings.model_dump(mode="json")}, indent=1)
+        if plan.exists() and not resume:
+            raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force")
+        if plan.exists() and plan.read_text() != f"{text}\n":
+            raise UsageError(
+                f"{output} holds a run of other peaks, model or settings; resume it with these, "
+                "or pass --force to begin again"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(plan, text)
+
+    def encode(
+        self, checkpoint: Checkpoint, genome: Genome, chosen: ChosenBins, part: str
+    ) -> tuple[ChosenBins, HiddenStates]:
+        """Encode bins as far as time allows; return those that were, and their states."""
+        settings, minutes = self.settings, self.settings.minutes
+        device = _device(settings.device)
+        precision = fastest(device) if settings.precision == "auto" else settings.precision
+        assert checkpoint.chromatin is not None
+        states = encode(
+            checkpoint, checkpoint.chromatin.config, genome, chosen,
+            group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
+            context_bp=settings.context_bp, both_strands=part == "held_out",
+            seconds=None if minutes is None else 60 * minutes * _SHARES[part],
+            seed=settings.seed, precision=precision, device=device,
+        )  # fmt: skip
+        checkpoint.to("cpu")
+        rows, inverse = np.unique(states.rows.numpy(), return_inverse=True)
+        logger.info("%s: %d of %d bins encoded", part, len(rows), len(chosen))
+        return chosen.take(rows), replace(states, rows=torch.from_numpy(inverse))
+
+    def fit(
+        self, checkpoint: Checkpoint, train: ChosenBins, states: HiddenStates, progress: bool
+    ) -> None:
+        """Train the head."""
+        settings = self.settings
+        batches = StateBatches(states, train, settings.batch, settings.seed)
+        steps = settings.steps or max(100, settings.epochs * len(states) // batches.batch)
+        how = FitSettings(
+            steps=steps, learning_rate=settings.learning_rate, warmup_steps=min(20, steps // 5),
+            schedule="cosine", weight_decay=settings.weight_decay, seed=settings.seed,
+            precision="float32", device=settings.device, threads=settings.threads,
+            save_every=200, log_every=max(1, steps // 5),
+        )  # fmt: skip
+        task = HeadTask(checkpoint, how, train.log_ratio())
+        fit(task, batches, self.output, resume=self.resume, progress=progress)
+        checkpoint.to("cpu")
+
+    def finish(
+        self, checkpoint: Checkpoint, report: dict[str, Any], provenance: Mapping[str, Any]
+    ) -> None:
+        """Write model and report, and remove what they were made from."""
+        settings = self.settings.model_dump(mode="json")
+        facts = {**provenance, "config": settings, "data": self.facts, **report}
+        checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
+        _write(self.output / REPORT, json.dumps({**report, "config": settings}, indent=2))
+        checkpoint.save(self.output / "model", force=True)
+        shutil.rmtree(self.folder)
+        (self.output / STATE).unlink(missing_ok=True)
+
+
+def _measured(tracks: Sequence[Track], genome: Genome) -> dict[str, int]:
+    """Return the contigs with a peak, and their lengths."""
+    lengths = {
+        contig: length
+        for contig, length in genome.contigs.items()
+        if any(contig in track.peaks for track in tracks)
+    }
+    for track in tracks:
+        bare = [contig for contig in lengths if contig not in track.peaks]
+        if bare:
+            logger.warning(
+                "%s has no peak on %s: all of it counts as background",
+                track.feature.name, ", ".join(bare),
+            )  # fmt: skip
+    return lengths
+
+
+def _areas(
+    regions: Sequence[Interval] | None, lengths: Mapping[str, int], genome: Genome
+) -> list[Interval]:
+    if regions is None:
+        return [Interval(contig, 0, length) for contig, length in lengths.items()]
+    named = [Interval(genome.resolve(r.contig), r.start, r.end) for r in regions]
+    areas = [r for r in named if r.contig in lengths]
+    if not areas:
+        raise InputError(
+            f"no peak lies on {', '.join(sorted({r.contig for r in named}))}, the contigs of the "
+            f"regions; peaks are on {', '.join(lengths)}"
+        )
+    return areas
+
+
+def _choose(
+    tracks: Sequence[Track], lengths: Mapping[str, int], parts: Parts, settings: PeaksSettings,
+    *, held_out: bool,
+) -> ChosenBins:  # fmt: skip
+    most = settings.held_out_bins if held_out else settings.bins
+    ratio = settings.held_out_background if held_out else settings.background
+    chosen = choose(
+        tracks, lengths, parts, held_out=held_out, most_positives=max(1, int(most / (1 + ratio))),
+        background=ratio, seed=settings.seed,
+    )  # fmt: skip
+    where = "held out; name other places" if held_out else "to train on; hold out less"
+    _require(tracks, chosen, 1 if held_out else settings.min_positives, where)
+    return chosen
+
+
+def _require(tracks: Sequence[Track], chosen: ChosenBins, least: int, hint: str) -> None:
+    for track, found in zip(tracks, chosen.labels.sum(axis=0), strict=True):
+        if found < least:
+            widths = np.concatenate(
+                [places[:, 1] - places[:, 0] for places in track.peaks.values()]
+            )
+            raise InputError(
+                f"{track.feature.name}: {len(widths):,} peaks of {int(np.median(widths)):,} bp "
+                f"(median) make {found} positive bins of 200 bp (more than half covered), at least "
+                f"{least} are needed {hint}"
+            )
+    if chosen.peaked.all():
+        raise InputError(f"no bin without a peak is {hint.split(';')[0]}; are these whole domains?")
+
+
+def _counts(chosen: ChosenBins) -> dict[str, int]:
+    peaked = int(chosen.peaked.sum())
+    return {
+        "bins_with_peaks": peaked,
+        "of_bins_with_peaks": chosen.positives,
+        "background_bins": len(chosen) - peaked,
+        "of_background_bins": chosen.background,
+    }
+
+
+def _digest(track: Track) -> str:
+    digest = hashlib.sha256()
+    for contig in sorted(track.peaks):
+        digest.update(contig.encode() + b"\n" + merge(track.peaks[contig]).tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text + "\n")
+    os.replace(part, path)
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

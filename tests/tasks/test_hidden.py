@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
+from genobird.heads import Head, HeadConfig
+from genobird.places import pack_places
+from genobird.tasks import hidden
+from genobird.tasks.bins import ChosenBins, group
+from genobird.tasks.held_out import predict
+from genobird.tasks.hidden import encode
+from tests.models import tiny_checkpoint
+
+CONTEXT = 600
+
+
+@pytest.fixture
+def genome(tiny_genome_path):
+    with Genome(tiny_genome_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def model(tiny_tokenizer):
+    return tiny_checkpoint(tiny_tokenizer)
+
+
+def bins_of(contig, *numbers):
+    labels = np.zeros((len(numbers), 1), bool)
+    return ChosenBins(np.array([contig] * len(numbers)), np.array(numbers), labels, 1, 1)
+
+
+def encoded(model, genome, chosen, folder, **changes):
+    options = {"context_bp": CONTEXT, "both_strands": False, "seconds": None, "seed": 7, **changes}
+    head = model.chromatin.config
+    return encode(model, head, genome, chosen, group(chosen, 1200, 0), folder, **options)
+
+
+@pytest.mark.parametrize("shape", [{"hidden": 8}, {"pool": "cls"}, {"before_bp": 30}])
+def test_a_head_says_of_kept_states_what_it_says_of_the_sequence(model, genome, tmp_path, shape):
+    model.chromatin = Head(HeadConfig(outputs=3, **shape), 32)
+    chosen = bins_of("chr1", 0, 3, 100, 105, 299)
+    states = encoded(model, genome, chosen, tmp_path / "states", both_strands=True)
+    found = predict(model.chromatin, states, len(chosen))
+    groups = [[0, 3], [100, 105], [299]]
+    expected = []
+    for numbers in groups:
+        text, start = genome.fetch_clipped(
+            "chr1", 200 * numbers[0] - CONTEXT, 200 * numbers[-1] + 200 + CONTEXT
+        )
+        centres = np.array(numbers) * 200 + 100 - start
+        asked = pack_places(
+            [text, reverse_complement(text)], [centres, len(text) - centres],
+            model.tokenizer, model.chromatin.config, 16,
+        )  # fmt: skip
+        with torch.no_grad():
+            logits = model.chromatin(
+                model.encoder(asked.batch), asked.batch, asked.spans, asked.owner
+            )
+        expected.append(logits.view(2, len(numbers), -1).mean(0).numpy())
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=2e-3)
+    assert np.abs(found).max() > 0.05  # the states matter
+
+
+def test_bins_with_n_are_left_out(model, genome, tmp_path):
+    states = encoded(model, genome, bins_of("chrN", 0, 1, 2, 5, 6, 7), tmp_path / "states")
+    assert sorted(states.rows.tolist()) == [2, 3, 5]  # N at 0-300 and 1200-1400
+    nothing = encoded(model, genome, bins_of("chrN", 0, 1), tmp_path / "none")
+    assert len(nothing) == 0
+
+
+def test_states_on_disk_are_not_computed_again(model, genome, tmp_path, monkeypatch):
+    monkeypatch.setattr(hidden, "_CHUNK", 2)
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    first = encoded(model, genome, chosen, tmp_path / "states")
+    files = sorted((tmp_path / "states").glob("*.npz"))
+    assert len(files) == 5
+    (tmp_path / "states" / "done").unlink()
+    files[1].write_bytes(files[1].read_bytes()[:100])  # a disk that was full
+    calls = []
+    monkeypatch.setattr(
+        hidden, "_pass", lambda *a, run=hidden._pass: (calls.append(a[5]), run(*a))[1]
+    )
+    again = encoded(model, genome, chosen, tmp_path / "states")
+    assert calls == [range(2, 4)]
+    for name in ("rows", "counts", "states"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+
+
+def test_when_time_is_up_a_resumed_run_goes_on_with_the_same_bins(
+    model, genome, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hidden, "_CHUNK", 2)
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    short = encoded(model, genome, chosen, tmp_path / "states", seconds=0)
+    assert len(short) == 2
+    again = encoded(model, genome, chosen, tmp_path / "states", seconds=None)
+    assert torch.equal(short.states, again.states)
+
+
+def test_the_strand_is_drawn_by_the_seed(model, genome, tmp_path):
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    runs = [
+        encoded(model, genome, chosen, tmp_path / str(i), seed=seed).states
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert torch.equal(runs[0], runs[1])
+    assert runs[0].shape != runs[2].shape or not torch.equal(runs[0], runs[2])

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.errors import InputError, UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval
+from genobird.peaks import Feature, Track
+from genobird.scoring.scorer import Scorer
+from genobird.tasks import frozen
+from genobird.tasks.bins import ChosenBins
+from genobird.tasks.frozen import StateBatches, replace_head
+from genobird.tasks.held_out import predict
+from genobird.tasks.hidden import HiddenStates, encode
+from genobird.tasks.peaks import PeaksSettings, calibrated, finetune_peaks
+from tests.conftest import random_dna, write_fasta
+from tests.models import tiny_checkpoint
+
+LENGTH = 120_000
+HELD_OUT = ("chr1:80,001-120,000",)
+SETTINGS = {
+    "minutes": None, "steps": 60, "learning_rate": 1e-2, "held_out": HELD_OUT, "context_bp": 200,
+    "min_positives": 20, "resamples": 10, "device": "cpu", "threads": 1, "precision": "float32",
+    "group_bp": 10_000,
+}  # fmt: skip
+
+
+def track(name, starts):
+    peaks = np.array([(start, start + 200) for start in starts], dtype=np.int64)
+    return Track(Feature(-1, name, "custom"), {"chr1": peaks})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A genome in which every sixth bin repeats a word, and its path."""
+    rng = np.random.default_rng(11)
+    starts = np.sort(rng.choice(LENGTH // 200, LENGTH // 1200, replace=False)) * 200
+    bases = list(random_dna(LENGTH, seed=12))
+    for start in starts:
+        for at in range(start + 20, start + 180, 10):
+            bases[at : at + 8] = "GATTACCA"
+    path = write_fasta(tmp_path_factory.mktemp("world") / "g.fa", {"chr1": "".join(bases)})
+    return path, track("words", starts.tolist())
+
+
+@pytest.fixture
+def model(tiny_tokenizer, tmp_path):
+    made = tiny_checkpoint(tiny_tokenizer)
+    made.provenance = {"pretraining": {"tokens_seen": 7}}
+    made.save(tmp_path / "start")
+    return tmp_path / "start"
+
+
+def train(world, model, output, tracks=None, regions=None, resume=False, **changes):
+    path, words = world
+    settings = PeaksSettings.model_validate({**SETTINGS, **changes})
+    with Genome(path) as genome:
+        return finetune_peaks(
+            tracks or [words], genome, model, output, settings, regions=regions, resume=resume,
+            progress=False, provenance={"command": "x"},
+        )  # fmt: skip
+
+
+def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_path):
+    report = train(world, model, tmp_path / "run")
+    (row,) = report["tracks"]
+    assert row["name"] == "words"
+    assert row["auroc"]["point"] > 0.9
+    assert row["gc"]["auroc_difference"]["low"] > 0
+    # the background is thinned, the probabilities are not
+    assert 0.5 * row["rate"] < row["mean_probability"] < 2 * row["rate"]
+    assert report["held_out"]["places"] == ["chr1:80,001-120,000"]
+    assert report["held_out"]["bins_with_peaks"] == report["held_out"]["of_bins_with_peaks"] > 10
+    assert json.loads((tmp_path / "run" / "held_out.json").read_text())["tracks"] == [row]
+
+    before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
+    for part in ("encoder", "mlm", "promoter"):
+        old, new = (c.modules()[part].state_dict() for c in (before, after))
+        assert all(torch.equal(old[key], new[key]) for key in old), part
+    assert after.features.to_dict("list") == {"index": [-1], "name": ["words"], "class": ["custom"]}
+    assert after.provenance["pretraining"] == {"tokens_seen": 7}
+    assert after.provenance["chromatin"]["command"] == "x"
+    assert str(tmp_path) not in json.dumps(after.provenance)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "held_out.json", "logs", "model",
+    ]  # fmt: skip
+
+
+def test_the_scorer_says_what_was_measured(world, model, tmp_path):
+    train(world, model, tmp_path / "run", steps=30)
+    trained = Checkpoint.load(tmp_path / "run" / "model")
+    bins = ChosenBins(np.array(["chr1", "chr1"]), np.array([5, 300]), np.eye(2, dtype=bool), 1, 1)
+    with Genome(world[0]) as genome:
+        states = encode(
+            trained, trained.chromatin.config, genome, bins, [np.array([0]), np.array([1])],
+            tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
+        )  # fmt: skip
+    measured = calibrated(predict(trained.chromatin, states, 2))[:, 0]
+    regions = [Interval("chr1", 200 * n, 200 * n + 200) for n in (5, 300)]
+    scored = Scorer(trained, device="cpu").score_regions(regions, world[0])["words"]
+    np.testing.assert_allclose(scored, measured, atol=5e-4)
+    assert abs(measured[0] - measured[1]) > 3e-3
+
+
+def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp_path, monkeypatch):
+    def weights(run):
+        return (tmp_path / run / "model" / WEIGHTS).read_bytes()
+
+    train(world, model, tmp_path / "whole", steps=6)
+    train(world, model, tmp_path / "other", steps=6, seed=1)
+    make = StateBatches.__call__
+
+    def crash(self, step):
+        if step == 4:
+            raise RuntimeError("power cut")
+        return make(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(frozen.StateBatches, "__call__", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(world, model, tmp_path / "parts", steps=6)
+    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
+        train(world, model, tmp_path / "parts", steps=6)
+    with pytest.raises(UsageError, match="a run of other peaks, model or settings"):
+        train(world, model, tmp_path / "parts", steps=7, resume=True)
+    monkeypatch.setattr("genobird.tasks.hidden._pass", None)  # all states are on disk
+    train(world, model, tmp_path / "parts", steps=6, resume=True)
+    assert weights("parts") == weights("whole") != weights("other")
+    first = (tmp_path / "parts" / "held_out.json").read_text()
+    report = train(world, model, tmp_path / "parts", steps=6, resume=True)  # it is finished
+    assert report == json.loads(first)
+
+
+def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):
+    few = track("few", range(0, 10_000, 1000))
+    with pytest.raises(
+        InputError, match=r"few: 10 peaks of 200 bp \(median\) make 10 positive bins .* at least 20"
+    ):
+        train(world, model, tmp_path / "run", tracks=[world[1], few])
+    narrow = Track(Feature(-1, "narrow", "custom"), {
+        "chr1": np.array([(at, at + 100) for at in range(0, LENGTH, 400)], dtype=np.int64)
+    })  # fmt: skip
+    with pytest.raises(InputError, match=r"narrow: 300 peaks of 100 bp .* make 0 positive bins"):
+        train(world, model, tmp_path / "run", tracks=[narrow])
+    with pytest.raises(InputError, match=r"words: .* make 0 positive bins .* held out; name other"):
+        train(world, model, tmp_path / "run", held_out=("chr1:1-100",))
+    with pytest.raises(InputError, match="no bin without a peak"):
+        train(world, model, tmp_path / "run", tracks=[track("all", range(0, LENGTH, 200))])
+    assert not (tmp_path / "run").exists()
+
+
+def test_regions_bound_training_and_held_out_places(world, model, tmp_path, caplog):
+    report = train(
+        world, model, tmp_path / "run", regions=[Interval("1", 20_000, 100_000)], steps=2
+    )
+    used = report["trained_on"], report["held_out"]
+    assert [u["of_bins_with_peaks"] + u["of_background_bins"] for u in used] == [300, 100]
+    elsewhere = Track(Feature(-1, "x", "custom"), {})
+    with pytest.raises(InputError, match="no peak lies on chr1, the contigs of the regions"):
+        train(world, model, tmp_path / "x", [elsewhere], [Interval("chr1", 0, 9)])
+
+
+def test_a_new_head_keeps_hidden_layers_and_begins_with_the_rates(tiny_tokenizer):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    old = {k: v.clone() for k, v in checkpoint.chromatin.state_dict().items()}
+    labels = np.zeros((40, 2), dtype=bool)
+    labels[:20, 0] = labels[:5, 1] = True
+    bins = ChosenBins(np.array(["c"] * 40), np.arange(40), labels, 20, 1980)
+    tracks = [track("a", [0]), track("b", [0])]
+    replace_head(checkpoint, tracks, bins, hidden=4)
+    head = checkpoint.chromatin
+    assert head.config.outputs == 2
+    new = head.state_dict()
+    same = [k for k in old if old[k].shape == new[k].shape and torch.equal(old[k], new[k])]
+    assert len(same) == len(old) - 2  # all but weight and bias of the last layer
+    bias = next(v for k, v in new.items() if k not in same and v.shape == (2,))
+    assert bias.tolist() == pytest.approx([math.log(8 * r / (1 - r)) for r in (0.01, 0.0025)])
+    checkpoint.chromatin = None
+    replace_head(checkpoint, tracks, bins, hidden=4)
+    assert checkpoint.chromatin.config.hidden == 4
+
+
+def test_a_peak_of_another_track_counts_as_rarely_as_it_occurs():
+    labels = np.array([[1, 0], [1, 1], [0, 0], [0, 0]], dtype=bool)
+    chosen = ChosenBins(np.array(["c"] * 4), np.arange(4), labels, 2, 200)
+    states = HiddenStates(torch.arange(4), torch.full((4,), 2), torch.zeros(8, 3))
+    batches = StateBatches(states, chosen, batch=9, seed=0)
+    weights = batches.weights.numpy()
+    assert weights == pytest.approx(np.array([[1, 0.01], [1, 1], [1, 1], [1, 1]]))
+    assert len(batches(0).labels) == 4  # a batch is no larger than what there is
+    seen = [batches(step).labels.sum().item() for step in range(3)]
+    assert seen == [3.0, 3.0, 3.0]
+
+
+def test_calibrated_probabilities_take_the_weight_back():
+    logits = np.array([[math.log(8), math.log(8 * 0.25 / 0.75)]], dtype=np.float32)
+    assert calibrated(logits)[0].tolist() == pytest.approx([0.5, 0.25])
