@@ -7,7 +7,7 @@ SVG, colours for light and dark.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 import genobird
 from genobird.errors import OutputError, UsageError
-from genobird.report.plots import along_contig, histogram
+from genobird.report.plots import along_contig, below, histogram
 from genobird.report.summary import (
     BACKGROUND,
+    Effect,
     RegionSummary,
     VariantSummary,
+    name_variants,
     read_facts,
     read_pieces,
     summarise_regions,
@@ -42,6 +44,7 @@ STATUSES = {
     "SYMBOLIC": "ALT is no sequence: symbolic, * or a breakend",
     "MISSING_ALT": "ALT is missing",
     "NON_VARIANT": "ALT equals REF",
+    "NOT_LIFTED": "the chain file leads from there to no place of the genome, or to several",
 }
 
 _NOTHING = "\N{EN DASH}"
@@ -51,6 +54,12 @@ _ROWS = 40
 _NAMED = 5
 _FEWEST = 5  # values that a figure is drawn of
 _BASES = 12  # of an allele that are written
+_DETAILED = 10
+_RARE = 0.01  # E-value that the page counts at
+_NO_PROBABILITY = "llr"
+
+Logos = Mapping[tuple[int, int], str]
+"""`(record, allele)` -> SVG."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,31 @@ class Cell:
     title: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a variant does to one output, in probabilities; NaN where there is none."""
+
+    effect: Effect
+    ref: float
+    alt: float
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One of the first variants, with what there is to say about it."""
+
+    row: Mapping[Any, Any]
+    changes: Sequence[Change]
+    logo: str | None
+
+
 def report(
     output: Path,
     *,
     regions: Path | None = None,
     variants: Path | None = None,
+    source: Path | None = None,
+    logos: Callable[[pd.DataFrame], Logos] | None = None,
     facts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
@@ -75,6 +104,8 @@ def report(
         output: the HTML file.
         regions: region table, TSV or Parquet.
         variants: variant table, Parquet or TSV.
+        source: VCF that the variants came from; their identifiers are taken from it.
+        logos: draws logos of the first variants of a summary; see `allele_logos`.
         facts: what is known about the tables' origin beside their metadata, name -> value.
         force: replace an existing file.
 
@@ -85,24 +116,41 @@ def report(
     """
     if regions is None and variants is None:
         raise UsageError("a report needs a region table, a variant table or both")
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another name or pass --force")
+    check_report(output, force)
     tables = {"regions": regions, "variants": variants}
     origin = {name: path.name for name, path in tables.items() if path is not None}
     region_summary = summarise_regions(read_pieces(regions)) if regions else None
     variant_summary = summarise_variants(read_pieces(variants)) if variants else None
+    if variant_summary is not None and source is not None:
+        name_variants(variant_summary, source)
     for name, path in tables.items():
         if path is not None:
-            found = read_facts(path)
+            known = (facts or {}).values()
+            found = {k: v for k, v in read_facts(path).items() if v not in known}
             origin |= {f"{key} ({name})": value for key, value in found.items()}
-    write(output, render(region_summary, variant_summary, origin | dict(facts or {})))
+    drawn = logos(variant_summary.top) if logos and variant_summary else {}
+    origin |= facts or {}
+    write(output, render(region_summary, variant_summary, origin, logos=drawn))
+
+
+def check_report(output: Path, force: bool = False) -> None:
+    """Refuse a file for a report before work begins.
+
+    Raises:
+        UsageError: its folder is missing, or it exists and `force` is not given.
+    """
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise UsageError(f"{output} is no file in an existing folder; make the folder")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists; choose another name or pass --force")
 
 
 def render(
     regions: RegionSummary | None,
     variants: VariantSummary | None,
     facts: Mapping[str, str],
-    title: str = "Regions and variants scored by genobird",
+    title: str | None = None,
+    logos: Logos | None = None,
 ) -> str:
     """Return the page as text.
 
@@ -111,9 +159,13 @@ def render(
         variants: what to show of a variant table.
         facts: where it all comes from, name -> value.
         title: heading.
+        logos: of some of the first variants.
     """
+    parts = {"Regions": regions, "Variants": variants}
+    what = " and ".join(name for name, part in parts.items() if part).capitalize()
+    details = _details(variants.top, logos or {}) if variants else []
     values: dict[str, Any] = {
-        "title": title,
+        "title": title or f"{what} scored by genobird",
         "regions": regions,
         "variants": variants,
         "facts": facts,
@@ -124,6 +176,10 @@ def render(
         "along": _along(variants) if variants else None,
         "named": variants is not None and (variants.top.get("id", _NONE) != "").any(),
         "likely": variants is not None and variants.top.get("llr", _NONE).notna().any(),
+        "rarity": _rarity(variants) if variants else None,
+        "details": details,
+        "quantiles": any(np.isfinite(c.effect.quantile) for d in details for c in d.changes),
+        "logos": any(detail.logo for detail in details),
         "background": BACKGROUND,
         "meanings": _meanings(regions, variants),
     }
@@ -183,6 +239,11 @@ def difference(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def evalue(value: float) -> str:
+    """Write an E-value with two leading digits."""
+    return f"{value:.2g}" if np.isfinite(value) else _NOTHING
+
+
 def region_text(row: Mapping[Any, Any]) -> str:
     """Write the place of a region 1-based inclusive, with its strand."""
     start, end = int(row["start"]) + 1, int(row["end"])
@@ -208,6 +269,8 @@ def _template() -> Template:
     environment.filters.update(
         probability=probability,
         difference=difference,
+        evalue=evalue,
+        largest=lambda values: max(values, key=abs),
         feature=feature_label,
         region=region_text,
         allele=allele,
@@ -259,6 +322,41 @@ def _along(variants: VariantSummary) -> str | None:
     names = [str(name) if place < _NAMED else "" for place, name in enumerate(top["id"].fillna(""))]
     contig = str(top["chrom"].iloc[0])
     return along_contig(top["pos"].tolist(), top["delta"].tolist(), names, contig)
+
+
+def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
+    """Say how many E-values are small, beside what is expected of the background's own variants."""
+    rarity = variants.rarity
+    if rarity is None or not rarity.total:
+        return None
+    found = int(rarity.counts[np.isclose(rarity.thresholds, _RARE)][0])
+    seen = rarity.thresholds[rarity.counts > 0]
+    shown = rarity.thresholds >= min(seen.min() / 10**0.25, 0.1) * 0.999
+    figure = below(rarity.thresholds[shown], rarity.counts[shown], rarity.total)
+    expected = f"{rarity.total * _RARE:,.3g}"
+    return {"at": _RARE, "found": found, "expected": expected, "figure": figure}
+
+
+def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
+    return [
+        Detail(
+            row,
+            [_change(effect) for effect in row["effects"]],
+            logos.get((int(row["record"]), int(row["allele"]))),
+        )
+        for row in top.head(_DETAILED).to_dict("records")
+    ]
+
+
+def _change(effect: Effect) -> Change:
+    from genobird.scoring.effects import PROMOTER
+    from genobird.scoring.scorer import POSITIVE_WEIGHT, probabilities
+
+    if effect.name == _NO_PROBABILITY:
+        return Change(effect, np.nan, np.nan)
+    weight = 1.0 if effect.name == PROMOTER else POSITIVE_WEIGHT
+    ref, alt = probabilities(np.array([effect.ref, effect.alt], np.float32), weight)
+    return Change(effect, float(ref), float(alt))
 
 
 def _label(row: Mapping[Any, Any]) -> str:

@@ -75,7 +75,7 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int =
     return svg(figure, f"Histogram: {label}")
 
 
-def below(thresholds: Sequence[float], counts: Sequence[int], total: int) -> str:
+def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> str:
     """Draw how many alleles have an E-value of at most each threshold, and how many chance gives.
 
     Args:
@@ -85,12 +85,14 @@ def below(thresholds: Sequence[float], counts: Sequence[int], total: int) -> str
     """
     with figure_of(7.2, 2.8) as figure:
         axes = figure.subplots()
-        at, found = np.asarray(thresholds, np.float64), np.asarray(counts, np.float64)
-        shown = found > 0
-        axes.plot(at, at * total, color=MUTED, linewidth=1.4, label="expected of background")
-        axes.step(at[shown], found[shown], where="post", color=ACCENT, linewidth=1.8, label="found")
+        shown = counts > 0
+        expected = thresholds * total
+        axes.plot(thresholds, expected, color=MUTED, linewidth=1.4, label="expected of background")
+        axes.plot(
+            thresholds[shown], counts[shown], ".-", color=ACCENT, linewidth=1.6, label="found"
+        )
         axes.set(xscale="log", yscale="log", xlabel="E-value", ylabel="alleles at or below")
-        axes.set_xlim(1, at[shown].min() / 2)
+        axes.set_xlim(1.2, thresholds.min() / 1.2)
         axes.set_ylim(bottom=0.5)
         axes.legend(loc="upper right")
     return svg(figure, "Alleles with small E-values, found and expected")

@@ -22,12 +22,17 @@ from genobird.errors import TableError, UsageError
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
 VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
+LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
+STRONGEST = 5
+"""Features of a variant that are kept."""
 BACKGROUND = "background"
 """A region whose name begins so is shown as a place to compare with, not as a promoter."""
 
 _OK = "OK"
-_PROMOTER, _LLR = "promoter", "llr"
+_PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
 _PIECE = 4096
+# A quarter of a power of ten each, down to what a background of millions can tell.
+_THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +65,50 @@ class RegionSummary:
         return self.statuses.get(_OK, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a variant does to one output; logits."""
+
+    name: str
+    ref: float
+    alt: float
+    delta: float
+    quantile: float
+    """Share of the background with a smaller effect; NaN where the table does not say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rarity:
+    """How many ALTs have small E-values.
+
+    Attributes:
+        thresholds: E-values, falling from 1.
+        counts: ALTs at or below each.
+        total: ALTs with an E-value.
+    """
+
+    thresholds: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    total: int
+
+
 @dataclass(frozen=True, eq=False)
 class VariantSummary:
     """What stands out in a variant table.
 
     Attributes:
         statuses: rows (one an ALT) by status, most frequent first.
-        top: the rows with the largest difference of any chromatin feature, largest first: the keys,
-            `feature` with its `delta`, `promoter` and `llr` (their differences, NaN where the table
-            has none) and `id` (empty where the table has none).
+        top: the rows with the smallest E-value, or, of equal ones and where the table has none, the
+            largest difference of any chromatin feature: the keys, `feature` with its `delta`,
+            `effects` (of the features that differ most, a list), `evalue`, `promoter` and `llr`
+            (NaN where the table has none), `id` (empty where the table has none) and the columns of
+            the place that REF was lifted to, where there are.
+        rarity: how many E-values are small; None where the table has none.
     """
 
     statuses: dict[str, int]
     top: pd.DataFrame
+    rarity: Rarity | None = None
 
     @property
     def total(self) -> int:
@@ -162,7 +198,7 @@ def summarise_regions(
     )
 
 
-def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 50) -> VariantSummary:
+def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> VariantSummary:
     """Gather a variant table.
 
     Args:
@@ -174,14 +210,49 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 50) -> Variant
     """
     statuses: Counter[str] = Counter()
     best = pd.DataFrame()
+    small = np.zeros(len(_THRESHOLDS), np.int64)
+    ranked = False
     for piece in pieces:
         _require(piece, VARIANT_KEYS, "variant")
         statuses.update(piece["status"])
         features = _features(piece)
         scored = piece[piece["status"] == _OK]
+        if _EVALUE in piece:
+            ranked = True
+            small += _at_most(scored[_EVALUE].dropna().to_numpy(np.float64))
         if len(scored):
-            best = _largest(best, _strongest(scored, features), "size", top)
-    return VariantSummary(dict(statuses.most_common()), best.reset_index(drop=True))
+            best = _first(best, _strongest(scored, features, top), top)
+    rarity = Rarity(_THRESHOLDS, small, int(small[0])) if ranked else None
+    return VariantSummary(dict(statuses.most_common()), best.reset_index(drop=True), rarity)
+
+
+def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count the values at or below each threshold; all are at or below the first, which is 1."""
+    counts = np.searchsorted(np.sort(evalues), _THRESHOLDS, side="right").astype(np.int64)
+    counts[0] = len(evalues)
+    return counts
+
+
+def name_variants(summary: VariantSummary, vcf: Path) -> None:
+    """Write the identifiers of a VCF into the `id` column of a summary of its table.
+
+    It is read as far as the last record that is needed.
+
+    Raises:
+        VcfError: it cannot be read.
+    """
+    from genobird.genome.vcf import VcfReader
+
+    wanted = set(summary.top.get("record", ()))
+    names: dict[int, str] = {}
+    if wanted:
+        with VcfReader(vcf) as reader:
+            for record in reader:
+                if record.number in wanted:
+                    names[record.number] = "" if record.columns[2] == "." else record.columns[2]
+                if len(names) == len(wanted):
+                    break
+        summary.top["id"] = [names.get(number, "") for number in summary.top["record"]]
 
 
 def _features(piece: pd.DataFrame) -> list[str]:
@@ -197,20 +268,40 @@ def _features(piece: pd.DataFrame) -> list[str]:
     return features
 
 
-def _strongest(scored: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-    """Keep the keys of each row and the feature that differs most."""
+def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.DataFrame:
+    """Keep the first rows in the order of a summary, with the features that differ most."""
     deltas = scored[[f"{name}|delta" for name in features]].to_numpy(np.float64)
     sizes = np.nan_to_num(np.abs(deltas), nan=-1.0)
-    at = sizes.argmax(axis=1)
-    rows = np.arange(len(scored))
-    made = scored[list(VARIANT_KEYS)].copy()
+    lifted = [name for name in LIFTED if name in scored]
+    made = scored[[*VARIANT_KEYS, *lifted]].copy()
     made["id"] = scored.get("id", "")
-    made["feature"] = [features[place] for place in at]
-    made["delta"] = deltas[rows, at]
     for name in (_PROMOTER, _LLR):
         made[name] = scored.get(f"{name}|delta", np.nan)
-    made["size"] = sizes[rows, at]
+    made[_EVALUE] = scored.get(_EVALUE, np.nan)
+    made["size"] = sizes.max(axis=1)
+    made["row"] = np.arange(len(scored))
+    made = _first(pd.DataFrame(), made, count)
+    effects = []
+    for row in made.pop("row"):
+        found = scored.iloc[row]
+        strongest = np.argsort(-sizes[row], kind="stable")[:STRONGEST]
+        effects.append([_effect(found, features[place]) for place in strongest])
+    made["effects"] = pd.Series(effects, index=made.index, dtype=object)
+    made["feature"] = [found[0].name for found in effects]
+    made["delta"] = [found[0].delta for found in effects]
     return made
+
+
+def _effect(row: pd.Series, name: str) -> Effect:
+    parts = (row.get(f"{name}|{part}", np.nan) for part in ("ref", "alt", "delta", "quantile"))
+    return Effect(name, *(float(part) for part in parts))
+
+
+def _first(best: pd.DataFrame, more: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Keep the rows with the smallest E-values, then with the largest effects."""
+    rows = more if best.empty else pd.concat([best, more])
+    order = [_EVALUE, "size"]
+    return rows.sort_values(order, ascending=[True, False], kind="stable").head(count)
 
 
 def _largest(best: pd.DataFrame, more: pd.DataFrame, column: str, count: int) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from genobird.report.page import (
     allele,
     auroc,
     difference,
+    evalue,
     feature_label,
     probability,
     region_text,
@@ -21,7 +22,7 @@ from genobird.report.page import (
     report,
     write,
 )
-from genobird.report.plots import along_contig, histogram
+from genobird.report.plots import along_contig, below, histogram
 from genobird.report.summary import RegionSummary, summarise_regions, summarise_variants
 from genobird.scoring.regions import RegionStatus
 
@@ -39,25 +40,6 @@ def region_table():
             "status": ["OK"] * (count - 1) + ["OUT_OF_BOUNDS"],
             "promoter": [*np.linspace(0, 1, count - 1), np.nan],
             "K562|CTCF|None#338": [*np.linspace(1, 0, count - 1), np.nan],
-        }
-    )
-
-
-@pytest.fixture
-def variant_table():
-    count = 8
-    return pd.DataFrame(
-        {
-            "chrom": ["chr20"] * count,
-            "pos": np.arange(count) * 5000 + 1234,
-            "ref": ["A"] * count,
-            "alt": ["C" * 40] * count,
-            "record": np.arange(count),
-            "allele": [1] * count,
-            "status": ["OK"] * (count - 1) + ["REF_MISMATCH"],
-            "promoter|delta": [0.5] * count,
-            "K562|CTCF|None#338|delta": [*np.linspace(-2, 1, count - 1), np.nan],
-            "id": [f"rs{row}" for row in range(count)],
         }
     )
 
@@ -116,8 +98,9 @@ def test_every_status_is_explained():
     [
         histogram({"one": np.array([0.0, 0.5, 1.0]), "two": np.array([0.2])}, "a < b"),
         along_contig([1, 5_000_000], [0.5, -0.5], ["rs<1>", ""], "chr<20>"),
+        below(np.array([1.0, 0.1, 0.01]), np.array([40, 3, 0]), 40),
     ],
-    ids=["histogram", "along"],
+    ids=["histogram", "along", "below"],
 )
 def test_figures_are_svg_in_the_colours_of_the_page(figure):
     root = ElementTree.fromstring(figure)
@@ -130,6 +113,67 @@ def test_figures_are_svg_in_the_colours_of_the_page(figure):
 def test_figures_are_the_same_each_time():
     values = {"one": np.array([0.1, 0.9])}
     assert histogram(values, "p") == histogram(values, "p")
+
+
+def test_several_figures_stand_in_one_page_without_sharing_a_name():
+    figures = [
+        histogram({"one": np.array([0.1, 0.9])}, "p"),
+        along_contig([1, 5_000_000], [0.5, -0.5], ["", ""], "chr20"),
+        along_contig([1, 5_000_000], [0.5, -0.4], ["", ""], "chr20"),
+    ]
+    names = [name for figure in figures for name in re.findall(r'(?<= id=")[^"]+', figure)]
+    assert len(names) == len(set(names)) > 5
+    for figure in figures:
+        used = re.findall(r'(?:href="|url\()#([^")]+)', figure)
+        assert used
+        assert set(used) <= set(re.findall(r'(?<= id=")[^"]+', figure))
+
+
+def test_the_first_variants_are_shown_in_detail_with_probabilities(ranked_table):
+    summary = summarise_variants([ranked_table])
+    page = render(None, summary, {})
+    first = page.split('id="variant-1"')[1].split("</article>")[0]
+    assert "rs2 chr20:11,234" in first
+    assert "E-value 0.003" in first
+    row = ranked_table.iloc[2]
+    for name, label in (("HeLa-S3|DNase|None", "HeLa-S3 DNase"), ("K562|GR|DEX", "K562 GR DEX")):
+        assert label in first
+        for part in ("ref", "alt"):
+            share = 1 / (1 + 8 * np.exp(-row[f"{name}|{part}"]))  # positives counted eight times
+            assert f">{probability(share)}<" in first
+        assert f">{difference(row[f'{name}|delta'])}<" in first
+        assert f">{probability(row[f'{name}|quantile'])}<" in first
+    assert page.count('<article class="card"') == 7
+    assert 'href="#variant-7"' in page
+
+
+def test_e_values_are_set_against_what_the_background_gives(ranked_table, variant_table):
+    page = render(None, summarise_variants([ranked_table]), {})
+    assert 'id="background"' in page
+    assert "2</b><span>with E-value up to 0.01" in page
+    assert "in the background, 0.07 would be" in page
+    assert "<b>E-value</b>" in page
+    assert "<b>Quantile</b>" in page
+    plain = render(None, summarise_variants([variant_table]), {})
+    assert 'id="background"' not in plain
+    assert "E-value" not in plain
+    assert "Quantile" not in plain
+
+
+def test_logos_stand_with_their_variants(ranked_table):
+    summary = summarise_variants([ranked_table])
+    page = render(None, summary, {}, logos={(3, 1): "<svg>logo of rs3</svg>"})
+    cards = page.split('<article class="card"')
+    assert ["logo of rs3" in card for card in cards] == [False, False, True] + [False] * 5
+    assert "<b>Logos</b>" in page
+    assert "<b>Logos</b>" not in render(None, summary, {})
+
+
+def test_a_title_says_what_the_page_is_about(region_table, variant_table):
+    regions, variants = summarise_regions([region_table]), summarise_variants([variant_table])
+    assert "<h1>Regions and variants scored" in render(regions, variants, {})
+    assert "<h1>Variants scored" in render(None, variants, {})
+    assert "<h1>Mine" in render(regions, None, {}, "Mine")
 
 
 def test_auroc_counts_pairs_in_the_right_order():
@@ -161,6 +205,9 @@ def test_numbers_are_written_for_people():
     assert probability(float("nan")) == difference(float("nan")) == "\N{EN DASH}"
     assert difference(1.234) == "+1.23"
     assert allele("ACGT") == "ACGT"
+    assert [evalue(value) for value in (1.0, 0.0312, 1e-5, float("nan"))] == [
+        *("1", "0.031", "1e-05", "\N{EN DASH}")
+    ]
 
 
 def test_places_are_written_1_based():
@@ -181,12 +228,35 @@ def test_a_report_of_tables_on_disk_names_them(tmp_path, region_table, variant_t
     assert "v.parquet" not in output.read_text()
 
 
+def test_a_report_takes_names_from_the_vcf_and_logos_of_the_first_variants(tmp_path, ranked_table):
+    ranked_table.drop(columns="id").to_parquet(tmp_path / "v.parquet")
+    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    lines = [f"chr20\t{1234 + 5000 * n}\tname{n}\tA\tC\t.\t.\t.\n" for n in range(8)]
+    (tmp_path / "in.vcf").write_text(header + "".join(lines))
+    seen = []
+
+    def logos(top):
+        seen.extend(top["record"])
+        return {(2, 1): "<svg>drawn</svg>"}
+
+    output = tmp_path / "report.html"
+    facts = {"command": "genobird variants"}
+    source = tmp_path / "in.vcf"
+    report(output, variants=tmp_path / "v.parquet", source=source, logos=logos, facts=facts)
+    page = output.read_text()
+    assert seen == [2, 3, 6, 5, 1, 0, 4]
+    assert "name2 chr20:11,234" in page
+    assert "<svg>drawn</svg>" in page
+
+
 def test_a_report_of_no_table_is_refused(tmp_path):
     with pytest.raises(UsageError, match="needs a region table, a variant table or both"):
         report(tmp_path / "report.html")
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(UsageError, match="is no file in an existing folder"):
+        report(tmp_path / "none" / "report.html", variants=tmp_path / "v.tsv")
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         write(tmp_path / "none" / "report.html", "")
     assert not list(tmp_path.iterdir())

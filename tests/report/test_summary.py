@@ -103,6 +103,42 @@ def test_without_chromatin_features_the_promoter_stands_in():
     assert summary.top["delta"].tolist() == [9.0]
 
 
+def test_the_features_that_differ_most_are_kept_in_their_order():
+    deltas = [[0.1, -0.3, 0.2, 0.05, -0.6, 0.4, 0.0]]
+    parts = {f"f{n}|ref": [n] for n in range(7)} | {"f4|quantile": [0.9]}
+    [effects] = summarise_variants([variants(deltas, **parts)]).top["effects"]
+    assert [effect.name for effect in effects] == ["f4", "f5", "f1", "f2", "f0"]
+    assert [effect.delta for effect in effects] == [-0.6, 0.4, -0.3, 0.2, 0.1]
+    assert effects[0].ref == 4
+    assert effects[0].quantile == 0.9
+    assert np.isnan([effects[0].alt, effects[1].quantile]).all()
+
+
+def test_small_e_values_come_first_and_large_effects_among_equal_ones():
+    table = variants([[0.1], [0.9], [0.5], [3.0]]).assign(evalue=[0.01, 0.2, 0.01, np.nan])
+    summary = summarise_variants([table.iloc[:1], table.iloc[1:]])
+    assert summary.top["record"].tolist() == [2, 0, 1, 3]
+
+
+@given(st.lists(st.floats(1e-9, 1) | st.just(float("nan")), min_size=1, max_size=40))
+def test_e_values_are_counted_at_and_below_each_threshold(evalues):
+    table = variants([[1.0]] * len(evalues)).assign(evalue=evalues)
+    rarity = summarise_variants(
+        [table.iloc[:7], table.iloc[7:]] if len(evalues) > 7 else [table]
+    ).rarity
+    known = np.array([value for value in evalues if value == value])
+    assert rarity.total == len(known)
+    for threshold, count in zip(rarity.thresholds, rarity.counts, strict=True):
+        assert count == (known <= threshold).sum()
+    assert summarise_variants([variants([[1.0]])]).rarity is None
+
+
+def test_places_that_variants_were_lifted_to_are_kept():
+    lifted = {"lifted_chrom": ["chr2"], "lifted_pos": [7], "lifted_strand": ["-"]}
+    row = summarise_variants([variants([[1.0]], **lifted)]).top.iloc[0]
+    assert [row[name] for name in lifted] == ["chr2", 7, "-"]
+
+
 def test_identifiers_are_kept_where_the_table_has_them():
     assert summarise_variants([variants([[1.0]], id="rs1")]).top["id"].tolist() == ["rs1"]
     assert summarise_variants([variants([[1.0]])]).top["id"].tolist() == [""]

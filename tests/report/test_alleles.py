@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
+from genobird.genome.variant import Variant
+from genobird.report import alleles
+from genobird.report.alleles import _sides, _variant, allele_logos
+from genobird.scoring.scorer import load
+from tests.conftest import write_fasta
+
+FEATURE = "A|DNase|None"
+AT = 30_000
+EXACT = {"rtol": 0, "atol": 2e-5}
+
+
+def other(base: str) -> str:
+    return "ACGT"[("ACGT".index(base) + 1) % 4]
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_checkpoint):
+    return load(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture
+def genome(tiny_genome_path):
+    with Genome(tiny_genome_path) as genome:
+        yield genome
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setattr(alleles, "SPAN", 1)
+
+
+def row(variant: Variant, **more: object) -> dict[str, object]:
+    keys = {"chrom": variant.contig, "pos": variant.position + 1, "ref": variant.ref}
+    keys |= {"alt": variant.alt, "record": 4, "allele": 2, "feature": FEATURE}
+    return {**keys, **more}
+
+
+def test_each_allele_is_mutated_in_the_window_that_it_was_scored_in(scorer, genome, tiny_contigs):
+    contig = tiny_contigs["chr1"]
+    snv = Variant("chr1", AT, contig[AT], other(contig[AT]))
+    screened = scorer.screen_variants([snv], genome)
+    windows = contig[AT - 8_100 : AT + 8_100]
+    windows = {"REF": windows, "ALT": windows[:8_100] + snv.alt + windows[8_101:]}
+    for side in _sides(scorer, snv, genome, FEATURE):
+        text = windows[side.label]
+        assert side.scan.bases == text[8_099:8_102]
+        assert side.mark == (1, 2)
+        expected = screened[f"{FEATURE}|{side.label.lower()}"]
+        np.testing.assert_allclose(side.scan.ref, expected, **EXACT)
+    strip = side.strip()
+    changed = [text[:8_099] + base + text[8_100:] for base in "ACGT"]
+    logits = scorer.chromatin_logits(changed, [8_100] * 4)[:, scorer.features.index(FEATURE)]
+    np.testing.assert_allclose(strip.deltas[0], logits - side.scan.ref, **EXACT)
+
+
+def test_an_indel_shows_both_alleles_with_their_lengths(scorer, genome, tiny_contigs):
+    contig = tiny_contigs["chr1"]
+    at = next(n for n in range(AT, AT + 99) if len(set(contig[n - 1 : n + 4])) == 4)
+    longer = Variant("chr1", at, contig[at : at + 3], contig[at])
+    ref, alt = _sides(scorer, longer, genome, FEATURE)
+    assert ref.mark[1] - ref.mark[0] == 3
+    assert alt.mark[1] - alt.mark[0] == 1
+    assert len(ref.scan.bases) == 5
+    assert len(alt.scan.bases) == 3
+
+
+def test_a_long_allele_is_cut(scorer, genome, tiny_contigs):
+    snv = Variant("chr1", AT, tiny_contigs["chr1"][AT], tiny_contigs["chr1"][AT] + "ACGTT" * 20)
+    _, alt = _sides(scorer, snv, genome, FEATURE)
+    assert alt.scan.length == 40
+    assert alt.mark[1] == 40
+
+
+def test_bases_behind_an_n_are_left_out(scorer, tmp_path, tiny_contigs, monkeypatch):
+    monkeypatch.setattr(alleles, "SPAN", 10)
+    text = tiny_contigs["chr1"][:2_000]
+    text = text[:995] + "N" + text[996:1_003] + "N" + text[1_004:]
+    with Genome(write_fasta(tmp_path / "n.fa", {"chr1": text})) as genome:
+        snv = Variant("chr1", 1_000, text[1_000], other(text[1_000]))
+        ref, _ = _sides(scorer, snv, genome, FEATURE)
+    assert ref.scan.bases == text[996:1_003]
+    assert ref.mark == (4, 5)
+
+
+def test_a_lifted_variant_is_taken_where_it_was_lifted_to():
+    variant = Variant("chrA", 10, "AC", "A")
+    lifted = {"lifted_chrom": "chr1", "lifted_pos": 500, "lifted_strand": "-"}
+    assert _variant(row(variant)) == variant
+    assert _variant(row(variant, **lifted)) == Variant("chr1", 499, reverse_complement("AC"), "T")
+    assert _variant(row(variant, **lifted | {"lifted_strand": "+"})) == Variant(
+        "chr1", 499, "AC", "A"
+    )
+
+
+def test_the_first_variants_get_logos_and_the_cost_is_said(
+    scorer, tiny_genome_path, tiny_contigs, caplog
+):
+    caplog.set_level("INFO", "genobird")
+    base = tiny_contigs["chr1"][AT]
+    rows = [row(Variant("chr1", AT, base, other(base)), record=n) for n in range(2)]
+    made = allele_logos(scorer, pd.DataFrame(rows), tiny_genome_path, 1)
+    assert list(made) == [(0, 2)]
+    root = ElementTree.fromstring(made[0, 2])
+    assert root.get("aria-label") == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
+    assert "logos of 1 variants: 18 windows, about " in caplog.text
+
+
+def test_nothing_is_drawn_of_nothing(scorer, tiny_genome_path, caplog):
+    caplog.set_level("INFO", "genobird")
+    assert allele_logos(scorer, pd.DataFrame(), tiny_genome_path, 3) == {}
+    assert "logos" not in caplog.text
