@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.genome.fasta import Genome
-from genobird.genome.info import InfoField, decode_info, encode_info, extend_header
+from genobird.genome.info import InfoField, decode_info, encode_info, extend_header, own_keys
 from tests.conftest import write_fasta
 
 FIELD = InfoField("GB_LLR", 'a "quoted" score')
@@ -70,6 +70,20 @@ def test_a_second_run_replaces_our_header_lines_and_no_others() -> None:
     second = extend_header(first, [FIELD], {"genobirdVersion": "2"})
     assert second == [line.replace("Version=1", "Version=2") for line in first]
     assert extend_header(HEADER, [], {}) == HEADER
+
+
+def test_keys_of_genobird_are_known_by_their_source() -> None:
+    lines = [
+        FIELD.header_line,
+        '##INFO=<ID=OTHER,Number=A,Type=Float,Description="x",Source="vep",Version="1">',
+        '##INFO=<ID=GB_THEIRS,Number=1,Type=Float,Description="not by genobird">',
+        '##FORMAT=<ID=GB_F,Number=1,Type=Float,Description="x",Source="genobird">',
+    ]
+    header = [HEADER[0], *lines, "##genobirdModel=1", "##genobirdCommand=x", HEADER[1]]
+    assert own_keys(header) == {"GB_LLR"}
+    assert extend_header(header, [], {"genobirdModel": "2"}) == [
+        *(HEADER[0], *lines[1:], "##genobirdModel=2", HEADER[1])
+    ]
 
 
 @pytest.mark.parametrize(

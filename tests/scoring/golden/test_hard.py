@@ -4,7 +4,6 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pysam
 import pytest
@@ -18,6 +17,7 @@ from genobird.scoring import variants
 from genobird.scoring.alleles import FLANK, read_alleles
 from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.listing import list_variants
+from tests.scoring.stub import effects_of_position
 
 HARD = Path(__file__).with_name("hard.vcf")
 EXPECTED = pd.read_csv(Path(__file__).with_name("hard.tsv"), sep="\t", keep_default_na=False)
@@ -35,12 +35,7 @@ def chr20(shared_data: Path) -> Iterator[Genome]:
 @pytest.fixture
 def quick(scorer, monkeypatch):
     """A scorer for whose model every variant has the value of its position."""
-
-    def effects(_, asked, *__):
-        values = [[[0.0, variant.position + 1]] for variant in asked]
-        return ["llr"], np.array(values, np.float32).reshape(len(asked), 1, 2)
-
-    monkeypatch.setattr(variants, "effects", effects)
+    monkeypatch.setattr(variants, "effects", effects_of_position)
     return scorer
 
 
