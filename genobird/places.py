@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,9 +34,32 @@ class Places:
     spans: Tensor
     owner: Tensor
 
+    @cached_property
+    def tokens(self) -> Tensor:
+        """What heads read: each sequence's first token and the tokens over its places, int64 [M].
+
+        Tokens may repeat.
+        """
+        first, last = self.spans[:, :1], self.spans[:, 1:] - 1
+        offsets = torch.arange(int((last - first).max()) + 1, device=first.device)
+        return torch.cat([self.batch.starts, torch.minimum(first + offsets, last).flatten()])
+
     def to(self, device: torch.device | str) -> Places:
         """Return the places on a device."""
         return Places(self.batch.to(device), self.spans.to(device), self.owner.to(device))
+
+    def read_tokens(self) -> tuple[Tensor, Tensor]:
+        """Return the tokens that a head reads: of each place its [CLS], then those of its span.
+
+        Returns:
+            Tokens of the packed batch, int64 [sum of counts], and counts, int64 [P].
+        """
+        counts = self.spans[:, 1] - self.spans[:, 0] + 1
+        starts = counts.cumsum(0) - counts
+        tokens = torch.arange(int(counts.sum()), device=counts.device)
+        tokens += torch.repeat_interleave(self.spans[:, 0] - 1 - starts, counts)
+        tokens[starts] = self.batch.starts[self.owner]
+        return tokens, counts
 
 
 def pack_places(

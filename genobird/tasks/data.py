@@ -190,6 +190,7 @@ class LabelledBatch:
         weights: float32 [P], how much each place counts.
         targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
         pieces: int64 [M], their true pieces.
+        hidden: float32 [T, D], what a frozen encoder says of the tokens, where that is known.
     """
 
     places: Places
@@ -197,9 +198,15 @@ class LabelledBatch:
     weights: Tensor
     targets: Tensor = _NONE
     pieces: Tensor = _NONE
+    hidden: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""
-        parts = (self.labels, self.weights, self.targets, self.pieces)
-        moved = (x.to(device) for x in parts)
-        return LabelledBatch(self.places.to(device), *moved)
+        return LabelledBatch(
+            self.places.to(device),
+            self.labels.to(device),
+            self.weights.to(device),
+            self.targets.to(device),
+            self.pieces.to(device),
+            None if self.hidden is None else self.hidden.to(device),
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +17,9 @@ from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, Chromat
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import LabelledBatch
 from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.precision import fastest
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
+from genobird.tasks.remembered import RememberedBatches
 
 POSITIVE_WEIGHT = 8.0
 """Weight of a positive label in the chromatin loss (paper, table 21)."""
@@ -49,7 +51,19 @@ class PromoterConfig(_FinetuneConfig):
     """Configuration of `genobird finetune promoter`."""
 
     head: HeadConfig = HeadConfig(outputs=1, before_bp=300, after_bp=200)
+    draws: int = Field(
+        0, ge=0,
+        description="With a frozen encoder: draws of each window that are encoded once, on the "
+        "CPU, and then trained on; 0 encodes in every step.",
+    )  # fmt: skip
+    places: int = Field(64, ge=1, description="Windows a step, of those encoded before.")
     data: PromoterDataSettings = PromoterDataSettings()
+
+    @model_validator(mode="after")
+    def _frozen(self) -> PromoterConfig:
+        if self.draws and not self.freeze_encoder:
+            raise ValueError("draws are encoded once: freeze_encoder must be true, or draws 0")
+        return self
 
 
 class Finetuning(Task):
@@ -87,8 +101,10 @@ class Finetuning(Task):
         places = batch.places
         if self.freeze_encoder:
             self.checkpoint.encoder.eval()
-        with torch.set_grad_enabled(self.training and not self.freeze_encoder):
-            hidden = self.checkpoint.encoder(places.batch)
+        hidden = batch.hidden
+        if hidden is None:
+            with torch.set_grad_enabled(self.training and not self.freeze_encoder):
+                hidden = self.checkpoint.encoder(places.batch)
         logits = self.head(hidden, places.batch, places.spans, places.owner).float()
         weight = torch.full_like(logits[0], self.positive_weight)
         losses = F.binary_cross_entropy_with_logits(
@@ -166,11 +182,26 @@ def finetune_promoter(
             augment=augment,
         )  # fmt: skip
 
-    train = batches("train", True)
+    train, validation = batches("train", True), batches("validation", False)
     task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
-    settled = _fit(task, train, batches("validation", False), config, output, resume, progress)
+    if config.draws:
+        drawn = _remembered(train, config.draws, checkpoint, config)
+        checked = _remembered(validation, 1, checkpoint, config)
+        settled = _fit(task, drawn, checked, config, output, resume, progress)
+    else:
+        settled = _fit(task, train, validation, config, output, resume, progress)
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
     return _finish(checkpoint, "promoter", settled, sources, output, provenance)
+
+
+def _remembered(
+    batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig
+) -> RememberedBatches:
+    precision = fastest("cpu") if config.fit.precision == "auto" else config.fit.precision
+    return RememberedBatches(
+        batches, draws * len(batches), checkpoint.encoder, batch=config.places,
+        seed=config.fit.seed, precision=precision,
+    )  # fmt: skip
 
 
 def _fit(
