@@ -28,6 +28,7 @@ STDOUT: Final = "-"
 # A .tbi index ends at 512 Mbp; longer contigs need a .csi.
 _TBI_END = 1 << 29
 _PIECE = 1 << 20
+_END = ("ID=END,Number=1,Type=String", "ID=END,Number=1,Type=Integer")
 
 
 class VcfWriter:
@@ -90,7 +91,7 @@ class VcfWriter:
         """Write a record with these INFO values added.
 
         Keys of `info` that have no values are left out. A key with `Number=A` needs one value an
-        ALT; a record without ALT has none.
+        ALT; a record without ALT has none, or one that says why.
 
         Raises:
             ValueError: A key was not declared, or the values are not one an ALT.
@@ -101,7 +102,8 @@ class VcfWriter:
             field = self._info.get(key)
             if field is None:
                 raise ValueError(f"INFO {key} was not declared to the writer")
-            if field.number == "A" and len(several) != len(record.alts):
+            allowed = (len(record.alts),) if record.alts else (0, 1)
+            if field.number == "A" and len(several) not in allowed:
                 raise ValueError(
                     f"INFO {key} of {record.contig}:{record.position + 1} has {len(several)} "
                     f"value(s) for {len(record.alts)} ALT"
@@ -265,13 +267,14 @@ def _view(text: Path, bcf: Path) -> None:
 def _declare_all(text: Path, complete: Path) -> None:
     """Copy a VCF with a header line for each contig, filter and key that its records use.
 
-    htslib adds one to its header whenever a record brings a name that is not declared.
+    htslib adds one to its header whenever a record brings a name that is not declared, as String;
+    only END must be the Integer that it is in the specification.
     """
     with quiet_htslib():
         with pysam.VariantFile(str(text)) as file:
             for _ in file:
                 pass
-            header = str(file.header)
+            header = str(file.header).replace(*_END)
         with pysam.BGZFile(str(text), "rb") as source, pysam.BGZFile(str(complete), "wb") as target:
             target.write(header.encode("utf-8", "surrogateescape"))
             while not source.readline().startswith(b"#CHROM"):

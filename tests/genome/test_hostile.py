@@ -21,7 +21,7 @@ from tests.conftest import random_dna, write_fasta
 from tests.genome.packing import KINDS, pack
 
 LONGEST = 20
-STATUS = InfoField("GB_STATUS", "status", "String", ".")
+STATUS = InfoField("GB_STATUS", "status", "String")
 SCORE = InfoField("GB_LLR", "score")
 CONTIGS = {
     "chr1": random_dna(400, seed=1),

@@ -8,6 +8,7 @@ from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator, Locus
 from genobird.genome.variant import Status, Variant
+from genobird.genome.vcf import VcfReader
 from tests.conftest import write_fasta
 
 # Bases 10 to 30 of the old chr1 are the reverse complement of bases 5 to 25 of the new one.
@@ -74,3 +75,30 @@ def test_without_a_chain_a_variant_lies_where_it_says(tmp_path: Path) -> None:
     assert locator.find(Variant("1", 5, "T", "TAAAAA")).status is Status.TOO_LONG
     assert locator.find(Variant("chrM", 5, "T", "A")).status is Status.NO_CONTIG
     assert locator.find(Variant("chrM", 5, "T", ".")).status is Status.MISSING_ALT
+
+
+@pytest.mark.realdata
+def test_real_variants_come_back_from_the_other_assembly_with_their_ref(shared_data: Path) -> None:
+    there, back = (
+        ChainFile(shared_data / "liftover" / f"{name}.over.chain.gz")
+        for name in ("hg19ToHg38", "hg38ToHg19")
+    )
+    lost, found = 0, 0
+    with (
+        Genome(shared_data / "genome" / "chr20.fa.gz") as genome,
+        VcfReader(shared_data / "variants" / "1000g_phase3_sites.chr20_1-2Mb.vcf.gz") as reader,
+    ):
+        locator = Locator(genome, 8_000, back)
+        for record in reader:
+            for variant in record.variants() if record.number % 10 == 0 else ():
+                moved = there.lift_variant(variant)
+                if moved is None:
+                    lost += 1
+                    continue
+                locus = locator.find(moved[0])
+                assert locus.variant.position == variant.position
+                symbolic = variant.alt.startswith("<")
+                assert locus.status is (Status.SYMBOLIC if symbolic else Status.OK)
+                found += 1
+    assert found > 2_800
+    assert lost <= 1

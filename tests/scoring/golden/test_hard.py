@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pysam
+import pysam.bcftools
 import pytest
 
 from genobird.errors import AssemblyError
@@ -100,6 +101,20 @@ def test_hard_records_are_read_by_htslib(quick, chr20, tmp_path, name, capfd):
     with pysam.VariantFile(str(tmp_path / name)) as file:
         statuses = [status for record in file for status in record.info["GB_STATUS"]]
     assert statuses == EXPECTED["status"].tolist()
+
+
+def test_bcftools_gives_each_alt_its_own_status_and_score(quick, chr20, tmp_path):
+    # The input declares neither FORMAT nor FILTER, which bcftools needs; BCF declares them.
+    annotate_variants(quick, HARD, chr20, tmp_path / "out.bcf")
+    split = tmp_path / "split.vcf"
+    arguments = ["--multiallelics", "-any", "--output-type", "v", "--output", str(split)]
+    pysam.bcftools.norm(*arguments, str(tmp_path / "out.bcf"), catch_stdout=False)
+    found = pysam.bcftools.query("-f", "%INFO/GB_STATUS\\t%INFO/GB_LLR\\n", str(split))
+    rows = [line.split("\t") for line in found.splitlines()]
+    assert sorted((status, score != ".") for status, score in rows) == sorted(
+        (status, bool(scored))
+        for status, scored in zip(EXPECTED["status"], EXPECTED["scored"], strict=True)
+    )
 
 
 def test_a_bcf_of_the_hard_records_gives_the_same_output(quick, chr20, tmp_path):
