@@ -91,7 +91,10 @@ def flex(length: int, batch: int, block: int, device: torch.device) -> Attend:
 
 
 def transformers_bigbird(length: int, batch: int, device: torch.device) -> Attend:
-    """The core of transformers' BigBird in train mode: its own pattern, of the same density."""
+    """The core of transformers' BigBird in train mode: its own pattern, of the same density.
+
+    It does not run in bfloat16, so products are in float32, or in TF32 on a GPU.
+    """
     from transformers import BigBirdConfig
     from transformers.models.big_bird import modeling_big_bird as theirs
 
@@ -103,13 +106,16 @@ def transformers_bigbird(length: int, batch: int, device: torch.device) -> Atten
     blocked, band, from_mask, to_mask = masks
     shape = (HEADS, 3, WIDTH, BLOCK, BLOCK, batch, length, length)
 
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = [views(x, batch) for x in (q, k, v)]
+        parts = [views(x.float(), batch) for x in (q, k, v)]
         out, _ = module.bigbird_block_sparse_attention(
             *parts, band, from_mask, to_mask, blocked, blocked, *shape,
             seed=0, plan_from_length=None, plan_num_rand_blocks=None,
         )  # fmt: skip
-        return out.flatten(0, 1)
+        return out.flatten(0, 1).to(q.dtype)
 
     return attend
 

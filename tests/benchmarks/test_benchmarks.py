@@ -1,0 +1,74 @@
+"""The benchmarks run, at a size that says nothing about speed."""
+
+import json
+
+import pytest
+import torch
+
+from tests.benchmarks import bench_attention, bench_model
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_attention_is_timed_beside_dense_attention(tmp_path, capsys):
+    bench_attention.main(
+        ["--device", "cpu", "--lengths", "128", "640", "--dtypes", "float32", "--seconds", "0",
+         "--ways", "ours", "dense", "--output", str(tmp_path)]
+    )  # fmt: skip
+    assert "no GPU here" in capsys.readouterr().out
+    found = json.loads((tmp_path / "attention-cpu.json").read_text())
+    assert {(r["way"], r["tokens"], r["passes"]) for r in found["rows"]} == {
+        (way, tokens, passes)
+        for way in ("ours", "dense")
+        for tokens in (128, 640)
+        for passes in ("forward", "forward + backward")
+    }
+    assert (tmp_path / "attention-cpu.md").read_text().count("\n| ") == 1 + 8
+    assert (tmp_path / "attention-cpu.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("option", ["--activation-checkpointing", "--precision=float32"])
+def test_a_training_step_is_timed_beside_dense_attention(tmp_path, capsys, option):
+    bench_model.main(
+        ["--device", "cpu", "--presets", "tiny", "--lengths", "300", "--batch-tokens", "700",
+         "--seconds", "0", "--ways", "ours", "dense", "--output", str(tmp_path), option]
+    )  # fmt: skip
+    assert "no GPU here" in capsys.readouterr().out
+    found = json.loads((tmp_path / "model-cpu.json").read_text())
+    assert [(r["way"], r["tokens"], r["batch"]) for r in found["rows"]] == [
+        ("ours", 300, 2), ("dense", 300, 2),
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert row["tokens_a_second"] == pytest.approx(600 / row["seconds"])
+        assert 3 < row["bp_a_second"] / row["tokens_a_second"] < 7
+        assert 0 < row["mfu"] < 1
+        assert row["peak_mb"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("bench", [bench_attention, bench_model])
+def test_without_a_gpu_they_ask_for_one_and_say_so(bench):
+    with pytest.raises(SystemExit, match="--device cuda: torch finds no CUDA device"):
+        bench.main(["--device", "cuda"])
+
+
+def test_useful_operations_are_those_of_the_formula():
+    shape = bench_model.shape_of("base", 256).model_copy(update={"layers": 2, "vocab_size": 500})
+    case = bench_model.draw(shape, 256, 3, torch.device("cpu"))
+    layer = 2 * (4 * 768**2 + 2 * 768 * 3072)
+    attention = 4 * 256 * 768
+    head = 2 * len(case.targets) * 768 * (768 + 500)
+    tokens = 3 * 256
+    expected = tokens * 2 * (3 * layer + 3.5 * attention) + 3 * head
+    assert bench_model.useful_operations(shape, case) == pytest.approx(expected)
+
+
+def test_pieces_are_as_long_as_those_of_dna():
+    lengths = (bench_model.pieces(32_000) != 255).sum(1)
+    assert lengths[5:].mean() == pytest.approx(6.7, abs=0.1)
+    assert (lengths[:5] == 0).all()
