@@ -120,6 +120,12 @@ def test_a_sequence_has_the_same_bits_in_any_batch(lengths, kind, seed):
     assert_alone_equals_packed("blocked", lengths, kind, 32, seed)
 
 
+@settings(max_examples=3, deadline=None)  # the interpreter takes its time
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=2), st.sampled_from(PATTERNS))
+def test_a_sequence_has_the_same_bits_in_any_batch_of_the_kernels(lengths, kind):
+    assert_alone_equals_packed("triton", lengths, kind, 32)
+
+
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_a_sequence_does_not_see_its_neighbours(backend, monkeypatch):
     monkeypatch.setattr("genobird.attention.plan.CHUNK_TOKENS", 48)

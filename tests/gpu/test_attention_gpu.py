@@ -87,7 +87,7 @@ def test_every_shape_equals_float64(block_size, width, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("length", [4096, 16384, 65536])
+@pytest.mark.parametrize("length", [4096, 16384, 65536, 262144])
 def test_long_sequences_equal_float64(length, dtype):
     layout = BlockLayout.pack(Pattern(), [length, 301], layer=1, heads=4)
     check(layout, 64, dtype, "blocked", f"bigbird [{length}, 301]")
