@@ -35,12 +35,19 @@ def open_genome(path: Path | str | None) -> Genome:
     return Genome(str(path))
 
 
-def open_scorer(model: Path | None, device: str, batch_size: str, threads: int | None) -> Scorer:
+def open_scorer(
+    model: Path | None,
+    device: str,
+    batch_size: str,
+    threads: int | None,
+    precision: str = "float32",
+) -> Scorer:
     """Load a model as the options say.
 
     Raises:
-        UsageError: the batch size is no number.
+        UsageError: the batch size is no number, or the precision is unknown.
     """
+    from genobird.scoring.device import precision_of
     from genobird.scoring.scorer import load
 
     size: int | Literal["auto"] = "auto"
@@ -48,7 +55,8 @@ def open_scorer(model: Path | None, device: str, batch_size: str, threads: int |
         if not (batch_size.isascii() and batch_size.isdigit()):
             raise UsageError(f"batch size {batch_size!r} found; auto or a number is allowed")
         size = int(batch_size)
-    return load(model, device, threads=threads, batch_size=size)
+    exact = precision_of(precision)
+    return load(model, device, threads=threads, batch_size=size, precision=exact)
 
 
 def split_names(features: str | None) -> list[str] | None:

@@ -73,8 +73,8 @@ class AlleleWindows:
     ref_anchor: int
     """Offset of the first base of REF in the REF window."""
     alt_anchor: int
-    """Offset of the first base of ALT in the ALT window. It is larger than `ref_anchor` only where
-    the contig ends and the ALT window therefore takes more genome on its left."""
+    """Offset of the first base of ALT in the ALT window. It differs from `ref_anchor` only where
+    the contig ends and the window of the shorter allele therefore takes more genome on its left."""
 
 
 def parse_variant(text: str) -> Variant:
@@ -175,10 +175,10 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
     """Return the genome around a variant with each allele, both windows equally long.
 
     The first base of the variant lies `before` bases into the window, so of a window of
-    `before + after` bases. Windows are clipped at the ends of the contig, never padded. The ALT
-    window makes up for its longer or shorter allele with less or more genome on its right, at the
-    end of the contig on its left; where the contig has no more bases it is shorter. An allele
-    longer than `after` is cut.
+    `before + after` bases. Windows are clipped at the ends of the contig, never padded. That of the
+    shorter allele makes up for it with more genome on its right, at the end of the contig on its
+    left; where the contig has no more bases it is shorter. An allele longer than `after` is cut.
+    On a genome that has ALT, the same variant with REF and ALT exchanged has the same two windows.
 
     Raises:
         ContigError: The genome has no such contig.
@@ -190,19 +190,19 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
             f"{variant} does not lie on {contig} ({genome.length(contig):,} bp); "
             "is the variant from another assembly?"
         )
-    more = max(0, len(variant.ref) - len(variant.alt))
+    more = abs(len(variant.ref) - len(variant.alt))
     text, start = genome.fetch_clipped(
         contig, variant.position - before - more, variant.position + after + more
     )
     at = variant.position - start  # offset of the variant in text
-    left = min(before, at)
-    right = min(after, len(text) - at)
-    ref = text[at - left : at + right]
-    behind = variant.alt.upper() + text[at + len(variant.ref) :]
-    behind = behind[:right]
-    extended = min(at, len(ref) - len(behind))
-    alt = text[at - extended : at] + behind
-    return AlleleWindows(ref, alt, variant.position - left, left, extended)
+    tail = text[at + len(variant.ref) :]
+    rights = [(allele + tail)[:after] for allele in (text[at:][: len(variant.ref)], variant.alt)]
+    length = min(before, at) + max(map(len, rights))
+    anchors = [min(at, length - len(right)) for right in rights]
+    ref, alt = (
+        text[at - left : at] + right.upper() for left, right in zip(anchors, rights, strict=True)
+    )
+    return AlleleWindows(ref, alt, variant.position - anchors[0], *anchors)
 
 
 def _shared(first: str, second: str, most: int) -> int:

@@ -35,6 +35,7 @@ def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | 
         "model": scorer.model_hash,
         "features": "all" if features is None else ",".join(features),
         "device": scorer.device.type,
+        "precision": scorer.precision,
         "chunk": scorer.chunk,
         **others,
     }

@@ -4,23 +4,34 @@ A variant moves token boundaries, so the two alleles are segmented differently n
 the tokens from the nearest boundary before the variant that both segmentations have to the nearest
 behind it: at least every token that touches the variant, and the same bases of the genome in both.
 The score of an allele is the sum of log p (natural) of its masked tokens, strands averaged.
+
+How a sequence falls into tokens is one of many ways, and the score depends on it. So it is averaged
+over several: the tokenizer's own, and others in which a token is made to begin some bases before
+the variant and some behind it. These distances are drawn once, from a seed, and are the same for
+all variants; the rest of the sequence is the tokenizer's own work. (SentencePiece's sampling is no
+way here: it would cut the two alleles differently everywhere, not at the variant alone.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import add_specials, pack
+from genobird.batch import PackedBatch, add_specials, pack
 from genobird.errors import UsageError
 from genobird.genome.sequence import reverse_complement
-from genobird.scoring.scorer import Floats, Scorer
-from genobird.tokenizer import MASK, Encoding
+from genobird.scoring.scorer import ROWS, Floats, Scorer
+from genobird.tokenizer import MASK, Encoding, Tokenizer
+
+Doubles = NDArray[np.float64]
+Cut = tuple[int, int]
+"""Bases between a forced boundary and the allele, before and behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +51,68 @@ class AllelePair:
         ]
         return AllelePair(reverse_complement(self.ref), reverse_complement(self.alt), *spans)
 
+    def swapped(self) -> AllelePair:
+        """Return the pair with REF and ALT exchanged."""
+        return AllelePair(self.alt, self.ref, self.alt_span, self.ref_span)
 
-def log_likelihoods(scorer: Scorer, pairs: Sequence[AllelePair]) -> Floats:
-    """Return the log-likelihood of each allele in nats, REF then ALT, [P, 2].
+
+def log_likelihoods(
+    scorer: Scorer, pairs: Sequence[AllelePair], segmentations: int = 1, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Score alleles.
+
+    Args:
+        scorer: the model.
+        pairs: P pairs of alleles.
+        segmentations: ways to cut the sequences into tokens that are averaged, K.
+        seed: key of the draw of all but the first.
+
+    Returns:
+        Log-likelihood of each allele in nats, REF then ALT, [P, 2]; and the standard error of
+        their difference, from how it differs between segmentations, [P], NaN for K = 1.
 
     Raises:
         UsageError: the model has no masked-language-model head.
     """
-    mlm, encoder = scorer.checkpoint.mlm, scorer.checkpoint.encoder
-    if mlm is None:
+    if scorer.checkpoint.mlm is None:
         raise UsageError("the model has no masked-language-model head; choose another model")
     if not pairs:
-        return np.zeros((0, 2), np.float32)
-    stranded = [turned for pair in pairs for turned in (pair, pair.reversed())]
-    texts = [text for pair in stranded for text in (pair.ref, pair.alt)]
-    encodings = scorer.checkpoint.tokenizer.encode_many(texts)
-    runs = [
-        run
-        for pair, ref, alt in zip(stranded, encodings[::2], encodings[1::2], strict=True)
-        for run in masked_runs(ref, alt, pair.ref_span, pair.alt_span)
+        return np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+    tokenizer = scorer.checkpoint.tokenizer
+    cuts = [None, *draw_cuts(int(tokenizer.lengths.max()), segmentations - 1, seed)]
+    # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
+    is_swapped = np.array([pair.alt < pair.ref for pair in pairs])
+    ordered = [pair.swapped() if pair.alt < pair.ref else pair for pair in pairs]
+    masked = _Masked()
+    asked = [
+        masked.add(encoding, run)
+        for pair in ordered
+        for turned in (pair, pair.reversed())
+        for cut in cuts
+        for encoding, run in _segmented(tokenizer, turned, cut)
     ]
+    sums = masked.log_p(scorer)[asked].astype(np.float64)
+    by_cut = sums.reshape(len(pairs), 2, segmentations, 2)  # [P, strand, K, allele]
+    means: Floats = by_cut.mean(axis=(1, 2)).astype(np.float32)
+    means[is_swapped] = means[is_swapped, ::-1]
+    return means, _standard_errors(by_cut[..., 1] - by_cut[..., 0])
 
-    def work(part: slice) -> Tensor:
-        ids = [add_specials(encoding.ids) for encoding in encodings[part]]
-        batch = pack(ids, encoder.config.block_size).to(scorer.device)
-        first = batch.starts.tolist()
-        places = torch.cat(
-            [  # after [CLS]
-                torch.arange(start + 1 + low, start + 1 + high)
-                for start, (low, high) in zip(first, runs[part], strict=True)
-            ]
-        ).to(scorer.device)
-        hidden = encoder(batch.with_ids(batch.ids.index_fill(0, places, MASK)))
-        logits: Tensor = mlm(hidden[places], encoder.embedding.weight)  # [masked, V]
-        true = batch.ids[places]
-        log_p = logits.log_softmax(-1).gather(1, true[:, None])[:, 0]
-        sums = log_p.new_zeros(len(ids))
-        return sums.index_add(0, batch.sequence[places], log_p)
 
-    sums = scorer.in_passes([len(text) for text in texts], work)  # ref, alt of each strand
-    averaged: Floats = sums.reshape(len(pairs), 2, 2).mean(axis=1)
-    return averaged
+def draw_cuts(longest: int, count: int, seed: int) -> list[Cut]:
+    """Draw forced boundaries, up to the longest piece away; distances repeat as late as possible.
+
+    Args:
+        longest: bases of the longest piece.
+        count: how many pairs of boundaries.
+        seed: key of the draw.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    rounds = range(-(-count // longest))
+    sides = [
+        np.concatenate([np.zeros(0, np.int64), *(random.permutation(longest) for _ in rounds)])
+        for _ in range(2)
+    ]
+    return [(int(before), int(behind)) for before, behind in zip(*sides, strict=True)][:count]
 
 
 def masked_runs(
@@ -109,6 +141,78 @@ def masked_runs(
         return int(low), int(high)
 
     return run(ref_edges, ref_span), run(alt_edges, alt_span)
+
+
+class _Masked:
+    """Sequences with a run of masked tokens, each once: alleles share REF, cuts often coincide."""
+
+    def __init__(self) -> None:
+        self._index: dict[tuple[bytes, int, int], int] = {}
+        self._encodings: list[Encoding] = []
+        self._runs: list[tuple[int, int]] = []
+
+    def add(self, encoding: Encoding, run: tuple[int, int]) -> int:
+        key = (encoding.ids.tobytes(), *run)
+        place = self._index.setdefault(key, len(self._runs))
+        if place == len(self._runs):
+            self._encodings.append(encoding)
+            self._runs.append(run)
+        return place
+
+    def log_p(self, scorer: Scorer) -> Floats:
+        """Return the sum of log p of the masked tokens of each sequence."""
+        encoder, mlm = scorer.checkpoint.encoder, scorer.checkpoint.mlm
+        assert mlm is not None
+
+        def prepare(part: slice) -> tuple[PackedBatch, Tensor, list[int]]:
+            ids = [add_specials(encoding.ids) for encoding in self._encodings[part]]
+            batch = pack(ids, encoder.config.block_size)
+            first = batch.starts.tolist()
+            places = [  # after [CLS]
+                torch.arange(start + 1 + low, start + 1 + high)
+                for start, (low, high) in zip(first, self._runs[part], strict=True)
+            ]
+            return batch, torch.cat(places), [len(run) for run in places]
+
+        def compute(prepared: tuple[PackedBatch, Tensor, list[int]]) -> Tensor:
+            batch, places = prepared[0].to(scorer.device), prepared[1].to(scorer.device)
+            hidden = scorer.encode(batch.with_ids(batch.ids.index_fill(0, places, MASK)), places)
+            asked = torch.cat([places, places[-1:].expand(-len(places) % ROWS)])
+            logits = mlm(hidden[asked], encoder.embedding.weight)[: len(places)]  # [masked, V]
+            log_p = logits.log_softmax(-1).gather(1, batch.ids[places][:, None])[:, 0]
+            return torch.stack([run.sum() for run in log_p.double().cpu().split(prepared[2])])
+
+        bases = [int(encoding.spans[-1, 1]) for encoding in self._encodings]
+        return scorer.in_passes(bases, prepare, compute)
+
+
+def _segmented(
+    tokenizer: Tokenizer, pair: AllelePair, cut: Cut | None
+) -> list[tuple[Encoding, tuple[int, int]]]:
+    """Return the tokens of REF and of ALT, and which of them are masked."""
+    alleles = ((pair.ref, pair.ref_span), (pair.alt, pair.alt_span))
+    ref, alt = (_encode(tokenizer, text, span, cut) for text, span in alleles)
+    runs = masked_runs(ref, alt, pair.ref_span, pair.alt_span)
+    return list(zip((ref, alt), runs, strict=True))
+
+
+def _encode(tokenizer: Tokenizer, text: str, span: tuple[int, int], cut: Cut | None) -> Encoding:
+    if cut is None:
+        return tokenizer.encode(text)
+    edges = [0, max(0, span[0] - cut[0]), min(len(text), span[1] + cut[1]), len(text)]
+    ids, _ = tokenizer.encode_flat([text[first:end] for first, end in pairwise(edges)])
+    ends = np.cumsum(tokenizer.lengths[ids], dtype=np.int32)
+    return Encoding(ids, np.stack([ends - tokenizer.lengths[ids], ends], axis=1))
+
+
+def _standard_errors(ratios: Doubles) -> Floats:
+    """Return the standard error of the mean of [P, strand, K] over strands and segmentations."""
+    count = ratios.shape[2]
+    if count == 1:
+        return np.full(len(ratios), np.nan, np.float32)
+    variances = ratios.var(axis=2, ddof=1) / count  # of each strand's mean
+    errors: Floats = (np.sqrt(variances.sum(axis=1)) / 2).astype(np.float32)
+    return errors
 
 
 def _edges(encoding: Encoding) -> NDArray[np.int64]:

@@ -1,40 +1,43 @@
 """Scorer: sequences in, logits out. Tokenising, packing, strands and device are its business.
 
-Sequences are packed into passes of fixed capacity, in the order they come. A result does not depend
-on what else is in a pass, beyond the last bits of float32.
+A result does not depend on what else is asked, in which order, in passes of which size or on how
+many threads: on a CPU to the bit where the matrix library rounds as it did where this was measured
+(docs/scores.md), anywhere to within 1e-5 of a logit in float32.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import add_specials, pack
+from genobird.batch import PackedBatch, add_specials, pack
 from genobird.checkpoint import Checkpoint
-from genobird.errors import GenobirdError, UsageError
+from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
-from genobird.heads import Head
-from genobird.places import pack_places
+from genobird.heads import Head, HeadConfig
+from genobird.places import Places, pack_places
+from genobird.scoring.columns import feature_columns, select
+from genobird.scoring.device import Precision, device_of, precision_of, products
+from genobird.scoring.passes import Passes, Ready
+from genobird.scoring.settings import DEFAULT, EffectSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from genobird.genome.interval import Interval
     from genobird.scoring.alleles import Variants
+    from genobird.scoring.background import Background
     from genobird.scoring.regions import Regions
-
-logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
@@ -44,23 +47,24 @@ PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
 """Bases of a promoter window before the transcription start, and from it on, along the strand."""
 POSITIVE_WEIGHT = 8.0
 """Training counts a positive bin as so many; calibrated probabilities take it back."""
-
-# Bases a pass. On a CPU two chromatin windows, about 6,300 tokens of a 4,096-piece vocabulary, stay
-# closer to the cache than five: 0.21 against 0.27 s a window (two cores, four layers of 256).
-_CAPACITY = {"cpu": 2 * 2 * CHROMATIN_FLANK, "cuda": 80 * 2 * CHROMATIN_FLANK}
+ROWS: Final = 16
+"""Places are asked about in multiples of so many: matrix products of fewer rows are computed in
+another way, and round differently."""
 
 
 class Scorer:
-    """A model ready to predict, on one device, in float32.
+    """A model ready to predict, on one device.
 
     Args:
         checkpoint: the model; its parts are moved to the device and set to evaluation.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
         threads: CPU threads of torch, for the whole process; None leaves them as they are.
         batch_size: sequences a pass, or `auto`: as many as fit a fixed number of bases.
+        precision: `float32`, or `bf16`: the encoder's matrix products in bfloat16, about twice as
+            fast where the processor has them. Scores move; docs/scores.md says how far.
 
     Raises:
-        UsageError: an unknown device, or numbers below 1.
+        UsageError: an unknown device or precision, or numbers below 1.
     """
 
     def __init__(
@@ -70,25 +74,37 @@ class Scorer:
         device: str = "auto",
         threads: int | None = None,
         batch_size: int | Literal["auto"] = "auto",
+        precision: Precision = "float32",
     ) -> None:
         for what, number in (("threads", threads), ("batch size", batch_size)):
             if isinstance(number, int) and number < 1:
                 raise UsageError(f"{what} {number} found; 1 or more are allowed")
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = _device(device)
+        self.precision: Final = precision_of(precision)
+        self.device = device_of(device)
         self.checkpoint = checkpoint.to(self.device)
         for module in checkpoint.modules().values():
             module.eval()
-        self.features = _columns(checkpoint)
+        self.features = feature_columns(checkpoint.features) if checkpoint.chromatin else []
         """Names of the chromatin columns; a name that repeats has its index appended."""
         self.chunk = 256 if self.device.type == "cuda" else 16
         """Regions or records that are scored together and written; between them, progress shows."""
-        self._most = batch_size if isinstance(batch_size, int) else None
-        self._capacity = _CAPACITY.get(self.device.type, _CAPACITY["cpu"])
+        self._passes = Passes(self.device, batch_size if isinstance(batch_size, int) else None)
 
     def __repr__(self) -> str:
         return f"Scorer(model {self.model_hash or 'unsaved'}, {self.device})"
+
+    @cached_property
+    def background(self) -> Background | None:
+        """What effects of variants are ranked among: the model's own, or what was assigned.
+
+        Raises:
+            BackgroundError: that in the model's directory is damaged, or of another model.
+        """
+        from genobird.scoring.background import background_of
+
+        return background_of(self)
 
     @property
     def model_hash(self) -> str:
@@ -101,24 +117,7 @@ class Scorer:
         Raises:
             UsageError: the model has nothing of that name.
         """
-        if wanted is None:
-            return list(range(len(self.features)))
-        table = self.checkpoint.features
-        chosen: set[int] = set()
-        for text in wanted:
-            rows = zip(self.features, table["name"], table["class"], strict=True)
-            found = [
-                place
-                for place, (column, name, kind) in enumerate(rows)
-                if text in (column, name) or text.lower() == str(kind).lower()
-            ]
-            if not found:
-                kinds = sorted(set(table["class"]))
-                near = get_close_matches(text, [*kinds, *self.features], n=3, cutoff=0.5)
-                hint = f"did you mean {', '.join(near)}?" if near else f"classes: {kinds}"
-                raise UsageError(f"the model has no feature or class {text!r}; {hint}")
-            chosen.update(found)
-        return sorted(chosen)
+        return select(self.features, self.checkpoint.features, wanted)
 
     def chromatin_logits(self, sequences: Sequence[str], centres: Sequence[int]) -> Floats:
         """Predict chromatin profiles, both strands averaged.
@@ -133,27 +132,55 @@ class Scorer:
         Raises:
             UsageError: the model has no chromatin head.
         """
-        head = _require(self.checkpoint.chromatin, "chromatin")
-        if not sequences:
-            return np.zeros((0, head.config.outputs), np.float32)
-        both: list[str] = []
-        places: list[int] = []
-        for sequence, centre in zip(sequences, centres, strict=True):
-            both += [sequence, reverse_complement(sequence)]
-            places += [centre, len(sequence) - centre]  # the bin is [place - 100, place + 100)
-        logits = self._ask(head, both, places)
-        averaged: Floats = logits.reshape(len(sequences), 2, -1).mean(axis=1)
-        return averaged
+        _require(self.checkpoint.chromatin, "chromatin")
+        places = [np.array([centre], dtype=np.int64) for centre in centres]
+        return self.profiles(sequences, places)[0]
 
-    def promoter_logits(self, sequences: Sequence[str], starts: Sequence[int]) -> Floats:
+    def profiles(
+        self, sequences: Sequence[str], places: Sequence[NDArray[np.int64]], states: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Predict chromatin profiles at several places of each sequence, both strands averaged.
+
+        Args:
+            sequences: S strings over ACGTN, forward strand.
+            places: of each sequence, the bases that 200-bp bins are centred on; P in all.
+            states: whether hidden states are wanted too.
+
+        Returns:
+            Raw logits [P, F] (F = 0 without a chromatin head), and the mean hidden state of the
+            tokens over each bin [P, D] (D = 0 unless `states`).
+        """
+        head = self.checkpoint.chromatin
+        readers: list[Reader] = [] if head is None else [head]
+        outputs = 0 if head is None else head.config.outputs
+        width = self.checkpoint.encoder.config.width if states else 0
+        readers += [_mean_state] if states else []
+        if not sequences:
+            return np.zeros((0, outputs), np.float32), np.zeros((0, width), np.float32)
+        both: list[str] = []
+        turned: list[NDArray[np.int64]] = []
+        for sequence, here in zip(sequences, places, strict=True):
+            both += [sequence, reverse_complement(sequence)]
+            turned += [here, len(sequence) - here]  # the bin is [place - 100, place + 100)
+        values = self._ask(readers, HeadConfig() if head is None else head.config, both, turned)
+        ends = np.cumsum([len(here) for here in turned])[:-1]
+        by_strand = np.split(values, ends)
+        pairs = zip(by_strand[::2], by_strand[1::2], strict=True)
+        averaged: Floats = np.concatenate([(plus + minus) / 2 for plus, minus in pairs])
+        return averaged[:, :outputs], averaged[:, outputs:]
+
+    def promoter_logits(
+        self, sequences: Sequence[str], starts: Sequence[int] | Sequence[NDArray[np.int64]]
+    ) -> Floats:
         """Predict promoters.
 
         Args:
             sequences: S strings over ACGTN, oriented along the strand of transcription.
-            starts: the base in each sequence that is taken as transcription start.
+            starts: the base in each sequence that is taken as transcription start, or several;
+                P in all.
 
         Returns:
-            Logits [S].
+            Logits [P].
 
         Raises:
             UsageError: the model has no promoter head.
@@ -161,7 +188,8 @@ class Scorer:
         head = _require(self.checkpoint.promoter, "promoter")
         if not sequences:
             return np.zeros(0, np.float32)
-        return self._ask(head, sequences, starts)[:, 0]
+        places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
+        return self._ask([head], head.config, sequences, places)[:, 0]
 
     def embed(self, sequences: Sequence[str]) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
@@ -170,15 +198,16 @@ class Scorer:
             SequenceError: letters that are no DNA.
         """
         texts = [normalise(text, f"sequence {index}") for index, text in enumerate(sequences)]
-        encodings = self.checkpoint.tokenizer.encode_many(texts)
         config = self.checkpoint.encoder.config
         if not texts:
             return np.zeros((0, config.width), np.float32)
 
-        def work(part: slice) -> Tensor:
-            ids = [add_specials(encoding.ids) for encoding in encodings[part]]
-            batch = pack(ids, config.block_size).to(self.device)
-            hidden = self.checkpoint.encoder(batch)
+        def prepare(part: slice) -> PackedBatch:
+            encodings = self.checkpoint.tokenizer.encode_many(texts[part])
+            return pack([add_specials(one.ids) for one in encodings], config.block_size)
+
+        def compute(batch: PackedBatch) -> Tensor:
+            hidden = self.encode(batch.to(self.device))
             firsts = batch.starts.tolist()
             states = [
                 hidden[first + 1 : first + length - 1].mean(0) if length > 2 else hidden[first]
@@ -186,7 +215,13 @@ class Scorer:
             ]
             return torch.stack(states)
 
-        return self.in_passes([len(text) for text in texts], work)
+        return self.in_passes([len(text) for text in texts], prepare, compute)
+
+    def encode(self, batch: PackedBatch, wanted: Tensor | None = None) -> Tensor:
+        """Return hidden states [T, D] in float32; `wanted` as in the encoder."""
+        with products(self.device, self.precision):
+            hidden: Tensor = self.checkpoint.encoder(batch, wanted=wanted)
+        return hidden.float()
 
     def score_sequences(
         self, sequences: Sequence[str], *, features: Sequence[str] | None = None
@@ -203,11 +238,14 @@ class Scorer:
         *,
         strict: bool = False,
         features: Sequence[str] | None = None,
+        liftover: Path | str | None = None,
     ) -> pd.DataFrame:
         """Score regions of a genome; see `regions.score_regions`."""
         from genobird.scoring.regions import score_regions
 
-        return score_regions(self, regions, fasta, strict=strict, features=features)
+        return score_regions(
+            self, regions, fasta, strict=strict, features=features, liftover=liftover
+        )
 
     def screen_variants(
         self,
@@ -216,11 +254,21 @@ class Scorer:
         *,
         ref_mismatch: str = "flag",
         features: Sequence[str] | None = None,
+        liftover: Path | str | None = None,
+        ignore_build: bool = False,
+        settings: EffectSettings = DEFAULT,
     ) -> pd.DataFrame:
         """Score variants on a genome; see `variants.screen_variants`."""
         from genobird.scoring.variants import screen_variants
 
-        return screen_variants(self, variants, fasta, ref_mismatch=ref_mismatch, features=features)
+        return screen_variants(
+            *(self, variants, fasta),
+            ref_mismatch=ref_mismatch,
+            features=features,
+            liftover=liftover,
+            ignore_build=ignore_build,
+            settings=settings,
+        )
 
     def mutagenesis(
         self,
@@ -236,64 +284,48 @@ class Scorer:
 
         return mutagenesis(self, region, fasta, features=features, form=form, most_bp=most_bp)
 
-    def in_passes(self, bases: Sequence[int], work: Callable[[slice], Tensor]) -> Floats:
-        """Call `work` on successive slices of sequences and join what it returns.
+    def in_passes(
+        self,
+        bases: Sequence[int],
+        prepare: Callable[[slice], Ready],
+        compute: Callable[[Ready], Tensor],
+    ) -> Floats:
+        """Take sequences through the model a few at a time; see `Passes.run`."""
+        return self._passes.run(bases, prepare, compute)
 
-        Out of memory, the capacity is halved for good and the slice tried again.
+    def _ask(
+        self,
+        readers: Sequence[Reader],
+        config: HeadConfig,
+        sequences: Sequence[str],
+        places: Sequence[NDArray[np.int64]],
+    ) -> Floats:
+        """Return what readers say of each place, side by side, [P, columns]."""
+        block_size = self.checkpoint.encoder.config.block_size
 
-        Args:
-            bases: length of each sequence; at least one.
-            work: takes a slice of the sequences, returns [sequences of the slice, ...].
+        def prepare(part: slice) -> tuple[Places, int]:
+            at = list(places[part])
+            count = sum(map(len, at))
+            at[-1] = np.append(at[-1], np.repeat(at[-1][-1:], -count % ROWS))
+            tokenizer = self.checkpoint.tokenizer
+            return pack_places(sequences[part], at, tokenizer, config, block_size), count
 
-        Raises:
-            GenobirdError: one sequence alone does not fit into memory.
-        """
-        results = []
-        first = 0
-        while first < len(bases):
-            stop = self._stop(bases, first)
-            try:
-                with torch.inference_mode():
-                    results.append(work(slice(first, stop)).float().cpu().numpy())
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if stop - first == 1:
-                    raise GenobirdError(
-                        f"one sequence of {bases[first]:,} bp does not fit into the memory of "
-                        f"{self.device}; try --device cpu or a shorter sequence"
-                    ) from error
-                self._most = (stop - first) // 2
-                logger.warning("out of memory: going on with %d sequences a pass", self._most)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            first = stop
-        return np.concatenate(results)
+        def compute(prepared: tuple[Places, int]) -> Tensor:
+            asked, count = prepared[0].to(self.device), prepared[1]
+            hidden = self.encode(asked.batch, asked.tokens)
+            values = [read(hidden, asked.batch, asked.spans, asked.owner) for read in readers]
+            return torch.cat(values, dim=1)[:count]
 
-    def _stop(self, bases: Sequence[int], first: int) -> int:
-        stop, held = first + 1, bases[first]
-        while stop < len(bases) and stop - first != self._most:
-            held += bases[stop]
-            if self._most is None and held > self._capacity:
-                break
-            stop += 1
-        return stop
+        return self.in_passes([len(sequence) for sequence in sequences], prepare, compute)
 
-    def _ask(self, head: Head, sequences: Sequence[str], places: Sequence[int]) -> Floats:
-        encoder = self.checkpoint.encoder
 
-        def work(part: slice) -> Tensor:
-            asked = pack_places(
-                sequences[part],
-                [np.array([place], dtype=np.int64) for place in places[part]],
-                self.checkpoint.tokenizer,
-                head.config,
-                encoder.config.block_size,
-            ).to(self.device)
-            return head(encoder(asked.batch), asked.batch, asked.spans, asked.owner)  # type: ignore[no-any-return]
+Reader = Callable[[Tensor, PackedBatch, Tensor, Tensor], Tensor]
+"""Hidden states [T, D], their batch, spans [P, 2] and owners [P] to values [P, columns]: a head."""
 
-        return self.in_passes([len(sequence) for sequence in sequences], work)
+
+def _mean_state(hidden: Tensor, _batch: PackedBatch, spans: Tensor, _owner: Tensor) -> Tensor:
+    """Return the mean hidden state over each span, [P, D]."""
+    return torch.stack([hidden[first:end].mean(0) for first, end in spans.tolist()])
 
 
 def load(
@@ -302,6 +334,7 @@ def load(
     *,
     threads: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
+    precision: Precision = "float32",
 ) -> Scorer:
     """Load a model.
 
@@ -310,6 +343,7 @@ def load(
         device: see `Scorer`.
         threads: see `Scorer`.
         batch_size: see `Scorer`.
+        precision: see `Scorer`.
 
     Raises:
         UsageError: there is no such directory, or no such device.
@@ -318,7 +352,13 @@ def load(
     path = bundled_model() if name_or_dir is None else Path(name_or_dir)
     if name_or_dir is None and not path.is_dir():
         raise UsageError("this installation has no bundled model; give a directory with --model")
-    return Scorer(Checkpoint.load(path), device=device, threads=threads, batch_size=batch_size)
+    return Scorer(
+        Checkpoint.load(path),
+        device=device,
+        threads=threads,
+        batch_size=batch_size,
+        precision=precision,
+    )
 
 
 def bundled_model() -> Path:
@@ -341,39 +381,6 @@ def probabilities(logits: Floats, positive_weight: float = 1.0) -> Floats:
     shifted = logits.astype(np.float64) - np.log(positive_weight)
     values: Floats = (0.5 + 0.5 * np.tanh(0.5 * shifted)).astype(np.float32)
     return values
-
-
-def _columns(checkpoint: Checkpoint) -> list[str]:
-    if checkpoint.chromatin is None:
-        return []
-    table = checkpoint.features
-    repeated = table["name"].duplicated(keep=False)
-    return [
-        f"{name}#{index}" if again else str(name)
-        for name, index, again in zip(table["name"], table["index"], repeated, strict=True)
-    ]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in _CAPACITY:
-        raise UsageError(f"device {name!r} is unknown; allowed are auto, cpu, cuda and cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPU(s); "
-            "use --device cpu"
-        )
-    return device
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # On CPU torch says it only in words.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)
 
 
 def _require(head: Head | None, name: str) -> Head:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ from genobird.scoring.alleles import (
     opened_alleles,
     policy_of,
 )
-from genobird.scoring.effects import effects
-from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.background import warn_of_settings
+from genobird.scoring.effects import LLR, LLR_SE, Effects, effects
+from genobird.scoring.odds import columns_of, odds_scores
+from genobird.scoring.scorer import Floats, Scorer, opened
+from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import clean_text, in_chunks
 
 KEYS = (*COLUMNS, "record", "allele", "status")
@@ -45,6 +49,7 @@ def screen_variants(
     features: Sequence[str] | None = None,
     liftover: Path | str | ChainFile | None = None,
     ignore_build: bool = False,
+    settings: EffectSettings = DEFAULT,
 ) -> pd.DataFrame:
     """Score variants.
 
@@ -57,13 +62,16 @@ def screen_variants(
         features: columns, names or classes of the chromatin head; None is all.
         liftover: UCSC chain file from the assembly of the variants to the genome's.
         ignore_build: warn of another assembly instead of raising.
+        settings: how effects are computed, and which further scores are wanted.
 
     Returns:
         One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
         also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
-        scored. `pos` is 1-based as in VCF, `record` counts from 0. With a background there is also
-        `evalue`, after the keys, and `<output>|quantile`; see `background`.
+        scored. `pos` is 1-based as in VCF, `record` counts from 0. `settings` may add `llr|se`,
+        `embedding|distance` and, for each promoter and chromatin output, the columns of `odds`.
+        With a background there is also `evalue`, after the keys, and `<output>|quantile`; see
+        `background`.
 
     Raises:
         VcfError, TableError, UsageError: the variants cannot be read.
@@ -75,14 +83,15 @@ def screen_variants(
     frames = []
     with opened(fasta) as genome, opened_alleles(variants) as source:
         warn_of_training(scorer.checkpoint.provenance, genome)
+        warn_of_settings(scorer.background, settings)
         locator = source.locator(genome, liftover, not ignore_build)
         for alleles in in_chunks(source, scorer.chunk):
-            frame = screen(scorer, alleles, locator, policy, features)
+            frame = screen(scorer, alleles, locator, policy, features, settings)
             counts.update(frame["status"])
             frames.append(without_skipped(frame, policy))
         require_contigs(counts, genome)
         if not frames:
-            frames.append(screen(scorer, [], locator, policy, features))
+            frames.append(screen(scorer, [], locator, policy, features, settings))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -92,14 +101,15 @@ def screen(
     genome: Genome | Locator,
     policy: RefMismatch = RefMismatch.FLAG,
     features: Sequence[str] | None = None,
+    settings: EffectSettings = DEFAULT,
 ) -> pd.DataFrame:
     """Score ALTs together; one row each, in order. See `screen_variants`."""
     background = scorer.background
     if background is None:
-        return effect_table(scorer, alleles, genome, policy, features)
+        return effect_table(scorer, alleles, genome, policy, features, settings)
     # The E-value is of all features, whichever are shown.
     shown = {scorer.features[place] for place in scorer.select_features(features)}
-    table = effect_table(scorer, alleles, genome, policy)
+    table = effect_table(scorer, alleles, genome, policy, settings=settings)
     return background.rank(table, hidden=set(scorer.features) - shown)
 
 
@@ -109,6 +119,7 @@ def effect_table(
     genome: Genome | Locator,
     policy: RefMismatch = RefMismatch.FLAG,
     features: Sequence[str] | None = None,
+    settings: EffectSettings = DEFAULT,
 ) -> pd.DataFrame:
     """Score ALTs together without ranking them among a background; see `screen`."""
     chosen = scorer.select_features(features)
@@ -131,13 +142,17 @@ def effect_table(
         rows.append(row)
         asked.append(left_align(locus.variant, genome))
 
-    names, scores = effects(scorer, asked, genome, chosen)  # scores [n, outputs, 2]
-    values = np.full((len(alleles), len(names), 3), np.nan, np.float32)
-    values[rows, :, :2] = scores
-    values[swapped, :, :2] = values[swapped, :, 1::-1]
-    values[..., 2] = values[..., 1] - values[..., 0]
-    columns = [f"{name}|{part}" for name in names for part in ("ref", "alt", "delta")]
-    table = pd.DataFrame(values.reshape(len(alleles), len(columns)), columns=columns)
+    found = effects(scorer, asked, genome, chosen, settings)
+    values = np.full((len(alleles), len(found.names), 2), np.nan, np.float32)
+    values[rows] = found.values
+    values[swapped] = values[swapped, :, ::-1]
+    table = _outputs(found, values, settings.scores)
+    for column, single in found.single.items():
+        whole = np.full(len(alleles), np.nan, np.float32)
+        whole[rows] = single
+        columns = list(table.columns)
+        at = columns.index(f"{LLR}|delta") + 1 if column == LLR_SE else len(columns)
+        table.insert(at, column, whole)
     keys = [_keys(alleles, loci), *([_lifted(loci)] if locator.chain else [])]
     return pd.concat([*keys, table], axis=1)
 
@@ -177,6 +192,22 @@ def _keys(alleles: Sequence[Allele], loci: Sequence[Locus]) -> pd.DataFrame:
         "status": [locus.status.value for locus in loci],
     }
     return pd.DataFrame(keys)
+
+
+def _outputs(found: Effects, values: Floats, scores: Sequence[str]) -> pd.DataFrame:
+    """Return the columns of each output from values of REF and ALT, [n, outputs, 2]."""
+    columns: list[str] = []
+    blocks: list[Floats] = [np.zeros((len(values), 0), np.float32)]
+    for weight, group in groupby(range(len(found.names)), found.weights.__getitem__):
+        places = list(group)
+        ref, alt = values[:, places, 0], values[:, places, 1]
+        parts, wanted = ["ref", "alt", "delta"], () if weight is None else scores
+        block = np.stack([ref, alt, alt - ref], axis=-1)  # [n, outputs, parts]
+        block = np.concatenate([block, odds_scores(ref, alt, weight or 1.0, wanted)], axis=-1)
+        parts += columns_of(wanted)
+        columns += [f"{found.names[place]}|{part}" for place in places for part in parts]
+        blocks.append(block.reshape(len(values), len(places) * len(parts)))
+    return pd.DataFrame(np.concatenate(blocks, axis=1), columns=columns)
 
 
 def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:

@@ -208,13 +208,14 @@ def test_applying_alt_then_ref_restores_the_window(
     before, after = data.draw(st.integers(0, 100)), data.draw(st.integers(30, 100))
     pair = windows(variant, genome, before, after)
 
-    start = max(0, position - before)
+    mutated = applied(sequence, variant)
+    lacking = max(0, min(after, len(mutated) - position) - (len(sequence) - position))
+    start = max(0, position - before - lacking)
     assert pair.start == start
     assert pair.ref == sequence[start : position + after]
     assert pair.ref_anchor == position - start
     assert len(pair.alt) == len(pair.ref)
 
-    mutated = applied(sequence, variant)
     alt_start = position - pair.alt_anchor
     assert pair.alt == mutated[alt_start : alt_start + len(pair.alt)]
     anchor = pair.alt_anchor
@@ -224,8 +225,28 @@ def test_applying_alt_then_ref_restores_the_window(
     if room >= len(variant.alt):
         restored = pair.alt[:anchor] + variant.ref + pair.alt[anchor + len(variant.alt) :]
         assert sequence[alt_start:].startswith(restored)
-    if pair.alt_anchor != pair.ref_anchor:
+    if pair.alt_anchor > pair.ref_anchor:
         assert alt_start + len(pair.alt) == len(mutated), "more on the left only at the contig end"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_windows_are_the_same_from_the_genome_that_has_alt(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    sequence = data.draw(st.text("ACGT", min_size=8, max_size=40))
+    position = data.draw(st.integers(0, len(sequence) - 1))
+    end = min(len(sequence), position + data.draw(st.integers(1, 6)))
+    variant = Variant("1", position, sequence[position:end], data.draw(DNA))
+    before, after = data.draw(st.integers(0, 12)), data.draw(st.integers(1, 12))
+    folder = tmp_path_factory.mktemp("genomes")
+    with small_genome(folder, sequence) as genome:
+        pair = windows(variant, genome, before, after)
+    turned = Variant("1", position, variant.alt, variant.ref)
+    with small_genome(folder, applied(sequence, variant)) as genome:
+        back = windows(turned, genome, before, after)
+    assert (back.ref, back.ref_anchor) == (pair.alt, pair.alt_anchor)
+    assert (back.alt, back.alt_anchor) == (pair.ref, pair.ref_anchor)
 
 
 def test_windows_at_the_contig_ends_are_clipped_and_equally_long(tmp_path: Path) -> None:
@@ -245,6 +266,9 @@ def test_windows_at_the_contig_ends_are_clipped_and_equally_long(tmp_path: Path)
     assert windows(Variant("1", 0, "AACCGGTTAC", "A"), genome, 20, 20) == AlleleWindows(
         "AACCGGTTAC", "A", 0, 0, 0
     ), "the contig has no more bases"
+    assert windows(Variant("1", 9, "C", "CGG"), genome, 2, 5) == AlleleWindows(
+        "GTTAC", "TACGG", 5, 4, 2
+    ), "an insertion behind the last base is seen"
 
 
 def test_a_variant_off_the_contig_has_no_windows(genome: Genome) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from genobird.batch import add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.errors import UsageError
-from genobird.scoring.likelihood import AllelePair, log_likelihoods, masked_runs
+from genobird.scoring.likelihood import AllelePair, draw_cuts, log_likelihoods, masked_runs
 from genobird.scoring.scorer import Scorer
-from genobird.tokenizer import MASK
+from genobird.tokenizer import MASK, Encoding, Tokenizer
 from tests.conftest import random_dna
 
 TEXT = random_dna(400, seed=9)
@@ -53,37 +54,119 @@ def test_masked_runs_cover_the_alleles_and_end_at_common_boundaries(
     )
 
 
+def one_score(
+    scorer: Scorer, pair: AllelePair, ref: Encoding, alt: Encoding
+) -> tuple[float, float]:
+    """Log p of the masked tokens of REF and ALT, each computed alone."""
+    parts = scorer.checkpoint
+    runs = masked_runs(ref, alt, pair.ref_span, pair.alt_span)
+    sums = []
+    for encoding, (low, high) in zip((ref, alt), runs, strict=True):
+        ids = add_specials(encoding.ids).astype(np.int64)
+        true = ids[low + 1 : high + 1].copy()
+        ids[low + 1 : high + 1] = MASK
+        with torch.inference_mode():
+            hidden = parts.encoder(pack([ids], parts.encoder.config.block_size))
+            logits = parts.mlm(hidden, parts.encoder.embedding.weight)[low + 1 : high + 1]
+        log_p = logits.log_softmax(-1)[torch.arange(len(true)), torch.from_numpy(true)]
+        sums.append(float(log_p.sum()))
+    return sums[0], sums[1]
+
+
 def test_the_score_is_the_sum_of_log_p_of_the_true_tokens_under_the_mask(scorer):
     pair = pair_of(200, "A", "ACCGT")
-    parts = scorer.checkpoint
-    expected = []
-    for turned in (pair, pair.reversed()):
-        encodings = [parts.tokenizer.encode(text) for text in (turned.ref, turned.alt)]
-        runs = masked_runs(*encodings, turned.ref_span, turned.alt_span)
-        for encoding, (low, high) in zip(encodings, runs, strict=True):
-            ids = add_specials(encoding.ids).astype(np.int64)
-            true = ids[low + 1 : high + 1].copy()
-            ids[low + 1 : high + 1] = MASK
-            with torch.inference_mode():
-                hidden = parts.encoder(pack([ids], parts.encoder.config.block_size))
-                logits = parts.mlm(hidden, parts.encoder.embedding.weight)[low + 1 : high + 1]
-            log_p = logits.log_softmax(-1)[torch.arange(len(true)), torch.from_numpy(true)]
-            expected.append(float(log_p.sum()))
-    found = log_likelihoods(scorer, [pair])[0]
-    assert math.isclose(found[0], (expected[0] + expected[2]) / 2, abs_tol=1e-4)
-    assert math.isclose(found[1], (expected[1] + expected[3]) / 2, abs_tol=1e-4)
+    tokenizer = scorer.checkpoint.tokenizer
+    expected = np.array(
+        [
+            one_score(scorer, turned, tokenizer.encode(turned.ref), tokenizer.encode(turned.alt))
+            for turned in (pair, pair.reversed())
+        ]
+    ).mean(axis=0)
+    found, errors = (values[0] for values in log_likelihoods(scorer, [pair]))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert math.isnan(errors)
     assert (found < 0).all()
 
 
-def test_alleles_swapped_swap_their_scores(scorer):
+def encode_cut(tokenizer: Tokenizer, text: str, edges: tuple[int, int]) -> Encoding:
+    parts = [tokenizer.encode(text[a:b]) for a, b in pairwise([0, *edges, len(text)])]
+    ids = np.concatenate([part.ids for part in parts])
+    ends = np.cumsum(tokenizer.lengths[ids], dtype=np.int64)
+    return Encoding(ids, np.stack([ends - tokenizer.lengths[ids], ends], axis=1))
+
+
+def test_the_mean_and_its_error_are_those_over_segmentations_with_forced_boundaries(scorer):
+    tokenizer = scorer.checkpoint.tokenizer
+    pair = pair_of(200, "ACG", "T")
+    cuts = draw_cuts(int(tokenizer.lengths.max()), 2, seed=3)
+    by_strand = []
+    for turned in (pair, pair.reversed()):
+        encoded = [[tokenizer.encode(turned.ref), tokenizer.encode(turned.alt)]]
+        for before, behind in cuts:
+            edges = [
+                (low - before, high + behind) for low, high in (turned.ref_span, turned.alt_span)
+            ]
+            texts = zip((turned.ref, turned.alt), edges, strict=True)
+            encoded.append([encode_cut(tokenizer, text, here) for text, here in texts])
+        by_strand.append([one_score(scorer, turned, *both) for both in encoded])
+    scores = np.array(by_strand)  # [strand, segmentation, allele]
+    ratios = scores[..., 1] - scores[..., 0]
+    means, errors = log_likelihoods(scorer, [pair], segmentations=3, seed=3)
+    np.testing.assert_allclose(means[0], scores.mean(axis=(0, 1)), atol=1e-4)
+    expected = np.sqrt((ratios.var(axis=1, ddof=1) / 3).sum()) / 2
+    np.testing.assert_allclose(errors[0], expected, atol=1e-4)
+    assert errors[0] > 1e-2
+    other, _ = log_likelihoods(scorer, [pair], segmentations=3, seed=4)
+    assert not np.array_equal(other, means)
+
+
+@settings(max_examples=40, deadline=None)
+@given(start=st.integers(0, 380), ref=alleles, alt=alleles, seed=st.integers(0, 9))
+def test_a_forced_boundary_bounds_what_is_masked(tiny_tokenizer, start, ref, alt, seed):
+    pair = pair_of(start, ref, alt)
+    [(before, behind)] = draw_cuts(int(tiny_tokenizer.lengths.max()), 1, seed)
+    encodings = []
+    for text, (low, high) in ((pair.ref, pair.ref_span), (pair.alt, pair.alt_span)):
+        edges = (max(0, low - before), min(len(text), high + behind))
+        encodings.append(encode_cut(tiny_tokenizer, text, edges))
+    runs = masked_runs(*encodings, pair.ref_span, pair.alt_span)
+    spans = (pair.ref_span, pair.alt_span)
+    for encoding, (first, last), span in zip(encodings, runs, spans, strict=True):
+        assert max(0, span[0] - before) <= encoding.spans[first, 0] <= span[0]
+        assert span[1] <= encoding.spans[last - 1, 1] <= span[1] + behind
+
+
+def test_boundaries_are_drawn_from_the_seed_alone_and_repeat_as_late_as_possible():
+    assert draw_cuts(12, 3, seed=0) == draw_cuts(12, 3, seed=0) == draw_cuts(12, 9, seed=0)[:3]
+    assert draw_cuts(12, 3, seed=0) != draw_cuts(12, 3, seed=1)
+    assert draw_cuts(12, 0, seed=0) == []
+    for side in zip(*draw_cuts(5, 12, seed=2), strict=True):
+        assert sorted(side[:5]) == sorted(side[5:10]) == list(range(5))
+        assert len(set(side[10:])) == 2
+
+
+@pytest.mark.parametrize("segmentations", [1, 3])
+def test_alleles_swapped_swap_their_scores_to_the_bit(scorer, segmentations):
     pair = pair_of(100, "ACG", "T")
-    swapped = AllelePair(pair.alt, pair.ref, pair.alt_span, pair.ref_span)
-    both = log_likelihoods(scorer, [pair, swapped])
-    np.testing.assert_allclose(both[0], both[1][::-1], rtol=0, atol=1e-5)
+    there, error = log_likelihoods(scorer, [pair], segmentations)
+    back, error_back = log_likelihoods(scorer, [pair.swapped()], segmentations)
+    np.testing.assert_array_equal(there, back[:, ::-1])
+    np.testing.assert_array_equal(error, error_back)
+
+
+def test_sequences_masked_alike_are_computed_once(scorer, monkeypatch):
+    counts = []
+    real = scorer.in_passes
+    monkeypatch.setattr(scorer, "in_passes", lambda b, *a: counts.append(len(b)) or real(b, *a))
+    pair = pair_of(100, "A", "C")
+    both, _ = log_likelihoods(scorer, [pair, pair_of(200, "A", "C"), pair, pair.swapped()])
+    assert counts == [8]
+    np.testing.assert_array_equal(both[0], both[2])
+    np.testing.assert_array_equal(both[0], both[3, ::-1])
 
 
 def test_a_model_without_mlm_head_says_so(tiny_checkpoint, scorer):
-    assert log_likelihoods(scorer, []).shape == (0, 2)
+    assert [values.shape for values in log_likelihoods(scorer, [])] == [(0, 2), (0,)]
     checkpoint = Checkpoint.load(tiny_checkpoint)
     checkpoint.mlm = None
     with pytest.raises(UsageError, match="no masked-language-model head"):

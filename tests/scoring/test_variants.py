@@ -33,10 +33,9 @@ def part(table: pd.DataFrame, which: str) -> np.ndarray:
 def test_the_table_has_the_keys_and_three_columns_an_output(scorer, genome, snv):
     table = scorer.screen_variants([snv], genome)
     outputs = ["promoter", "llr", *scorer.features]
-    assert list(table.columns) == [
-        *KEYS,
-        *(f"{output}|{what}" for output in outputs for what in ("ref", "alt", "delta")),
-    ]
+    columns = [f"{output}|{what}" for output in outputs for what in ("ref", "alt", "delta")]
+    columns.insert(columns.index("llr|delta") + 1, "llr|se")
+    assert list(table.columns) == [*KEYS, *columns]
     row = table.iloc[0]
     assert row[list(KEYS)].tolist() == ["chr1", AT + 1, snv.ref, snv.alt, 0, 1, "OK"]
     np.testing.assert_array_equal(part(table, "delta"), part(table, "alt") - part(table, "ref"))
@@ -163,10 +162,8 @@ def test_an_alt_scores_the_same_alone_and_among_others(scorer, genome, snv):
 
 def test_windows_that_alleles_share_are_predicted_once(scorer, genome, snv, monkeypatch):
     counts = []
-    real = scorer.chromatin_logits
-    monkeypatch.setattr(
-        scorer, "chromatin_logits", lambda s, c: counts.append(len(s)) or real(s, c)
-    )
+    real = scorer.profiles
+    monkeypatch.setattr(scorer, "profiles", lambda s, *a: counts.append(len(s)) or real(s, *a))
     others = [Variant("chr1", AT, snv.ref, other(snv.ref, shift)) for shift in (1, 2, 3)]
     scorer.screen_variants([*others, snv, *others], genome)
     assert counts == [4]
