@@ -184,8 +184,8 @@ def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
         while isinstance(facts, Mapping):
             chain.append(facts)
             facts = facts.get("earlier")
-        for number, found in enumerate(reversed(chain), start=1):
-            yield (f"{name} {number}" if len(chain) > 1 else name), found
+        for turn, found in enumerate(reversed(chain), start=1):
+            yield (f"{name} {turn}" if len(chain) > 1 else name), found
 
 
 def _seen(facts: Facts) -> str:
