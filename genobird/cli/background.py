@@ -22,6 +22,7 @@ from genobird.cli.options import (
 )
 from genobird.cli.running import command_line, open_genome, open_scorer, progress_of
 from genobird.errors import UsageError
+from genobird.scoring.settings import DEFAULT, EffectSettings
 
 if TYPE_CHECKING:
     from genobird.genome.interval import Interval
@@ -61,6 +62,11 @@ def build(
             metavar="REGION", help="Leave out a region, 1-based, or those of a BED; repeatable."
         ),
     ] = None,
+    shifts: Annotated[
+        int, typer.Option(help="As in genobird variants, like the next two.")
+    ] = DEFAULT.shifts,
+    segmentations: Annotated[int, typer.Option()] = DEFAULT.segmentations,
+    window_grid: Annotated[int, typer.Option(metavar="BP")] = DEFAULT.grid,
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     threads: Threads = None,
@@ -76,6 +82,7 @@ def build(
     """
     from genobird.scoring.background_build import build_background
 
+    settings = EffectSettings(shifts, segmentations, grid=window_grid)
     intervals = [interval for text in exclude or () for interval in _intervals(text)]
     genome = open_genome(fasta)
     began = time.monotonic()
@@ -89,6 +96,7 @@ def build(
             limit=limit,
             seed=seed,
             exclude=intervals,
+            settings=settings,
             resume=resume,
             force=force,
             command=command_line(),

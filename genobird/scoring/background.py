@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
@@ -32,6 +33,9 @@ from genobird.errors import BackgroundError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
+    from genobird.scoring.settings import EffectSettings
+
+logger = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 FILE: Final = "background.npz"
@@ -100,7 +104,7 @@ class Background:
         sizes: sketch of |ALT - REF| of each output.
         surprises: sketch of the surprise; the only distribution in it.
         facts: `model` (hash), `version`, `source`, `source_sha256`, `limit`, `seed`, `exclude`,
-            `command`.
+            `command`, and those of `settings_facts`.
     """
 
     outputs: tuple[str, ...]
@@ -305,3 +309,30 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
             "background build, or go without: --background none"
         )
     return found
+
+
+def settings_facts(settings: EffectSettings) -> dict[str, int]:
+    """Return the settings that decide how large effects are."""
+    return {
+        "shifts": settings.shifts,
+        "grid": settings.grid,
+        "segmentations": settings.segmentations,
+    }
+
+
+def warn_of_settings(background: Background | None, settings: EffectSettings) -> None:
+    """Say that effects are computed in another way than those of the background."""
+    if background is None:
+        return
+    others = {
+        name: background.facts[name]
+        for name, value in settings_facts(settings).items()
+        if background.facts.get(name, value) != value
+    }
+    if others:
+        made = ", ".join(f"{name} {value}" for name, value in others.items())
+        logger.warning(
+            "the background was made with %s: quantiles and E-values are a little off; "
+            "build one with the settings of this run",
+            made,
+        )

@@ -29,9 +29,10 @@ from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
 from genobird.scoring.alleles import Allele, opened_alleles
-from genobird.scoring.background import Background
+from genobird.scoring.background import Background, settings_facts
 from genobird.scoring.effects import LLR
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import in_chunks
 from genobird.scoring.variants import effect_table
 
@@ -51,6 +52,7 @@ def build_background(
     limit: int | None = None,
     seed: int = 0,
     exclude: Sequence[Interval] = (),
+    settings: EffectSettings = DEFAULT,
     resume: bool = False,
     force: bool = False,
     command: str = "",
@@ -67,6 +69,7 @@ def build_background(
             all of them.
         seed: of the draw.
         exclude: leave out variants that touch these intervals.
+        settings: how effects are computed.
         resume: go on with an unfinished run of the same model, file and options.
         force: replace an existing output, and an unfinished run.
         command: command line for the facts of the background.
@@ -95,6 +98,7 @@ def build_background(
         "limit": limit,
         "seed": seed,
         "exclude": [str(interval) for interval in exclude],
+        **settings_facts(settings),
     }
     with opened(fasta) as genome:
         outputs = _outputs(scorer, genome)
@@ -104,7 +108,7 @@ def build_background(
             progress(rows.done)
         alleles = _draw(source, genome, limit, seed, exclude)
         for part in in_chunks(islice(alleles, rows.done, None), scorer.chunk):
-            table = effect_table(scorer, part, genome)
+            table = effect_table(scorer, part, genome, settings=settings)
             rows.append(table[[f"{name}|delta" for name in outputs]].to_numpy(np.float32))
             if progress is not None:
                 progress(len(part))

@@ -31,7 +31,7 @@ from genobird.scoring.haplotypes import (
     HaplotypeWindow,
     Phase,
     PhasedCalls,
-    haplotype_window,
+    haplotype_windows,
     together,
 )
 from genobird.scoring.scorer import (
@@ -41,6 +41,7 @@ from genobird.scoring.scorer import (
     Floats,
     Scorer,
 )
+from genobird.scoring.settings import DEFAULT, EffectSettings
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class _Focus:
     contig: str
     position: int
     edits: tuple[Edit, ...]
+    offsets: tuple[int, ...]
+    """How far from the middle of each window the ALT lies; effects are averaged over them."""
 
 
 class Haplotypes:
@@ -93,6 +96,7 @@ class Haplotypes:
         sample: name of the sample.
         locator: says which ALTs can be scored, and has the genome.
         features: columns, names or classes of chromatin features; None is all.
+        settings: how effects are computed.
 
     Raises:
         UsageError, VcfError: see `PhasedCalls`.
@@ -105,8 +109,10 @@ class Haplotypes:
         sample: str,
         locator: Locator,
         features: Sequence[str] | None = None,
+        settings: EffectSettings = DEFAULT,
     ) -> None:
         self._scorer = scorer
+        self._settings = settings
         self._genome: Genome = locator.genome
         parts = scorer.checkpoint
         self._chosen = scorer.select_features(features) if parts.chromatin is not None else []
@@ -147,7 +153,8 @@ class Haplotypes:
             position = left_align(variant, self._genome).position
             for haplotype in carried.haplotypes:
                 edits = tuple(together(carried, haplotype, near))
-                asked.append(_Focus(row, haplotype, contig, position, edits))
+                offsets = tuple(self._settings.offsets(position))
+                asked.append(_Focus(row, haplotype, contig, position, edits, offsets))
         return self._table(phases, asked)
 
     def info(self, table: pd.DataFrame) -> dict[str, list[Value]]:
@@ -251,23 +258,38 @@ class _Windows:
 
     def ask(self, focus: _Focus, *, alone: bool) -> _Answer:
         """Note REF and the haplotype; with `alone`, also each ALT of the haplotype alone."""
-        joint = self._cut(focus, focus.edits)
-        ref = self._add(self._cut(focus, ()))
-        single = [self._add(self._cut(focus, [edit])) for edit in joint.edits] if alone else []
-        return _Answer(self, ref, self._add(joint), tuple(single))
+        before, after = self._size
+        asked: list[tuple[int, int, dict[Edit, int]]] = []
+        for offset in focus.offsets:
+            ref, joint, *single = haplotype_windows(
+                *(self._genome, focus.contig, focus.edits, focus.position),
+                *(before + offset, after - offset),
+                alone=alone,
+            )
+            places = {window.edits[0]: self._add(window) for window in single}
+            asked.append((self._add(ref), self._add(joint), places))
+        seen = sorted({edit for _, _, places in asked for edit in places})
+        rows = [[ref for ref, _, _ in asked], [joint for _, joint, _ in asked]]
+        rows += [[places.get(edit, ref) for ref, _, places in asked] for edit in seen]
+        return _Answer(self, np.array(rows, np.int64))
 
-    def logits(self, places: Sequence[int]) -> Floats:
-        """Return what was predicted for sequences asked about, [places, outputs]."""
+    def logits(self, places: NDArray[np.int64]) -> Floats:
+        """Return what was predicted for sequences asked about, averaged over windows.
+
+        Args:
+            places: of sequences, [sequences, windows].
+
+        Returns:
+            Logits [sequences, outputs].
+        """
         done = 0 if self._logits is None else len(self._logits)
         if done < len(self._index):
             texts, anchors = zip(*list(self._index)[done:], strict=True)
             new = self._predict(texts, anchors)
             self._logits = new if self._logits is None else np.concatenate([self._logits, new])
         assert self._logits is not None
-        return self._logits[list(places)]
-
-    def _cut(self, focus: _Focus, edits: Sequence[Edit]) -> HaplotypeWindow:
-        return haplotype_window(self._genome, focus.contig, edits, focus.position, *self._size)
+        averaged: Floats = self._logits[places].mean(axis=1)
+        return averaged
 
     def _add(self, window: HaplotypeWindow) -> int:
         text, anchor = window.sequence, window.anchor
@@ -281,19 +303,18 @@ class _Answer:
     """Where the logits of one ALT on a haplotype are to be found."""
 
     windows: _Windows
-    ref: int
-    joint: int
-    single: tuple[int, ...]
+    places: NDArray[np.int64]
+    """Of REF, of the haplotype, and of each ALT alone where that was asked, [2 + ALTs, windows]."""
 
     @property
     def largest(self) -> float:
-        """The larger of both logits; for one output."""
-        return float(self.windows.logits([self.ref, self.joint]).max())
+        """The larger logit of REF and haplotype; for one output."""
+        return float(self.windows.logits(self.places[:2]).max())
 
     @property
     def effects(self) -> Floats:
         """Joint effect and sum, [2, outputs]."""
-        logits = self.windows.logits([self.ref, self.joint, *self.single])
+        logits = self.windows.logits(self.places)
         deltas = logits[1:] - logits[0]
         return np.stack([deltas[0], deltas[1:].sum(axis=0)])
 
@@ -311,7 +332,7 @@ class _Effects:
 
     @classmethod
     def of(cls, answers: Sequence[_Answer], outputs: int) -> _Effects:
-        counts = np.array([len(answer.single) for answer in answers], np.int64)
+        counts = np.array([len(answer.places) - 2 for answer in answers], np.int64)
         both = np.zeros((len(answers), 2, outputs), np.float32)
         for row, answer in enumerate(answers):
             both[row] = answer.effects

@@ -276,23 +276,52 @@ class HaplotypeWindow:
 _Piece = tuple[Edit, int]  # with the number of the edit that it is, or is a part of
 
 
-def haplotype_window(
-    genome: Genome, contig: str, edits: Sequence[Edit], position: int, before: int, after: int
-) -> HaplotypeWindow:
-    """Return the bases of a haplotype around a position of the genome.
+def haplotype_windows(
+    genome: Genome,
+    contig: str,
+    edits: Sequence[Edit],
+    position: int,
+    before: int,
+    after: int,
+    *,
+    alone: bool = False,
+) -> list[HaplotypeWindow]:
+    """Return the bases around a position of the genome, and of a haplotype.
 
-    With the edit of one ALT this is the ALT window of `genome.variant.windows`; with none, the REF
-    window. The window is as long as that of the genome where the contig allows.
+    With the edit of one ALT these are the windows of `genome.variant.windows`: equally long, where
+    the contig has the bases.
 
     Args:
         genome: the genome.
         contig: a contig of it.
-        edits: sorted, none overlaps another.
+        edits: of the haplotype, sorted, none overlaps another.
         position: 0-based, on the genome; inserted bases in front of it lie to its left.
         before: bases to the left of the position.
         after: bases from the position on.
+        alone: whether each edit alone is wanted too.
+
+    Returns:
+        The window of REF, that of the haplotype, and with `alone` one for each of its edits.
     """
-    length = genome.length(contig)
+
+    def tail(part: Sequence[_Piece]) -> tuple[str, set[int]]:
+        return _walk(genome, contig, part, position, after, forward=True)
+
+    def window(applied: Sequence[Edit], length: int) -> HaplotypeWindow:
+        left, right = _split(applied, position)
+        behind, used = tail(right)
+        ahead, also = _walk(genome, contig, left, position, length - len(behind), forward=False)
+        seen = tuple(applied[number] for number in sorted(used | also))
+        return HaplotypeWindow(ahead + behind, len(ahead), seen)
+
+    longest = max(len(tail([])[0]), len(tail(_split(edits, position)[1])[0]))
+    length = min(before, position) + longest
+    ref, joint = window((), length), window(edits, length)
+    return [ref, joint, *(window([edit], length) for edit in joint.edits if alone)]
+
+
+def _split(edits: Sequence[Edit], position: int) -> tuple[list[_Piece], list[_Piece]]:
+    """Return the edits before a position and those from it on; one that spans it is parted."""
     left, right = list[_Piece](), list[_Piece]()
     for number, edit in enumerate(edits):
         if edit.start < position < edit.end:  # the base is gone, or one in the middle of ALT
@@ -303,12 +332,7 @@ def haplotype_window(
             left.append((edit, number))
         else:
             right.append((edit, number))
-    behind = min(after, length - position)
-    total = min(before, position) + behind
-    tail, used = _walk(genome, contig, right, position, behind, forward=True)
-    head, also = _walk(genome, contig, left, position, total - len(tail), forward=False)
-    applied = tuple(edits[number] for number in sorted(used | also))
-    return HaplotypeWindow(head + tail, len(head), applied)
+    return left, right
 
 
 def _walk(

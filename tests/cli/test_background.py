@@ -13,6 +13,7 @@ import pytest
 
 from genobird.cli import main
 from genobird.scoring.background import Background
+from tests.scoring.quick_logits import stub_logits
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 
@@ -33,26 +34,8 @@ def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits are made from the sequence, not by the model."""
-
-    def logits(sequences, places, outputs) -> np.ndarray:
-        made = np.zeros((len(sequences), outputs), np.float32)
-        for row, (text, place) in enumerate(zip(sequences, places, strict=True)):
-            letters = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
-            near = letters[max(0, place - 300) : place + 300]
-            made[row] = [np.sin(near[1:] @ np.sin(k + near[:-1])) for k in range(outputs)]
-        return made
-
-    scorer = "genobird.scoring.scorer.Scorer"
-    monkeypatch.setattr(f"{scorer}.chromatin_logits", lambda self, s, p: logits(s, p, 5))
-    monkeypatch.setattr(f"{scorer}.promoter_logits", lambda self, s, p: logits(s, p, 1)[:, 0])
-
-    def likelihoods(scorer, pairs, *_, **__) -> np.ndarray:
-        return np.array([[0, sum(map(ord, pair.alt)) % 7] for pair in pairs], np.float32).reshape(
-            len(pairs), 2
-        )
-
-    monkeypatch.setattr("genobird.scoring.effects.log_likelihoods", likelihoods)
+    """Logits are not made by the model."""
+    stub_logits(monkeypatch)
 
 
 @pytest.fixture
@@ -94,6 +77,16 @@ def test_build_says_what_it_made(capsys, vcf, options, tmp_path):
     assert facts.items() >= expected.items()
     assert facts["smallest_evalue"] == 1 / 7
     assert facts["command"].startswith("genobird")
+
+
+def test_build_takes_the_settings_of_variants(capsys, vcf, options, model, tmp_path):
+    build(capsys, vcf, options, model / "background.npz", "--shifts", "3", "--window-grid", "64")
+    made = Background.load(model / "background.npz")
+    settings = {"shifts": 3, "grid": 64, "segmentations": 4}
+    assert made.facts.items() >= settings.items()
+    outputs = ["-o", tmp_path / "out.vcf", "--quiet"]
+    _, _, err = run(capsys, "variants", vcf, *options, *outputs)
+    assert "the background was made with shifts 3, grid 64: quantiles" in err
 
 
 def test_build_leaves_regions_and_those_of_a_bed_out(capsys, vcf, options, tmp_path):

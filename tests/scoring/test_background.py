@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +20,9 @@ from genobird.genome.interval import Interval
 from genobird.scoring import background_build, variants
 from genobird.scoring.background import SIZE, Background, Sketch, background_of, ranks_of
 from genobird.scoring.background_build import build_background
+from genobird.scoring.effects import Effects
 from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.settings import EffectSettings
 from genobird.scoring.variants import KEYS, screen_variants
 
 FACTS = {"model": "abc", "version": "1"}
@@ -44,6 +47,7 @@ def evalues(made: Background, deltas: np.ndarray) -> np.ndarray:
     return made.evalues(made.tails(deltas))
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 60), st.just(2)), elements=EFFECTS),
     arrays(np.float32, st.tuples(st.integers(1, 8), st.just(2)), elements=EFFECTS),
@@ -54,6 +58,7 @@ def test_a_small_background_counts_exactly_how_many_are_at_least_as_large(deltas
     np.testing.assert_array_equal(made.tails(asked), (1 + larger) / (1 + len(deltas)))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_ranks_rise_from_one_to_the_count_by_a_small_factor(count):
     ranks = ranks_of(count)
@@ -66,7 +71,7 @@ def test_ranks_rise_from_one_to_the_count_by_a_small_factor(count):
     assert (steps[64:] <= most * (1 + 1.5 / ranks[64:-1])).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(SIZE + 1, 4_000), st.integers(0, 99), st.floats(0, 30))
 def test_a_large_background_is_off_by_less_than_the_gap_between_its_ranks(count, seed, size):
     sizes = np.abs(deltas_of(count, 1, seed)[:, 0])
@@ -81,6 +86,7 @@ def test_a_large_background_is_off_by_less_than_the_gap_between_its_ranks(count,
     np.testing.assert_array_equal(found[top], true[top])
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 400), st.just(1)), elements=EFFECTS),
     st.lists(st.floats(0, 3, width=32), min_size=2, max_size=20),
@@ -205,7 +211,7 @@ def quick(tiny_checkpoint, monkeypatch) -> Scorer:
                 made[row, column, 1] = np.sin(
                     variant.position * 7.1 + len(name) + ord(variant.alt[0])
                 )
-        return names, made
+        return Effects(names, [1.0] * len(names), made, {})
 
     monkeypatch.setattr("genobird.scoring.variants.effects", effects)
     monkeypatch.setattr(scorer, "chunk", 4)
@@ -329,14 +335,19 @@ def test_a_variant_without_one_of_its_effects_is_left_out(
     real = variants.effects
 
     def gaps(*arguments):
-        names, made = real(*arguments)
-        made[:1, 1] = np.nan  # the first of each chunk
-        return names, made
+        found = real(*arguments)
+        found.values[:1, 1] = np.nan  # the first of each chunk
+        return found
+
+    def nothing(*arguments):
+        found = real(*arguments)
+        found.values[:] = np.nan
+        return found
 
     monkeypatch.setattr(variants, "effects", gaps)
     made = build_background(quick, vcf, genome, tmp_path / "a.npz")
     assert made.count == 11 - 3
-    monkeypatch.setattr(variants, "effects", lambda *a: (real(*a)[0], real(*a)[1] * np.nan))
+    monkeypatch.setattr(variants, "effects", nothing)
     with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
         build_background(quick, vcf, genome, tmp_path / "b.npz")
 
@@ -417,3 +428,17 @@ def test_a_background_of_another_model_is_an_error(quick, genome, vcf, tmp_path)
     foreign.save(tmp_path / "b.npz")
     with pytest.raises(BackgroundError, match="cannot be compared"):
         background_of(quick, tmp_path / "b.npz")
+
+
+def test_settings_other_than_those_of_the_background_are_mentioned(
+    quick, genome, vcf, tmp_path, caplog
+):
+    caplog.set_level(logging.WARNING, "genobird.scoring.background")
+    settings = EffectSettings(shifts=3)
+    made = build_background(quick, vcf, genome, tmp_path / "a.npz", settings=settings)
+    assert (made.facts["shifts"], made.facts["grid"]) == (3, 0)
+    ranked_table(quick, made, vcf, genome, settings=settings)
+    assert not caplog.messages
+    ranked_table(quick, made, vcf, genome)
+    assert caplog.messages[0].startswith("the background was made with shifts 3: quantiles and")
+    assert len(caplog.messages) == 1

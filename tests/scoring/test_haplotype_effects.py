@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,10 @@ from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.haplotype_effects import HAPLOTYPES, Haplotypes
 from genobird.scoring.merge import merge
 from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.settings import EffectSettings
 from genobird.scoring.shard import Shard
-from genobird.scoring.variants import screen
-from tests.scoring.stubs import stub_effects
+from genobird.scoring.variants import effect_table, screen
+from tests.scoring.quick_logits import stub_logits
 
 EXACT = {"rtol": 0, "atol": 2e-5}
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tme\n"
@@ -28,22 +28,8 @@ AT = 30_000
 @pytest.fixture
 def quick(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
     """A scorer whose logits are quick sums over a sequence, bent, so that effects do not add up."""
-    scorer = load(tiny_checkpoint, device="cpu")
-
-    def logits(sequences: Sequence[str], places: Sequence[int], outputs: int) -> np.ndarray:
-        made = np.zeros((len(sequences), outputs), np.float32)
-        for row, (text, place) in enumerate(zip(sequences, places, strict=True)):
-            letters = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
-            near = np.exp(-np.abs(np.arange(len(text)) - place) / 2_000)
-            for output in range(outputs):
-                # Neighbouring letters are multiplied: a base moved along counts elsewhere.
-                made[row, output] = np.sin((letters * near)[1:] @ np.sin(output + letters[:-1]))
-        return made
-
-    outputs = len(scorer.features)
-    monkeypatch.setattr(scorer, "chromatin_logits", lambda s, p: logits(s, p, outputs))
-    monkeypatch.setattr(scorer, "promoter_logits", lambda s, p: logits(s, p, 1)[:, 0])
-    return scorer
+    stub_logits(monkeypatch)
+    return load(tiny_checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +200,21 @@ def test_columns_are_for_the_heads_that_the_model_has(quick, genome, vcf, head, 
     assert info["GB_HAP_N"][:2] == ([3, 2] if head == "promoter" else [1, 2])
 
 
+def test_effects_are_averaged_over_the_offsets_of_the_settings(quick, genome, vcf):
+    settings = EffectSettings(shifts=3)
+    wide = columns(quick, vcf, genome, settings=settings)
+    assert not np.allclose(
+        wide["haplotype1|chromatin|joint"][2],
+        columns(quick, vcf, genome)["haplotype1|chromatin|joint"][2],
+    )
+    single = effect_table(quick, alleles_in(vcf)[5:6], genome, settings=settings)
+    top = wide["haplotype2|chromatin|top"][5]
+    for output, name in (("chromatin", top), ("promoter", "promoter")):
+        for part in ("joint", "sum"):
+            found = wide[f"haplotype2|{output}|{part}"][5]
+            np.testing.assert_allclose(found, single[f"{name}|delta"][0], **EXACT)
+
+
 def test_no_records_give_the_same_columns(quick, genome, vcf):
     whole = columns(quick, vcf, genome)
     empty = columns(quick, vcf, genome, slice(0, 0))
@@ -225,7 +226,6 @@ def test_shards_and_a_resumed_run_give_the_bytes_of_one_run(
     quick, tiny_genome_path, vcf, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(quick, "chunk", 2)
-    stub_effects(monkeypatch)
 
     def annotated(name: str, **options) -> list[Path]:
         files = [tmp_path / f"{name}.vcf.gz", tmp_path / f"{name}.parquet"]

@@ -19,7 +19,7 @@ from genobird.scoring.haplotypes import (
     PhasedCalls,
     edit_of,
     genotype_of,
-    haplotype_window,
+    haplotype_windows,
     together,
 )
 from tests.conftest import random_dna, write_fasta
@@ -74,8 +74,9 @@ def separate_edits(draw: st.DrawFn) -> list[Edit]:
     return sorted(kept)
 
 
+@settings(deadline=None)
 @given(separate_edits(), st.integers(0, len(CONTIG) - 1), st.integers(0, 200), st.integers(0, 200))
-def test_a_haplotype_window_is_cut_from_the_contig_with_all_edits_made(
+def test_haplotype_windows_are_cut_from_the_contig_with_all_edits_made(
     short, edits, position, before, after
 ):
     if any(edit.start < position < edit.end for edit in edits):
@@ -83,31 +84,42 @@ def test_a_haplotype_window_is_cut_from_the_contig_with_all_edits_made(
     ahead = [edit for edit in edits if edit.end <= position and (edit.start < position or position)]
     anchor = len(changed(CONTIG[:position], ahead))
     whole = changed(CONTIG, edits)
-    behind = min(after, len(CONTIG) - position)
-    total = min(before, position) + behind
-    tail = whole[anchor : anchor + behind]
-    head = whole[max(0, anchor - (total - len(tail))) : anchor]
+    tails = [CONTIG[position : position + after], whole[anchor : anchor + after]]
+    length = min(before, position) + max(map(len, tails))
+    heads = [
+        text[max(0, at - (length - len(tail))) : at]
+        for text, at, tail in ((CONTIG, position, tails[0]), (whole, anchor, tails[1]))
+    ]
 
-    window = haplotype_window(short, "c", edits, position, before, after)
-    assert window.sequence == head + tail
-    assert window.anchor == len(head)
-    assert list(window.edits) == sorted(window.edits)
-    alone = haplotype_window(short, "c", window.edits, position, before, after)
-    assert (alone.sequence, alone.anchor) == (window.sequence, window.anchor)
+    found = haplotype_windows(short, "c", edits, position, before, after)
+    for window, head, tail in zip(found, heads, tails, strict=True):
+        assert window.sequence == head + tail
+        assert window.anchor == len(head)
+    assert found[0].edits == ()
+    applied = list(found[1].edits)
+    assert applied == sorted(applied)
+    assert haplotype_windows(short, "c", applied, position, before, after)[1] == found[1]
+    single = haplotype_windows(short, "c", edits, position, before, after, alone=True)
+    assert single[:2] == found
+    assert len(single) == 2 + len(applied)
+    for edit, window in zip(applied, single[2:], strict=True):
+        assert len(window.sequence) <= before + after
+        assert window.edits in ((edit,), ())  # another deletion may bring it into the window
 
 
 def test_a_base_that_another_edit_deletes_is_where_the_edit_is(short):
-    gone = haplotype_window(short, "c", [Edit(50, 60, "")], 55, 10, 10)
+    gone = haplotype_windows(short, "c", [Edit(50, 60, "")], 55, 10, 10)[1]
     assert gone.sequence == CONTIG[40:50] + CONTIG[60:70]
     assert gone.anchor == 10
-    replaced = haplotype_window(short, "c", [Edit(50, 60, "GGTT")], 52, 10, 10)
+    replaced = haplotype_windows(short, "c", [Edit(50, 60, "GGTT")], 52, 10, 10)[1]
     assert replaced.sequence == CONTIG[42:50] + "GGTT" + CONTIG[60:68]
     assert replaced.anchor == 10
     assert replaced.edits == (Edit(50, 60, "GGTT"),)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(CONTIG) - 1), st.integers(1, 6), bases.filter(bool))
-def test_with_one_variant_it_is_the_window_that_a_variant_alone_has(short, position, cut, alt):
+def test_with_one_variant_they_are_the_windows_that_a_variant_alone_has(short, position, cut, alt):
     ref = CONTIG[position : position + cut]
     variant = Variant("c", position, ref, alt)
     if ref == alt:
@@ -115,12 +127,13 @@ def test_with_one_variant_it_is_the_window_that_a_variant_alone_has(short, posit
     aligned = left_align(variant, short)
     for before, after in ((20, 20), (50, 30), (0, 5)):
         expected = windows(aligned, short, before, after)
-        found = haplotype_window(short, "c", [edit_of(variant)], aligned.position, before, after)
-        assert (found.sequence, found.anchor) == (expected.alt, expected.alt_anchor)
-        found = haplotype_window(short, "c", [], aligned.position, before, after)
-        assert (found.sequence, found.anchor) == (expected.ref, expected.ref_anchor)
+        edit = edit_of(variant)
+        found = haplotype_windows(short, "c", [edit], aligned.position, before, after, alone=True)
+        pairs = [(expected.ref, expected.ref_anchor), *[(expected.alt, expected.alt_anchor)] * 2]
+        assert [(one.sequence, one.anchor) for one in found] == pairs[: len(found)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.text("ACGT", min_size=1, max_size=5), bases.filter(bool))
 def test_an_edit_is_what_an_allele_changes(position, ref, alt):
     edit = edit_of(Variant("c", position, ref, alt))
@@ -286,7 +299,9 @@ def test_alts_that_cannot_be_scored_are_not_applied(short, tmp_path):
     calls.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_haplotypes_of_a_file_are_those_of_a_slow_reading(short, tmp_path, data):
     rows = []
@@ -323,7 +338,7 @@ def test_haplotypes_of_a_file_are_those_of_a_slow_reading(short, tmp_path, data)
             edits = together(carried, haplotype, near)
             assert edits == sorted(edit for _, edit in mine)
             text = CONTIG if contig == "c" else CONTIG[::-1]
-            window = haplotype_window(short, contig, edits, position, 500, 500)
+            window = haplotype_windows(short, contig, edits, position, 500, 500)[1]
             expected = changed(text, edits)
             if len(window.sequence) == len(expected):
                 assert window.sequence == expected
