@@ -261,7 +261,7 @@ class BigBird(nn.Module):
                     f"stem {config.stem!r} wants the bases of {config.vocab_size} pieces, "
                     f"got {found}; pass the tokenizer's `bases`"
                 )
-            self.stem = (Stem if config.stem == "conv" else Tower)(config, bases)
+            self.stem = Stem(config, bases) if config.stem == "conv" else _tower(config, bases)
 
     def deepen(self, layers: int) -> None:
         """Append layers that change nothing until they are trained: what they add is zero.
@@ -358,6 +358,13 @@ class BigBird(nn.Module):
             x = x.new_zeros((tokens, x.shape[1])).index_copy(0, rows, x)
         x = x if own is None else x[own]
         return self.norm(x)  # type: ignore[no-any-return]
+
+
+def _tower(config: BigBirdConfig, bases: np.ndarray) -> Tower:
+    return Tower(
+        bases, width=config.stem_width, kernel=config.stem_kernel, pool=config.stem_pool,
+        blocks=config.stem_blocks, out=config.width,
+    )  # fmt: skip
 
 
 def _draw_weights(part: nn.Module) -> None:

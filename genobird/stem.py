@@ -6,8 +6,6 @@ of dilated convolutions combine them; each token reads the cells of its first, m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,9 +13,6 @@ from torch.nn import functional as F
 
 from genobird.batch import PackedBatch
 from genobird.tokenizer import MASK
-
-if TYPE_CHECKING:
-    from genobird.model import BigBirdConfig
 
 # Bases that a [MASK] stands for in the stem. One number for all: the length of the hidden token
 # must not leak into the prediction.
@@ -67,14 +62,20 @@ class Tower(nn.Module):
     evaluation they are constants.
 
     Args:
-        config: of the encoder.
         bases: uint8 [V, P], the bases of each piece (`Tokenizer.bases`), 255 beyond a piece.
+        width: channels, C.
+        kernel: bases that a motif scanner sees; odd.
+        pool: bases of a cell.
+        blocks: residual blocks; each sees twice as far as the one before.
+        out: width of what comes out, D.
     """
 
     bases: Tensor
     lengths: Tensor
 
-    def __init__(self, config: BigBirdConfig, bases: np.ndarray) -> None:
+    def __init__(
+        self, bases: np.ndarray, *, width: int, kernel: int, pool: int, blocks: int, out: int
+    ) -> None:
         super().__init__()
         spare = max(0, MASK_BASES - bases.shape[1])
         pieces = np.pad(bases, ((0, 0), (0, spare)), constant_values=255)
@@ -82,15 +83,15 @@ class Tower(nn.Module):
         table = torch.from_numpy(pieces.astype(np.int64))
         self.register_buffer("bases", table, persistent=False)  # [V, P]
         self.register_buffer("lengths", (table != 255).sum(1), persistent=False)  # [V]
-        width, kernel, self.pool = config.stem_width, config.stem_kernel, config.stem_pool
-        dilations = [2**i for i in range(config.stem_blocks)]
-        cells = sum(dilations) * (Residual.KERNEL // 2) + -(-(kernel // 2) // self.pool)
-        self.gap = cells * self.pool  # bases
+        self.pool = pool
+        dilations = [2**i for i in range(blocks)]
+        cells = sum(dilations) * (Residual.KERNEL // 2) + -(-(kernel // 2) // pool)
+        self.gap = cells * pool  # bases
         self.first = nn.Conv2d(5, width, (1, kernel), padding=(0, kernel // 2))
         self.first_norm = nn.BatchNorm1d(width)
         self.blocks = nn.ModuleList(Residual(width, dilation) for dilation in dilations)
         self.norm = nn.BatchNorm1d(width)
-        self.out = nn.Linear(3 * width, config.width)
+        self.out = nn.Linear(3 * width, out)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return what is seen at each token, [T, D]."""
