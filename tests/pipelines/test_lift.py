@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from genobird.errors import BedError, UsageError
+from genobird.errors import BedError, ChainError, UsageError
 from genobird.genome.interval import Interval, read_bed
 from pipelines import manifest
 from pipelines.lift import lift
@@ -54,6 +54,9 @@ def test_only_single_bases_are_lifted(chain, tmp_path):
         lift([Interval("chrA", 1, 3, "+", "x")], chain, ["chrB"])
     with pytest.raises(UsageError, match="no file"):
         lift([], tmp_path / "absent", [])
+    (tmp_path / "cut.chain").write_text(CHAIN[:90])
+    with pytest.raises(ChainError, match="does not belong in a chain"):
+        lift([], tmp_path / "cut.chain", [])
 
 
 @pytest.mark.realdata
