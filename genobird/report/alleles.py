@@ -54,10 +54,10 @@ def allele_logos(
             sides[key] = _sides(scorer, _variant(row), genome, str(row["feature"]))
     scans = [side.scan for both in sides.values() for side in both]
     if scans:
-        windows = sum(scan.size for scan in scans)
-        seconds = scans[0].seconds() / scans[0].size * windows
+        size = sum(scan.size for scan in scans)
+        seconds = scans[0].seconds() / scans[0].size * size
         logger.info(
-            "logos of %d variants: %s windows, %s", len(rows), f"{windows:,}", duration(seconds)
+            "logos of %d variant(s): %s windows, %s", len(rows), f"{size:,}", duration(seconds)
         )
     return {
         (record, allele): pair([side.strip() for side in both], _title(row))

@@ -197,7 +197,7 @@ def _title(table: pd.DataFrame, output: str) -> str:
     if "ref_logit" not in table:
         return output
     logit = table.loc[table["output"] == output, "ref_logit"].iloc[0]
-    return f"{output}   REF {logit:+.2f}"
+    return f"{output}   REF logit {logit:+.2f}"
 
 
 def _ticks(first: int, length: int, most: int) -> list[int]:

@@ -232,6 +232,11 @@ def probability(value: float) -> str:
     return f"{value:.3f}"
 
 
+def fine(value: float) -> str:
+    """Write a probability with three decimals; a small one with its two leading digits."""
+    return f"{value:.2g}" if 0 < value < 0.0095 else probability(value)
+
+
 def difference(value: float) -> str:
     """Write a logit difference with its sign."""
     if not np.isfinite(value):
@@ -268,6 +273,7 @@ def _template() -> Template:
     )
     environment.filters.update(
         probability=probability,
+        fine=fine,
         difference=difference,
         evalue=evalue,
         largest=lambda values: max(values, key=abs),

@@ -29,42 +29,52 @@ from genobird.genome.variant import Status
 from genobird.genome.vcf import Record, VcfReader
 from genobird.scoring.alleles import FLANK, alleles_of
 from genobird.scoring.scorer import CHROMATIN_FLANK, POSITIVE_WEIGHT, Scorer, opened
+from genobird.scoring.settings import DIFF, PROBABILITY, EffectSettings
 from genobird.scoring.table import TableWriter, clean_text, in_chunks
-from genobird.scoring.variants import require_contigs, screen
+from genobird.scoring.variants import effect_table, require_contigs
 
 Known = TypeVar("Known")
 Doubles = NDArray[np.float64]
-Score = Callable[[Doubles, Doubles], Doubles]
-"""Takes calibrated logits of REF and of ALT."""
+Score = Callable[["Part"], Doubles]
 Progress = Callable[[int], None]
 
 
-def _probability(logit: Doubles) -> Doubles:
-    probability: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logit)
-    return probability
+@dataclass(frozen=True, eq=False)
+class Part:
+    """ALTs that were scored together.
+
+    Attributes:
+        table: rows of `screen_variants`, with the `ID` of their records.
+        features: columns of the chromatin features.
+        unknown: whether the window of each ALT has N.
+    """
+
+    table: pd.DataFrame
+    features: Sequence[str]
+    unknown: NDArray[np.bool_]
+
+    def of(self, part: str) -> Doubles:
+        """Return one column of each feature, [n, F]; NaN where nothing was scored."""
+        columns = [f"{name}|{part}" for name in self.features]
+        return self.table[columns].to_numpy(np.float64)
 
 
-def _diff(ref: Doubles, alt: Doubles) -> Doubles:
-    return _probability(alt) - _probability(ref)
-
-
-def _logit(ref: Doubles, alt: Doubles) -> Doubles:
-    return alt - ref
-
+_SHIFT = np.log(POSITIVE_WEIGHT)  # from raw logits to those of calibrated probabilities
+_SETTINGS = EffectSettings(scores=(PROBABILITY, DIFF))
 
 KIPOI_SCORES: Mapping[str, Score] = {
-    "diff": _diff,
-    "logit": _logit,
-    "ref": lambda ref, _: _probability(ref),
-    "alt": lambda _, alt: _probability(alt),
-    "logit_ref": lambda ref, _: ref,
-    "logit_alt": lambda _, alt: alt,
-    "deepsea_effect": lambda ref, alt: np.abs(_logit(ref, alt)) * np.abs(_diff(ref, alt)),
+    "diff": lambda part: part.of("diff"),
+    "logit": lambda part: part.of("delta"),
+    "ref": lambda part: part.of("ref_p"),
+    "alt": lambda part: part.of("alt_p"),
+    "logit_ref": lambda part: part.of("ref") - _SHIFT,
+    "logit_alt": lambda part: part.of("alt") - _SHIFT,
+    "deepsea_effect": lambda part: np.abs(part.of("diff") * part.of("delta")),
 }
 SELENE_SCORES: Mapping[str, Mapping[str, Score]] = {
-    "abs_diffs": {"abs_diffs": lambda ref, alt: np.abs(_diff(ref, alt))},
-    "diffs": {"diffs": _diff},
-    "logits": {"logits": _logit},
+    "abs_diffs": {"abs_diffs": lambda part: np.abs(part.of("diff"))},
+    "diffs": {"diffs": KIPOI_SCORES["diff"]},
+    "logits": {"logits": KIPOI_SCORES["logit"]},
     "predictions": {
         "ref_predictions": KIPOI_SCORES["ref"],
         "alt_predictions": KIPOI_SCORES["alt"],
@@ -76,22 +86,6 @@ KIPOI_KEYS = ("#CHROM", "POS", "ID", "REF", "ALT")
 SELENE_KEYS = ("chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk")
 
 _NOT_FOUND = {Status.REF_MISMATCH.value, Status.NO_CONTIG.value, Status.OUT_OF_BOUNDS.value}
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """ALTs that were scored together.
-
-    Attributes:
-        table: rows of `screen_variants`, with the `ID` of their records.
-        ref, alt: calibrated logits, [n, F]; NaN where nothing was scored.
-        unknown: whether the window of each has N.
-    """
-
-    table: pd.DataFrame
-    ref: Doubles
-    alt: Doubles
-    unknown: NDArray[np.bool_]
 
 
 def write_kipoi(
@@ -135,7 +129,7 @@ def write_kipoi(
     with opened(fasta) as genome, TableWriter(output, force=force) as writer:
         for part in _parts(scorer, source, genome, counts, progress):
             keys = part.table[["chrom", "pos", "ID", "ref", "alt"]]
-            values = [function(part.ref, part.alt) for function in functions.values()]
+            values = [function(part) for function in functions.values()]
             writer.write(_frame(keys, values, columns))
     return counts
 
@@ -191,7 +185,7 @@ def write_selene(
                 contains_unk=part.unknown,
             )
             for name, function in functions.items():
-                writers[name].write(_frame(keys, [function(part.ref, part.alt)], columns))
+                writers[name].write(_frame(keys, [function(part)], columns))
     return counts, list(paths.values())
 
 
@@ -213,36 +207,31 @@ def _parts(
     genome: Genome,
     counts: Counter[str],
     progress: Progress | None,
-) -> Iterator[_Part]:
+) -> Iterator[Part]:
     """Yield scored records, at least one part, and count the statuses of their ALTs."""
     with VcfReader(source) as reader:
         first = [record.variants() for record in reader.peek(SAMPLE)]
         locator = place_on(genome, FLANK, reader.name, reader.header, first)
         for records in in_chunks(reader, scorer.chunk):
             alleles = [a for r in records for a in alleles_of(r.number, r.variants())]
-            table = screen(scorer, alleles, locator)
+            table = effect_table(scorer, alleles, locator, settings=_SETTINGS)
             counts.update(table["status"])
             yield _part(scorer, table, records, genome)
             if progress is not None:
                 progress(len(records))
         require_contigs(counts, genome)
         if not counts:
-            yield _part(scorer, screen(scorer, [], locator), [], genome)
+            yield _part(scorer, effect_table(scorer, [], locator, settings=_SETTINGS), [], genome)
 
 
-def _part(scorer: Scorer, table: pd.DataFrame, records: Sequence[Record], genome: Genome) -> _Part:
+def _part(scorer: Scorer, table: pd.DataFrame, records: Sequence[Record], genome: Genome) -> Part:
     names = {record.number: clean_text(record.columns[2]) for record in records}
-    shift = np.log(POSITIVE_WEIGHT)
-    ref, alt = (
-        table[[f"{name}|{which}" for name in scorer.features]].to_numpy(np.float64) - shift
-        for which in ("ref", "alt")
-    )
     unknown = [
         _has_n(genome, contig, pos - 1, status)
         for contig, pos, status in zip(table["chrom"], table["pos"], table["status"], strict=True)
     ]
     keyed = table.assign(ID=[names[record] for record in table["record"]])
-    return _Part(keyed, ref, alt, np.array(unknown, np.bool_))
+    return Part(keyed, scorer.features, np.array(unknown, np.bool_))
 
 
 def _has_n(genome: Genome, contig: str, position: int, status: str) -> bool:

@@ -112,7 +112,7 @@ def test_the_first_variants_get_logos_and_the_cost_is_said(
     assert list(made) == [(0, 2)]
     root = ElementTree.fromstring(made[0, 2])
     assert root.get("aria-label") == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
-    assert "logos of 1 variants: 18 windows, about " in caplog.text
+    assert "logos of 1 variant(s): 18 windows, about " in caplog.text
 
 
 def test_nothing_is_drawn_of_nothing(scorer, tiny_genome_path, caplog):

@@ -80,7 +80,7 @@ def test_a_logo_in_svg_is_well_formed_and_names_outputs_and_places(tmp_path):
     assert root.tag == f"{SVG}svg"
     texts = "".join(root.itertext())
     for part in (
-        "promoter   REF -1.23",
+        "promoter   REF logit -1.23",
         "K562|CTCF|None   REF",
         "chr1, 1-based",
         "104",

@@ -16,6 +16,7 @@ from genobird.report.page import (
     difference,
     evalue,
     feature_label,
+    fine,
     probability,
     region_text,
     render,
@@ -140,7 +141,7 @@ def test_the_first_variants_are_shown_in_detail_with_probabilities(ranked_table)
         assert label in first
         for part in ("ref", "alt"):
             share = 1 / (1 + 8 * np.exp(-row[f"{name}|{part}"]))  # positives counted eight times
-            assert f">{probability(share)}<" in first
+            assert f">{fine(share)}<" in first
         assert f">{difference(row[f'{name}|delta'])}<" in first
         assert f">{probability(row[f'{name}|quantile'])}<" in first
     assert page.count('<article class="card"') == 7
@@ -204,6 +205,7 @@ def test_numbers_are_written_for_people():
     assert [probability(value) for value in (0.0, 1e-5, 0.5)] == ["0.000", "< 0.001", "0.500"]
     assert probability(float("nan")) == difference(float("nan")) == "\N{EN DASH}"
     assert difference(1.234) == "+1.23"
+    assert [fine(value) for value in (0.0, 0.00012345, 0.0123)] == ["0.000", "0.00012", "0.012"]
     assert allele("ACGT") == "ACGT"
     assert [evalue(value) for value in (1.0, 0.0312, 1e-5, float("nan"))] == [
         *("1", "0.031", "1e-05", "\N{EN DASH}")

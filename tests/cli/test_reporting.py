@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genobird.cli import main
+from genobird.report import alleles
+
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@pytest.fixture
+def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
+    path = tmp_path / "in.vcf"
+    ref = tiny_contigs["chr1"][20_000]
+    path.write_text(f"{HEADER}chr1\t20001\trs77\t{ref}\t*,{'AC'[ref == 'A']}\t.\t.\t.\n")
+    return path
+
+
+@pytest.fixture
+def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
+    return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setattr(alleles, "SPAN", 0)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main(["variants", *(str(argument) for argument in arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_report_comes_with_its_table_names_and_logos(capsys, vcf, options, tmp_path):
+    page = tmp_path / "out.html"
+    arguments = [*options, "-o", tmp_path / "out.vcf", "--report", page, "--features", "DNase"]
+    code, out, err = run(capsys, vcf, *arguments, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["report"] == str(page)
+    assert summary["table"] == str(tmp_path / "out.parquet")
+    assert len(pd.read_parquet(tmp_path / "out.parquet")) == 2
+    text = page.read_text()
+    assert "rs77 chr1:20,001" in text
+    assert 'aria-label="Bases around chr1:20001 that matter for A|DNase|None"' in text
+    assert "tiny.fa" in text
+    assert "logos of 1 variant(s): 6 windows" in err
+
+
+def test_a_report_without_logos_of_variants_in_words(capsys, options, tmp_path, tiny_contigs):
+    ref = tiny_contigs["chr1"][20_000]
+    variant = f"chr1:20001:{ref}>{'AC'[ref == 'A']}"
+    page, table = tmp_path / "out.html", tmp_path / "out.tsv"
+    arguments = ["-o", table, "--report", page, "--report-logos", 0, "--features", "DNase"]
+    code, _, err = run(capsys, variant, *options, *arguments)
+    assert code == 0, err
+    assert "chr1:20,001" in page.read_text()
+    assert "Bases around" not in page.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.html", "out.tsv"}
+
+
+def test_a_report_that_cannot_be_made_is_refused_before_work(capsys, vcf, options, tmp_path):
+    page = tmp_path / "out.html"
+    out = ["-o", tmp_path / "out.vcf.gz", "--report", page]
+    cases = [
+        ([vcf, *options, *out, "--table", "-"], "name a file for it instead of -"),
+        ([vcf, *options, *out, "--shard", "1/2"], "--report is for a whole run; merge the shards"),
+        ([vcf, *options, "-o", "-", "--report", tmp_path / "no" / "a.html"], "make the folder"),
+        ([vcf, *options, *out, "--report-logos", 99], "--report-logos"),
+    ]
+    for arguments, message in cases:
+        code, stdout, err = run(capsys, *arguments)
+        assert (code, stdout) == (2, ""), err
+        assert message in err
+        assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+    page.write_text("old")
+    code, _, err = run(capsys, vcf, *options, *out)
+    assert code == 2
+    assert "out.html exists" in err
+    assert page.read_text() == "old"
