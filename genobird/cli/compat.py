@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genobird.cli.options import BatchSize, Device, Force, Json, Model, Quiet, Threads
+from genobird.cli.options import BatchSize, Device, Force, Json, Model, Precision, Quiet, Threads
 from genobird.cli.running import open_genome, open_scorer, progress_of, summarise
 from genobird.errors import UsageError
 
@@ -68,6 +68,7 @@ def kipoi_veff2(
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     threads: Threads = None,
+    precision: Precision = "float32",
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -83,7 +84,7 @@ def kipoi_veff2(
     chosen = list(choose(scores or ["diff"], KIPOI_SCORES))
     check_output(output, (".tsv", ".tsv.gz"), force)
     began = time.monotonic()
-    scorer = _scorer(model, device, batch_size, threads)
+    scorer = _scorer(model, device, batch_size, threads, precision)
     if length is not None and not quiet:
         logger.info("--seq-length %d is not used: the model sees 16,200 bp", length)
     with open_genome(fasta) as genome, progress_of("records", None, quiet) as advance:
@@ -114,6 +115,7 @@ def selene(
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     threads: Threads = None,
+    precision: Precision = "float32",
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -129,7 +131,7 @@ def selene(
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is no folder in an existing folder; make that first")
     began = time.monotonic()
-    scorer = open_scorer(model, device, batch_size, threads)
+    scorer = open_scorer(model, device, batch_size, threads, precision)
     with open_genome(fasta) as genome, progress_of("records", None, quiet) as advance:
         counts, paths = write_selene(
             *(scorer, source, genome, folder),
@@ -142,11 +144,13 @@ def selene(
     summarise("alleles", summary, counts, scorer, began, output, quiet, as_json)
 
 
-def _scorer(model: str, device: str, batch_size: str, threads: int | None) -> Scorer:
+def _scorer(
+    model: str, device: str, batch_size: str, threads: int | None, precision: str
+) -> Scorer:
     """Load the model; the bundled one where a model of the retired tool is named."""
     if model not in RETIRED or Path(model).is_dir():
-        return open_scorer(Path(model), device, batch_size, threads)
-    scorer = open_scorer(None, device, batch_size, threads)
+        return open_scorer(Path(model), device, batch_size, threads, precision)
+    scorer = open_scorer(None, device, batch_size, threads, precision)
     logger.warning(
         "%s is no model of genobird: the bundled model %s scores in its place, with %d features; "
         "the columns bear that name all the same",

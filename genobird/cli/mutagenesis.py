@@ -11,7 +11,17 @@ from typing import Annotated, Literal, cast
 import typer
 
 import genobird
-from genobird.cli.options import BatchSize, Device, Fasta, Force, Json, Model, Quiet, Threads
+from genobird.cli.options import (
+    BatchSize,
+    Device,
+    Fasta,
+    Force,
+    Json,
+    Model,
+    Precision,
+    Quiet,
+    Threads,
+)
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -58,6 +68,7 @@ def mutagenesis(
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     threads: Threads = None,
+    precision: Precision = "float32",
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -81,7 +92,7 @@ def mutagenesis(
     began = time.monotonic()
     with open_genome(fasta) as genome:
         genome.fetch(interval)
-        scorer = open_scorer(model, device, batch_size, threads)
+        scorer = open_scorer(model, device, batch_size, threads, precision)
         scan = prepare(scorer, interval, genome, features=split_names(features), most_bp=max_bp)
     if not quiet and scan.size > _SOON:
         logger.info("%s windows, %s", f"{scan.size:,}", duration(scan.seconds()))
