@@ -10,18 +10,39 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import genobird
-from genobird.cli import evaluation, house, scoring, training, variants
+from genobird.cli import (
+    background,
+    compat,
+    evaluation,
+    house,
+    mutagenesis,
+    scoring,
+    training,
+    variants,
+)
 from genobird.errors import GenobirdError
 
 INTERRUPTED = 130
 
+
+class Verbs(TyperGroup):
+    """Verbs of one word and of two: `variants FILE` and `variants merge SHARD...`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Take the first two words as one where there is such a verb."""
+        words = " ".join(args[:2])
+        return super().resolve_command(ctx, [words, *args[2:]] if words in self.commands else args)
+
+
 app = typer.Typer(
     name="genobird",
+    cls=Verbs,
     help="BigBird for regulatory DNA: promoters, chromatin profiles, variant effects.",
     no_args_is_help=True,
     add_completion=False,
@@ -47,7 +68,7 @@ def _options(
     pass
 
 
-for part in (scoring, variants, training, evaluation, house):
+for part in (scoring, variants, background, mutagenesis, compat, training, evaluation, house):
     part.register(app)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from genobird.cli import merging, reporting
 from genobird.cli.options import (
     BatchSize,
     Device,
@@ -17,7 +20,9 @@ from genobird.cli.options import (
     Json,
     Liftover,
     Model,
+    Precision,
     Quiet,
+    Resume,
     Threads,
 )
 from genobird.cli.running import (
@@ -29,6 +34,9 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.scoring.settings import DEFAULT, SCORES, EffectSettings
+
+logger = logging.getLogger(__name__)
 
 VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 
@@ -36,6 +44,7 @@ VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
     app.command()(variants)
+    merging.register(app)
 
 
 def variants(
@@ -60,11 +69,49 @@ def variants(
     table: Annotated[
         str | None, typer.Option(help="All outputs of each ALT: .parquet, .tsv or .tsv.gz.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="One-file HTML report, made from the table; without --table that is written "
+            "beside it as .parquet."
+        ),
+    ] = None,
+    report_logos: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10, help="First variants of the report with logos, each about 126 windows."
+        ),
+    ] = 3,
     model: Model = None,
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     threads: Threads = None,
+    precision: Precision = "float32",
     features: Features = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Further columns of the table, separated by commas: {', '.join(SCORES)}."
+        ),
+    ] = None,
+    shifts: Annotated[
+        int, typer.Option(help="Average promoter and chromatin over so many window offsets.")
+    ] = DEFAULT.shifts,
+    segmentations: Annotated[
+        int, typer.Option(help="Average GB_LLR over so many ways to cut the sequence into tokens.")
+    ] = DEFAULT.segmentations,
+    seed: Annotated[int, typer.Option(help="Of the draw of segmentations.")] = DEFAULT.seed,
+    window_grid: Annotated[
+        int,
+        typer.Option(
+            metavar="BP",
+            help="Centre windows on the nearest multiple of so many bp, so that neighbouring "
+            "variants share that of REF: faster where variants are dense; 0 centres on each.",
+        ),
+    ] = DEFAULT.grid,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Also give the distance of the hidden states.")
+    ] = False,
     ref_mismatch: Annotated[
         str,
         typer.Option(
@@ -74,6 +121,31 @@ def variants(
     ] = "flag",
     liftover: Liftover = None,
     ignore_build: IgnoreBuild = False,
+    background: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="What GB_EVALUE and quantiles compare with: a file of genobird background build, "
+            "model (that in the model directory, if any) or none.",
+        ),
+    ] = "model",
+    phased: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAMPLE",
+            help="Also score the ALTs on each haplotype of this sample together, GB_HAP_*; about "
+            "as many windows more as ALTs lie within 8 kb of each.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Score part I of N alone, as .vcf.gz and, for --table, .parquet; "
+            "genobird variants merge joins the parts.",
+        ),
+    ] = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -82,7 +154,10 @@ def variants(
     from genobird.genome.streams import Peeked
     from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
     from genobird.scoring.annotation import annotate_variants
+    from genobird.scoring.background import MODEL, background_of
+    from genobird.scoring.journal import may_replace
     from genobird.scoring.listing import list_variants
+    from genobird.scoring.shard import Shard
     from genobird.scoring.table import ENDINGS, STDOUT, check_output
 
     source = named_input(sources)
@@ -92,22 +167,40 @@ def variants(
             f"{table or output} is asked for, but variants that are no VCF give one table and no "
             "VCF; name it with --output: .parquet, .tsv, .tsv.gz or -"
         )
-    check_output(output, ENDINGS if listed else VCF_ENDINGS, force)
+    if listed and phased is not None:
+        raise UsageError("--phased needs the genotypes of a VCF; these variants have none")
+    if listed and shard is not None:
+        raise UsageError("--shard is for VCF; cut a table of variants itself")
+    part = None if shard is None else Shard.parse(shard)
+    named = tuple(split_names(scores) or ())
+    settings = EffectSettings(shifts, segmentations, seed, window_grid, named, embedding)
+    replace = may_replace(output, force=force, resume=resume)
+    check_output(output, ENDINGS if listed else VCF_ENDINGS, replace)
+    if report is not None:
+        whole = reporting.table_of(
+            report, output if listed else table, shard=shard is not None, replace=replace
+        )
+        table = None if listed else whole
     if table is not None:
         if table == output == STDOUT:
             raise UsageError("both outputs are standard output; name a file for --table")
-        check_output(table, force=force)
+        check_output(table, force=replace)
     policy_of(ref_mismatch)
     chains = chain_file(liftover)
     genome = open_genome(fasta)
     began = time.monotonic()
-    scorer = open_scorer(model, device, batch_size, threads)
+    scorer = open_scorer(model, device, batch_size, threads, precision)
+    scorer.background = background_of(scorer, background)
+    if scorer.background is None and background == MODEL and not quiet:
+        logger.info("the model has no background, so there are no E-values: genobird background")
     records = 0
     common: dict[str, Any] = {
         "ref_mismatch": ref_mismatch,
         "features": split_names(features),
+        "settings": settings,
         "liftover": chains,
         "ignore_build": ignore_build,
+        "resume": resume,
         "force": force,
         "command": command_line(),
     }
@@ -122,8 +215,16 @@ def variants(
             counts = list_variants(scorer, source, genome, output, progress=advance, **common)
         else:
             assert isinstance(source, Peeked)
-            counts = annotate_variants(
-                scorer, source, genome, output, table=table, progress=count, **common
+            files: dict[str, Any] = {"table": table, "shard": part, "progress": count}
+            files["phased"] = phased
+            counts = annotate_variants(scorer, source, genome, output, **files, **common)
+        if report is not None:
+            vcf = source.source if isinstance(source, Peeked) and not listed else STDOUT
+            reporting.write_report(
+                *(report, whole, scorer, genome),
+                vcf=None if str(vcf) == STDOUT else Path(vcf),
+                logos=report_logos,
+                replace=replace,
             )
     summary: dict[str, Any] = {
         **({} if listed else {"records": records}),
@@ -132,5 +233,7 @@ def variants(
     }
     if table is not None:
         summary["table"] = table
+    if report is not None:
+        summary["report"] = str(report)
     data = STDOUT if STDOUT in (output, table) else output
     summarise("alleles", summary, counts, scorer, began, data, quiet, as_json)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from genobird.genome import streams
 from genobird.genome.build import SAMPLE, beyond, place_on, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
+from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
 from genobird.genome.vcf import InfoField, Record, Value, Values, VcfReader, annotate
 from genobird.scoring.alleles import (
@@ -28,19 +30,28 @@ from genobird.scoring.alleles import (
     chain_file,
     policy_of,
 )
-from genobird.scoring.effects import LLR, PROMOTER
-from genobird.scoring.listing import run_facts, table_facts
+from genobird.scoring.background import EVALUE, warn_of_settings
+from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER
+from genobird.scoring.haplotype_effects import Haplotypes
+from genobird.scoring.identity import hash_of_file
+from genobird.scoring.journal import Journal, NoJournal, kept, may_replace
+from genobird.scoring.listing import run_facts, table_facts, variant_identity
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DEFAULT, EffectSettings
+from genobird.scoring.shard import HEADER_KEY, Shard, ShardNote, require_shardable
 from genobird.scoring.table import TableWriter, in_chunks
 from genobird.scoring.variants import LIFTED, require_contigs, screen, without_skipped
 
 logger = logging.getLogger(__name__)
 
-STATUS = InfoField(
-    "GB_STATUS", f"genobird status of each ALT: {' '.join(Status)}", type="String", number="."
+STATUS = InfoField("GB_STATUS", f"genobird status of each ALT: {' '.join(Status)}", type="String")
+GB_EVALUE = InfoField(
+    "GB_EVALUE", "Share of the background variants with chromatin effects as large, 1/(n+1) or more"
 )
 GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant as start")
 GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")
+GB_LLR_SE = InfoField("GB_LLR_SE", "Standard error of GB_LLR between segmentations, nats")
+GB_EMBEDDING = InfoField("GB_EMBEDDING", "Cosine distance between hidden states of REF and ALT")
 GB_CHROMATIN = InfoField("GB_CHROMATIN", "Chromatin logit, ALT - REF, of the feature in GB_TOP")
 GB_TOP = InfoField("GB_TOP", "Chromatin feature with the largest |ALT - REF|", type="String")
 GB_LIFTED = (
@@ -53,14 +64,19 @@ GB_LIFTED = (
 _SUSPICIOUS = 0.1
 
 
-def info_fields(scorer: Scorer, lifted: bool = False) -> list[InfoField]:
+def info_fields(
+    scorer: Scorer, lifted: bool = False, settings: EffectSettings = DEFAULT
+) -> list[InfoField]:
     """Return the INFO keys that a model gives, and where the variants were lifted to."""
     parts = scorer.checkpoint
     return [
         STATUS,
         *(GB_LIFTED if lifted else ()),
+        *([GB_EVALUE] if scorer.background is not None else []),
         *([GB_PROMOTER] if parts.promoter is not None else []),
         *([GB_LLR] if parts.mlm is not None else []),
+        *([GB_LLR_SE] if parts.mlm is not None and settings.segmentations > 1 else []),
+        *([GB_EMBEDDING] if settings.embedding else []),
         *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
     ]
 
@@ -76,11 +92,17 @@ def annotate_variants(
     features: Sequence[str] | None = None,
     liftover: Path | str | ChainFile | None = None,
     ignore_build: bool = False,
+    phased: str | None = None,
+    shard: Shard | None = None,
+    settings: EffectSettings = DEFAULT,
+    resume: bool = False,
     force: bool = False,
     command: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Counter[str]:
     """Score the variants of a VCF and write it with INFO added; memory is that of a few records.
+
+    Until the output is complete, what is scored is kept in `<output>.partial`; see `journal`.
 
     Args:
         scorer: the model.
@@ -92,7 +114,11 @@ def annotate_variants(
         features: columns, names or classes that go into the table and compete for GB_TOP.
         liftover: UCSC chain file from the assembly of the VCF to the genome's.
         ignore_build: warn of another assembly instead of raising.
-        force: replace existing outputs.
+        phased: sample whose ALTs on a haplotype are also scored together: `haplotype_effects`.
+        shard: write only the records of this shard, as `.vcf.gz` and `.parquet`; see `merge`.
+        settings: see `screen_variants`.
+        resume: go on with an interrupted run of the same output, if there was one.
+        force: replace existing outputs and, without `resume`, what an interrupted run has scored.
         command: command line for the header.
         progress: called with the number of new records.
 
@@ -106,58 +132,162 @@ def annotate_variants(
     """
     policy = policy_of(ref_mismatch)
     scorer.select_features(features)
-    counts: Counter[str] = Counter()
-    ends: dict[str, int] = {}
     chains = chain_file(liftover)
-    meta = run_facts(scorer, command, chains)
-    facts = table_facts(meta)
-    writing = TableWriter(table, force=force, meta=facts) if table is not None else nullcontext()
-    with opened(fasta) as genome, VcfReader(source) as reader, writing as writer:
+    path = source.source if isinstance(source, streams.Peeked) else source
+    if shard is not None:
+        require_shardable(scorer.model_hash, path, output, table)
+    replace = may_replace(output, force=force, resume=resume)
+    with ExitStack() as stack:
+        genome = stack.enter_context(opened(fasta))
+        reader = stack.enter_context(VcfReader(source))
         warn_of_training(scorer.checkpoint.provenance, genome)
+        warn_of_settings(scorer.background, settings)
         first = [record.variants() for record in reader.peek(SAMPLE)]
         locator = place_on(
             genome, FLANK, reader.name, reader.header, first, chains, not ignore_build
         )
+        identity = variant_identity(scorer, locator, policy, features, settings)
+        haplotypes = None
+        if phased is not None:
+            haplotypes = stack.enter_context(
+                Haplotypes(scorer, path, phased, locator, features, settings)
+            )
+            identity = {**identity, "phased": phased, "calls": hash_of_file(path)}
+        meta = run_facts(scorer, command, chains)
+        if shard is not None:
+            run = {**identity, "input": hash_of_file(path), "ref_mismatch": policy.value}
+            meta[HEADER_KEY] = ShardNote(shard, scorer.chunk, run).text()
+            identity = {**identity, "shard": str(shard)}
+        files = [output] if table is None else [output, table]
+        journal = stack.enter_context(kept(files, identity, force=force, resume=resume))
+        writer = None
+        if table is not None:
+            writer = stack.enter_context(TableWriter(table, force=replace, meta=table_facts(meta)))
+        work = _Pass(
+            scorer,
+            locator,
+            policy,
+            features,
+            settings,
+            haplotypes,
+            shard,
+            journal,
+            writer,
+            progress,
+        )
+        annotate(
+            reader,
+            output,
+            info_fields(scorer, chains is not None, settings)
+            + (haplotypes.fields if haplotypes else []),
+            work.values,
+            genome=genome if chains is None else None,  # what is written is of the old assembly
+            meta=meta,
+            force=replace,
+            wanted=work.wants,
+        )
+        work.warn()
+    return work.counts
 
-        def values(records: Iterator[Record]) -> Iterator[tuple[Record, Values]]:
-            for part in in_chunks(records, scorer.chunk):
-                alleles = [a for r in part for a in alleles_of(r.number, r.variants())]
-                frame = screen(scorer, alleles, locator, policy, features)
-                counts.update(frame["status"])
-                _note_ends(frame, ends)
-                if writer is not None:
-                    writer.write(without_skipped(frame, policy))
-                yield from zip(part, _info(part, frame, scorer, policy), strict=True)
-                if progress is not None:
-                    progress(len(part))
-            require_contigs(counts, genome)
-            if writer is not None and not counts:
-                writer.write(screen(scorer, [], locator, policy, features))
 
-        fields = info_fields(scorer, chains is not None)
-        lengths = genome if chains is None else None  # what is written is of the old assembly
-        annotate(reader, output, fields, values, genome=lengths, meta=meta, force=force)
-        _warn_of_mismatches(counts, genome)
-        if ends:
+@dataclass
+class _Pass:
+    """One pass over the records of a VCF."""
+
+    scorer: Scorer
+    locator: Locator
+    policy: RefMismatch
+    features: Sequence[str] | None
+    settings: EffectSettings
+    haplotypes: Haplotypes | None
+    shard: Shard | None
+    journal: Journal | NoJournal
+    table: TableWriter | None
+    progress: Callable[[int], None] | None
+    counts: Counter[str] = field(default_factory=Counter)
+    ends: dict[str, int] = field(default_factory=dict)
+    """The largest position on each contig that lies beyond its end."""
+
+    def wants(self, record: Record) -> bool:
+        """Tell whether a record belongs to this run."""
+        return self.shard is None or self.shard.takes(record.number // self.scorer.chunk)
+
+    def values(self, records: Iterator[Record]) -> Iterator[tuple[Record, Values]]:
+        """Yield each record with its INFO, and write its rows; at the end, finish the table."""
+        for part in in_chunks(records, self.scorer.chunk):
+            frame = self._frame(part)
+            self.counts.update(frame["status"])
+            _note_ends(frame, self.ends)
+            if self.table is not None:
+                self.table.write(without_skipped(frame, self.policy))
+            more = {} if self.haplotypes is None else self.haplotypes.info(frame)
+            infos = _info(part, frame, self.scorer, self.policy, more)
+            yield from zip(part, infos, strict=True)
+            if self.progress is not None:
+                self.progress(len(part))
+        if self.shard is None:  # the records of a shard may happen to lie on an odd contig
+            require_contigs(self.counts, self.locator.genome)
+        if self.table is not None:
+            if not self.counts:
+                self.table.write(self._frame([]))
+            self.table.finish()
+        self.journal.seal()
+
+    def warn(self) -> None:
+        """Warn of what makes one doubt that VCF and genome belong together."""
+        _warn_of_mismatches(self.counts, self.locator.genome)
+        if self.haplotypes is not None:
+            self.haplotypes.warn()
+        if self.ends:
             logger.warning(
                 "%d alleles lie beyond the end of their contig: %s",
-                *(counts[Status.OUT_OF_BOUNDS.value], beyond(ends, genome)),
+                *(
+                    self.counts[Status.OUT_OF_BOUNDS.value],
+                    beyond(self.ends, self.locator.genome),
+                ),
             )
-    return counts
+
+    def _frame(self, records: Sequence[Record]) -> pd.DataFrame:
+        alleles = [a for r in records for a in alleles_of(r.number, r.variants())]
+
+        def score() -> pd.DataFrame:
+            frame = screen(
+                self.scorer, alleles, self.locator, self.policy, self.features, self.settings
+            )
+            if self.haplotypes is None:
+                return frame
+            return pd.concat([frame, self.haplotypes.columns(alleles)], axis=1)
+
+        if not records:
+            return score()
+        number = records[0].number // self.scorer.chunk
+        return self.journal.frame(number, map(str, alleles), score)
 
 
 def _info(
-    records: Sequence[Record], frame: pd.DataFrame, scorer: Scorer, policy: RefMismatch
+    records: Sequence[Record],
+    frame: pd.DataFrame,
+    scorer: Scorer,
+    policy: RefMismatch,
+    more: Mapping[str, list[Value]],
 ) -> Iterator[Values]:
-    """Yield the INFO values of each record; `frame` has the rows of their ALTs, in order."""
+    """Yield the INFO values of each record; `frame` and `more` have the rows of their ALTs."""
     statuses = frame["status"].tolist()
     columns: dict[str, list[Value]] = {}
-    for field, name in ((GB_PROMOTER, PROMOTER), (GB_LLR, LLR)):
-        if f"{name}|delta" in frame.columns:
-            columns[field.id] = [_value(x) for x in frame[f"{name}|delta"]]
+    if EVALUE in frame.columns:
+        columns[GB_EVALUE.id] = [_value(x) for x in frame[EVALUE]]
+    for key, name in (
+        (GB_PROMOTER, f"{PROMOTER}|delta"),
+        (GB_LLR, f"{LLR}|delta"),
+        (GB_LLR_SE, LLR_SE),
+        (GB_EMBEDDING, DISTANCE),
+    ):
+        if name in frame.columns:
+            columns[key.id] = [_value(x) for x in frame[name]]
     deltas = [f"{name}|delta" for name in scorer.features if f"{name}|delta" in frame.columns]
     if deltas:
         columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame[deltas])
+    columns.update(more)
     places = _places(frame)
     stop = 0
     for record in records:

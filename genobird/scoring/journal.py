@@ -66,6 +66,9 @@ class NoJournal:
         """Do nothing."""
 
 
+NO_JOURNAL: Final = NoJournal()
+
+
 def may_replace(output: Path | str, *, force: bool = False, resume: bool = False) -> bool:
     """Tell whether a run may replace existing outputs, and refuse one that would lose work.
 
@@ -119,7 +122,7 @@ def kept(
     if str(outputs[0]) == STDOUT or not identity["model"]:
         if resume:
             raise UsageError("a model that was never saved cannot resume; save it first")
-        yield NoJournal()
+        yield NO_JOURNAL
         return
     journal = Journal(outputs, identity, resume=resume)
     try:

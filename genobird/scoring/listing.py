@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from genobird import __version__
 from genobird.genome.build import warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.scoring.alleles import Variants, chain_file, opened_alleles, policy_of
+from genobird.genome.locus import Locator
+from genobird.scoring.alleles import RefMismatch, Variants, chain_file, opened_alleles, policy_of
+from genobird.scoring.background import warn_of_settings
+from genobird.scoring.identity import Identity, hash_of_file, hash_of_genome, identity_of
+from genobird.scoring.journal import kept, may_replace
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import TableWriter, in_chunks
 from genobird.scoring.variants import require_contigs, screen, without_skipped
 
@@ -26,11 +32,15 @@ def list_variants(
     features: Sequence[str] | None = None,
     liftover: Path | str | ChainFile | None = None,
     ignore_build: bool = False,
+    settings: EffectSettings = DEFAULT,
+    resume: bool = False,
     force: bool = False,
     command: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Counter[str]:
     """Score variants of any kind and write the table of `screen_variants` as it grows.
+
+    Until the output is complete, what is scored is kept in `<output>.partial`; see `journal`.
 
     Args:
         scorer: the model.
@@ -41,7 +51,9 @@ def list_variants(
         features: columns, names or classes of the chromatin head; None is all.
         liftover: UCSC chain file from the assembly of the variants to the genome's.
         ignore_build: warn of another assembly instead of raising.
-        force: replace an existing output.
+        settings: see `screen_variants`.
+        resume: go on with an interrupted run of the same output, if there was one.
+        force: replace an existing output and, without `resume`, what an interrupted run has scored.
         command: command line for the metadata of Parquet.
         progress: called with the number of new ALTs.
 
@@ -56,20 +68,48 @@ def list_variants(
     chains = chain_file(liftover)
     meta = table_facts(run_facts(scorer, command, chains))
     counts: Counter[str] = Counter()
+    replace = may_replace(output, force=force, resume=resume)
     with opened(fasta) as genome, opened_alleles(variants) as source:
         warn_of_training(scorer.checkpoint.provenance, genome)
+        warn_of_settings(scorer.background, settings)
         locator = source.locator(genome, chains, not ignore_build)
-        with TableWriter(output, force=force, meta=meta) as writer:
-            for alleles in in_chunks(source, scorer.chunk):
-                frame = screen(scorer, alleles, locator, policy, features)
+        identity = variant_identity(scorer, locator, policy, features, settings)
+        with (
+            kept([output], identity, force=force, resume=resume) as journal,
+            TableWriter(output, force=replace, meta=meta) as writer,
+        ):
+            for number, alleles in enumerate(in_chunks(source, scorer.chunk)):
+                score = partial(screen, scorer, alleles, locator, policy, features, settings)
+                frame = journal.frame(number, map(str, alleles), score)
                 counts.update(frame["status"])
                 writer.write(without_skipped(frame, policy))
                 if progress is not None:
                     progress(len(alleles))
             require_contigs(counts, genome)
             if not counts:
-                writer.write(screen(scorer, [], locator, policy, features))
+                writer.write(screen(scorer, [], locator, policy, features, settings))
+            writer.finish()
+            journal.seal()
     return counts
+
+
+def variant_identity(
+    scorer: Scorer,
+    locator: Locator,
+    policy: RefMismatch,
+    features: Sequence[str] | None,
+    settings: EffectSettings,
+) -> Identity:
+    """Return what decides the scores of variants."""
+    return identity_of(
+        scorer,
+        features,
+        genome=hash_of_genome(locator.genome),
+        liftover=hash_of_file(locator.chain.path) if locator.chain else "no",
+        background=scorer.background.hash if scorer.background else "none",
+        swap="yes" if policy is RefMismatch.SWAP else "no",
+        settings=str(settings),
+    )
 
 
 def run_facts(scorer: Scorer, command: str, chains: ChainFile | None = None) -> dict[str, str]:
@@ -77,6 +117,7 @@ def run_facts(scorer: Scorer, command: str, chains: ChainFile | None = None) -> 
     return {
         "genobirdVersion": __version__,
         "genobirdModel": scorer.model_hash or "unsaved",
+        **({"genobirdBackground": scorer.background.hash} if scorer.background else {}),
         **({"genobirdCommand": command} if command else {}),
         **({"genobirdLiftover": chains.path.name} if chains else {}),
     }

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
 from genobird.scoring.alleles import chain_file
+from genobird.scoring.journal import NO_JOURNAL, Journal, NoJournal
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     POSITIVE_WEIGHT,
@@ -172,8 +174,11 @@ def region_frames(
     features: Sequence[str] | None = None,
     chunk: int | None = None,
     chain: ChainFile | None = None,
+    journal: Journal | NoJournal = NO_JOURNAL,
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of successive intervals, at least one frame; memory is that of a chunk.
+
+    What `journal` holds is not scored again.
 
     Raises:
         AssemblyError: the chain leads to another assembly than the genome's.
@@ -184,7 +189,7 @@ def region_frames(
         _site(interval, genome) if chain is None else _lifted_site(interval, genome, chain)
         for interval in intervals
     )
-    for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk):
+    for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
         yield frame if chain is None else _with_lifted(frame, part)
 
 
@@ -193,6 +198,7 @@ def sequence_frames(
     records: Iterable[tuple[str, str]],
     features: Sequence[str] | None = None,
     chunk: int | None = None,
+    journal: Journal | NoJournal = NO_JOURNAL,
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of named sequences, each scored around its midpoint, at least one frame.
 
@@ -203,7 +209,7 @@ def sequence_frames(
         SequenceError: letters that are no DNA, or an empty sequence.
     """
     sites = (_sequence_site(name, text) for name, text in records)
-    for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk):
+    for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
         yield frame
 
 
@@ -296,15 +302,18 @@ def _sequence_site(name: str, text: str) -> Site:
 
 
 def _frames(
-    scorer: Scorer, sites: Iterable[Site], features: Sequence[str] | None, chunk: int
+    scorer: Scorer,
+    sites: Iterable[Site],
+    features: Sequence[str] | None,
+    chunk: int,
+    journal: Journal | NoJournal,
 ) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
     """Yield the rows of successive sites, with the sites; at least once."""
     chosen = scorer.select_features(features)
-    empty = True
-    for part in in_chunks(sites, chunk):
-        empty = False
-        yield _frame(scorer, part, chosen), part
-    if empty:
+    number = -1
+    for number, part in enumerate(in_chunks(sites, chunk)):
+        yield journal.frame(number, map(str, part), partial(_frame, scorer, part, chosen)), part
+    if number < 0:
         yield _frame(scorer, [], chosen), []
 
 

@@ -1,18 +1,21 @@
-"""A genome of short contigs, a VCF of many records on it, and effects that cost no model."""
+"""A genome of short contigs, a VCF of many records on it, and scores that cost no model."""
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from genobird.genome.variant import Variant
-from genobird.scoring import variants
-from genobird.scoring.scorer import Floats, Scorer
+from genobird.genome.locus import Locator
+from genobird.genome.variant import Status
+from genobird.scoring import annotation
+from genobird.scoring.alleles import Allele, RefMismatch
+from genobird.scoring.scorer import Scorer
 from tests.conftest import random_dna, write_fasta
 
 SHORT_CONTIGS = {f"c{number}": random_dna(240, seed=100 + number) for number in range(4)}
@@ -34,7 +37,7 @@ def records(count: int) -> list[str]:
     lines = []
     for number in range(count):
         contig = f"c{number * len(SHORT_CONTIGS) // max(1, count)}"
-        place = number * 7 % 200 if count > 800 else number * 200 // max(1, count)
+        place = number * 200 // max(1, count)
         ref = SHORT_CONTIGS[contig][20 + place]
         alt = "ACGT"[("ACGT".index(ref) + 1 + number % 3) % 4]
         kind = number % 9
@@ -51,24 +54,54 @@ def write_vcf(path: Path, lines: Sequence[str]) -> Path:
     return path
 
 
-class Effects:
-    """Numbers that depend on variant and feature alone; `asked` counts the variants."""
+class Screen:
+    """Stands for `screen`: numbers that follow from variant and output; `scored` counts the ALTs.
 
-    def __init__(self) -> None:
-        self.asked = 0
+    Args:
+        seconds: that each call takes at least, so that a run can be stopped in between.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.scored = 0
+        self._seconds = seconds
 
     def __call__(
-        self, scorer: Scorer, asked: Sequence[Variant], genome: Any, chosen: Sequence[int]
-    ) -> tuple[list[str], Floats]:
-        self.asked += len(asked)
-        names = ["promoter", "llr", *(scorer.features[place] for place in chosen)]
-        seeds = [zlib.crc32(f"{variant} {name}".encode()) for variant in asked for name in names]
-        values = np.array(seeds, np.float64).reshape(len(asked), len(names), 1) / 2**32
-        return names, np.concatenate([values, values * values], axis=2).astype(np.float32)
+        self,
+        scorer: Scorer,
+        alleles: Sequence[Allele],
+        locator: Locator,
+        policy: RefMismatch,
+        features: Sequence[str] | None,
+        *_: object,
+    ) -> pd.DataFrame:
+        names = ["promoter", "llr", *(scorer.features[p] for p in scorer.select_features(features))]
+        loci = [locator.find(allele.variant) for allele in alleles]
+        scored = [
+            locus.status is Status.OK or (policy is RefMismatch.SWAP and locator.is_swapped(locus))
+            for locus in loci
+        ]
+        self.scored += sum(scored)
+        time.sleep(self._seconds if any(scored) else 0)
+        table: dict[str, object] = {
+            "chrom": [allele.variant.contig for allele in alleles],
+            "pos": np.array([allele.variant.position + 1 for allele in alleles], np.int64),
+            "ref": [allele.variant.ref for allele in alleles],
+            "alt": [allele.variant.alt for allele in alleles],
+            "record": np.array([allele.record for allele in alleles], np.int64),
+            "allele": np.array([allele.allele for allele in alleles], np.int64),
+            "status": [locus.status.value for locus in loci],
+        }
+        for name in names:
+            texts = (f"{allele.variant} {name}".encode() for allele in alleles)
+            values = np.array([zlib.crc32(text) for text in texts], np.float32) / 2**32
+            values[~np.array(scored, bool)] = np.nan
+            table |= {f"{name}|ref": values, f"{name}|alt": values**2}
+            table[f"{name}|delta"] = values**2 - values
+        return pd.DataFrame(table)
 
 
-def stub_effects(monkeypatch: pytest.MonkeyPatch) -> Effects:
-    """Put `Effects` in the place of the model."""
-    effects = Effects()
-    monkeypatch.setattr(variants, "effects", effects)
-    return effects
+def stub_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """Put `Screen` in the place of the model."""
+    screen = Screen()
+    monkeypatch.setattr(annotation, "screen", screen)
+    return screen

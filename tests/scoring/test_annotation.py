@@ -96,9 +96,10 @@ def test_the_header_declares_what_is_added_and_where_it_comes_from(scorer, genom
             if key.startswith("GB_")
         }
         assert kinds == {
-            "GB_STATUS": (".", "String"),
+            "GB_STATUS": ("A", "String"),
             "GB_PROMOTER": ("A", "Float"),
             "GB_LLR": ("A", "Float"),
+        "GB_LLR_SE": ("A", "Float"),
             "GB_CHROMATIN": ("A", "Float"),
             "GB_TOP": ("A", "String"),
         }

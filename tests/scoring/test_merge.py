@@ -13,15 +13,15 @@ from genobird.genome.fasta import Genome
 from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.merge import merge
 from genobird.scoring.shard import Shard
-from tests.scoring.stubs import records, short_genome, stub_effects, write_vcf
+from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
 
 CHUNK = 4
 
 
 @pytest.fixture(autouse=True)
-def effects(monkeypatch, scorer):
+def screen(monkeypatch, scorer):
     monkeypatch.setattr(scorer, "chunk", CHUNK)
-    return stub_effects(monkeypatch)
+    return stub_screen(monkeypatch)
 
 
 @pytest.fixture
@@ -110,13 +110,13 @@ def test_records_that_are_skipped_or_swapped_merge_like_others(run, tmp_path, po
     assert (tmp_path / "m.parquet").read_bytes() == table.read_bytes()
 
 
-def test_the_work_is_dealt_out_and_none_is_done_twice(run, effects):
+def test_the_work_is_dealt_out_and_none_is_done_twice(run, screen):
     run("whole", 48)
-    whole, effects.asked = effects.asked, 0
+    whole, screen.scored = screen.scored, 0
     by_shard = []
     for index in (1, 2, 3):
         run(f"s{index}", 48, f"{index}/3")
-        by_shard.append(effects.asked - sum(by_shard))
+        by_shard.append(screen.scored - sum(by_shard))
     assert sum(by_shard) == whole > 0
     assert max(by_shard) - min(by_shard) <= CHUNK
 
