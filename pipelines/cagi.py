@@ -1,0 +1,333 @@
+"""Expression-modulating variants of CAGI4: measured effects of alleles beside predicted ones.
+
+Tewhey et al. (2016) put 150 bp around variants before a reporter gene, once with each allele, and
+counted transcripts in lymphoblastoid cells: `LogSkew.Comb` is the log2 ratio of ALT to REF,
+`emVar_Hit` says where it is significant, `Regulatory_Hit` where the construct is active at all.
+The variants are for evaluation alone; nothing is trained on them. Two placements:
+
+    construct  the 150 bp as they were measured, without anything around them
+    genome     the same with their genome around them, as `genobird variants` sees a variant;
+               only where a FASTA file holds the construct at its place
+
+Asked are the chromatin features (bin centred on the variant, strands averaged), the promoter head
+(variant as transcription start, on the strand where it is larger for either allele) and the
+masked language model; each gives ALT minus REF. `pipelines.nested` chooses among summaries of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+
+from genobird.errors import InputError
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
+from genobird.report.markdown import shown
+from genobird.report.markdown import table as markdown_table
+from pipelines import nested, steps
+from pipelines.constructs import Construct, alleles, gc_change, in_genome, read_variants
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+GROUP_BP = 1_000_000
+_CHUNK = 256  # variants at a time
+
+
+def model_candidates(
+    model: Path, constructs: Sequence[Construct], device: str = "auto", threads: int | None = None
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Score constructs with a model; return its signed candidates and those of size, [N] each."""
+    from genobird.scoring.likelihood import AllelePair, log_likelihoods
+    from genobird.scoring.scorer import load
+
+    scorer = load(model, device, threads=threads)
+    checkpoint = scorer.checkpoint
+    kinds = checkpoint.features["class"].to_numpy(dtype=str)
+
+    def deltas(part: Sequence[Construct]) -> dict[str, Floats]:
+        texts, places = alleles(part)
+        found: dict[str, Floats] = {}
+        if checkpoint.chromatin is not None:
+            logits = scorer.chromatin_logits(texts, places).astype(np.float64)
+            found["features"] = logits[1::2] - logits[::2]
+        if checkpoint.promoter is not None:
+            turned = [len(text) - 1 - at for text, at in zip(texts, places, strict=True)]
+            reverse = [reverse_complement(text) for text in texts]
+            strands = np.stack(
+                [scorer.promoter_logits(texts, places), scorer.promoter_logits(reverse, turned)]
+            ).reshape(2, -1, 2)  # [strand, n, allele]
+            best = strands.max(axis=2).argmax(axis=0)
+            logits = strands[best, np.arange(len(part))].astype(np.float64)
+            found["promoter"] = logits[:, 1] - logits[:, 0]
+        if checkpoint.mlm is not None:
+            pairs = [AllelePair(c.ref, c.alt, c.ref_span, c.alt_span) for c in part]
+            both, _ = log_likelihoods(scorer, pairs)
+            found["llr"] = (both[:, 1] - both[:, 0]).astype(np.float64)
+        return found
+
+    return _candidates(_in_chunks(constructs, deltas), kinds)
+
+
+def baseline_candidates(
+    baselines: Path, constructs: Sequence[Construct], kinds: NDArray[np.str_]
+) -> dict[str, tuple[dict[str, Floats], dict[str, Floats]]]:
+    """Score constructs with each convolutional baseline; beyond a construct they see no bases.
+
+    Raises:
+        InputError: the baselines have other features than the model.
+    """
+    from genobird.baselines.network import base_codes, predict_codes
+    from genobird.baselines.network_models import NetworkModel
+    from genobird.baselines.train import load_baselines
+
+    found = {}
+    for name, fitted in load_baselines(baselines, "chromatin").items():
+        if not isinstance(fitted, NetworkModel):
+            continue
+        network = fitted.network
+        if network.outputs != len(kinds):
+            raise InputError(
+                f"{name} in {baselines} has {network.outputs} features, the model {len(kinds)}; "
+                "train both on one dataset"
+            )
+
+        def deltas(part: Sequence[Construct], network: Any = network) -> dict[str, Floats]:
+            rows = [
+                _around(base_codes(text), at, network.before_bp, network.input_bp)
+                for text, at in zip(*alleles(part), strict=True)
+            ]
+            logits = predict_codes(network, np.stack(rows), both_strands=True)[:, 0]
+            return {"features": (logits[1::2] - logits[::2]).astype(np.float64)}
+
+        found[name] = _candidates(_in_chunks(constructs, deltas), kinds)
+    return found
+
+
+def evaluate(
+    table: pd.DataFrame,
+    signed: Mapping[str, nested.Scores],
+    sizes: Mapping[str, nested.Scores],
+    *,
+    seed: int = 0,
+    resamples: int = 500,
+) -> dict[str, Any]:
+    """Compare candidates with the measurements, over all variants and over active constructs.
+
+    Args:
+        table: N variants.
+        signed: by model, what shall follow the skew.
+        sizes: by model, what shall tell expression-modulating variants from others.
+        seed: of folds and resamples.
+        resamples: of the bootstrap.
+    """
+    groups = np.array(
+        [f"{c}:{p // GROUP_BP}" for c, p in zip(table["chr"], table["pos"], strict=True)]
+    )
+    active = table["Regulatory_Hit"].to_numpy() == 1
+    report: dict[str, Any] = {}
+    for where, rows in (("all", np.arange(len(table))), ("active", np.flatnonzero(active))):
+        part: dict[str, Any] = {
+            "variants": len(rows), "hits": int(table["emVar_Hit"].iloc[rows].sum())
+        }  # fmt: skip
+        for what, models, column, figure in (
+            ("skew", signed, "LogSkew.Comb", nested.spearman),
+            ("hits", sizes, "emVar_Hit", nested.auroc),
+        ):
+            measured = table[column].to_numpy(np.float64)[rows]
+            if len(set(measured)) < 2 or len(set(groups[rows])) < nested.FEWEST_GROUPS:
+                continue  # nothing to choose by
+            chosen = {
+                model: {name: values[rows] for name, values in scores.items()}
+                for model, scores in models.items()
+            }
+            key = {"skew": "spearman", "hits": "auroc"}[what]
+            part[key] = nested.compare(
+                chosen, measured, figure, groups[rows], seed=seed, resamples=resamples
+            )
+        report[where] = part
+    return report
+
+
+def _around(codes: NDArray[np.uint8], place: int, before: int, width: int) -> NDArray[np.uint8]:
+    """Return `width` codes around a place; beyond the construct there are N."""
+    row = np.full(width, 4, dtype=np.uint8)
+    first = place - before
+    cut = codes[max(0, first) : first + width]
+    at = max(0, -first)
+    row[at : at + len(cut)] = cut
+    return row
+
+
+def _in_chunks(
+    constructs: Sequence[Construct], deltas: Callable[[Sequence[Construct]], dict[str, Floats]]
+) -> dict[str, Floats]:
+    parts = []
+    for first in range(0, len(constructs), _CHUNK):
+        parts.append(deltas(constructs[first : first + _CHUNK]))
+        logger.info("scored %d of %d", min(first + _CHUNK, len(constructs)), len(constructs))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _candidates(
+    deltas: Mapping[str, Floats], kinds: NDArray[np.str_]
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Return candidates with a sign, and of size."""
+    signed: dict[str, Floats] = {}
+    sizes: dict[str, Floats] = {}
+    if "features" in deltas:
+        of_features = deltas["features"]
+        largest = np.abs(of_features).argmax(axis=1)
+        signed["largest delta"] = of_features[np.arange(len(largest)), largest]
+        signed["mean delta"] = of_features.mean(axis=1)
+        sizes["max |delta|"] = np.abs(of_features).max(axis=1)
+        sizes["sum of |delta|"] = np.abs(of_features).sum(axis=1)
+        for kind in dict.fromkeys(kinds.tolist()):
+            mine = of_features[:, kinds == kind]
+            signed[f"mean delta of {kind}"] = mine.mean(axis=1)
+            sizes[f"mean |delta| of {kind}"] = np.abs(mine).mean(axis=1)
+    for key, name in (("promoter", "promoter delta"), ("llr", "LLR")):
+        if key in deltas:
+            signed[name] = deltas[key]
+            sizes[f"|{name}|"] = np.abs(deltas[key])
+    return signed, sizes
+
+
+def run(
+    variants: Path, model: Path, baselines: Path | None, fastas: Sequence[Path],
+    seed: int, resamples: int, device: str = "auto", threads: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Score and compare; see the module.
+
+    Raises:
+        UsageError: a file or directory is missing.
+        InputError: the variants or the baselines do not fit.
+    """
+    from genobird.checkpoint import Checkpoint
+
+    table, constructs = read_variants(variants)
+    features = Checkpoint.load(model).features
+    kinds = features["class"].to_numpy(dtype=str)
+
+    def compared(rows: NDArray[np.int64], placed: Sequence[Construct]) -> dict[str, Any]:
+        both = {"genobird": model_candidates(model, placed, device, threads)}
+        if baselines is not None:
+            both |= baseline_candidates(baselines, placed, kinds)
+        change = gc_change(placed)
+        both["GC change"] = {"GC change": change}, {"|GC change|": np.abs(change)}
+        signed, sizes = ({m: pair[i] for m, pair in both.items()} for i in (0, 1))
+        return evaluate(
+            table.iloc[rows].reset_index(drop=True), signed, sizes, seed=seed, resamples=resamples
+        )
+
+    report: dict[str, Any] = {"construct": compared(np.arange(len(table)), constructs)}
+    placed: list[Construct | None] = [None] * len(table)
+    for path in fastas:
+        with Genome(steps.require(path)) as genome:
+            found = in_genome(table, constructs, genome)
+        placed = [old or new for old, new in zip(placed, found, strict=True)]
+    rows = np.array([row for row, construct in enumerate(placed) if construct], dtype=np.int64)
+    if len(rows):
+        wide = [construct for construct in placed if construct]
+        report["genome"] = compared(rows, wide)
+        report["genome_as_construct"] = compared(rows, [constructs[row] for row in rows])
+    return report
+
+
+TITLES = {
+    "construct": "Constructs as they were measured",
+    "genome": "Constructs with their genome around them",
+    "genome_as_construct": "The same constructs as they were measured",
+}
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Write the comparison as Markdown."""
+    lines = ["# Expression-modulating variants (CAGI4)"]
+    for placement, populations in report["results"].items():
+        for where, part in populations.items():
+            kind = "all variants" if where == "all" else "active constructs alone"
+            lines += [
+                "", f"## {TITLES[placement]}: {kind}", "",
+                f"{part['variants']:,} variants, {part['hits']} of them expression-modulating.",
+            ]  # fmt: skip
+            for figure, title in (("spearman", "Spearman with the skew"), ("auroc", "AUROC")):
+                if figure in part:
+                    lines += ["", *_rows(part[figure], title)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(models: Mapping[str, Any], title: str) -> list[str]:
+    rows = [
+        [
+            model,
+            shown(found["nested"]),
+            "" if "difference" not in found else shown(found["difference"], signed=True),
+            ", ".join(f"{name} ({count})" for name, count in found["chosen"].items()),
+        ]
+        for model, found in models.items()
+    ]
+    header = [title, "nested", "genobird minus this", "chosen (folds)"]
+    each = [
+        [model, name, shown(value)]
+        for model, found in models.items()
+        for name, value in found["candidates"].items()
+    ]
+    listing = markdown_table(["model", "candidate", title], each)
+    return [markdown_table(header, rows), "", listing]
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    variants: Annotated[Path, typer.Option(help="cagi4_eqtl_mpra_train.csv.gz.")],
+    model: Annotated[Path, typer.Option(help="Model directory.")],
+    output: Annotated[Path, typer.Option(help="Directory for cagi.json and cagi.md.")],
+    baselines: Annotated[Path | None, typer.Option(help="Directory of trained baselines.")] = None,
+    fasta: Annotated[
+        list[Path] | None, typer.Option(help="Genome around the constructs; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and resamples.")] = 0,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Compare predicted effects of variants with measured ones."""
+    from genobird.checkpoint import Checkpoint
+
+    steps.refuse_existing(output, force)
+    results = run(variants, model, baselines, fasta or (), seed, resamples, device, threads)
+    report = {
+        "version": steps.FORMAT_VERSION,
+        "model": Checkpoint.load(model).hash,
+        "sources": {path.name: steps.sha256(path) for path in [variants, *(fasta or [])]},
+        "seed": seed,
+        "resamples": resamples,
+        "results": results,
+    }
+    with steps.new_directory(output, force) as folder:
+        (folder / "cagi.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        (folder / "cagi.md").write_text(markdown(report))
+    for placement, populations in results.items():
+        for where, part in populations.items():
+            for figure in ("spearman", "auroc"):
+                for name, found in part.get(figure, {}).items():
+                    logger.info(
+                        "%s, %s: %s %s %s", placement, where, name, figure, shown(found["nested"])
+                    )
+
+
+if __name__ == "__main__":
+    steps.run(app)

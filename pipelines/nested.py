@@ -1,0 +1,161 @@
+"""Which of several scores serves best, chosen where it is not measured.
+
+Variants are divided into folds by stretch of the genome. The score of a fold is the candidate that
+does best on all other folds, so the figure of the scores so put together has not seen its own
+choice. Candidates are brought to one scale without looking at any measurement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genobird.errors import InputError
+from genobird.tasks.metrics import (
+    ConfidenceInterval,
+    Ranking,
+    Statistic,
+    bootstrap,
+    bootstrap_difference,
+)
+
+Floats = NDArray[np.float64]
+Scores = Mapping[str, Floats]
+"""Candidate -> a value a variant, [N]."""
+Figure = Callable[[Floats, Floats, Floats], float]
+"""Scores [N], measurements [N] and how often each variant counts [N] to a number."""
+
+FOLDS = 5
+FEWEST_GROUPS = 2 * FOLDS
+"""With fewer, folds are too unequal to choose by."""
+
+
+def spearman(scores: Floats, measured: Floats, counts: Floats) -> float:
+    """Rank correlation of scores and measurements; NaN where one of them is constant."""
+    rows = np.repeat(np.arange(len(scores)), counts.astype(np.int64))
+    if not len(rows):
+        return float("nan")
+    x, y = _ranks(scores[rows]), _ranks(measured[rows])
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if scale > 0 else float("nan")
+
+
+def auroc(scores: Floats, measured: Floats, counts: Floats) -> float:
+    """AUROC of scores for measurements that are 0 or 1; NaN where one class is missing."""
+    return Ranking.of(measured, scores).auroc(counts)
+
+
+def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+    """Put whole groups into folds of about as many variants, [N]."""
+    names, members = np.unique(groups, return_inverse=True)
+    rng = np.random.Generator(np.random.Philox(seed))
+    fold_of = rng.permutation(len(names)) % FOLDS
+    return np.asarray(fold_of[members], dtype=np.int64)
+
+
+def put_together(
+    candidates: Scores, measured: Floats, figure: Figure, fold: NDArray[np.int64]
+) -> tuple[Floats, list[str]]:
+    """Score each fold with the candidate that is best on the others.
+
+    Args:
+        candidates: scores [N] by name; a value that is missing is 0.
+        measured: what they shall predict, [N].
+        figure: larger is better.
+        fold: of each variant, [N].
+
+    Returns:
+        The scores, [N], and the candidate that each fold was given.
+
+    Raises:
+        InputError: a fold that leaves nothing to choose by.
+    """
+    scaled = {name: _scaled(values) for name, values in candidates.items()}
+    joined = np.zeros(len(measured))
+    chosen = []
+    for number in range(FOLDS):
+        mine = fold == number
+        rest = np.flatnonzero(~mine)
+        ones = np.ones(len(rest))
+        found = {n: figure(v[rest], measured[rest], ones) for n, v in scaled.items()}
+        found = {name: value for name, value in found.items() if not np.isnan(value)}
+        if not found:
+            raise InputError(f"{len(rest)} variants in {FOLDS - 1} folds leave no score defined")
+        best = max(found, key=lambda name: found[name])
+        joined[mine] = scaled[best][mine]
+        chosen.append(best)
+    return joined, chosen
+
+
+def compare(
+    models: Mapping[str, Scores],
+    measured: Floats,
+    figure: Figure,
+    groups: NDArray[np.str_],
+    *,
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    """Measure the candidates of each model, and the nested choice among them.
+
+    Args:
+        models: candidates by model; the differences are those of the first one.
+        measured: what they shall predict, [N].
+        figure: larger is better.
+        groups: stretch of the genome of each variant, [N]; folds and resamples hold whole ones.
+        seed: of folds and resamples.
+        resamples: of the bootstrap.
+
+    Returns:
+        By model `candidates`, each a figure with its interval (chosen by nothing, but the best of
+        them is too good to be true), `nested`, that of the scores put together, `chosen`, which
+        candidate how many folds got, and `difference`, first model minus this one, nested.
+    """
+    fold = folds(groups, seed)
+
+    def statistic(scores: Floats) -> Statistic:
+        return lambda counts: figure(scores, measured, counts)
+
+    report: dict[str, Any] = {}
+    nested: dict[str, Statistic] = {}
+    for model, candidates in models.items():
+        joined, chosen = put_together(candidates, measured, figure, fold)
+        nested[model] = statistic(joined)
+        report[model] = {
+            "candidates": {
+                name: _plain(bootstrap(statistic(values), groups, resamples, seed=seed))
+                for name, values in candidates.items()
+            },
+            "nested": _plain(bootstrap(nested[model], groups, resamples, seed=seed)),
+            "chosen": dict(Counter(chosen).most_common()),
+        }
+    first, *others = models
+    for model in others:
+        found = bootstrap_difference(nested[first], nested[model], groups, resamples, seed=seed)
+        report[model]["difference"] = _plain(found)
+    return report
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 0, those of equal values averaged."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
+
+
+def _scaled(values: Floats) -> Floats:
+    """Divide by the root mean square; what is missing becomes 0."""
+    known = np.nan_to_num(values)
+    size = float(np.sqrt(np.mean(known**2)))
+    return known / size if size > 0 else known
+
+
+def _plain(interval: ConfidenceInterval) -> dict[str, float | None]:
+    return {
+        key: None if np.isnan(value) else round(float(value), 5)
+        for key, value in interval._asdict().items()
+    }
