@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pysam
+import pytest
+
+from genobird.cli import main
+from genobird.scoring.journal import journal_of
+from genobird.scoring.scorer import Scorer
+from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
+
+RECORDS = 30
+
+
+@pytest.fixture(autouse=True)
+def screen(monkeypatch):
+    monkeypatch.setattr(Scorer, "chunk", property(lambda _: 4, lambda *_: None), raising=False)
+    return stub_screen(monkeypatch)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command, as a shell would; return exit code, standard output and standard error."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        texts = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["genobird", *texts])
+        code = main(texts)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def variants(run, tmp_path, tiny_checkpoint, monkeypatch):
+    """Run `variants` on a VCF in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_vcf(Path("in.vcf"), records(RECORDS))
+    short_genome(tmp_path)
+    common = ["--fasta", "short.fa", "--model", tiny_checkpoint, "--device", "cpu", "--quiet"]
+
+    def command(*words: object, source: str = "in.vcf") -> tuple[int, str, str]:
+        return run("variants", source, *common, *words)
+
+    return command
+
+
+def lines_of(path: str) -> list[str]:
+    with pysam.BGZFile(path, "rb") as file:
+        return file.read().decode().splitlines()
+
+
+def interrupted(screen, monkeypatch, after: int):
+    """Let `screen` be interrupted at its next call but `after`."""
+    calls = 0
+
+    def score(*arguments: object) -> pd.DataFrame:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise KeyboardInterrupt
+        return screen(*arguments)
+
+    monkeypatch.setattr("genobird.scoring.annotation.screen", score)
+
+
+def test_shards_are_scored_and_merged(run, variants):
+    assert variants("-o", "whole.vcf.gz", "--table", "whole.tsv")[0] == 0
+    for part in ("1", "2", "3"):
+        files = ("-o", f"{part}.vcf.gz", "--table", f"{part}.parquet")
+        assert variants(*files, "--shard", f"{part}/3")[0] == 0
+    shards = ["3.vcf.gz", "1.vcf.gz", "2.vcf.gz"]
+    code, out, err = run("variants", "merge", *shards, "--output", "all.vcf.gz", "--json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert summary["shards"] == 3
+    assert summary["alleles"] == sum(summary["statuses"].values()) > RECORDS
+    assert summary["output"] == "all.vcf.gz"
+    tables = [name.replace("vcf.gz", "parquet") for name in shards]
+    code, out, err = run("variants", "merge", *tables, "-o", "all.tsv")
+    assert (code, out) == (0, "")
+    assert "alleles in " in err
+    assert err.endswith(": all.tsv\n")
+    assert Path("all.tsv").read_bytes() == Path("whole.tsv").read_bytes()
+    assert Path("all.vcf.gz.tbi").exists()
+    whole, merged = lines_of("whole.vcf.gz"), lines_of("all.vcf.gz")
+    assert [line for line in merged if "Command=" not in line] == [
+        line for line in whole if "Command=" not in line
+    ]
+    assert "##genobirdMergeCommand=genobird variants merge 3.vcf.gz 1.vcf.gz" in "\n".join(merged)
+
+
+def test_merged_records_go_to_standard_output(run, variants):
+    for part in ("1", "2"):
+        assert variants("-o", f"{part}.vcf.gz", "--shard", f"{part}/2")[0] == 0
+    code, out, err = run("variants", "merge", "1.vcf.gz", "2.vcf.gz", "-o", "-")
+    assert code == 0
+    assert len([line for line in out.splitlines() if line.startswith("c")]) == RECORDS
+    assert "standard output" in err
+
+
+def test_an_interrupted_command_is_resumed_to_the_same_file(variants, screen, monkeypatch):
+    assert variants("-o", "out.vcf.gz")[0] == 0
+    expected = Path("out.vcf.gz").read_bytes()
+    Path("out.vcf.gz").unlink()
+    with monkeypatch.context() as patch:
+        interrupted(screen, patch, after=4)
+        code, _, err = variants("-o", "out.vcf.gz")
+    assert code == 130
+    assert err.splitlines()[-1] == "genobird: error: interrupted"
+    assert journal_of("out.vcf.gz").exists()
+    code, _, err = variants("-o", "out.vcf.gz")
+    assert code == 2
+    assert err.startswith("genobird: error: out.vcf.gz.partial holds what an interrupted run has")
+    assert variants("-o", "out.vcf.gz", "--resume")[0] == 0
+    assert Path("out.vcf.gz").read_bytes() == expected
+    assert not journal_of("out.vcf.gz").exists()
+
+
+def test_the_header_holds_the_command_without_resume(variants):
+    assert variants("-o", "out.vcf.gz", "--resume")[0] == 0
+    (line,) = [line for line in lines_of("out.vcf.gz") if line.startswith("##genobirdCommand=")]
+    assert line.startswith("##genobirdCommand=genobird variants in.vcf --fasta")
+    assert line.endswith("--quiet -o out.vcf.gz")
+
+
+def test_a_finished_output_is_not_replaced_by_resume(variants):
+    assert variants("-o", "out.vcf.gz")[0] == 0
+    code, _, err = variants("-o", "out.vcf.gz", "--resume")
+    assert code == 2
+    assert "out.vcf.gz exists; pass --force or choose another name" in err
+    assert variants("-o", "out.vcf.gz", "--resume", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "-", "--resume"), "standard output cannot be resumed; name a file"),
+        (("-o", "out.vcf.gz", "--shard", "3/2"), "shard 3/2 found; give i/n with i from 1 to n"),
+        (("-o", "out.vcf.gz", "--shard", "half"), "shard half found; give i/n"),
+        (("-o", "out.bcf", "--shard", "1/2"), "out.bcf cannot be a shard; write .vcf.gz"),
+    ],
+)
+def test_what_cannot_be_resumed_or_cut_is_refused(variants, words, message):
+    code, _, err = variants(*words)
+    assert code == 2
+    assert message in err.replace("'", "")
+    assert not list(Path.cwd().glob("out*"))
+
+
+def test_tables_and_standard_input_have_no_shards(variants):
+    Path("in.tsv").write_text("chrom\tpos\tref\talt\nc0\t21\tA\tC\n")
+    code, _, err = variants("-o", "out.tsv", "--shard", "1/2", source="in.tsv")
+    assert code == 2
+    assert "--shard is for VCF; cut a table of variants itself" in err
+
+
+def test_merge_refuses_what_it_cannot_do(run, variants):
+    assert variants("-o", "1.vcf.gz", "--shard", "1/2")[0] == 0
+    for words, code, message in (
+        (("1.vcf.gz", "-o", "out.vcf.gz"), 1, "1 of 2 shards found; missing: 2"),
+        (("1.vcf.gz", "none.vcf.gz", "-o", "out.vcf.gz"), 2, "none.vcf.gz does not exist"),
+        (("in.vcf", "-o", "out.vcf.gz"), 2, "not all .vcf.gz or all .parquet"),
+        (("1.vcf.gz", "-o", "out.tsv"), 2, "unknown ending; allowed are .vcf, .vcf.gz"),
+        (("1.vcf.gz", "-o", "1.vcf.gz"), 2, "1.vcf.gz exists; pass --force"),
+        (("1.vcf.gz",), 2, "missing option --output"),
+        ((), 2, "missing argument SHARD"),
+    ):
+        found, out, err = run("variants", "merge", *words)
+        assert (found, out) == (code, ""), err
+        assert err.startswith("genobird: error: ")
+        assert message in err
+        assert not list(Path.cwd().glob("out*"))
+
+
+def test_both_verbs_have_their_help(run):
+    code, out, _ = run("variants", "--help")
+    assert code == 0
+    assert "genobird variants [OPTIONS]" in out
+    assert "--shard" in out
+    assert "--resume" in out
+    code, out, _ = run("variants", "merge", "--help")
+    assert code == 0
+    assert "genobird variants merge [OPTIONS]" in out
+    assert "variants merge" in run("--help")[1]
+
+
+def test_a_file_of_the_name_of_a_verb_can_be_scored(variants):
+    write_vcf(Path("merge"), records(4))
+    assert variants("-o", "out.vcf", source="./merge")[0] == 0
