@@ -12,6 +12,7 @@ from typing import Any
 
 from genobird.errors import InputError, UsageError
 from genobird.report.markdown import listed, number, shown, table
+from genobird.report.stages import training
 
 Facts = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
         "# Model card",
         *_identity(provenance, evaluation),
         *_data(evaluation),
-        *_training(provenance),
+        *training(provenance),
         *_baselines(evaluation),
         *_chromatin(evaluation),
         *_promoters(evaluation),
@@ -149,50 +150,6 @@ def _data(evaluation: Facts) -> Iterable[str]:
             f"Promoters: the {evaluation['split']} part holds {promoters['windows']} windows, "
             f"{promoters['positives']} of them promoters."
         )
-
-
-def _training(provenance: Facts) -> Iterable[str]:
-    rows, commands = [], []
-    for stage, facts in _stages(provenance):
-        fit = facts.get("config", {}).get("fit", {})
-        rows.append(
-            [
-                stage,
-                f"{fit.get('steps', 0):,}",
-                f"{fit.get('learning_rate', '')} {fit.get('schedule', '')}",
-                str(fit.get("precision", "")),
-                str(fit.get("seed", "")),
-                _seen(facts),
-            ]
-        )
-        commands.append(facts.get("command"))
-    commands.append(provenance.get("command"))
-    if rows:
-        yield "## Training"
-        yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
-    lines = [str(command) for command in dict.fromkeys(commands) if command]
-    if lines:
-        yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
-    yield from map(str, provenance.get("notes", ()))
-
-
-def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
-    """Yield the stages of training in their order; one may have gone on with an earlier one."""
-    for name in ("pretraining", "chromatin", "promoter"):
-        chain: list[Facts] = []
-        facts = provenance.get(name)
-        while isinstance(facts, Mapping):
-            chain.append(facts)
-            facts = facts.get("earlier")
-        for turn, found in enumerate(reversed(chain), start=1):
-            yield (f"{name} {turn}" if len(chain) > 1 else name), found
-
-
-def _seen(facts: Facts) -> str:
-    for unit in ("tokens", "bases"):
-        if facts.get(f"{unit}_seen"):
-            return f"{facts[f'{unit}_seen']:,} {unit}"
-    return ""
 
 
 def _baselines(evaluation: Facts) -> Iterable[str]:

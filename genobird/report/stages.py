@@ -1,0 +1,55 @@
+"""How a model was trained, stage by stage, for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from genobird.report.markdown import table
+
+Facts = Mapping[str, Any]
+
+
+def training(provenance: Facts) -> Iterable[str]:
+    """Yield the section on training: a row a stage, the commands and the notes."""
+    rows, commands = [], []
+    for stage, facts in _stages(provenance):
+        fit = facts.get("config", {}).get("fit", {})
+        rows.append(
+            [
+                stage,
+                f"{fit.get('steps', 0):,}",
+                f"{fit.get('learning_rate', '')} {fit.get('schedule', '')}",
+                str(fit.get("precision", "")),
+                str(fit.get("seed", "")),
+                _seen(facts),
+            ]
+        )
+        commands.append(facts.get("command"))
+    commands.append(provenance.get("command"))
+    if rows:
+        yield "## Training"
+        yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
+    lines = [str(command) for command in dict.fromkeys(commands) if command]
+    if lines:
+        yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
+    yield from map(str, provenance.get("notes", ()))
+
+
+def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
+    """Yield the stages of training in their order; one may have gone on with an earlier one."""
+    for name in ("pretraining", "chromatin", "promoter"):
+        chain: list[Facts] = []
+        facts = provenance.get(name)
+        while isinstance(facts, Mapping):
+            chain.append(facts)
+            facts = facts.get("earlier")
+        for turn, found in enumerate(reversed(chain), start=1):
+            yield (f"{name} {turn}" if len(chain) > 1 else name), found
+
+
+def _seen(facts: Facts) -> str:
+    for unit in ("tokens", "bases"):
+        if facts.get(f"{unit}_seen"):
+            return f"{facts[f'{unit}_seen']:,} {unit}"
+    return ""
