@@ -192,7 +192,7 @@ def variants(
     scorer = open_scorer(model, device, batch_size, threads, precision)
     scorer.background = background_of(scorer, background)
     if scorer.background is None and background == MODEL and not quiet:
-        logger.info("the model has no background, so there are no E-values: genobird background")
+        logger.info("the model has no background, so no E-values: see genobird background build")
     records = 0
     common: dict[str, Any] = {
         "ref_mismatch": ref_mismatch,

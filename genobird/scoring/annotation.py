@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 STATUS = InfoField("GB_STATUS", f"genobird status of each ALT: {' '.join(Status)}", type="String")
 GB_EVALUE = InfoField(
-    "GB_EVALUE", "Share of the background variants with chromatin effects as large, 1/(n+1) or more"
+    "GB_EVALUE", "Share of the background variants with effects at least as large, 1/(n+1) or more"
 )
 GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant as start")
 GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")

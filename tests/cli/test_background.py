@@ -13,6 +13,7 @@ import pytest
 
 from genobird.cli import main
 from genobird.scoring.background import Background
+from genobird.scoring.settings import DEFAULT
 from tests.scoring.quick_logits import stub_logits
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
@@ -82,7 +83,7 @@ def test_build_says_what_it_made(capsys, vcf, options, tmp_path):
 def test_build_takes_the_settings_of_variants(capsys, vcf, options, model, tmp_path):
     build(capsys, vcf, options, model / "background.npz", "--shifts", "3", "--window-grid", "64")
     made = Background.load(model / "background.npz")
-    settings = {"shifts": 3, "grid": 64, "segmentations": 4}
+    settings = {"shifts": 3, "grid": 64, "segmentations": DEFAULT.segmentations}
     assert made.facts.items() >= settings.items()
     outputs = ["-o", tmp_path / "out.vcf", "--quiet"]
     _, _, err = run(capsys, "variants", vcf, *options, *outputs)
@@ -167,7 +168,7 @@ def test_without_a_background_there_are_no_evalues_and_that_is_said_once(
     outputs = ["-o", tmp_path / "out.vcf", "--table", tmp_path / "out.tsv", "--force"]
     code, _, err = run(capsys, "variants", vcf, *options, *outputs)
     assert code == 0
-    assert err.count("no E-values") == 1
+    assert err.count("so no E-values") == 1
     assert "evalue" not in table_of(tmp_path / "out.tsv").columns
     assert "GB_EVALUE" not in (tmp_path / "out.vcf").read_text()
     build(capsys, vcf, options, model / "background.npz")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,9 @@ bases = st.text("ACGT", max_size=4)
 
 
 @pytest.fixture(scope="module")
-def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_fasta(tmp_path_factory.mktemp("short") / "a.fa", {"c": CONTIG, "d": CONTIG[::-1]})
-
-
-@pytest.fixture(scope="module")
-def short(short_path: Path):
-    with Genome(short_path) as genome:
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Genome]:
+    contigs = {"c": CONTIG, "d": CONTIG[::-1]}
+    with Genome(write_fasta(tmp_path_factory.mktemp("short") / "a.fa", contigs)) as genome:
         yield genome
 
 
@@ -218,11 +215,6 @@ def snv(position: int, call: str) -> tuple[str, int, str, str, str]:
     return "c", position, ref, "ACGT"[("ACGT".index(ref) + 1) % 4], call
 
 
-def read_all(calls: PhasedCalls, rows: list[tuple[str, int, str, str, str]]) -> None:
-    for number, row in enumerate(rows):
-        calls.around(number, row[0], row[1])
-
-
 def joined(calls: PhasedCalls, record: int, position: int, haplotype: int) -> list[int]:
     """Starts of the edits that are applied with the first ALT of a record."""
     near = calls.around(record, "c", position)
@@ -387,7 +379,7 @@ def test_what_cannot_be_read_twice_or_has_no_such_sample_is_refused(short, tmp_p
 def test_records_have_to_be_sorted(short, tmp_path, rows):
     calls = calls_of(write_vcf(tmp_path / "a.vcf", rows), short)
     with pytest.raises(VcfError, match=r"record \d, c:\d+: the records are not sorted"):
-        read_all(calls, rows)
+        [calls.around(number, row[0], row[1]) for number, row in enumerate(rows)]
     calls.close()
 
 
