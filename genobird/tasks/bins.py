@@ -100,6 +100,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
             to train on.
         ContigError: a contig that the genome lacks.
     """
+    areas = _joined(areas)
     if len(held_out) == 1 and (fraction := _fraction(held_out[0])) is not None:
         tiles = [
             Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
@@ -148,23 +149,23 @@ def choose(
         background: bins without any peak, as a multiple of those with one.
         seed: of the draws.
     """
-    contigs, bins, peaked, tables = [], [], [], []
-    for contig, length in lengths.items():
+    numbers, bins, tables = [], [], []
+    for number, (contig, length) in enumerate(lengths.items()):
         table = labels(tracks, contig, length // BIN_BP)
         mask = parts.masks(contig, len(table))[int(held_out)]
         rows = np.flatnonzero(mask)
-        contigs.append(np.full(len(rows), contig))
+        numbers.append(np.full(len(rows), number, dtype=np.int32))
         bins.append(rows)
         tables.append(table[rows])
-        peaked.append(tables[-1].any(axis=1))
-    names, places, table = np.concatenate(contigs), np.concatenate(bins), np.concatenate(tables)
-    has_peak = np.concatenate(peaked)
-    positive, rest = np.flatnonzero(has_peak), np.flatnonzero(~has_peak)
+    contig_of, places, table = np.concatenate(numbers), np.concatenate(bins), np.concatenate(tables)
+    peaked = table.any(axis=1)
+    positive, rest = np.flatnonzero(peaked), np.flatnonzero(~peaked)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, int(held_out)))))
     taken = rng.permutation(positive)[:most_positives]
     drawn = rng.choice(rest, min(len(rest), round(background * len(taken))), replace=False)
     rows = np.sort(np.concatenate([taken, drawn]))
-    return ChosenBins(names[rows], places[rows], table[rows], len(positive), len(rest))
+    names = np.array(list(lengths), dtype=np.str_)[contig_of[rows]]
+    return ChosenBins(names, places[rows], table[rows], len(positive), len(rest))
 
 
 def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64]]:

@@ -136,3 +136,8 @@ def test_groups_hold_every_bin_once_within_reach(places):
         assert len(set(chosen.contigs[rows])) == 1
         assert (chosen.bins[rows[-1]] - chosen.bins[rows[0]]) * 200 <= 1_000
         assert (np.diff(rows) == 1).all()
+
+
+def test_areas_that_overlap_count_once(genome):
+    areas = [Interval("chr1", 0, 30_000), Interval("chr1", 20_000, 60_000)]
+    assert divide(["chr2"], areas, genome, 0).areas == (Interval("chr1", 0, 60_000),)
