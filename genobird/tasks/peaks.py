@@ -219,7 +219,8 @@ class _Run:
     ) -> None:
         """Write model and report, and remove what they were made from."""
         settings = self.settings.model_dump(mode="json")
-        facts = {**provenance, "config": settings, "data": self.facts, **report}
+        earlier = checkpoint.provenance.get("chromatin")  # what the encoder was trained on
+        facts = {**provenance, "config": settings, "data": self.facts, **report, "earlier": earlier}
         checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
         _write(self.output / REPORT, json.dumps({**report, "config": settings}, indent=2))
         checkpoint.save(self.output / "model", force=True)

@@ -52,7 +52,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def model(tiny_tokenizer, tmp_path):
     made = tiny_checkpoint(tiny_tokenizer)
-    made.provenance = {"pretraining": {"tokens_seen": 7}}
+    made.provenance = {"pretraining": {"tokens_seen": 7}, "chromatin": {"command": "before"}}
     made.save(tmp_path / "start")
     return tmp_path / "start"
 
@@ -86,6 +86,7 @@ def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_
     assert after.features.to_dict("list") == {"index": [-1], "name": ["words"], "class": ["custom"]}
     assert after.provenance["pretraining"] == {"tokens_seen": 7}
     assert after.provenance["chromatin"]["command"] == "x"
+    assert after.provenance["chromatin"]["earlier"] == {"command": "before"}
     assert str(tmp_path) not in json.dumps(after.provenance)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "held_out.json", "logs", "model",
