@@ -66,7 +66,7 @@ CONFIGS = {
     ("dkdv", 2, 32): Config(64, 64, 4, 1),
     ("dkdv", 2, 64): Config(64, 64, 4, 1, registers=168),
     ("dkdv", 2, 128): Config(32, 64, 4, 1),
-    ("fwd", 4, 32): Config(32, 32, 4, 1),
+    ("fwd", 4, 32): Config(32, 32, 8, 1),
     ("fwd", 4, 64): Config(32, 32, 8, 1),
     ("fwd", 4, 128): Config(32, 32, 8, 1),
     ("dq", 4, 32): Config(32, 32, 4, 1),

@@ -1,6 +1,7 @@
 """Compile the kernels for GPUs that are not there and read what the compiler made of them.
 
     python -m tests.attention.aot '[["fwd", "bf16", 64, 64, 90]]'
+    python -m tests.attention.aot  # everything that the kernels take: some minutes
 
 prints one JSON line a case: registers, stack (spills), shared memory, wgmma instructions. Runs in a
 process of its own: the tests beside it run the same kernels in Triton's interpreter.
@@ -102,9 +103,21 @@ def resources(compiled: Any) -> dict[str, int]:
     }
 
 
+def every_case() -> list[list[Any]]:
+    """Everything that the kernels take, for both compute capabilities."""
+    return [
+        [kind, dtype, width, block_size, capability]
+        for capability in (90, 80)
+        for kind in ("fwd", "dq", "dkdv")
+        for dtype in DTYPES
+        for width in kernels.HEAD_WIDTHS
+        for block_size in kernels.BLOCK_SIZES
+    ]
+
+
 def main() -> None:
-    """Compile the cases named in the first argument."""
-    for case in json.loads(sys.argv[1]):
+    """Compile the cases named in the first argument, or all."""
+    for case in json.loads(sys.argv[1]) if sys.argv[1:] else every_case():
         kind, dtype, width, block_size, capability, *options = case
         config = kernels.Config(*options[0]) if options else None
         found = resources(compile_kernel(kind, dtype, width, block_size, capability, config))
