@@ -109,6 +109,42 @@ def test_settings_reach_the_command(snakemake, config):
     assert log.count("--features 'TF,c|H3K4me3|None'") == 3
     assert log.count("--keep-going") == 2
     assert log.count("--ref-mismatch swap --device auto --batch-size 4 --threads 1") == 1
+    assert log.count("--resume --force") == 3
+    assert "merge" not in log
+
+
+def test_shards_are_planned_one_a_job_and_merged(snakemake, config):
+    changed = config | {"output": "results/parts", "shards": 3}
+    log = snakemake("score", changed, "--dry-run", "--printshellcmds")
+    for part in (1, 2, 3):
+        assert log.count(f"--shard {part}/3 --resume --force") == 1
+    names = " ".join(f"results/parts/shards/some.{part}-of-3.vcf.gz" for part in (1, 2, 3))
+    assert f"genobird variants merge {names} --output results/parts/variants/some.vcf.gz" in log
+    assert log.count("genobird variants 'my files/some.vcf'") == 3
+
+
+@pytest.mark.slow
+def test_shards_give_the_records_and_rows_of_one_job(scored, project, snakemake, config):
+    changed = config | {"output": "results/parts", "shards": 2}
+    snakemake("score", changed, "--until", "merge")
+    parts = project / "results" / "parts"
+    assert {path.name for path in (parts / "variants").iterdir()} == {
+        *("some.vcf.gz", "some.vcf.gz.tbi", "some.parquet")
+    }
+    assert not (parts / "shards").exists()
+    one, merged = (
+        [
+            line
+            for line in gzip.decompress((folder / "variants" / "some.vcf.gz").read_bytes())
+            .decode()
+            .splitlines()
+            if "Command=" not in line
+        ]
+        for folder in (scored, parts)
+    )
+    assert merged == one
+    tables = [pd.read_parquet(folder / "variants" / "some.parquet") for folder in (scored, parts)]
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=0)
 
 
 def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemake, config):
@@ -144,6 +180,7 @@ def test_a_wrong_row_of_the_sheet_is_refused(row, message):
         ({"device": "tpu"}, "'tpu' does not match"),
         ({"batch_size": 0}, "0 is not valid"),
         ({"threads": "many"}, "'many' is not of type 'integer'"),
+        ({"shards": 0}, "0 is less than the minimum of 1"),
     ],
 )
 def test_the_schema_names_what_is_wrong(config, changes, message):

@@ -1,4 +1,19 @@
 FEATURES = ["--features", ",".join(config["features"])] if config["features"] else []
+SHARDS = [f"{part}-of-{config['shards']}" for part in range(1, config["shards"] + 1)]
+
+
+wildcard_constraints:
+    shard=r"\d+-of-\d+",
+
+
+# Both rules make the same files.
+if len(SHARDS) > 1:
+
+    ruleorder: merge > variants
+
+else:
+
+    ruleorder: variants > merge
 
 
 rule regions:
@@ -30,7 +45,7 @@ rule regions:
     shell:
         "genobird score {input.bed:q} --fasta {input.fasta:q} --output {output:q} {params.model:q}"
         " --device {params.device} --batch-size {params.batch_size} --threads {threads}"
-        " {params.features:q} {params.keep_going} --force > {log:q} 2>&1"
+        " {params.features:q} {params.keep_going} --resume --force > {log:q} 2>&1"
 
 
 rule variants:
@@ -61,8 +76,47 @@ rule variants:
         features=FEATURES,
         device=config["device"],
         batch_size=config["batch_size"],
+        shard=lambda wildcards: (
+            ["--shard", wildcards.shard.replace("-of-", "/")]
+            if "shard" in wildcards.keys()
+            else []
+        ),
     shell:
         "genobird variants {input.vcf:q} --fasta {input.fasta:q} --output {output.vcf:q}"
         " --table {output.table:q} {params.model:q} --ref-mismatch {params.mismatch}"
         " --device {params.device} --batch-size {params.batch_size} --threads {threads}"
-        " {params.features:q} --force > {log:q} 2>&1"
+        " {params.features:q} {params.shard:q} --resume --force > {log:q} 2>&1"
+
+
+use rule variants as shard with:
+    output:
+        vcf=temp(f"{OUT}/shards/{{sample}}.{{shard}}.vcf.gz"),
+        index=temp(f"{OUT}/shards/{{sample}}.{{shard}}.vcf.gz.tbi"),
+        table=temp(f"{OUT}/shards/{{sample}}.{{shard}}.parquet"),
+    log:
+        f"{OUT}/logs/shards.{{sample}}.{{shard}}.log",
+
+
+rule merge:
+    input:
+        vcfs=expand(rules.shard.output.vcf, shard=SHARDS, allow_missing=True),
+        tables=expand(rules.shard.output.table, shard=SHARDS, allow_missing=True),
+    output:
+        vcf=report(
+            f"{OUT}/variants/{{sample}}.vcf.gz",
+            caption="../report/variants.rst",
+            category="Variants",
+        ),
+        index=f"{OUT}/variants/{{sample}}.vcf.gz.tbi",
+        table=f"{OUT}/variants/{{sample}}.parquet",
+    log:
+        f"{OUT}/logs/merge.{{sample}}.log",
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "(genobird variants merge {input.vcfs:q} --output {output.vcf:q} --force"
+        " && genobird variants merge {input.tables:q} --output {output.table:q} --force)"
+        " > {log:q} 2>&1"
