@@ -25,7 +25,7 @@ class EffectSettings:
 
     shifts: int = 1
     """Windows that logits are averaged over, `SHIFT_BP` apart, the middle one at the variant."""
-    segmentations: int = 4
+    segmentations: int = 2
     """Ways to cut each sequence into tokens that the masked-LM score is averaged over; 1 is the
     tokenizer's own alone, without a standard error."""
     seed: int = 0

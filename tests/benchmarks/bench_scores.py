@@ -1,9 +1,11 @@
-"""How far scores of variants move with what should not matter; not collected by pytest.
+"""How far scores of variants move with what should not matter.
+
+    python -m tests.benchmarks.bench_scores sites.vcf.gz chr20.fa.gz --records 10
 
 Window offset, segmentation and bfloat16 are changed, and the movement of the effects (ALT - REF) is
-set against their size. A line of the table is a root mean square over variants and features.
-
-python tests/benchmarks/bench_scores.py sites.vcf.gz chr20.fa.gz --records 10
+set against their size: root mean squares over variants and features. Then passes of other sizes,
+another order, two threads and the dense reference of attention are tried; for these the table has
+the largest difference of any logit.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status, Variant, check, left_align, windows
 from genobird.genome.vcf import VcfReader
+from genobird.scoring.effects import LLR_FLANK
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
 
-FLANK = 2_000
 OFFSETS, SEGMENTATIONS = 8, 8
 Doubles = NDArray[np.float64]
 
@@ -73,44 +77,11 @@ def report_offsets(deltas: Doubles) -> None:
              f"{agree:.4f}")  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("vcf", type=Path)
-    parser.add_argument("fasta", type=Path)
-    parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--records", type=int, default=10)
-    parser.add_argument("--parts", default="offset,segmentation,bf16")
-    arguments = parser.parse_args()
-    scorer = load(arguments.model, device="cpu")
-    exact = EffectSettings(shifts=OFFSETS)
-    with Genome(arguments.fasta) as genome:
-        variants = spread(arguments.vcf, genome, arguments.records)
-        line("model", scorer.model_hash, f"{len(variants)} variants, offsets {SHIFT_BP} bp apart")
-        line("what", "of", "size", "movement", "movement/size", "correlation")
-        if "offset" in arguments.parts:
-            offsets = exact.offsets(0)
-            report_offsets(
-                np.stack([at_offsets(scorer, variant, genome, offsets) for variant in variants])
-            )
-        if "bf16" in arguments.parts:
-            coarse = load(arguments.model, device="cpu", precision="bf16")
-            fine, rough = (
-                np.stack([at_offsets(one, variant, genome, [0])[0] for variant in variants])
-                for one in (scorer, coarse)
-            )
-            error, size = rms(rough - fine), rms(fine)
-            agree = np.corrcoef(rough.ravel(), fine.ravel())[0, 1]
-            line("precision", "bf16", f"{size:.4f}", f"{error:.4f}", f"{error / size:.3f}",
-                 f"{agree:.4f}")  # fmt: skip
-        if "segmentation" in arguments.parts:
-            report_segmentations(scorer, variants, genome)
-
-
 def report_segmentations(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
     """Masked-LM log-likelihood ratios: their size and their standard error over K segmentations."""
     pairs = []
     for variant in variants:
-        window = windows(variant, genome, FLANK, FLANK)
+        window = windows(variant, genome, LLR_FLANK, LLR_FLANK)
         spans = [
             (anchor, anchor + len(allele))
             for anchor, allele in (
@@ -125,6 +96,71 @@ def report_segmentations(scorer: Scorer, variants: Sequence[Variant], genome: Ge
         error = rms(errors.astype(np.float64)) * np.sqrt(SEGMENTATIONS / count)
         line("segmentation", f"mean of {count}", f"{size:.4f}", f"{error:.4f}",
              f"{error / size:.3f}", "")  # fmt: skip
+
+
+def report_precision(
+    exact: Scorer, coarse: Scorer, variants: Sequence[Variant], genome: Genome
+) -> None:
+    """Effects in bfloat16 beside those in float32."""
+    fine, rough = (
+        np.stack([at_offsets(scorer, variant, genome, [0])[0] for variant in variants])
+        for scorer in (exact, coarse)
+    )
+    error, size = rms(rough - fine), rms(fine)
+    agree = np.corrcoef(rough.ravel(), fine.ravel())[0, 1]
+    line("precision", "bf16", f"{size:.4f}", f"{error:.4f}", f"{error / size:.3f}", f"{agree:.4f}")
+
+
+def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
+    """Logits that ought to be equal: the largest difference between them."""
+    pairs = [windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK) for variant in variants]
+    texts, places = [pair.ref for pair in pairs], [pair.ref_anchor for pair in pairs]
+    logits = scorer.chromatin_logits(texts, places)
+    size = f"{rms(logits.astype(np.float64)):.4f}"
+
+    def compare(what: str, found: NDArray[np.float32]) -> None:
+        line("equality", what, size, f"{np.abs(found - logits).max():.2g}", "", "")
+
+    compare("reversed order", scorer.chromatin_logits(texts[::-1], places[::-1])[::-1])
+    for most in (1, 3):
+        other = Scorer(scorer.checkpoint, device=str(scorer.device), batch_size=most)
+        compare(f"{most} sequences a pass", other.chromatin_logits(texts, places))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(2, threads))
+    compare(f"{torch.get_num_threads()} threads", scorer.chromatin_logits(texts, places))
+    torch.set_num_threads(threads)
+    encoder = scorer.checkpoint.encoder
+    encoder.forward = partial(encoder.forward, backend="reference")  # type: ignore[method-assign]
+    compare("dense reference", scorer.chromatin_logits(texts, places))
+    del encoder.forward
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("vcf", type=Path)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--records", type=int, default=10)
+    parser.add_argument("--parts", default="offset,segmentation,precision,equality")
+    asked = parser.parse_args(arguments)
+    scorer = load(asked.model, asked.device)
+    with Genome(asked.fasta) as genome:
+        variants = spread(asked.vcf, genome, asked.records)
+        line("model", scorer.model_hash, f"{len(variants)} variants, offsets {SHIFT_BP} bp apart")
+        line("what", "of", "size", "movement", "movement/size", "correlation")
+        if "offset" in asked.parts:
+            offsets = EffectSettings(shifts=OFFSETS).offsets(0)
+            report_offsets(
+                np.stack([at_offsets(scorer, variant, genome, offsets) for variant in variants])
+            )
+        if "segmentation" in asked.parts:
+            report_segmentations(scorer, variants, genome)
+        if "precision" in asked.parts:
+            coarse = load(asked.model, asked.device, precision="bf16")
+            report_precision(scorer, coarse, variants, genome)
+        if "equality" in asked.parts:
+            report_equality(scorer, variants[:3], genome)
 
 
 if __name__ == "__main__":
