@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Checkpoint",
+    "EffectSettings",
     "GenobirdError",
     "Genome",
     "Interval",
@@ -43,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Checkpoint": "genobird.checkpoint",
+    "EffectSettings": "genobird.scoring.settings",
     "GenobirdError": "genobird.errors",
     "Genome": "genobird.genome.fasta",
     "Interval": "genobird.genome.interval",

@@ -5,6 +5,7 @@ from genobird.genome.interval import Interval as Interval
 from genobird.genome.variant import Variant as Variant
 from genobird.scoring.scorer import Scorer as Scorer
 from genobird.scoring.scorer import load as load
+from genobird.scoring.settings import EffectSettings as EffectSettings
 from genobird.tokenizer import Tokenizer as Tokenizer
 
 __version__: str

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genobird.scoring.passes import CAPACITY, Passes
+
+CPU = torch.device("cpu")
+
+
+def numbers(part: slice) -> torch.Tensor:
+    return torch.arange(part.start, part.stop)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    bases=st.lists(st.integers(1, 30_000), min_size=1, max_size=30),
+    most=st.none() | st.integers(1, 5),
+)
+def test_passes_take_all_in_order_as_many_as_they_hold(bases, most):
+    parts: list[slice] = []
+    found = Passes(CPU, most).run(bases, lambda part: parts.append(part) or part, numbers)
+    assert found.tolist() == list(range(len(bases)))
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    for part in parts:
+        held = sum(bases[part])
+        if most is not None:
+            assert part.stop - part.start == min(most, len(bases) - part.start)
+        else:
+            assert held <= CAPACITY["cpu"] or part.stop - part.start == 1
+            if part.stop < len(bases):
+                assert held + bases[part.stop] > CAPACITY["cpu"]
+
+
+def test_the_next_pass_is_made_ready_while_one_is_computed():
+    is_ready = [threading.Event() for _ in range(4)]
+
+    def prepare(part: slice) -> slice:
+        is_ready[part.start].set()
+        return part
+
+    def compute(part: slice) -> torch.Tensor:
+        if part.stop < 4:
+            assert is_ready[part.stop].wait(20)
+        assert not any(event.is_set() for event in is_ready[part.stop + 1 :]), "one ahead, no more"
+        return numbers(part)
+
+    assert Passes(CPU, 1).run([10] * 4, prepare, compute).tolist() == [0, 1, 2, 3]
+
+
+def test_what_fails_while_it_is_made_ready_comes_to_light():
+    def prepare(part: slice) -> slice:
+        if part.start == 2:
+            raise ValueError("no DNA")
+        return part
+
+    with pytest.raises(ValueError, match="no DNA"):
+        Passes(CPU, 1).run([10] * 4, prepare, numbers)
+
+
+def test_memory_that_lacks_while_a_pass_is_made_ready_makes_passes_smaller():
+    sizes: list[int] = []
+
+    def prepare(part: slice) -> slice:
+        sizes.append(part.stop - part.start)
+        if sizes[-1] > 2:
+            raise MemoryError
+        return part
+
+    assert Passes(CPU, 8).run([10] * 5, prepare, numbers).tolist() == list(range(5))
+    assert sizes == [5, 2, 2, 1]
