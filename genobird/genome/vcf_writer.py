@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -204,6 +205,7 @@ class VcfWriter:
             try:
                 _to_bcf(self._temporary, finished)
             except VcfError as error:
+                _require_space(finished.parent)
                 kept = Path(f"{self.path}.vcf.gz")
                 os.replace(self._temporary, kept)
                 raise VcfError(f"{error}; as VCF they are in {kept}") from error
@@ -230,6 +232,7 @@ class VcfWriter:
             with quiet_htslib():
                 pysam.tabix_index(str(finished), preset=preset, force=True, csi=csi)
         except (OSError, ValueError) as error:
+            _require_space(finished.parent)
             logger.warning("%s has no index: htslib cannot make it (%s)", self.path, error)
             return None
         return Path(f"{finished}{'.csi' if csi else '.tbi'}")
@@ -237,6 +240,12 @@ class VcfWriter:
     def _unwritable(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)
         return OutputError(f"{self.path} cannot be written: {reason}; check space and permissions")
+
+
+def _require_space(folder: Path) -> None:
+    """Raise the OSError of a full disk, which htslib does not tell from data it cannot write."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_PIECE))
 
 
 def _to_bcf(text: Path, bcf: Path) -> None:

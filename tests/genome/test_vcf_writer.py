@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
@@ -247,6 +248,27 @@ def test_what_bcf_cannot_hold_is_kept_as_vcf(
     assert names(tmp_path) == {kept.name}
     assert gzip.decompress(kept.read_bytes()).decode().splitlines()[:-1] == HEADER
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["x.vcf.gz", "x.bcf"])
+def test_a_disk_that_is_full_in_the_last_step_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_index(*_: object, **__: object) -> None:
+        raise OSError("building of index failed")
+
+    def no_bcf(*_: object, **__: object) -> None:
+        raise pysam.SamtoolsError("Error: cannot write")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(vcf_writer.pysam, "tabix_index", no_index)
+    monkeypatch.setattr(vcf_writer, "_view", no_bcf)
+    monkeypatch.setattr(vcf_writer.tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device; check"):
+        write(tmp_path / name, [record()])
+    assert names(tmp_path) == set()
 
 
 def test_the_compressed_text_is_what_the_plain_text_is(tmp_path: Path) -> None:
