@@ -98,6 +98,7 @@ class Checkpoint:
         Args:
             path: the directory.
             dtype: of the stored weights; float16 halves the size and is read back as float32.
+                Statistics of batch norms stay float32: variances leave the range of float16.
             force: replace an existing directory.
 
         Raises:
@@ -109,8 +110,11 @@ class Checkpoint:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         tensors = {
-            f"{name}.{key}": value.detach().to("cpu", dtype).contiguous()
+            f"{name}.{key}": value.detach()
+            .to("cpu", dtype if key in trained else torch.float32)
+            .contiguous()
             for name, module in self.modules().items()
+            for trained in [dict(module.named_parameters())]
             for key, value in module.state_dict().items()
         }
         save_file(tensors, part / WEIGHTS)

@@ -144,7 +144,7 @@ def _read_figures(path: Path) -> dict[str, Any]:
 
 def _refuse_overflow(checkpoint: Checkpoint, model: Path) -> None:
     for name, module in checkpoint.modules().items():
-        for key, value in module.state_dict().items():
+        for key, value in module.named_parameters():
             if not torch.isfinite(value.half()).all():
                 raise CheckpointError(
                     f"{model}: {name}.{key} has values beyond float16; the training diverged"

@@ -228,3 +228,12 @@ def test_a_model_needs_nothing_from_where_it_was_made(saved, tmp_path):
     text = b"".join((moved / name).read_bytes() for name in FILES)
     assert str(tmp_path).encode() not in text
     assert outputs(Checkpoint.load(moved))["chromatin"].isfinite().all()
+
+
+def test_statistics_of_norms_keep_their_range_in_half_precision(tiny_tokenizer, tmp_path):
+    made = tiny_checkpoint(tiny_tokenizer, stem="tower")
+    made.encoder.stem.norm.running_var.fill_(1e6)
+    made.save(tmp_path / "half", dtype=torch.float16)
+    stem = Checkpoint.load(tmp_path / "half").encoder.stem
+    assert (stem.norm.running_var == 1e6).all()
+    torch.testing.assert_close(stem.out.weight, made.encoder.stem.out.weight.half().float())
