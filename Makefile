@@ -8,18 +8,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
-WORKFLOWS := train score
+WORKFLOWS := train score reproduce
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types contracts workflows unit format clean
+.PHONY: help demo reproduce test lint types contracts workflows unit format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## Score the bundled regions and variants with the bundled model
 	@$(BIN)/genobird demo --output genobird-demo --force
+
+reproduce: $(DEV) ## Rebuild the paper's tables from ../shared/data; one of them with ARGS=table5
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --snakefile workflows/reproduce/Snakefile \
+	  --cores 2 --rerun-incomplete --rerun-triggers mtime $(ARGS)
 
 test: lint types contracts workflows unit ## Run every check: the gate of each change
 

@@ -1,7 +1,8 @@
-"""Verbs that judge models: baselines, evaluate, card."""
+"""Verbs that judge models: baselines, evaluate, card, tables."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command()(baselines)
     app.command()(evaluate)
     app.command()(card)
+    app.command()(tables)
 
 
 def baselines(
@@ -131,3 +133,42 @@ def card(
     refuse_existing(output, force)
     write_card(model, evaluation, output)
     typer.echo(f"card written to {output}")
+
+
+def tables(
+    output: Output,
+    table: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=evaluation.json; NAME is table1, figure8, table5, table6-<negatives> or "
+            "table7. Repeatable."
+        ),
+    ],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=DIR, a pretraining run whose curves are drawn; repeatable."),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="Published figures by feature: index, <model>_AUROC, <model>_AUPRC."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write the paper's tables as they come out here, as one HTML page."""
+    from genobird.report.tables import Sources, write_tables
+
+    write_tables(Sources(_named(table), _named(run or ()), published), output, force)
+    typer.echo(f"tables written to {output}")
+
+
+def _named(items: Iterable[str]) -> dict[str, Path]:
+    """Read NAME=PATH."""
+    found: dict[str, Path] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"{item!r} found; NAME=PATH is wanted")
+        if name in found:
+            raise UsageError(f"{name} is given twice")
+        found[name] = Path(path)
+    return found

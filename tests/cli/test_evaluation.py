@@ -63,6 +63,22 @@ def test_any_of_the_baselines_can_be_trained(capsys, promoters, tmp_path):
     assert facts["promoters"]["kmers"]["settings"]["k"] == 2
 
 
+def test_the_tables_are_one_page(capsys, tiny_checkpoint, promoters, tmp_path):
+    run(
+        capsys, "evaluate", tiny_checkpoint, "--promoters", promoters, "--output", tmp_path,
+        "--set", "resamples=5",
+    )  # fmt: skip
+    table = ("--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
+    out = run(capsys, "tables", *table, "--output", tmp_path / "page.html")
+    assert out == f"tables written to {tmp_path / 'page.html'}\n"
+    assert "Negatives: genomic. 12 windows, 6 promoters." in (tmp_path / "page.html").read_text()
+    again = (*table, "--output", tmp_path / "page.html")
+    assert "exists; choose another name" in run(capsys, "tables", *again, code=2)
+    assert "is given twice" in run(capsys, "tables", *table, *again, code=2)
+    wrong = ("tables", "--table", "table6", "--output", tmp_path / "x.html")
+    assert "'table6' found; NAME=PATH is wanted" in run(capsys, *wrong, code=2)
+
+
 def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
     output = ("--output", tmp_path / "out")
     for arguments, message in [

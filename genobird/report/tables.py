@@ -1,0 +1,143 @@
+"""One HTML page of the paper's tables, as they come out on the data at hand.
+
+Enters what `evaluate` wrote for the models of each table; leaves one file that needs nothing else.
+Every cell has its bootstrap interval, and the paper's own figure stands beside it where there is
+one: measured on other data, by rules that are not all known, and not comparable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+import genobird
+from genobird.errors import InputError, UsageError
+from genobird.report.page import write
+from genobird.report.table_labelled import chromatin_section, promoter_section
+from genobird.report.table_language import masked_section, training_section
+from genobird.report.table_sections import Section
+
+NAMES = ("table1", "figure8", "table5", "table6", "table7")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the page is made of.
+
+    Attributes:
+        tables: `evaluation.json` by the table's name; those of table 6 are `table6-<negatives>`.
+        runs: pretraining run directories by name, for their curves.
+        published: table of published figures by feature, with `index`, `<model>_AUROC` and
+            `<model>_AUPRC`.
+    """
+
+    tables: Mapping[str, Path]
+    runs: Mapping[str, Path] = field(default_factory=dict)
+    published: Path | None = None
+
+
+def write_tables(sources: Sources, output: Path, force: bool = False) -> None:
+    """Write the page.
+
+    Args:
+        sources: what it is made of.
+        output: the HTML file.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: no table, an unknown one, a missing file, or an existing output.
+        InputError: a file that does not hold what it should.
+    """
+    if not sources.tables:
+        raise UsageError(f"no table is given; give one or more of {', '.join(NAMES)}")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists; choose another name or pass --force")
+    write(output, render(sources))
+
+
+def render(sources: Sources) -> str:
+    """Return the page as text; errors are those of `write_tables`."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, path in sources.tables.items():
+        table, _, variant = name.partition("-")
+        if table not in NAMES or (variant != "") != (table == "table6"):
+            raise UsageError(
+                f"table {name!r} is not one of table1, figure8, table5, table6-<negatives>, table7"
+            )
+        found.setdefault(table, {})[variant] = read_evaluation(path)
+    sections: list[Section] = []
+    for table in (name for name in NAMES if name in found):
+        try:
+            if table == "table6":
+                sections.append(promoter_section(found[table]))
+            elif table == "table7":
+                features = _features(sources.tables[table])
+                published = _published(sources.published)
+                sections.append(chromatin_section(found[table][""], features, published))
+            else:
+                sections.append(masked_section(table, found[table][""]))
+        except KeyError as error:
+            raise InputError(
+                f"the evaluation of {table} has no {error}; it measures something else, or was "
+                "written by another version"
+            ) from error
+    if sources.runs:
+        sections.append(training_section(sources.runs))
+    return _template().render(sections=sections, version=genobird.__version__)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Read what `evaluate` wrote.
+
+    Raises:
+        UsageError: there is no such file.
+        InputError: it is no JSON.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no {path}")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    return found
+
+
+def _features(evaluation: Path) -> pd.DataFrame:
+    path = evaluation.with_name("per_feature.tsv")
+    if not path.is_file():
+        raise UsageError(f"there is no {path}, which `genobird evaluate` writes beside its figures")
+    return pd.read_csv(path, sep="\t")
+
+
+def _published(path: Path | None) -> pd.DataFrame | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UsageError(f"there is no table of published figures {path}")
+    table = pd.read_csv(path, sep="\t")
+    figures = [c for c in table.columns if c.endswith(("_AUROC", "_AUPRC"))]
+    if "index" not in table.columns or not figures:
+        raise InputError(
+            f"{path} has the columns {', '.join(table.columns)}; `index` and `<model>_AUROC` or "
+            "`<model>_AUPRC` are needed"
+        )
+    return table[["index", *figures]].set_index("index")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("genobird.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("tables.html.j2")

@@ -1,0 +1,164 @@
+# Tables 6 and 7: promoters against three kinds of negatives, and chromatin profiles.
+
+
+use rule promoters as negatives with:
+    output:
+        f"{OUT}/data/promoters.{{negatives}}.parquet",
+    log:
+        f"{OUT}/logs/promoters.{{negatives}}.log",
+    params:
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+        exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
+        negatives=lambda wildcards: wildcards.negatives,
+        split=config["split"],
+        file=SPLITS_FILE,
+
+
+rule finetune_promoter:
+    input:
+        checkpoint=START,
+        data=f"{OUT}/data/promoters.{{negatives}}.parquet",
+        settings=config["finetune"]["promoter"],
+    output:
+        directory(f"{OUT}/promoter/{{negatives}}/model"),
+    log:
+        f"{OUT}/logs/finetune_promoter.{{negatives}}.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=480,
+    params:
+        run=subpath(output[0], parent=True),
+    shell:
+        "genobird finetune promoter --config {input.settings} --output {params.run}"
+        " --set checkpoint={input.checkpoint} --set data_path={input.data}"
+        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+
+
+rule promoter_baselines:
+    input:
+        promoters=f"{OUT}/data/promoters.{{negatives}}.parquet",
+        settings=config["baselines"],
+    output:
+        directory(f"{OUT}/promoter_baselines/{{negatives}}"),
+    log:
+        f"{OUT}/logs/promoter_baselines.{{negatives}}.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        models=PROMOTER_MODELS,
+    shell:
+        "genobird baselines --models {params.models} --config {input.settings}"
+        " --promoters {input.promoters} --output {output} --set threads={threads} --force"
+        " > {log} 2>&1"
+
+
+rule compare_promoters:
+    input:
+        model=f"{OUT}/promoter/{{negatives}}/model",
+        promoters=f"{OUT}/data/promoters.{{negatives}}.parquet",
+        baselines=f"{OUT}/promoter_baselines/{{negatives}}",
+        settings=config["evaluate"],
+    output:
+        report(
+            f"{OUT}/table6/{{negatives}}/evaluation.json",
+            caption="../report/evaluation.rst",
+        ),
+    log:
+        f"{OUT}/logs/table6.{{negatives}}.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=240,
+    params:
+        folder=subpath(output[0], parent=True),
+    shell:
+        "genobird evaluate {input.model} --config {input.settings} --promoters {input.promoters}"
+        " --baselines {input.baselines} --set threads={threads} --output {params.folder} --force"
+        " > {log} 2>&1"
+
+
+rule finetune_chromatin:
+    input:
+        checkpoint=START,
+        data=f"{OUT}/data/chromatin",
+        settings=config["finetune"]["chromatin"],
+    output:
+        directory(f"{OUT}/chromatin/model"),
+    log:
+        f"{OUT}/logs/finetune_chromatin.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        run=subpath(output[0], parent=True),
+    shell:
+        "genobird finetune chromatin --config {input.settings} --output {params.run}"
+        " --set checkpoint={input.checkpoint} --set data_path={input.data}"
+        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+
+
+rule chromatin_baselines:
+    input:
+        chromatin=f"{OUT}/data/chromatin",
+        settings=config["baselines"],
+    output:
+        directory(f"{OUT}/chromatin_baselines"),
+    log:
+        f"{OUT}/logs/chromatin_baselines.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        models=CHROMATIN_MODELS,
+    shell:
+        "genobird baselines --models {params.models} --config {input.settings}"
+        " --chromatin {input.chromatin} --output {output} --set threads={threads} --force"
+        " > {log} 2>&1"
+
+
+rule compare_chromatin:
+    input:
+        model=config["chromatin_model"] or f"{OUT}/chromatin/model",
+        chromatin=f"{OUT}/data/chromatin",
+        baselines=f"{OUT}/chromatin_baselines",
+        settings=config["evaluate"],
+    output:
+        figures=report(
+            f"{OUT}/table7/evaluation.json", caption="../report/evaluation.rst"
+        ),
+        features=report(
+            f"{OUT}/table7/per_feature.tsv", caption="../report/evaluation.rst"
+        ),
+    log:
+        f"{OUT}/logs/table7.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=480,
+    params:
+        folder=subpath(output.figures, parent=True),
+    shell:
+        "genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
+        " --baselines {input.baselines} --set threads={threads} --output {params.folder} --force"
+        " > {log} 2>&1"

@@ -1,0 +1,39 @@
+# One HTML page of any of the tables, and one of all.
+
+
+rule page:
+    input:
+        evaluations=lambda wildcards: EVALUATIONS[wildcards.page].values(),
+        runs=lambda wildcards: [
+            f"{OUT}/runs/{run}/model" for run in curves_of(wildcards.page)
+        ],
+        published=lambda wildcards: (
+            [config["published"]]
+            if config["published"] and wildcards.page in ("table7", "tables")
+            else []
+        ),
+    output:
+        report(f"{OUT}/{{page}}.html", caption="../report/tables.rst"),
+    log:
+        f"{OUT}/logs/{{page}}.page.log",
+    wildcard_constraints:
+        page="|".join(EVALUATIONS),
+    conda:
+        "../envs/genobird.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        tables=lambda wildcards: [
+            f"--table {name}={path}"
+            for name, path in EVALUATIONS[wildcards.page].items()
+        ],
+        runs=lambda wildcards: [
+            f"--run {run}={OUT}/runs/{run}" for run in curves_of(wildcards.page)
+        ],
+        published=lambda wildcards, input: [
+            f"--published {path}" for path in input.published
+        ],
+    shell:
+        "genobird tables {params.tables} {params.runs} {params.published} --output {output}"
+        " --force > {log} 2>&1"
