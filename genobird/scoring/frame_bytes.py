@@ -39,9 +39,9 @@ def unpack_frame(data: bytes) -> pd.DataFrame:
     arrays = np.load(io.BytesIO(data), allow_pickle=False)
     names = json.loads(zlib.decompress(arrays["names"].tobytes()))
     rest: pd.DataFrame = pa.ipc.open_stream(arrays["rest"].tobytes()).read_all().to_pandas()
-    parts = [rest.set_axis(names["others"], axis=1)]
+    parts = [rest.set_axis(names["others"], axis=1)] if names["others"] else []
     for kind, places in names["floats"].items():
-        parts.append(pd.DataFrame(arrays[kind], index=rest.index, columns=places))
+        parts.append(pd.DataFrame(arrays[kind], columns=places))
     return pd.concat(parts, axis=1).sort_index(axis=1).set_axis(names["columns"], axis=1)
 
 

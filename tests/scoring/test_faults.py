@@ -30,14 +30,14 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     lines = records(RECORDS)
     write_vcf(folder / "in.vcf", lines)
-    write_vcf(folder / "few.vcf", lines[::3])
+    write_vcf(folder / "few.vcf", lines[::4])
     rng = random.Random(SEED)
     notes = (f"NOTE={rng.randbytes(8_000).hex()}" for _ in lines)
     wide = [line.replace("AC=7", note) for line, note in zip(lines[:60], notes, strict=False)]
     write_vcf(folder / "wide.vcf", wide)
     packed = gzip.compress((folder / "in.vcf").read_bytes())
     (folder / "in.vcf.gz").write_bytes(packed)
-    regions = (line.split("\t") for line in lines[::3])
+    regions = (line.split("\t") for line in lines[::4])
     bed = "".join(f"{contig}\t{int(at) - 1}\t{at}\t{name}\n" for contig, at, name, *_ in regions)
     (folder / "in.bed").write_text(bed)
     short_genome(folder)
@@ -125,7 +125,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(start, words):
     seconds = time.monotonic() - began
     rng = random.Random(SEED)
     killed = 0
-    for _ in range(6):
+    for _ in range(5):
         until = time.monotonic() + rng.uniform(0.2, 1) * seconds
         code, text = start(*words, "--resume", stub=None).signal(SIGKILL, partial(is_past, until))
         assert code in (0, -SIGKILL), text
@@ -188,7 +188,7 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(start, undisturbed):
     ("words", "limit"),
     [
         (VARIANTS, 90_000),
-        (SCORE, 20_000),
+        (SCORE, 15_000),
         # Large records, little to score: the VCF itself becomes too large.
         (("variants", "../made/wide.vcf", "-o", "out.vcf.gz"), 200_000),
         (("variants", "../made/wide.vcf", "-o", "out.vcf"), 200_000),

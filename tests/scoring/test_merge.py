@@ -223,22 +223,3 @@ def test_an_existing_output_needs_force(run, tmp_path):
         merge(vcfs, output)
     merge(vcfs, output, force=True)
     assert output.read_bytes() != b"old"
-
-
-def test_outputs_that_cannot_be_shards_are_refused(scorer, short, tmp_path):
-    source = write_vcf(tmp_path / "in.vcf", records(3))
-    shard = Shard(1, 2)
-    for message, output, table in (
-        (r"out\.vcf cannot be a shard; write \.vcf\.gz", "out.vcf", None),
-        (r"out\.tsv cannot be a shard; write \.parquet", "out.vcf.gz", "out.tsv"),
-    ):
-        files = {"output": tmp_path / output, "table": table and tmp_path / table}
-        with pytest.raises(UsageError, match=message):
-            annotate_variants(scorer, source, short, shard=shard, **files)
-    assert [path.name for path in tmp_path.glob("out*")] == []
-
-
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/2/3"])
-def test_a_shard_that_does_not_exist_is_refused(text):
-    with pytest.raises(UsageError, match=r"shard '?[-\w/]+'? found; give i/n"):
-        Shard.parse(text)
