@@ -13,7 +13,7 @@ What is left out is counted, in `index.json` under `bundle` and in the log:
     several places      more than one, and the neighbours do not decide
     off the grid        its bin does not start at a multiple of 200
     outside its part    its bin lies in another part of the split, or in none
-    unknown bases       N in the bin itself
+    unknown bases       N in the bin itself, or in more than half of its window
     given before        another row has this bin
 """
 
@@ -205,10 +205,8 @@ def build(
         logger.info("%s: %d pairs of rows", file.name, len(parts[-1]))
     if len({part.length for part in parts}) > 1:
         raise TableError(f"windows are of {', '.join(f'{p.length} bp in {p.file}' for p in parts)}")
-    index = WindowIndex(
-        np.concatenate([hashes for part in parts for hashes in (part.forward, part.reverse)]),
-        parts[0].length,
-    )
+    wanted = [h[part.known] for part in parts for h in (part.forward, part.reverse)]
+    index = WindowIndex(np.concatenate(wanted), parts[0].length)
     with steps.new_directory(output, force) as folder:
         hits = _scan(contigs, index, folder)
         lengths = {name: contig.length for name, contig in contigs.items()}

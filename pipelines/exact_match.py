@@ -71,6 +71,11 @@ class WindowIndex:
         self._powers = _powers(_BASE, STRIDE + length - 1)
         self._inverses = _powers(_INVERSE, STRIDE)
 
+    def find(self, hashes: Hashes) -> npt.NDArray[np.int64]:
+        """Return the places of hashes in `hashes`; -1 where they are not looked for."""
+        at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[at] == hashes, at, -1)
+
     def scan(self, contig: Bytes) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """Find windows in a contig.
 

@@ -30,6 +30,7 @@ class Part:
         forward: hash of each pair's first row, [N].
         reverse: hash of the other strand, [N].
         agrees: whether both rows of a pair say the same, [N].
+        known: whether at least half of its bases are known, [N]: a gap is like any other.
         contig: number of the contig of each pair, [N].
         start: first base of its window, [N].
         turned: whether the first row is the reverse strand, [N].
@@ -42,6 +43,7 @@ class Part:
     forward: Hashes
     reverse: Hashes
     agrees: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
     contig: Places = field(init=False)
     start: Places = field(init=False)
     turned: npt.NDArray[np.bool_] = field(init=False)
@@ -68,15 +70,16 @@ class Part:
                 )
             pairs = len(rows) // 2
             forward, reverse = np.empty((2, pairs), dtype=np.uint64)
-            agrees = np.empty(pairs, dtype=bool)
+            agrees, known = np.empty((2, pairs), dtype=bool)
             for at in range(0, pairs, CHUNK):
                 part = slice(at, min(at + CHUNK, pairs))
                 first = mat.letters(rows.read(part.start, part.stop), rows.name)
                 second = mat.letters(rows.read(part.start + pairs, part.stop + pairs), rows.name)
                 other = complement(first)
                 agrees[part] = (other == second).all(axis=1)
+                known[part] = (first == ord("N")).mean(axis=1) <= 0.5
                 forward[part], reverse[part] = window_hashes(first), window_hashes(other)
-        return cls(name, file, rows.shape[2], forward, reverse, agrees)
+        return cls(name, file, rows.shape[2], forward, reverse, agrees, known)
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,10 @@ def place(part: Part, index: WindowIndex, hits: Hits) -> None:
     """Give pairs their places: the only one, or the one between their neighbours'."""
     ranges = []
     for hashes in (part.forward, part.reverse):
-        at = np.minimum(np.searchsorted(index.hashes, hashes), len(index.hashes) - 1)
-        first, end = hits.of(at.astype(np.int64))
-        ranges.append((first, end))
+        ranges.append(hits.of(index.find(hashes)))
     palindromes = part.forward == part.reverse
     numbers = sum(end - first for first, end in ranges) // np.where(palindromes, 2, 1)
-    numbers[~part.agrees] = 0
+    numbers[~part.agrees | ~part.known] = 0
     for turned, (first, end) in enumerate(ranges):
         only = np.flatnonzero((numbers == 1) & (end > first) & (part.start < 0))
         part.contig[only] = hits.contig[first[only]]
@@ -119,30 +120,31 @@ def place(part: Part, index: WindowIndex, hits: Hits) -> None:
         (part.start[several] >= 0).sum()
     )
     part.counts["several places"] = int((part.start[several] < 0).sum())
-    part.counts["not in the genome"] = int((part.agrees & (numbers == 0)).sum())
+    part.counts["not in the genome"] = int((part.agrees & part.known & (numbers == 0)).sum())
     part.counts["strands differ"] = int((~part.agrees).sum())
+    part.counts["unknown bases"] = int((part.agrees & ~part.known).sum())
 
 
 def _between_neighbours(
     part: Part, hits: Hits, ranges: list[tuple[Places, Places]], several: Places
 ) -> None:
-    known = np.flatnonzero(part.start >= 0)
+    placed = np.flatnonzero(part.start >= 0)
     for pair in several:
-        behind = np.searchsorted(known, pair)
-        if behind in (0, len(known)):
+        behind = np.searchsorted(placed, pair)
+        if behind in (0, len(placed)):
             continue
-        before, after = known[behind - 1], known[behind]
-        if part.contig[before] != part.contig[after]:
+        before, after = placed[behind - 1], placed[behind]
+        contig = part.contig[before]
+        if contig != part.contig[after]:
             continue
-        found = [
-            (int(hits.start[hit]), bool(turned))
-            for turned, (first, end) in enumerate(ranges)
-            for hit in range(first[pair], end[pair])
-            if hits.contig[hit] == part.contig[before]
-            and part.start[before] < hits.start[hit] < part.start[after]
-        ]
+        found: list[tuple[int, bool]] = []
+        for turned, (first, end) in enumerate(ranges):
+            there = slice(first[pair], end[pair])
+            starts = hits.start[there][hits.contig[there] == contig]
+            between = starts[(part.start[before] < starts) & (starts < part.start[after])]
+            found += [(int(start), bool(turned)) for start in between]
         if len(found) == 1:
-            part.contig[pair] = part.contig[before]
+            part.contig[pair] = contig
             part.start[pair], part.turned[pair] = found[0]
 
 

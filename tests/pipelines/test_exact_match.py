@@ -62,3 +62,11 @@ def test_a_contig_shorter_than_a_window_holds_none():
     index = WindowIndex(window_hashes(letters("ACGTACGT")[None]), 8)
     assert found(index, "ACGTACG") == []
     assert len(found(index, "ACGTACGT")) == 1
+
+
+def test_what_is_not_looked_for_has_no_place():
+    hashes = window_hashes(np.stack([letters("ACGT"), letters("AAAA"), letters("NNNN")]))
+    index = WindowIndex(hashes[:2], 4)
+    places = index.find(hashes)
+    assert places[2] == -1
+    assert index.hashes[places[:2]].tolist() == hashes[:2].tolist()
