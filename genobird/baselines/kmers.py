@@ -83,9 +83,9 @@ def count_gapped(codes: UInt8Array, shape: GappedShape) -> sparse.csr_array:
             row, word = np.nonzero(np.all([letter != _N for letter in letters], axis=0))
             rows.append(row)
             cols.append(column[code[row, word]])
-        row, col = (np.concatenate(x).astype(np.int32) for x in (rows, cols))
-        ones = np.ones(len(row), dtype=np.float32)
-        blocks.append(sparse.coo_array((ones, (row, col)), shape=(len(part), width)).tocsr())
+        places = tuple(np.concatenate(x).astype(np.int32) for x in (rows, cols))
+        ones = np.ones(len(places[0]), dtype=np.float32)
+        blocks.append(sparse.coo_array((ones, places), shape=(len(part), width)).tocsr())
     return sparse.csr_array(sparse.vstack(blocks))
 
 
