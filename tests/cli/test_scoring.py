@@ -13,6 +13,8 @@ from genobird.genome.streams import BGZF_END
 from genobird.scoring.scorer import Scorer
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+# The small model has no background, which is said otherwise.
+ALONE = ["--background", "none"]
 COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "promoter"]
 
 
@@ -191,7 +193,7 @@ def test_score_refuses_what_it_cannot_do(capsys, bed, options, tmp_path, tiny_ch
 
 def test_variants_writes_vcf_index_and_table(capsys, vcf, options, tmp_path):
     output, table = tmp_path / "out.vcf.gz", tmp_path / "out.parquet"
-    arguments = [*options, "--output", output, "--table", table, "--json"]
+    arguments = [*options, *ALONE, "--output", output, "--table", table, "--json"]
     code, out, err = run(capsys, "variants", vcf, *arguments)
     assert (code, err) == (0, "")
     summary = json.loads(out)
@@ -220,6 +222,7 @@ def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
     wrong = tmp_path / "in.wrong.vcf"
     wrong.write_text(f"{HEADER}chr1\t20002\t.\tAAAAA\tC\t.\t.\t.\n")
     out = ["-o", tmp_path / "out.vcf.gz"]
+    options = [*options, *ALONE]
     cases = [
         ((tmp_path / "missing.vcf", *options, *out), 2, "missing.vcf does not exist"),
         ((elsewhere, *options, *out), 1, "none of the 1 alleles lies on a contig of"),
@@ -244,7 +247,8 @@ def test_an_interrupt_leaves_nothing(capsys, bed, vcf, options, tmp_path, monkey
 
     monkeypatch.setattr(Scorer, "in_passes", interrupt)
     source, name = (bed, "out.tsv") if verb == "score" else (vcf, "out.vcf.gz")
-    code, _, err = run(capsys, verb, source, *options, "-o", tmp_path / name)
+    more = [] if verb == "score" else ALONE
+    code, _, err = run(capsys, verb, source, *options, *more, "-o", tmp_path / name)
     assert code == 130
     assert_one_line(err, "interrupted")
     assert made(tmp_path) == set()
