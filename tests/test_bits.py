@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genobird import corpus
@@ -46,6 +46,7 @@ BITS = BaseBits(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([("b", 100, 4, 0), ("a", 50, 6, 4), ("a", 10, 5, 10)]), st.data())
 def test_bits_of_a_token_are_those_of_its_bases(stretch, data):
     contig, start, length, offset = stretch
