@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +49,8 @@ def read_promoters(path: Path) -> tuple[list[Interval], str | None]:
         AssemblyError: accessions of several assemblies.
     """
     steps.require(path)
-    with closing(streams.lines(path, BedError)) as lines:
-        first = next((line for line in lines if line.strip() and line[0] != "#"), "")
+    lines = streams.lines(path, BedError)
+    first = next((line for line in lines if line.strip() and line[0] != "#"), "")
     if first.split("\t")[1:2] == ["TSS"]:
         return _read_sga(path)
     return [_start(interval, path) for interval in read_bed(path)], None

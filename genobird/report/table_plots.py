@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,7 +52,9 @@ def panels(
             if unit:
                 axes.set(xlim=(0, 1), ylim=(0, 1.02))
         grid[0][0].set_ylabel(y)
-        handles = {n: h for axes in grid[0] for h, n in zip(*_legend(axes), strict=True)}
+        handles: dict[str, Any] = {
+            n: h for axes in grid[0] for h, n in zip(*_legend(axes), strict=True)
+        }
         figure.legend(
             [handles[n] for n in names], names, loc="outside lower center",
             ncols=2 if len(parts) == 1 else min(len(names), 4),
