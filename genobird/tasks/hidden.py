@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from genobird.tasks.precision import Precision
 logger = logging.getLogger(__name__)
 
 _CHUNK, _PASS = 64, 8  # windows a file, and windows that the encoder reads at once
+_WIDTH_STEP = 1_000  # windows have few widths: libraries keep megabytes for each new shape
 _SAY_SECONDS = 15.0
 
 
@@ -68,6 +69,17 @@ class HiddenStates:
         batch = PackedBatch(torch.zeros_like(tokens), tuple(counts.tolist()), 1)
         spans = torch.stack([starts + 1, starts + counts], dim=1)
         return self.states[tokens].float(), Places(batch, spans, torch.arange(len(places)))
+
+
+def window(first_bin: int, last_bin: int, context_bp: int) -> tuple[int, int]:
+    """Return the bases read for bins, `context_bp` or more before the first and behind the last.
+
+    The first base may lie before the contig.
+    """
+    bases = (last_bin - first_bin) * BIN_BP
+    spare = -bases % _WIDTH_STEP
+    start = first_bin * BIN_BP - context_bp - spare // 2
+    return start, start + bases + spare + BIN_BP + 2 * context_bp
 
 
 def encode(
@@ -127,10 +139,10 @@ def encode(
             found = _joined(
                 [
                     _pass(
-                        checkpoint, head, genome, chosen, groups, range(at, min(at + _PASS, end)),
-                        context_bp, both_strands, seed, precision, device,
+                        checkpoint, head, genome, chosen, groups, numbers, context_bp,
+                        both_strands, seed, precision, device,
                     )
-                    for at in range(first, end, _PASS)
+                    for numbers in _passes(chosen, groups, range(first, end))
                 ]
             )  # fmt: skip
             _write(file, found)
@@ -140,23 +152,35 @@ def encode(
     return HiddenStates(rows, counts, states)
 
 
+def _passes(
+    chosen: ChosenBins, groups: Sequence[NDArray[np.int64]], numbers: range
+) -> Iterator[list[int]]:
+    """Put windows of one width together."""
+    widths: dict[int, list[int]] = {}
+    for number in numbers:
+        start, end = window(*chosen.bins[groups[number][[0, -1]]].tolist(), 0)
+        widths.setdefault(end - start, []).append(number)
+    for same in widths.values():
+        for at in range(0, len(same), _PASS):
+            yield same[at : at + _PASS]
+
+
 _Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]
 
 
 @torch.inference_mode()
 def _pass(
     checkpoint: Checkpoint, head: HeadConfig, genome: Genome, chosen: ChosenBins,
-    groups: Sequence[NDArray[np.int64]], numbers: range, context_bp: int, both_strands: bool,
-    seed: int, precision: Precision, device: torch.device | str,
+    groups: Sequence[NDArray[np.int64]], numbers: Sequence[int], context_bp: int,
+    both_strands: bool, seed: int, precision: Precision, device: torch.device | str,
 ) -> _Arrays:  # fmt: skip
     """Encode some windows: rows [P], counts [P], states [T, D]."""
     sequences, centres, rows = [], [], []
     for number in numbers:
         group = groups[number]
-        first, last = chosen.bins[group[[0, -1]]] * BIN_BP
-        text, start = genome.fetch_clipped(
-            str(chosen.contigs[group[0]]), int(first) - context_bp, int(last) + BIN_BP + context_bp
-        )
+        first, last = chosen.bins[group[[0, -1]]].tolist()
+        contig = str(chosen.contigs[group[0]])
+        text, start = genome.fetch_clipped(contig, *window(first, last, context_bp))
         at = chosen.bins[group] * BIN_BP - start  # first base of each bin in the window
         known = np.array(["N" not in text[i : i + BIN_BP] for i in at])
         group, place = group[known], at[known] + BIN_BP // 2
