@@ -158,7 +158,8 @@ def _passes(
     """Put windows of one width together."""
     widths: dict[int, list[int]] = {}
     for number in numbers:
-        start, end = window(*chosen.bins[groups[number][[0, -1]]].tolist(), 0)
+        first, last = chosen.bins[groups[number][[0, -1]]].tolist()
+        start, end = window(first, last, 0)
         widths.setdefault(end - start, []).append(number)
     for same in widths.values():
         for at in range(0, len(same), _PASS):
