@@ -48,6 +48,7 @@ class Place:
     def variants(self, vcf: str) -> list[str]:
         output = str(self.folder / "out.vcf.gz")
         words = ["--fasta", str(self.genome), "--model", str(self.model), "--output", output]
+        words += ["--background", "none"]  # these models have none, and say so
         return ["variants", vcf, *words]
 
 
