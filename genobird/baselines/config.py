@@ -43,7 +43,7 @@ class GappedSettings(BaseModel):
 
     shape: GappedShape
     input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases a place sees.")
-    bins: int = Field(20_000, ge=1, description="Most chromatin training bins, drawn at random.")
+    bins: int = Field(40_000, ge=1, description="Most chromatin training bins, drawn at random.")
     penalty: float = Field(gt=0, description="Promoters: 1 / C of the SVM; chromatin: the ridge.")
 
 
@@ -72,12 +72,12 @@ class BaselineConfig(BaseModel):
     deepromoter: PublishedTraining = PublishedTraining(windows=64)
     kmers: KmerSettings = KmerSettings()
     gapped_chromatin: GappedSettings = GappedSettings(
-        shape=GappedShape(length=6, letters=5), penalty=0.1
+        shape=GappedShape(length=6, letters=5), input_bp=400, penalty=30.0
     )
     gapped_promoters: GappedSettings = GappedSettings(
         shape=GappedShape(length=8, letters=6), penalty=1.0
     )
-    ngram_bases: NgramSettings = NgramSettings(order=12, continuations=False)
-    ngram_tokens: NgramSettings = NgramSettings(order=3, continuations=True)
+    ngram_bases: NgramSettings = NgramSettings(order=12, smoothing="dirichlet")
+    ngram_tokens: NgramSettings = NgramSettings(order=4, smoothing="kneser_ney")
     seed: int = Field(0, ge=0, description="Key of the data's order.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

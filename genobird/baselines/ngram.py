@@ -1,10 +1,13 @@
 """Smoothed n-gram language models over bases or tokens, on sorted arrays.
 
-Interpolated Kneser-Ney (Chen and Goodman 1999, section 3.2): an n-gram's count is lowered by a
-discount, and what is freed goes to the model that is one symbol shorter. The shorter models of
-Kneser and Ney count in how many contexts an n-gram occurs, not how often. With an alphabet of four
-that says nothing (every short context occurs after each base), so models of bases use plain counts
-throughout: `continuations = False`.
+Both smoothings mix an n-gram's share with the model that is one symbol shorter:
+
+- `kneser_ney` (interpolated, Chen and Goodman 1999, section 3.2) lowers every count by a discount
+  and gives what is freed to the shorter model, which counts in how many contexts an n-gram occurs,
+  not how often. It is made for large alphabets, such as tokens.
+- `dirichlet` adds `strength` occurrences, spread as the shorter model says. It is for bases: every
+  short context occurs after each of them, so that contexts of contexts say nothing, and no discount
+  is right for rare and frequent n-grams alike.
 
 The table of n-grams is an array of numbers, sorted; it exists one order at a time and is never
 written. The paper's row (table 5) is SRILM on the same kind of text.
@@ -13,7 +16,7 @@ written. The paper's row (table 5) is SRILM on the same kind of text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +38,9 @@ class NgramSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     order: int = Field(ge=1, description="Symbols of an n-gram, the predicted one included.")
-    continuations: bool = Field(
-        description="Count contexts instead of occurrences below the highest order (Kneser-Ney)."
+    smoothing: Literal["kneser_ney", "dirichlet"] = Field(description="How orders are mixed.")
+    strength: float = Field(
+        16.0, gt=0, description="Occurrences that the shorter model counts as, with dirichlet."
     )
 
 
@@ -84,13 +88,13 @@ def ngram_bits(train: Text, test: Text, settings: NgramSettings) -> Floats:
     counted = asked
     for order in range(1, settings.order + 1):
         asked, counted = _longer(asked, test, order), _longer(counted, train, order)
-        if settings.continuations and order < settings.order:
+        if settings.smoothing == "kneser_ney" and order < settings.order:
             longer = _longer(counted, train, order + 1)
             grams = _continuations(_grams(longer, train, order + 1), size**order)
         else:
             grams = _grams(counted, train, order)
         rows = _whole(test, order)
-        p[rows] = _interpolate(grams, asked[rows], size, p[rows])
+        p[rows] = _interpolate(grams, asked[rows], size, p[rows], settings)
     bits: Floats = -np.log2(p)
     return bits
 
@@ -141,13 +145,14 @@ def _is_new(grams: Codes) -> NDArray[np.bool_]:
     return new
 
 
-def _interpolate(grams: Codes, asked: Codes, size: int, shorter: Floats) -> Floats:
+def _interpolate(
+    grams: Codes, asked: Codes, size: int, shorter: Floats, settings: NgramSettings
+) -> Floats:
     """Return p of the n-grams asked for, given p of the model that is one symbol shorter."""
     if not len(grams):
         return shorter
     firsts = np.append(np.flatnonzero(_is_new(grams)), len(grams))
     known = grams[firsts[:-1]]  # each once; number i occurs firsts[i + 1] - firsts[i] times
-    discount = _discount(np.diff(firsts))
     keys, inverse = np.unique(asked, return_inverse=True)
     begins = keys - keys % size  # of the context's n-grams
     low, high = np.searchsorted(known, begins), np.searchsorted(known, begins + (size - 1), "right")
@@ -155,9 +160,14 @@ def _interpolate(grams: Codes, asked: Codes, size: int, shorter: Floats) -> Floa
     found = np.append(known, 0)[place] == keys
     found &= place < len(known)
     count = np.where(found, firsts[np.minimum(place + 1, len(known))] - firsts[place], 0)
-    total = np.maximum(firsts[high] - firsts[low], 1)
-    kept = np.maximum(count - discount, 0) / total
-    freed = np.where(high > low, discount * (high - low) / total, 1.0)
+    total = firsts[high] - firsts[low]
+    if settings.smoothing == "dirichlet":
+        kept = count / (total + settings.strength)
+        freed = settings.strength / (total + settings.strength)
+    else:
+        discount = _discount(np.diff(firsts))
+        kept = np.maximum(count - discount, 0) / np.maximum(total, 1)
+        freed = np.where(total > 0, discount * (high - low) / np.maximum(total, 1), 1.0)
     result: Floats = kept[inverse] + freed[inverse] * shorter
     return result
 

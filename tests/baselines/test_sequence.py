@@ -20,7 +20,7 @@ SETTINGS = CorpusSettings(
     passes=2, sentences=(2, 4), sentence_bp=(100, 300), start_max=50, max_n_fraction=0.3,
     both_strands=True,
 )  # fmt: skip
-ORDER_3 = NgramSettings(order=3, continuations=False)
+ORDER_3 = NgramSettings(order=3, smoothing="dirichlet", strength=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,11 @@ def test_models_of_sequence_are_trained_beside_the_others(folder, tmp_path):
     source = SequenceSource(folder / "train", folder / "test", folder / "tokenizer.model")
     config = BaselineConfig(
         models=("ngram_bases", "ngram_tokens"), ngram_bases=ORDER_3,
-        ngram_tokens=NgramSettings(order=2, continuations=True),
+        ngram_tokens=NgramSettings(order=2, smoothing="kneser_ney"),
     )  # fmt: skip
     facts = train_baselines(tmp_path / "b", sequence=source, config=config)
     assert json.loads((tmp_path / "b" / "baselines.json").read_text()) == facts
-    assert facts["sequence"]["ngram_tokens"]["continuations"] is True
+    assert facts["sequence"]["ngram_tokens"]["smoothing"] == "kneser_ney"
     assert facts["sequence"]["corpus_sha256"] != facts["sequence"]["held_out_corpus_sha256"]
     names = sorted(path.name for path in (tmp_path / "b").iterdir())
     assert names == ["baselines.json", "ngram_bases.bases.npz", "ngram_tokens.bases.npz"]

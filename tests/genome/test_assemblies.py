@@ -105,7 +105,7 @@ def test_ends_fit_the_assemblies_that_are_long_enough(
 
 
 def test_the_first_of_several_names_of_a_chromosome_counts() -> None:
-    assert names_in({"x": 1, "chr1": 5, "1": 5, "MT": 9}) == {"1": "chr1", "MT": "MT"}
+    assert names_in({"scaffold": 1, "chr1": 5, "1": 5, "MT": 9}) == {"1": "chr1", "MT": "MT"}
     assert mitochondrion_of({"chrM": 16_571}) == 16_571
     assert mitochondrion_of({"chrM": 5}) is None
     assert mitochondrion_of({"chr1": 16_571}) is None

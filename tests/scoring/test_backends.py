@@ -70,6 +70,8 @@ def test_the_kernels_give_the_same_scores(checkpoint, monkeypatch):
 SHAPES = [
     {},
     {"global_tokens": "extra"},
+    {"global_tokens": "internal"},
+    {"stem": "tower"},
     {"norm": "post", "position": "absolute"},
     {"pattern": "full"},
     {"layers": 0},
