@@ -3,9 +3,9 @@
 What differs from the textbook encoder:
 
 - Sequences lie end to end (`batch.py`), attention is block-sparse (`attention/`).
-- `stem = "conv"` adds to each token's embedding what a small convolution sees over its bases, so
-  that a single-base change is visible even where it moves token boundaries (`stem = "none"`: the
-  paper).
+- `stem = "tower"` adds to each token's embedding what convolutions see around it at base resolution
+  (`stem.py`), so that a single-base change is visible even where it moves token boundaries
+  (`stem = "none"`: the paper).
 - `position = "rope"` rotates queries and keys instead of adding learned positions; no length limit.
 - `norm = "pre"` is the default; `"post"` is the paper's.
 - `global_tokens = "extra"` puts learned tokens before each sequence, which see all and are seen by
@@ -29,12 +29,6 @@ from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
 from genobird.errors import InputError
 from genobird.stem import Tower
-from genobird.tokenizer import MASK
-
-# Bases that a [MASK] stands for in the stem. One number for all: the length of the hidden token
-# must not leak into the prediction.
-MASK_BASES = 6
-_UNKNOWN = 4  # channel of N and of masked bases, after A C G T
 
 
 class BigBirdConfig(BaseModel):
@@ -66,9 +60,9 @@ class BigBirdConfig(BaseModel):
     )
     random_blocks: int = Field(3, ge=0, description="Random blocks a head and query block.")
     pattern_seed: int = Field(0, ge=0, description="Key of the random blocks.")
-    stem: Literal["none", "conv", "tower"] = Field("none", description="Base-resolution stem.")
-    stem_width: int = Field(96, ge=4, description="Channels of the stem's convolutions.")
-    stem_kernel: int = Field(15, ge=3, description="Bases the first convolution sees; odd.")
+    stem: Literal["none", "tower"] = Field("none", description="Base-resolution stem.")
+    stem_width: int = Field(256, ge=4, description="Channels of the stem's convolutions.")
+    stem_kernel: int = Field(17, ge=3, description="Bases the first convolution sees; odd.")
     stem_pool: int = Field(4, ge=1, description="Bases of a cell of the tower.")
     stem_blocks: int = Field(4, ge=0, description="Residual blocks of the tower.")
     nsp: bool = Field(False, description="Next-sentence-prediction head on [CLS].")
@@ -100,59 +94,15 @@ class BigBirdConfig(BaseModel):
 PRESETS: dict[str, dict[str, object]] = {
     "base": {},
     "mini": {
-        "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "mlp_width": 1024,
-        "position": "rope", "stem": "conv",
+        "vocab_size": 4096, "width": 256, "layers": 4, "heads": 4, "mlp_width": 1024,
+        "position": "rope", "stem": "tower",
     },
     "tiny": {
         "vocab_size": 64, "width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0,
-        "position": "rope", "stem": "conv", "stem_width": 8, "block_size": 16,
+        "position": "rope", "stem": "tower", "stem_width": 8, "stem_kernel": 15, "stem_blocks": 2,
+        "block_size": 16,
     },
 }  # fmt: skip
-
-
-class Stem(nn.Module):
-    """Two convolutions over the bases of each sequence, pooled over each token's span.
-
-    Bases are laid out with gaps as wide as the receptive field between sequences, so nothing leaks
-    from one to the next and a sequence alone gets the same numbers.
-    """
-
-    SECOND_KERNEL = 7
-    bases: Tensor
-    lengths: Tensor
-
-    def __init__(self, config: BigBirdConfig, bases: np.ndarray) -> None:
-        super().__init__()
-        pieces = np.pad(
-            bases, ((0, 0), (0, max(0, MASK_BASES - bases.shape[1]))), constant_values=255
-        )
-        pieces[MASK, :MASK_BASES] = _UNKNOWN
-        table = torch.from_numpy(pieces.astype(np.int64))
-        self.register_buffer("bases", table, persistent=False)  # [V, P], 255 beyond a piece
-        self.register_buffer("lengths", (table != 255).sum(1), persistent=False)  # [V]
-        width, kernel = config.stem_width, config.stem_kernel
-        self.gap = kernel // 2 + self.SECOND_KERNEL // 2
-        self.first = nn.Conv1d(5, width, kernel, padding=kernel // 2)
-        self.second = nn.Conv1d(width, width, self.SECOND_KERNEL, padding=self.SECOND_KERNEL // 2)
-        self.out = nn.Linear(2 * width, config.width)
-
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Return what is seen over each token's bases, [T, D]."""
-        lengths = self.lengths[batch.ids] * batch.valid  # [T]
-        ends = lengths.cumsum(0) + (batch.sequence + 1) * self.gap
-        place = (ends - lengths)[:, None] + torch.arange(self.bases.shape[1], device=ends.device)
-        codes = self.bases[batch.ids]  # [T, P]
-        inside = (codes != 255) & batch.valid[:, None]
-        x = codes.new_zeros((int(ends[-1]) + self.gap, 5), dtype=self.first.weight.dtype)
-        x[place[inside], codes[inside]] = 1.0
-        y = F.gelu(self.first(x.T[None]))
-        y = y + F.gelu(self.second(y))
-        # [T, P, C]; places beyond a piece read its last base again, which changes no maximum.
-        last = (ends - 1)[:, None]
-        spans = y[0].T[torch.minimum(place, last).flatten()].view(*place.shape, -1)
-        mean = (spans * inside[..., None]).sum(1) / lengths.clamp(min=1)[:, None]
-        pooled = torch.cat([mean, spans.amax(1)], dim=-1) * (lengths > 0)[:, None]
-        return self.out(pooled.to(self.out.weight.dtype))  # type: ignore[no-any-return]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -231,7 +181,7 @@ class BigBird(nn.Module):
 
     Args:
         config: the shape.
-        bases: uint8 [V, P], the bases of each piece (`Tokenizer.bases`); needed by `stem = "conv"`.
+        bases: uint8 [V, P], the bases of each piece (`Tokenizer.bases`); a stem needs them.
 
     Attributes:
         activation_checkpointing: keep the input of each layer alone for the backward pass, which
@@ -253,7 +203,7 @@ class BigBird(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
-        self.stem: Stem | Tower | None = None
+        self.stem: Tower | None = None
         if config.stem != "none":
             if bases is None or len(bases) != config.vocab_size:
                 found = "none" if bases is None else f"a table of {len(bases)} pieces"
@@ -261,7 +211,7 @@ class BigBird(nn.Module):
                     f"stem {config.stem!r} wants the bases of {config.vocab_size} pieces, "
                     f"got {found}; pass the tokenizer's `bases`"
                 )
-            self.stem = Stem(config, bases) if config.stem == "conv" else _tower(config, bases)
+            self.stem = _tower(config, bases)
 
     def deepen(self, layers: int) -> None:
         """Append layers that change nothing until they are trained: what they add is zero.

@@ -26,7 +26,7 @@ class Places:
 
     Attributes:
         batch: S sequences.
-        spans: int64 [P, 2], the tokens of each place in the packed batch, half-open.
+        spans: int64 [P, C, 2], the tokens of each place's cells in the packed batch, half-open.
         owner: int64 [P], the sequence of each place.
     """
 
@@ -40,26 +40,13 @@ class Places:
 
         Tokens may repeat.
         """
-        first, last = self.spans[:, :1], self.spans[:, 1:] - 1
+        first, last = self.spans[:, :1, 0], self.spans[:, -1:, 1] - 1
         offsets = torch.arange(int((last - first).max()) + 1, device=first.device)
         return torch.cat([self.batch.starts, torch.minimum(first + offsets, last).flatten()])
 
     def to(self, device: torch.device | str) -> Places:
         """Return the places on a device."""
         return Places(self.batch.to(device), self.spans.to(device), self.owner.to(device))
-
-    def read_tokens(self) -> tuple[Tensor, Tensor]:
-        """Return the tokens that a head reads: of each place its [CLS], then those of its span.
-
-        Returns:
-            Tokens of the packed batch, int64 [sum of counts], and counts, int64 [P].
-        """
-        counts = self.spans[:, 1] - self.spans[:, 0] + 1
-        starts = counts.cumsum(0) - counts
-        tokens = torch.arange(int(counts.sum()), device=counts.device)
-        tokens += torch.repeat_interleave(self.spans[:, 0] - 1 - starts, counts)
-        tokens[starts] = self.batch.starts[self.owner]
-        return tokens, counts
 
 
 def pack_places(

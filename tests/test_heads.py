@@ -23,7 +23,7 @@ def test_a_span_is_every_token_that_touches_the_bases_and_no_other(lengths, befo
     starts = ends - lengths
     config = HeadConfig(before_bp=before, after_bp=after)
     spans = place_spans(torch.from_numpy(starts), torch.tensor(places), config, total)
-    for place, (first, end) in zip(places, spans.tolist(), strict=True):
+    for place, (first, end) in zip(places, spans[:, 0].tolist(), strict=True):
         touched = [
             t
             for t in range(len(lengths))
@@ -36,7 +36,7 @@ def test_a_place_beyond_its_sequence_reads_the_nearest_token():
     starts = torch.tensor([0, 4, 8])
     config = HeadConfig(before_bp=2, after_bp=2)
     spans = place_spans(starts, torch.tensor([-50, 50]), config, 12)
-    assert spans.tolist() == [[0, 1], [2, 3]]
+    assert spans.tolist() == [[[0, 1]], [[2, 3]]]
 
 
 def places(tokenizer):
@@ -46,7 +46,7 @@ def places(tokenizer):
     owner = [0, 1, 2, 2]
     within = [(1, 29), (5, 6), (3, 9), (9, 15)]
     spans = [(starts[s] + a, starts[s] + b) for s, (a, b) in zip(owner, within, strict=True)]
-    return batch, torch.tensor(spans), torch.tensor(owner)
+    return batch, torch.tensor(spans)[:, None], torch.tensor(owner)
 
 
 @pytest.mark.parametrize("hidden_width", [0, 8])
@@ -59,7 +59,7 @@ def test_a_head_reads_cls_and_the_mean_and_maximum_of_its_tokens(
     batch, spans, owner = places(tiny_tokenizer)
     hidden = torch.randn(len(batch.ids), 12)
     rows = []
-    for (first, end), s in zip(spans.tolist(), owner.tolist(), strict=True):
+    for (first, end), s in zip(spans[:, 0].tolist(), owner.tolist(), strict=True):
         cls = hidden[int(batch.starts[s])]
         tokens = hidden[first:end]
         read = torch.cat([cls, tokens.mean(0), tokens.amax(0)]) if pool == "bin" else cls
@@ -68,6 +68,48 @@ def test_a_head_reads_cls_and_the_mean_and_maximum_of_its_tokens(
             x = layer(x)
         rows.append(x)
     torch.testing.assert_close(head(hidden, batch, spans, owner), torch.stack(rows))
+
+
+@given(
+    lengths=st.lists(st.integers(1, 16), min_size=1, max_size=60),
+    cells=st.integers(1, 5),
+    width=st.integers(1, 40),
+    before=st.integers(0, 100),
+    data=st.data(),
+)
+def test_cells_are_intervals_side_by_side(lengths, cells, width, before, data):
+    starts = torch.tensor(np.cumsum(lengths) - lengths)
+    places = torch.tensor(data.draw(st.lists(st.integers(0, sum(lengths) - 1), min_size=1)))
+    before = min(before, cells * width - 1)
+    shape = {"before_bp": before, "after_bp": cells * width - before}
+    config = HeadConfig(pool="cells", cell_bp=width, **shape)
+    spans = place_spans(starts, places, config, sum(lengths))
+    one = HeadConfig(before_bp=0, after_bp=width)
+    for c in range(cells):
+        at = places - before + c * width
+        inside = (at > -width) & (at < sum(lengths))
+        expected = place_spans(starts, at, one, sum(lengths))[:, 0]
+        assert torch.equal(spans[inside, c], expected[inside])
+
+
+def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
+    torch.manual_seed(0)
+    config = HeadConfig(outputs=5, hidden=8, pool="cells", cell_bp=50, cell_width=3)
+    head = Head(config, 12).eval()
+    batch = pack([random_ids(tiny_tokenizer, n, seed=n) for n in (30, 50)], 16)
+    first, second = batch.starts.tolist()
+    cells = [[(1, 4), (4, 9), (9, 11), (11, 29)], [(1, 2), (1, 9), (2, 20), (30, 49)]]
+    spans = torch.stack([torch.tensor(cells[0]) + first, torch.tensor(cells[1]) + second])
+    owner = torch.tensor([0, 1])
+    hidden = torch.randn(len(batch.ids), 12)
+    rows = []
+    for place, start in zip(spans.tolist(), (first, second), strict=True):
+        states = [hidden[a:b] for a, b in place]
+        kept = [head.cell(torch.cat([x.mean(0), x.amax(0)])) for x in states]
+        rows.append(head.layers(head.norm(torch.cat([hidden[start], *kept]))))
+    found = head(hidden, batch, spans, owner)
+    torch.testing.assert_close(found, torch.stack(rows))
+    assert not torch.allclose(found, head(hidden, batch, spans.flip(1), owner), atol=1e-4)
 
 
 def test_a_place_is_read_alone_as_among_others(tiny_tokenizer):
@@ -89,7 +131,7 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
     expected = head(hidden, batch, spans, owner)
     read = torch.zeros(len(hidden), dtype=torch.bool)
     read[batch.starts] = True
-    for first, end in spans.tolist():
+    for first, end in spans[:, 0].tolist():
         read[first:end] = True
     assert not read.all()
     torch.testing.assert_close(
@@ -100,9 +142,10 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"pool": "max"}, "'cls' or 'bin'"),
+        ({"pool": "max"}, "'cls', 'bin' or 'cells'"),
         ({"outputs": 0}, "greater than or equal to 1"),
         ({"after_bp": 0}, "greater than or equal to 1"),
+        ({"pool": "cells", "cell_bp": 30}, "100 and 100 bp are no whole number of cells of 30 bp"),
         ({"width": 3}, "Extra inputs are not permitted"),
     ],
 )

@@ -7,10 +7,9 @@ from torch.nn import functional as F
 
 from genobird.batch import add_specials, pack
 from genobird.errors import InputError
-from genobird.model import MASK_BASES, PRESETS, BigBird, BigBirdConfig, MaskedLMHead, rotate
-from genobird.tokenizer import MASK, N_SPECIAL, PAD, SEP
+from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead, rotate
+from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
-from tests.conftest import random_dna
 from tests.models import random_ids, tiny_config, tiny_encoder
 
 SHAPES = [
@@ -23,7 +22,7 @@ SHAPES = [
     {"global_tokens": "extra", "global_blocks": 1, "pattern": "longformer", "position": "absolute"},
 ]
 LENGTHS = [37, 200, 2, 64]
-BUNDLED = {"vocab_size": 4096, "width": 256, "layers": 4, "heads": 4, "mlp_width": 1024}
+BUNDLED = {"layers": 2, "stem_width": 256, "stem_kernel": 17, "stem_blocks": 4}
 
 
 def count(module):
@@ -118,95 +117,6 @@ def test_without_stem_tokens_enter_as_their_embedding(tiny_tokenizer):
     batch = pack([random_ids(tiny_tokenizer, 40, seed=0)], 16)
     assert encoder.stem is None
     torch.testing.assert_close(encoder(batch), encoder.norm(encoder.embedding(batch.ids)))
-
-
-def naive_stem(stem, tokenizer, ids):
-    """The stem on one sequence, token by token, over bases that stand in nothing but themselves."""
-    bases = "".join("N" * MASK_BASES if i == MASK else tokenizer.decode([i]) for i in ids)
-    x = torch.zeros(len(bases) + 2 * stem.gap, 5)
-    for place, base in enumerate(bases):
-        x[stem.gap + place, "ACGTN".index(base)] = 1
-    y = F.gelu(stem.first(x.T[None]))
-    y = (y + F.gelu(stem.second(y)))[0].T
-    pooled, first = [], stem.gap
-    for i in ids:
-        length = MASK_BASES if i == MASK else len(tokenizer.decode([i]))
-        span = y[first : first + length]
-        empty = torch.zeros(2 * y.shape[1])
-        pooled.append(torch.cat([span.mean(0), span.amax(0)]) if length else empty)
-        first += length
-    return stem.out(torch.stack(pooled))
-
-
-def test_the_stem_pools_convolutions_over_the_bases_of_each_token(tiny_tokenizer):
-    stem = tiny_encoder(tiny_tokenizer).stem
-    ids = random_ids(tiny_tokenizer, 50, seed=1)
-    ids[[5, 6, 20]] = MASK
-    batch = pack([random_ids(tiny_tokenizer, 9, seed=2), ids], 16)
-    with torch.no_grad():
-        expected = naive_stem(stem, tiny_tokenizer, ids.tolist())
-        torch.testing.assert_close(stem(batch)[16 : 16 + 50], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_masked_token_is_six_unknown_bases_whatever_it_hides(tiny_tokenizer):
-    stem = tiny_encoder(tiny_tokenizer).stem
-    assert int(stem.lengths[MASK]) == MASK_BASES == 6
-    assert stem.bases[MASK, :MASK_BASES].tolist() == ["ACGTN".index("N")] * MASK_BASES
-    assert (stem.bases[MASK, MASK_BASES:] == 255).all()
-    lengths = tiny_tokenizer.lengths
-    short, long = int(np.flatnonzero(lengths == 1)[0]), int(lengths.argmax())
-    ids = random_ids(tiny_tokenizer, 40, seed=0)
-    seen = []
-    for piece in (short, long):
-        ids[20] = piece
-        batch = pack([ids], 16)
-        hidden = batch.ids.clone()
-        hidden[20] = MASK
-        with torch.no_grad():
-            seen.append((stem(batch), stem(batch.with_ids(hidden))))
-    assert not torch.allclose(seen[0][0], seen[1][0])
-    assert torch.equal(seen[0][1], seen[1][1])
-
-
-def test_specials_have_no_bases_and_leave_their_neighbours_together(tiny_tokenizer):
-    stem = tiny_encoder(tiny_tokenizer).stem
-    assert stem.lengths[[PAD, SEP]].tolist() == [0, 0]
-    ids = tiny_tokenizer.encode(random_dna(60, seed=0)).ids
-    split = np.insert(ids, 10, SEP)
-    with torch.no_grad():
-        whole, parted = stem(pack([ids], 16)), stem(pack([split], 16))
-    kept = [i for i in range(len(split)) if i != 10]
-    torch.testing.assert_close(parted[kept], whole[: len(ids)], rtol=1e-5, atol=1e-5)
-
-
-def test_a_single_base_inside_a_token_changes_what_the_stem_sees_of_it(tiny_tokenizer):
-    # Pieces of one length that differ in one base: no boundary moves.
-    pieces = [(i, p) for i, p in enumerate(tiny_tokenizer.pieces) if i >= N_SPECIAL and len(p) == 3]
-    one, other = next(
-        (i, j)
-        for i, p in pieces
-        for j, q in pieces
-        if sum(a != b for a, b in zip(p, q, strict=True)) == 1
-    )
-    stem = tiny_encoder(tiny_tokenizer).stem
-    ids = random_ids(tiny_tokenizer, 60, seed=0)
-    ids[30] = one
-    changed = ids.copy()
-    changed[30] = other
-    with torch.no_grad():
-        difference = (stem(pack([ids], 16)) - stem(pack([changed], 16))).abs().amax(1)
-    assert difference[30] > 1e-3
-    reach = stem.gap  # bases to either side
-    assert (difference[: 30 - reach] < 1e-6).all()
-    assert (difference[31 + reach : 60] < 1e-6).all()
-
-
-def test_the_stem_wants_the_bases_of_its_vocabulary(tiny_tokenizer):
-    config = tiny_config(tiny_tokenizer)
-    with pytest.raises(ValueError, match="bases of 64 pieces, got none; pass the tokenizer's"):
-        BigBird(config)
-    with pytest.raises(ValueError, match="got a table of 63 pieces"):
-        BigBird(config, tiny_tokenizer.bases[:-1])
 
 
 def test_rope_scores_depend_on_the_distance_alone(tiny_tokenizer):

@@ -27,7 +27,7 @@ def test_the_tokens_of_a_place_spell_the_bases_around_it(data, tiny_tokenizer):
     assert places.owner.tolist() == [s for s, found in enumerate(at) for _ in found]
     longest = int(tiny_tokenizer.lengths.max())
     for (first, end), s, place in zip(
-        places.spans.tolist(), places.owner.tolist(), np.concatenate(at), strict=True
+        places.spans[:, 0].tolist(), places.owner.tolist(), np.concatenate(at), strict=True
     ):
         wanted = sequences[s][max(0, place - before) : place + after]
         spelt = tiny_tokenizer.decode(places.batch.ids[first:end].numpy())

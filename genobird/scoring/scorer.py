@@ -148,7 +148,7 @@ class Scorer:
 
         Returns:
             Raw logits [P, F] (F = 0 without a chromatin head), and the mean hidden state of the
-            tokens over each bin [P, D] (D = 0 unless `states`).
+            tokens that the head reads for each place [P, D] (D = 0 unless `states`).
         """
         head = self.checkpoint.chromatin
         readers: list[Reader] = [] if head is None else [head]
@@ -320,12 +320,13 @@ class Scorer:
 
 
 Reader = Callable[[Tensor, PackedBatch, Tensor, Tensor], Tensor]
-"""Hidden states [T, D], their batch, spans [P, 2] and owners [P] to values [P, columns]: a head."""
+"""Hidden states [T, D], their batch, spans [P, C, 2], owners [P] to values [P, columns]: a head."""
 
 
 def _mean_state(hidden: Tensor, _batch: PackedBatch, spans: Tensor, _owner: Tensor) -> Tensor:
-    """Return the mean hidden state over each span, [P, D]."""
-    return torch.stack([hidden[first:end].mean(0) for first, end in spans.tolist()])
+    """Return the mean hidden state over each place's cells, [P, D]."""
+    edges = zip(spans[:, 0, 0].tolist(), spans[:, -1, 1].tolist(), strict=True)
+    return torch.stack([hidden[first:end].mean(0) for first, end in edges])
 
 
 def load(

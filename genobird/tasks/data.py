@@ -185,28 +185,28 @@ class LabelledBatch:
     """Places in sequences, with labels.
 
     Attributes:
-        places: what the head is asked about, P places.
+        places: what the head is asked about, P places; None where `pooled` is known.
         labels: float32 [P, F].
         weights: float32 [P], how much each place counts.
         targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
         pieces: int64 [M], their true pieces.
-        hidden: float32 [T, D], what a frozen encoder says of the tokens, where that is known.
+        pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.
     """
 
-    places: Places
+    places: Places | None
     labels: Tensor
     weights: Tensor
     targets: Tensor = _NONE
     pieces: Tensor = _NONE
-    hidden: Tensor | None = None
+    pooled: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""
         return LabelledBatch(
-            self.places.to(device),
+            None if self.places is None else self.places.to(device),
             self.labels.to(device),
             self.weights.to(device),
             self.targets.to(device),
             self.pieces.to(device),
-            None if self.hidden is None else self.hidden.to(device),
+            None if self.pooled is None else self.pooled.to(device),
         )

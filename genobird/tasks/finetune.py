@@ -89,7 +89,9 @@ class Finetuning(Task):
         mlm_weight: float = 0.0,
     ) -> None:
         super().__init__(checkpoint, settings)
-        self.head = checkpoint.modules()[head]
+        found = checkpoint.modules()[head]
+        assert isinstance(found, Head)
+        self.head = found
         self.positive_weight, self.freeze_encoder = positive_weight, freeze_encoder
         self.mlm_weight = mlm_weight
         for name, part in self.parts.items():
@@ -98,14 +100,16 @@ class Finetuning(Task):
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
-        places = batch.places
-        if self.freeze_encoder:
-            self.checkpoint.encoder.eval()
-        hidden = batch.hidden
-        if hidden is None:
+        hidden, pooled = None, batch.pooled
+        if pooled is None:
+            places = batch.places
+            assert places is not None
+            if self.freeze_encoder:
+                self.checkpoint.encoder.eval()
             with torch.set_grad_enabled(self.training and not self.freeze_encoder):
                 hidden = self.checkpoint.encoder(places.batch)
-        logits = self.head(hidden, places.batch, places.spans, places.owner).float()
+            pooled = self.head.pool(hidden, places.batch, places.spans, places.owner)
+        logits = self.head.answer(pooled).float()
         weight = torch.full_like(logits[0], self.positive_weight)
         losses = F.binary_cross_entropy_with_logits(
             logits, batch.labels, pos_weight=weight, reduction="none"
@@ -115,6 +119,7 @@ class Finetuning(Task):
         if len(batch.targets) and self.mlm_weight:
             mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight
             assert mlm is not None
+            assert hidden is not None
             nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces)
             metrics |= {"labels": loss.detach(), "masked": nats.detach().mean()}
             loss = loss + self.mlm_weight * nats.mean()
@@ -198,9 +203,10 @@ def _remembered(
     batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig
 ) -> RememberedBatches:
     precision = fastest("cpu") if config.fit.precision == "auto" else config.fit.precision
+    assert checkpoint.promoter is not None
     return RememberedBatches(
-        batches, draws * len(batches), checkpoint.encoder, batch=config.places,
-        seed=config.fit.seed, precision=precision,
+        batches, draws * len(batches), checkpoint.encoder, checkpoint.promoter,
+        batch=config.places, seed=config.fit.seed, precision=precision,
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from genobird.checkpoint import Checkpoint
 from genobird.heads import Head, HeadConfig
 from genobird.peaks import Track
-from genobird.places import Places
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import visiting_order
 from genobird.tasks.finetune import POSITIVE_WEIGHT
@@ -24,18 +23,15 @@ from genobird.tasks.hidden import HiddenStates
 
 @dataclass(frozen=True, eq=False)
 class StateBatch:
-    """B places with what the encoder said of them, labels and weights [B, F]."""
+    """B places with what the head reads of them [B, R], labels and weights [B, F]."""
 
-    hidden: Tensor
-    places: Places
+    pooled: Tensor
     labels: Tensor
     weights: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StateBatch:
         """Return the batch on a device."""
-        moved = (x.to(device) for x in (self.hidden, self.labels, self.weights))
-        hidden, labels, weights = moved
-        return StateBatch(hidden, self.places.to(device), labels, weights)
+        return StateBatch(*(x.to(device) for x in (self.pooled, self.labels, self.weights)))
 
 
 class StateBatches:
@@ -62,8 +58,8 @@ class StateBatches:
         epoch, part = divmod(step, len(self.states) // self.batch)
         order = visiting_order(len(self.states), self.seed, epoch)
         places = torch.from_numpy(order[part * self.batch : (part + 1) * self.batch])
-        hidden, asked = self.states.take(places)
-        return StateBatch(hidden, asked, self.labels[places], self.weights[places])
+        pooled = self.states.pooled[places].float()
+        return StateBatch(pooled, self.labels[places], self.weights[places])
 
 
 class HeadTask(Task):
@@ -77,15 +73,16 @@ class HeadTask(Task):
 
     def __init__(self, checkpoint: Checkpoint, settings: FitSettings, shift: float) -> None:
         super().__init__(checkpoint, settings)
-        self.head = checkpoint.modules()["chromatin"]
+        found = checkpoint.modules()["chromatin"]
+        assert isinstance(found, Head)
+        self.head = found
         self.shift = shift - float(np.log(POSITIVE_WEIGHT))
         for part in self.parts.values():
             part.requires_grad_(part is self.head)
 
     def model_step(self, batch: StateBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
-        asked = batch.places
-        logits = self.head(batch.hidden, asked.batch, asked.spans, asked.owner).float()
+        logits = self.head.answer(batch.pooled).float()
         loss = F.binary_cross_entropy_with_logits(
             logits + self.shift, batch.labels, weight=batch.weights
         )

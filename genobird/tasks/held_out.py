@@ -45,8 +45,7 @@ def predict(head: Head, states: HiddenStates, bins: int) -> Logits:
     head.eval()
     logits = []
     for first in range(0, len(states), _PLACES):
-        hidden, asked = states.take(torch.arange(first, min(first + _PLACES, len(states))))
-        logits.append(head(hidden, asked.batch, asked.spans, asked.owner).double())
+        logits.append(head.answer(states.pooled[first : first + _PLACES].float()).double())
     sums = torch.zeros(bins, head.config.outputs, dtype=torch.float64)
     sums.index_add_(0, states.rows, torch.cat(logits))
     each = torch.bincount(states.rows, minlength=bins)[:, None]

@@ -1,8 +1,7 @@
 """Hidden states of a frozen encoder, computed once: what a head is trained on in minutes.
 
-Of each place the states of [CLS] and of the tokens over its bases are kept, in float16; a head
-sees them as a packed batch of short sequences. Files of a folder, one a chunk of windows, appear
-whole or not at all, so that an interrupted run goes on where it stopped.
+Of each place what the head pools is kept, in float16. Files of a folder, one a chunk of windows,
+appear whole or not at all, so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import PackedBatch
 from genobird.checkpoint import Checkpoint
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
-from genobird.heads import HeadConfig
+from genobird.heads import Head
 from genobird.peaks import BIN_BP
-from genobird.places import Places, pack_places
+from genobird.places import pack_places
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import generator
 from genobird.tasks.precision import Precision
@@ -44,31 +42,14 @@ class HiddenStates:
 
     Attributes:
         rows: the bin of each place, as a row of the bins that were chosen, int64 [P].
-        counts: kept tokens of each place, [CLS] among them, int64 [P].
-        states: float16 [sum of counts, D].
+        pooled: what the head reads of each place, float16 [P, R].
     """
 
     rows: Tensor
-    counts: Tensor
-    states: Tensor
+    pooled: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def take(self, places: Tensor) -> tuple[Tensor, Places]:
-        """Return what a head is asked with: float32 states [T, D], and where they belong.
-
-        Args:
-            places: int64 [B].
-        """
-        counts = self.counts[places]
-        first = (self.counts.cumsum(0) - self.counts)[places]
-        starts = counts.cumsum(0) - counts
-        tokens = torch.repeat_interleave(first - starts, counts) + torch.arange(int(counts.sum()))
-        # The head asks a batch only where its sequences start.
-        batch = PackedBatch(torch.zeros_like(tokens), tuple(counts.tolist()), 1)
-        spans = torch.stack([starts + 1, starts + counts], dim=1)
-        return self.states[tokens].float(), Places(batch, spans, torch.arange(len(places)))
 
 
 def window(first_bin: int, last_bin: int, context_bp: int) -> tuple[int, int]:
@@ -84,7 +65,7 @@ def window(first_bin: int, last_bin: int, context_bp: int) -> tuple[int, int]:
 
 def encode(
     checkpoint: Checkpoint,
-    head: HeadConfig,
+    head: Head,
     genome: Genome,
     chosen: ChosenBins,
     groups: Sequence[NDArray[np.int64]],
@@ -101,7 +82,7 @@ def encode(
 
     Args:
         checkpoint: its encoder is used as it is.
-        head: says which bases around a place are read.
+        head: says what of a place is read.
         genome: the sequence.
         chosen: the bins.
         groups: rows of `chosen` that share a window.
@@ -148,8 +129,8 @@ def encode(
             _write(file, found)
         parts.append(found)
     done.write_text(f"{len(groups)}\n")
-    rows, counts, states = (torch.from_numpy(array) for array in _joined(parts))
-    return HiddenStates(rows, counts, states)
+    rows, pooled = _joined(parts)
+    return HiddenStates(torch.from_numpy(rows), torch.from_numpy(pooled))
 
 
 def _passes(
@@ -166,16 +147,16 @@ def _passes(
             yield same[at : at + _PASS]
 
 
-_Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]
+_Arrays = tuple[NDArray[np.int64], NDArray[np.float16]]
 
 
 @torch.inference_mode()
 def _pass(
-    checkpoint: Checkpoint, head: HeadConfig, genome: Genome, chosen: ChosenBins,
+    checkpoint: Checkpoint, head: Head, genome: Genome, chosen: ChosenBins,
     groups: Sequence[NDArray[np.int64]], numbers: Sequence[int], context_bp: int,
     both_strands: bool, seed: int, precision: Precision, device: torch.device | str,
 ) -> _Arrays:  # fmt: skip
-    """Encode some windows: rows [P], counts [P], states [T, D]."""
+    """Encode some windows: rows [P], what the head pools [P, R]."""
     sequences, centres, rows = [], [], []
     for number in numbers:
         group = groups[number]
@@ -193,31 +174,26 @@ def _pass(
             centres.append(len(text) - place if turned else place)
             rows.append(group)
     if not sequences:
-        empty = np.empty(0, np.int64)
-        return empty, empty, np.empty((0, checkpoint.encoder.config.width), np.float16)
+        return np.empty(0, np.int64), np.empty((0, head.reads), np.float16)
     block_size = checkpoint.encoder.config.block_size
-    asked = pack_places(sequences, centres, checkpoint.tokenizer, head, block_size).to(device)
-    counts = asked.spans[:, 1] - asked.spans[:, 0] + 1
-    starts = counts.cumsum(0) - counts
-    wanted = torch.arange(int(counts.sum()), device=counts.device)
-    wanted += torch.repeat_interleave(asked.spans[:, 0] - 1 - starts, counts)
-    wanted[starts] = asked.batch.starts[asked.owner]
+    asked = pack_places(sequences, centres, checkpoint.tokenizer, head.config, block_size)
+    asked = asked.to(device)
     kind = torch.device(device).type
     with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
-        hidden = checkpoint.encoder(asked.batch, wanted=wanted)
-    kept = hidden[wanted].to("cpu", torch.float16).numpy()
-    return np.concatenate(rows), counts.cpu().numpy(), kept
+        hidden = checkpoint.encoder(asked.batch, wanted=asked.tokens)
+    pooled = head.pool(hidden, asked.batch, asked.spans, asked.owner)
+    return np.concatenate(rows), pooled.to("cpu", torch.float16).numpy()
 
 
 def _joined(parts: Sequence[_Arrays]) -> _Arrays:
-    rows, counts, states = zip(*parts, strict=True)
-    return np.concatenate(rows), np.concatenate(counts), np.concatenate(states)
+    rows, pooled = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(pooled)
 
 
 def _read(file: Path) -> _Arrays | None:
     try:
         with file.open("rb") as opened, np.load(opened) as arrays:
-            return arrays["rows"], arrays["counts"], arrays["states"]
+            return arrays["rows"], arrays["pooled"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
@@ -225,5 +201,5 @@ def _read(file: Path) -> _Arrays | None:
 def _write(file: Path, arrays: _Arrays) -> None:
     part = file.with_suffix(".part")
     with part.open("wb") as opened:
-        np.savez(opened, rows=arrays[0], counts=arrays[1], states=arrays[2])
+        np.savez(opened, rows=arrays[0], pooled=arrays[1])
     os.replace(part, file)

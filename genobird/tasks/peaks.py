@@ -186,7 +186,7 @@ class _Run:
         precision = fastest(device) if settings.precision == "auto" else settings.precision
         assert checkpoint.chromatin is not None
         states = encode(
-            checkpoint, checkpoint.chromatin.config, genome, chosen,
+            checkpoint, checkpoint.chromatin, genome, chosen,
             group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
             context_bp=settings.context_bp, both_strands=part == "held_out",
             seconds=None if minutes is None else 60 * minutes * _SHARES[part],

@@ -142,7 +142,7 @@ def test_a_card_is_written_for_the_model_that_was_measured(evaluation, tmp_path)
     (model / "provenance.json").write_text(json.dumps(PROVENANCE))
     encoder = {
         "layers": 4, "width": 256, "heads": 4, "vocab_size": 4096, "pattern": "bigbird",
-        "block_size": 64, "position": "rope", "stem": "conv",
+        "block_size": 64, "position": "rope", "stem": "tower",
     }  # fmt: skip
     (model / "config.json").write_text(json.dumps({"encoder": encoder}))
     path = write_card(model, figures)

@@ -37,11 +37,13 @@ def bins_of(contig, *numbers):
 
 def encoded(model, genome, chosen, folder, **changes):
     options = {"context_bp": CONTEXT, "both_strands": False, "seconds": None, "seed": 7, **changes}
-    head = model.chromatin.config
-    return encode(model, head, genome, chosen, group(chosen, 1200, 0), folder, **options)
+    return encode(model, model.chromatin, genome, chosen, group(chosen, 1200, 0), folder, **options)
 
 
-@pytest.mark.parametrize("shape", [{"hidden": 8}, {"pool": "cls"}, {"before_bp": 30}])
+@pytest.mark.parametrize("shape", [
+    {"hidden": 8}, {"pool": "cls"}, {"before_bp": 30},
+    {"pool": "cells", "before_bp": 120, "cell_bp": 20, "cell_width": 3},
+])  # fmt: skip
 def test_a_head_says_of_kept_states_what_it_says_of_the_sequence(model, genome, tmp_path, shape):
     model.chromatin = Head(HeadConfig(outputs=3, **shape), 32)
     chosen = bins_of("chr1", 0, 3, 100, 105, 299)
@@ -95,7 +97,7 @@ def test_states_on_disk_are_not_computed_again(model, genome, tmp_path, monkeypa
     )
     again = encoded(model, genome, chosen, tmp_path / "states")
     assert sorted(number for numbers in calls for number in numbers) == [2, 3]
-    for name in ("rows", "counts", "states"):
+    for name in ("rows", "pooled"):
         assert torch.equal(getattr(first, name), getattr(again, name))
 
 
@@ -107,13 +109,13 @@ def test_when_time_is_up_a_resumed_run_goes_on_with_the_same_bins(
     short = encoded(model, genome, chosen, tmp_path / "states", seconds=0)
     assert len(short) == 2
     again = encoded(model, genome, chosen, tmp_path / "states", seconds=None)
-    assert torch.equal(short.states, again.states)
+    assert torch.equal(short.pooled, again.pooled)
 
 
 def test_the_strand_is_drawn_by_the_seed(model, genome, tmp_path):
     chosen = bins_of("chr1", *range(0, 200, 20))
     runs = [
-        encoded(model, genome, chosen, tmp_path / str(i), seed=seed).states
+        encoded(model, genome, chosen, tmp_path / str(i), seed=seed).pooled
         for i, seed in enumerate((1, 1, 2))
     ]
     assert torch.equal(runs[0], runs[1])

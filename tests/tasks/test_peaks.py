@@ -99,7 +99,7 @@ def test_the_scorer_says_what_was_measured(world, model, tmp_path):
     bins = ChosenBins(np.array(["chr1", "chr1"]), np.array([5, 300]), np.eye(2, dtype=bool), 1, 1)
     with Genome(world[0]) as genome:
         states = encode(
-            trained, trained.chromatin.config, genome, bins, [np.array([0]), np.array([1])],
+            trained, trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
             tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
         )  # fmt: skip
     measured = calibrated(predict(trained.chromatin, states, 2))[:, 0]
@@ -190,7 +190,7 @@ def test_a_new_head_keeps_hidden_layers_and_begins_with_the_rates(tiny_tokenizer
 def test_a_peak_of_another_track_counts_as_rarely_as_it_occurs():
     labels = np.array([[1, 0], [1, 1], [0, 0], [0, 0]], dtype=bool)
     chosen = ChosenBins(np.array(["c"] * 4), np.arange(4), labels, 2, 200)
-    states = HiddenStates(torch.arange(4), torch.full((4,), 2), torch.zeros(8, 3))
+    states = HiddenStates(torch.arange(4), torch.zeros(4, 3))
     batches = StateBatches(states, chosen, batch=9, seed=0)
     weights = batches.weights.numpy()
     assert weights == pytest.approx(np.array([[1, 0.01], [1, 1], [1, 1], [1, 1]]))

@@ -245,4 +245,4 @@ def test_a_shape_that_cannot_be_is_a_mistake_in_the_configuration(config, change
 
 def test_the_shape_comes_from_the_preset_the_tokenizer_and_the_changes(config):
     shape = config(model={"layers": 3}).encoder(77)
-    assert (shape.layers, shape.vocab_size, shape.width, shape.stem) == (3, 77, 32, "conv")
+    assert (shape.layers, shape.vocab_size, shape.width, shape.stem) == (3, 77, 32, "tower")

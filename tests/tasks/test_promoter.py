@@ -27,7 +27,7 @@ def make(promoter_path, tiny_tokenizer):
 def texts(batch, tokenizer):
     """The bases of each sequence of a batch, and those of its place."""
     places = batch.places
-    for s, (first, end) in enumerate(places.spans.tolist()):
+    for s, (first, end) in enumerate(places.spans[:, 0].tolist()):
         whole = tokenizer.decode(places.batch.ids[places.batch.sequence == s].numpy())
         yield whole, tokenizer.decode(places.batch.ids[first:end].numpy())
 

@@ -27,8 +27,8 @@ def draws(checkpoint, promoter_path):
 
 
 def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, draws):
-    remembered = RememberedBatches(draws, STEPS, checkpoint.encoder, batch=5, seed=3)
     head = checkpoint.promoter.eval()
+    remembered = RememberedBatches(draws, STEPS, checkpoint.encoder, head, batch=5, seed=3)
     with torch.no_grad():
         logits, labels = [], []
         for step in range(STEPS):
@@ -41,16 +41,17 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
         order = visiting_order(len(known), 3, 0)
         for step in range(len(known) // 5):
             batch = remembered(step)
-            places = batch.places
-            found = head(batch.hidden, places.batch, places.spans, places.owner)
+            found = head.answer(batch.pooled)
             rows = torch.from_numpy(order[5 * step : 5 * step + 5])
             torch.testing.assert_close(found, expected[rows], rtol=2e-2, atol=2e-2)  # float16
             torch.testing.assert_close(batch.labels, known[rows])
 
 
 def test_every_place_is_visited_once_an_epoch(checkpoint, draws):
-    remembered = RememberedBatches(draws, STEPS, checkpoint.encoder, batch=4, seed=0)
-    places = len(remembered.counts)
+    remembered = RememberedBatches(
+        draws, STEPS, checkpoint.encoder, checkpoint.promoter, batch=4, seed=0
+    )
+    places = len(remembered.pooled)
     assert places == 4 * STEPS
     remembered.labels = torch.arange(places)[:, None].float()
     for epoch in range(2):
