@@ -1,9 +1,9 @@
 """Heads on the encoder's hidden states: promoters and chromatin profiles.
 
 A head reads, for each place it is asked about, the tokens over an interval of bases
-(`pool = "bin"`: their mean and maximum, beside [CLS]; `pool = "cells"`: the same of each of the
-cells that the interval is cut into, so that it knows where around the place something lies) or
-[CLS] alone (`pool = "cls"`, the paper's, appendix F).
+(`pool = "bin"`: their mean and maximum, beside [CLS]; `pool = "cells"`: the same of what it keeps
+of each token, in each of the cells that the interval is cut into, so that it knows where around the
+place something lies) or [CLS] alone (`pool = "cls"`, the paper's, appendix F).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genobird.batch import PackedBatch
 
@@ -33,7 +34,7 @@ class HeadConfig(BaseModel):
     )
     after_bp: int = Field(100, ge=1, description="Bases read from the place on.")
     cell_bp: int = Field(40, ge=1, description="Bases of a cell, with pool = cells.")
-    cell_width: int = Field(64, ge=1, description="Numbers that are kept of a cell.")
+    cell_width: int = Field(64, ge=1, description="Numbers that are kept of a token.")
 
     @model_validator(mode="after")
     def _whole_cells(self) -> HeadConfig:
@@ -60,18 +61,20 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__()
         self.config, self.width = config, width
-        self.reads = width if config.pool == "cls" else (1 + 2 * config.cells) * width
-        read = {
-            "cls": width, "bin": 3 * width, "cells": width + config.cells * config.cell_width
-        }[config.pool]  # fmt: skip
-        if config.pool == "cells":
-            self.cell = nn.Sequential(
-                nn.LayerNorm(2 * width), nn.Linear(2 * width, config.cell_width), nn.GELU()
-            )
-        self.norm = nn.LayerNorm(read)
+        kept, cells = width, config.pool == "cells"
+        if cells:
+            # As in the tower, batch norms learn several times faster than what else was tried.
+            kept = config.cell_width
+            self.keep = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, kept))
+            self.cell_norm = nn.BatchNorm1d(2 * kept)
+        read = width if config.pool == "cls" else width + 2 * config.cells * kept
+        self.reads = read
+        self.norm = nn.LayerNorm(width if cells else read)
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
         if config.hidden:
-            layers += [nn.Linear(read, config.hidden), nn.GELU(), nn.Dropout(config.dropout)]
+            layers += [nn.Linear(read, config.hidden)]
+            layers += [nn.BatchNorm1d(config.hidden)] if cells else []
+            layers += [nn.GELU(), nn.Dropout(config.dropout)]
         layers.append(nn.Linear(config.hidden or read, config.outputs))
         self.layers = nn.Sequential(*layers)
 
@@ -91,7 +94,9 @@ class Head(nn.Module):
         return self.answer(self.pool(hidden, batch, spans, owner))
 
     def pool(self, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor) -> Tensor:
-        """Read hidden states at each place; nothing here is trained.
+        """Read hidden states at each place.
+
+        Heads on a frozen encoder begin with what this gives: only `keep` has weights here.
 
         Args:
             hidden: as in `forward`.
@@ -100,7 +105,8 @@ class Head(nn.Module):
             owner: as in `forward`.
 
         Returns:
-            [CLS], then mean and maximum of each cell: [P, R], R = (1 + 2 C) D; D with pool = cls.
+            [CLS], then mean and maximum of each cell: [P, R], R = D + 2 C c, where c numbers are
+            kept of a token, D without cells; R = D with pool = cls.
         """
         cls = hidden[batch.starts[owner]]
         if self.config.pool == "cls":
@@ -112,19 +118,21 @@ class Head(nn.Module):
         offsets = torch.arange(int(counts.max()), device=spans.device)
         # [K, L]; a cell shorter than L repeats its last token, which changes no maximum.
         tokens = torch.minimum(cells[:, :1] + offsets, cells[:, 1:] - 1)
-        states = hidden[tokens.flatten()].view(*tokens.shape, -1)  # [K, L, D]
+        kept = self.keep(hidden) if self.config.pool == "cells" else hidden  # [T, c]
+        states = kept[tokens.flatten()].view(*tokens.shape, -1)  # [K, L, c]
         inside = (offsets < counts[:, None])[..., None]
         mean = (states * inside).sum(1) / counts[:, None]
-        read = torch.cat([mean.to(cls.dtype), states.amax(1)], dim=-1)  # [K, 2 D]
-        return torch.cat([cls, read[where].view(len(cls), -1)], dim=-1)
+        read = torch.cat([mean.to(states.dtype), states.amax(1)], dim=-1)  # [K, 2 c]
+        return torch.cat([cls, read[where].view(len(cls), -1).to(cls.dtype)], dim=-1)
 
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""
-        if self.config.pool == "cells":
-            cls, cells = pooled[:, : self.width], pooled[:, self.width :]
-            cells = self.cell(cells.reshape(len(cls), self.config.cells, -1))  # [P, C, c]
-            pooled = torch.cat([cls.to(cells.dtype), cells.flatten(1)], dim=1)
-        return self.layers(self.norm(pooled))  # type: ignore[no-any-return]
+        if self.config.pool != "cells":
+            return self.layers(self.norm(pooled))  # type: ignore[no-any-return]
+        cls, cells = pooled[:, : self.width], pooled[:, self.width :]
+        cells = F.relu(self.cell_norm(cells.reshape(-1, self.cell_norm.num_features)))
+        both = torch.cat([self.norm(cls), cells.view(len(cls), -1)], dim=1)
+        return self.layers(both)  # type: ignore[no-any-return]
 
 
 def place_spans(starts: Tensor, places: Tensor, config: HeadConfig, length: int) -> Tensor:

@@ -96,6 +96,7 @@ def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
     torch.manual_seed(0)
     config = HeadConfig(outputs=5, hidden=8, pool="cells", cell_bp=50, cell_width=3)
     head = Head(config, 12).eval()
+    head.cell_norm.running_mean.normal_()  # type: ignore[union-attr]
     batch = pack([random_ids(tiny_tokenizer, n, seed=n) for n in (30, 50)], 16)
     first, second = batch.starts.tolist()
     cells = [[(1, 4), (4, 9), (9, 11), (11, 29)], [(1, 2), (1, 9), (2, 20), (30, 49)]]
@@ -104,9 +105,10 @@ def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
     hidden = torch.randn(len(batch.ids), 12)
     rows = []
     for place, start in zip(spans.tolist(), (first, second), strict=True):
-        states = [hidden[a:b] for a, b in place]
-        kept = [head.cell(torch.cat([x.mean(0), x.amax(0)])) for x in states]
-        rows.append(head.layers(head.norm(torch.cat([hidden[start], *kept]))))
+        kept = [head.keep(hidden[a:b]) for a, b in place]
+        read = torch.stack([torch.cat([x.mean(0), x.amax(0)]) for x in kept])  # [C, 2 c]
+        read = torch.relu(head.cell_norm(read)).flatten()
+        rows.append(head.layers(torch.cat([head.norm(hidden[start]), read])[None])[0])
     found = head(hidden, batch, spans, owner)
     torch.testing.assert_close(found, torch.stack(rows))
     assert not torch.allclose(found, head(hidden, batch, spans.flip(1), owner), atol=1e-4)

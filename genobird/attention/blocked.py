@@ -124,21 +124,27 @@ def forward(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale: float) 
         attended = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
         out[run.rows] = attended[0].transpose(0, 1)
     global_rows = [run for run in runs.dense if not run.is_whole]
-    for head, sparse in enumerate(runs.sparse if global_rows or any(runs.sparse) else []):
+    some = runs.sparse if global_rows or any(runs.sparse) else []
+    # One head's keys and values, and gathered ones: memory asked for anew costs more than copying.
+    kh, vh = (torch.empty((len(k), width), dtype=k.dtype, device=k.device) for _ in "kv")  # [T, D]
+    most = max((len(part.keys) for sparse in some for part in sparse), default=0)
+    kg, vg = (kh.new_empty((most, size * width)) for _ in "kv")
+    kb, vb = (x.view(-1, size * width) for x in (kh, vh))  # [N, B * D]
+    for head, sparse in enumerate(some):
         qh, oh = q[None, None, :, head], out[None, None, :, head]  # [1, 1, T, D]
-        kh, vh = k[:, head].contiguous(), v[:, head].contiguous()  # [T, D]
+        kh.copy_(k[:, head])
+        vh.copy_(v[:, head])
         for run in global_rows:
             oh[:, :, run.rows] = F.scaled_dot_product_attention(
                 qh[:, :, run.rows], kh[None, None, run.keys], vh[None, None, run.keys], scale=scale
             )
         qb, ob = (x.view(1, -1, size, width) for x in (qh, oh))  # [1, N, B, D]
-        kb, vb = (x.view(-1, size * width) for x in (kh, vh))  # [N, B * D]
         for part in sparse:
-            taken = (1, part.rows.stop - part.rows.start, -1, width)
+            taken, n_keys = (1, part.rows.stop - part.rows.start, -1, width), len(part.keys)
             ob[:, part.rows] = F.scaled_dot_product_attention(
                 qb[:, part.rows],
-                kb.index_select(0, part.keys).view(taken),
-                vb.index_select(0, part.keys).view(taken),
+                torch.index_select(kb, 0, part.keys, out=kg[:n_keys]).view(taken),
+                torch.index_select(vb, 0, part.keys, out=vg[:n_keys]).view(taken),
                 attn_mask=None if part.mask is None else part.mask[None].to(q.dtype),
                 scale=scale,
             )

@@ -63,6 +63,10 @@ class PromoterConfig(_FinetuneConfig):
     def _frozen(self) -> PromoterConfig:
         if self.draws and not self.freeze_encoder:
             raise ValueError("draws are encoded once: freeze_encoder must be true, or draws 0")
+        if self.draws and self.head.pool == "cells":
+            raise ValueError(
+                "draws are pooled once, and cells want training there; choose pool bin"
+            )
         return self
 
 

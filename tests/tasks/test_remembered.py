@@ -77,3 +77,11 @@ def test_a_head_is_trained_on_remembered_draws(checkpoint, promoter_path, tmp_pa
 def test_draws_of_an_encoder_that_is_trained_are_refused(tmp_path):
     with pytest.raises(ValidationError, match="freeze_encoder must be true, or draws 0"):
         PromoterConfig(checkpoint=tmp_path, data_path=tmp_path, draws=1)
+
+
+def test_draws_for_a_head_that_learns_what_to_keep_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match="choose pool bin"):
+        PromoterConfig.model_validate({
+            "checkpoint": tmp_path, "data_path": tmp_path, "draws": 1, "freeze_encoder": True,
+            "head": {"pool": "cells", "before_bp": 100, "after_bp": 100},
+        })  # fmt: skip
