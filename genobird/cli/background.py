@@ -46,8 +46,11 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    source: Annotated[
-        Path, typer.Argument(metavar="VARIANTS", help="VCF, BCF or a table; read twice, so no -.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VARIANTS...", help="VCF, BCF or tables of variants; read twice, so no -."
+        ),
     ],
     fasta: Fasta,
     output: Annotated[Path, typer.Option("--output", "-o", help="A name ending in .npz.")],
@@ -90,7 +93,7 @@ def build(
     with genome, progress_of("variants", limit, quiet) as advance:
         made = build_background(
             scorer,
-            source,
+            sources,
             genome,
             output,
             limit=limit,

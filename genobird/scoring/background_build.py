@@ -45,7 +45,7 @@ _PART = 4096
 
 def build_background(
     scorer: Scorer,
-    source: Path | str,
+    sources: Path | str | Sequence[Path | str],
     fasta: Path | str | Genome,
     output: Path,
     *,
@@ -62,7 +62,8 @@ def build_background(
 
     Args:
         scorer: the model.
-        source: a file of variants, see `screen_variants`; not standard input, it is read twice.
+        sources: a file of variants, see `screen_variants`, or several that count as one; not
+            standard input, which cannot be read twice.
         fasta: the genome.
         output: a name ending in `.npz`.
         limit: draw so many of the ALTs that can be scored, each as likely as any other; None takes
@@ -83,7 +84,8 @@ def build_background(
         BackgroundError: none of them can be scored.
         OutputError: the output cannot be written.
     """
-    if str(source) == STDIN:
+    files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
+    if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
     if output.suffix != ".npz" or not output.parent.is_dir():
         raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
@@ -93,8 +95,8 @@ def build_background(
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {
         "model": scorer.model_hash,
-        "source": Path(source).name,
-        "source_sha256": _sha256(require_file(source)),
+        "source": ", ".join(file.name for file in files),
+        "source_sha256": ", ".join(_sha256(require_file(file)) for file in files),
         "limit": limit,
         "seed": seed,
         "exclude": [str(interval) for interval in exclude],
@@ -106,7 +108,7 @@ def build_background(
         rows.open(resume=resume, force=force, chunk=scorer.chunk)
         if progress is not None:
             progress(rows.done)
-        alleles = _draw(source, genome, limit, seed, exclude)
+        alleles = _draw(files, genome, limit, seed, exclude)
         for part in in_chunks(islice(alleles, rows.done, None), scorer.chunk):
             table = effect_table(scorer, part, genome, settings=settings)
             rows.append(table[[f"{name}|delta" for name in outputs]].to_numpy(np.float32))
@@ -133,7 +135,7 @@ def _summed(scorer: Scorer, outputs: Sequence[str]) -> list[int]:
 
 
 def _draw(
-    source: Path | str,
+    sources: Sequence[Path],
     genome: Genome,
     limit: int | None,
     seed: int,
@@ -143,13 +145,14 @@ def _draw(
     left_out = [_on(genome, interval) for interval in exclude]
 
     def eligible() -> Iterator[Allele]:
-        with opened_alleles(source) as alleles:
-            locator = alleles.locator(genome)
-            for allele in alleles:
-                if locator.find(allele.variant).status is not Status.OK:
-                    continue
-                if not any(_touches(allele.variant, place, genome) for place in left_out):
-                    yield allele
+        for source in sources:
+            with opened_alleles(source) as alleles:
+                locator = alleles.locator(genome)
+                for allele in alleles:
+                    if locator.find(allele.variant).status is not Status.OK:
+                        continue
+                    if not any(_touches(allele.variant, place, genome) for place in left_out):
+                        yield allele
 
     if limit is None:
         return eligible()

@@ -111,10 +111,22 @@ def test_every_variant_is_drawn_as_often(genome, vcf, monkeypatch):
     drawn = Counter(
         str(allele.variant)
         for seed in range(600)
-        for allele in background_build._draw(vcf, genome, 3, seed, ())
+        for allele in background_build._draw([vcf], genome, 3, seed, ())
     )
     assert len(drawn) == 11
     assert all(120 < number < 210 for number in drawn.values())  # 164 expected
+
+
+def test_several_files_count_as_one(quick, genome, vcf, tmp_path):
+    header, *lines = vcf.read_text().split("#CHROM")[1].splitlines(keepends=True)
+    halves = [tmp_path / "a.vcf", tmp_path / "b.vcf"]
+    for half, part in zip(halves, (lines[:4], lines[4:]), strict=True):
+        half.write_text(f"##fileformat=VCFv4.2\n#CHROM{header}{''.join(part)}")
+    whole = build_background(quick, vcf, genome, tmp_path / "whole.npz", limit=7, seed=3)
+    parts = build_background(quick, halves, genome, tmp_path / "parts.npz", limit=7, seed=3)
+    assert parts.facts["source"] == "a.vcf, b.vcf"
+    assert parts.facts["source_sha256"].count(", ") == 1
+    assert parts.sizes_beyond([0.0]).tolist() == whole.sizes_beyond([0.0]).tolist()
 
 
 def test_intervals_are_left_out_under_any_name_of_their_contig(quick, genome, vcf, tmp_path):

@@ -88,6 +88,17 @@ def test_the_card_lies_beside_the_weights_and_names_them(trained):
 
 
 @pytest.mark.slow
+def test_the_background_is_of_the_model_that_ships_and_of_no_held_out_place(trained):
+    from genobird.scoring.scorer import load
+
+    scorer = load(trained / "model", device="cpu")
+    assert scorer.background is not None
+    assert scorer.background.count == 2
+    parts = [read_bed(trained / "data" / f"{part}.bed") for part in ("validation", "test")]
+    assert scorer.background.facts["exclude"] == [str(one) for part in parts for one in part]
+
+
+@pytest.mark.slow
 def test_a_second_run_does_nothing(trained, snakemake):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     assert "Nothing to be done" in snakemake("train", TEST_CONFIG)
@@ -102,6 +113,7 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
         *config["promoters"]["exclude"],
         config["chromatin"]["peaks"],
         config["chromatin"]["tracks"],
+        *config["background"]["variants"],
     ]
     for name in data:
         path = project / name
@@ -112,9 +124,21 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
                 "chromatin": "1", "pretrain": "1", "finetune_chromatin": "1", "round": "1",
                 "finetune_promoter": "1", "finetune_context": "1", "baselines": "1",
-                "evaluate": "1", "card": "1", "bundle": "1", "all": "1", "total": "22"}  # fmt: skip
+                "evaluate": "1", "card": "1", "bundle": "1", "all": "1", "genome": "1",
+                "background": "1", "total": "24"}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
+    out = config["output"]
+    held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
+    assert f"{held_out} --limit 2000 --seed 1 --output {out}/background.npz" in log
+    assert f" --background {out}/background.npz --output {out}/model " in log
+
+
+def test_without_a_background_none_is_made(project, snakemake):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/without"}
+    log = snakemake("train", config | {"background": None}, "--dry-run", "--printshellcmds")
+    assert "python -m pipelines.bundle" in log
+    assert "background" not in log
 
 
 def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemake):
@@ -132,6 +156,7 @@ def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemak
         ({"tokenizer": {"kind": "wordpiece"}}, "'wordpiece' is not one of"),
         ({"passes": 0}, "0 is less than the minimum of 1"),
         ({"genome": "x.fa"}, "'x.fa' is not of type 'array'"),
+        ({"background": {"limit": 5}}, "'variants' is a required property"),
         ({"chromatin": {"peaks": ["a.bed"], "tracks": "tracks.tsv"}}, "is not of type 'string'"),
     ],
 )
@@ -144,7 +169,12 @@ def test_the_schema_names_what_is_wrong(changes, message):
 def test_what_is_left_out_has_the_default_of_the_schema():
     config = yaml.safe_load((CONFIG / "test.yaml").read_text())
     del config["tokenizer"]["kind"], config["threads"], config["splits_file"]
+    del config["background"]["limit"]
     validate(config, str(CONFIG / "schema.yaml"))
+    assert config["background"]["limit"] == 2000
+    del config["background"]
+    validate(config, str(CONFIG / "schema.yaml"))
+    assert config["background"] is None
     assert (config["tokenizer"]["kind"], config["threads"], config["splits_file"]) == (
         "bpe",
         2,
@@ -159,8 +189,9 @@ def test_every_key_is_explained():
         one = objects.pop()
         assert one["additionalProperties"] is False
         for name, key in one["properties"].items():
-            if key.get("type") == "object":
-                objects.append(key)
+            parts = key if "properties" in key else key.get("then", {})
+            if "properties" in parts:
+                objects.append(parts)
             else:
                 assert key["description"], name
 

@@ -1,5 +1,7 @@
 # What is measured is what ships: the model is rounded first, then evaluated, then given its card.
 
+BACKGROUND = [f"{OUT}/background.npz"] if config["background"] else []
+
 
 rule baselines:
     input:
@@ -69,6 +71,51 @@ rule evaluate:
         " --output {params.folder} --set threads={threads} --force > {log} 2>&1"
 
 
+if config["background"]:
+
+    rule genome:
+        input:
+            config["genome"],
+        output:
+            f"{OUT}/data/genome.fa.gz",
+        log:
+            f"{OUT}/logs/genome.log",
+        conda:
+            "../envs/genobird.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        shell:
+            "python -m pipelines.join {input} --output {output} --force > {log} 2>&1"
+
+    rule background:
+        input:
+            model=f"{OUT}/float16",
+            fasta=f"{OUT}/data/genome.fa.gz",
+            variants=config["background"]["variants"],
+            # What the model is measured on stays out of what it is set against.
+            held_out=[f"{OUT}/data/validation.bed", f"{OUT}/data/test.bed"],
+        output:
+            f"{OUT}/background.npz",
+        log:
+            f"{OUT}/logs/background.log",
+        conda:
+            "../envs/genobird.yaml"
+        threads: config["threads"]
+        resources:
+            gpu=config["gpus"],
+            mem_mb=8000,
+            runtime=1440,
+        params:
+            held_out=lambda wildcards, input: [f"--exclude {path}" for path in input.held_out],
+            limit=config["background"]["limit"],
+            seed=config["background"]["seed"],
+        shell:
+            "genobird background build {input.variants} --model {input.model} --fasta {input.fasta}"
+            " {params.held_out} --limit {params.limit} --seed {params.seed} --output {output}"
+            " --threads {threads} --resume --quiet > {log} 2>&1"
+
+
 rule card:
     input:
         model=f"{OUT}/float16",
@@ -92,6 +139,7 @@ rule bundle:
         model=f"{OUT}/float16",
         card=f"{OUT}/card.md",
         evaluation=f"{OUT}/evaluation.json",
+        background=BACKGROUND,
     output:
         directory(f"{OUT}/model"),
     log:
@@ -101,6 +149,9 @@ rule bundle:
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        background=[f"--background {path}" for path in BACKGROUND],
     shell:
         "python -m pipelines.bundle --model {input.model} --card {input.card}"
-        " --evaluation {input.evaluation} --output {output} --force > {log} 2>&1"
+        " --evaluation {input.evaluation} {params.background} --output {output} --force"
+        " > {log} 2>&1"

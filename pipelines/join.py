@@ -1,0 +1,68 @@
+"""Several FASTA files -> one, for what reads a single file; any genome, no manifest needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genobird.errors import UsageError
+from genobird.genome.fasta import Genome
+from pipelines import steps
+from pipelines.grch37 import write_bgzf
+
+
+def join(fastas: Sequence[Path], output: Path, force: bool = False) -> None:
+    """Write the contigs of all files, in their order, as one indexed BGZF FASTA.
+
+    Args:
+        fastas: plain, gzip or BGZF FASTA files.
+        output: a name ending in `.fa.gz`.
+        force: replace `output` if it exists.
+
+    Raises:
+        UsageError: a file is missing, a contig is in two of them, or `output` exists and `force` is
+            not set.
+        FastaError: a file cannot be read as FASTA.
+    """
+    steps.refuse_existing(output, force)
+    with ExitStack() as stack:
+        genomes = [stack.enter_context(Genome(steps.require(path))) for path in fastas]
+        _refuse_doubles(genomes)
+        write_bgzf(_contigs(genomes), output, force)
+
+
+def _contigs(genomes: Sequence[Genome]) -> Iterator[tuple[str, str]]:
+    for genome in genomes:
+        yield from genome.stream()
+
+
+def _refuse_doubles(genomes: Sequence[Genome]) -> None:
+    first: dict[str, Path] = {}
+    for genome in genomes:
+        for name in genome.contigs:
+            if name in first:
+                raise UsageError(
+                    f"contig {name} is in {first[name]} and in {genome.path}; give one of them"
+                )
+            first[name] = genome.path
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    fastas: Annotated[list[Path], typer.Argument(help="FASTA files: plain, gzip or BGZF.")],
+    output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Write the contigs of several FASTA files as one indexed BGZF FASTA."""
+    join(fastas, output, force)
+
+
+if __name__ == "__main__":
+    steps.run(app)
