@@ -1,0 +1,173 @@
+"""A model whose probabilities are too large or too small on average -> one whose are right.
+
+The logits z of a head become a z + b, two numbers a head that make the labels of the validation
+part most likely (Platt 1999, with his targets: few labels that z separates do not make a infinite).
+Both go into the weights of the head's last layer, so that nothing else has to know. Order within a
+feature, and with it AUROC and AUPRC, stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from torch import nn
+
+from genobird.checkpoint import Checkpoint
+from genobird.datasets import ChromatinDataset, read_promoters
+from genobird.errors import InputError, UsageError
+from genobird.heads import Head
+from genobird.tasks.finetune import POSITIVE_WEIGHT
+from genobird.tasks.predict import Precision, predict_chromatin, predict_promoters
+from pipelines import steps
+
+logger = logging.getLogger(__name__)
+
+_STEPS, _CLOSE = 50, 1e-9
+
+
+class Line(NamedTuple):
+    """z becomes `slope` z + `offset`."""
+
+    slope: float
+    offset: float
+
+
+def fit_line(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Line:
+    """Find the line that makes labels most likely, by Newton's method.
+
+    Args:
+        logits: of any shape.
+        labels: 0 or 1, of the same shape.
+
+    Raises:
+        InputError: all labels are alike, or the logits say nothing about them.
+    """
+    z, y = logits.astype(np.float64).ravel(), labels.astype(np.float64).ravel()
+    if len(np.unique(y)) < 2:
+        raise InputError("all labels of the validation part are alike; it cannot calibrate")
+    positives = float(y.sum())
+    rates = 1 / (len(y) - positives + 2), (positives + 1) / (positives + 2)
+    targets = np.where(y > 0, rates[1], rates[0])
+    mean, scale = float(z.mean()), float(z.std()) or 1.0
+    x = np.stack([(z - mean) / scale, np.ones_like(z)])  # [2, N]
+    line = np.array([0.0, 0.0])
+    for _ in range(_STEPS):
+        p = 0.5 + 0.5 * np.tanh(0.5 * (line @ x))
+        gradient = x @ (p - targets)
+        curvature = (x * (p * (1 - p))) @ x.T
+        step = np.linalg.solve(curvature, gradient)
+        # No further than a logit on average: far from the optimum Newton's steps are too long.
+        line -= step * min(1.0, 1.0 / float(np.abs(step @ x).mean()))
+        if np.abs(step).max() < _CLOSE:
+            break
+    if line[0] <= 0:
+        raise InputError("the logits say nothing of the validation part's labels; train the head")
+    slope = float(line[0]) / scale
+    return Line(slope, float(line[1]) - slope * mean)
+
+
+def move(head: Head, line: Line, weight: float = 1.0) -> None:
+    """Change a head's last layer so that its calibrated logits lie on the line.
+
+    Args:
+        head: changed in place.
+        line: for logits from which ln `weight` was taken.
+        weight: of a positive label in training.
+    """
+    last = head.layers[-1]
+    assert isinstance(last, nn.Linear)
+    shift = float(np.log(weight))
+    with torch.no_grad():
+        last.weight.mul_(line.slope)
+        last.bias.mul_(line.slope).add_(line.offset + (1 - line.slope) * shift)
+
+
+def calibrate(
+    model: Path,
+    output: Path,
+    *,
+    chromatin: Path | None = None,
+    promoters: Path | None = None,
+    split: str = "validation",
+    precision: Precision = "float32",
+    force: bool = False,
+) -> dict[str, Line]:
+    """Calibrate a model's heads on a part of its data that it was not trained on.
+
+    Args:
+        model: model directory.
+        output: directory to write.
+        chromatin: dataset; None leaves the chromatin head as it is.
+        promoters: table of windows; None leaves the promoter head as it is.
+        split: the part.
+        precision: of matrix products.
+        force: replace `output` if it exists.
+
+    Returns:
+        The line of each head.
+
+    Raises:
+        UsageError: no data are given, the model lacks a head, or `output` exists.
+        InputError: the data do not fit the model or cannot calibrate.
+    """
+    steps.refuse_existing(output, force)
+    if chromatin is None and promoters is None:
+        raise UsageError("nothing to calibrate on; give --chromatin, --promoters or both")
+    checkpoint = Checkpoint.load(model)
+    lines: dict[str, Line] = {}
+    if chromatin is not None:
+        dataset = ChromatinDataset(chromatin)
+        found = predict_chromatin(checkpoint, dataset, split, precision=precision)
+        logits = found.logits - np.float32(np.log(POSITIVE_WEIGHT))
+        lines["chromatin"] = fit_line(logits, found.labels)
+        assert checkpoint.chromatin is not None
+        move(checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
+    if promoters is not None:
+        table = read_promoters(promoters, split)
+        logits = predict_promoters(checkpoint, table, precision=precision)
+        lines["promoter"] = fit_line(logits, table["label"].to_numpy())
+        assert checkpoint.promoter is not None
+        move(checkpoint.promoter, lines["promoter"])
+    said: dict[str, Any] = {
+        name: {**line._asdict(), "split": split} for name, line in lines.items()
+    }
+    checkpoint.provenance = {**checkpoint.provenance, "calibration": said}
+    checkpoint.save(output, force=force)
+    for name, line in lines.items():
+        logger.info("%s: logits x %.3f %+.3f", name, line.slope, line.offset)
+    return lines
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(help="Model directory.")],
+    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
+    promoters: Annotated[Path | None, typer.Option(help="Promoter windows, Parquet.")] = None,
+    split: Annotated[str, typer.Option(help="Part of the data, not trained on.")] = "validation",
+    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Make a model's probabilities right on average, on its validation part."""
+    if precision not in ("float32", "bf16"):
+        raise UsageError(f"precision {precision} found; float32 and bf16 are allowed")
+    if threads:
+        torch.set_num_threads(threads)
+    calibrate(
+        model, output, chromatin=chromatin, promoters=promoters, split=split,
+        precision="bf16" if precision == "bf16" else "float32", force=force,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    steps.run(app)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from genobird.checkpoint import Checkpoint
+from genobird.datasets import ChromatinDataset
+from genobird.errors import InputError, UsageError
+from genobird.tasks.predict import predict_chromatin, predict_promoters
+from pipelines.calibrate import Line, calibrate, fit_line, move
+from tests.conftest import random_dna
+from tests.models import tiny_checkpoint
+
+LENGTH = 120_000
+
+
+def drawn(logits, seed):
+    """Labels that are as probable as the logits say."""
+    rng = np.random.default_rng(seed)
+    return (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.uint8)
+
+
+@pytest.fixture
+def model(tiny_tokenizer):
+    made = tiny_checkpoint(tiny_tokenizer)
+    with torch.no_grad():  # logits that differ between places
+        made.chromatin.layers[-1].weight.mul_(40)
+        made.promoter.layers[-1].weight.mul_(40)
+    return made
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def chromatin(model, tmp_path):
+    """A dataset whose labels are those of 0.5 z - 2, z being the model's calibrated logits."""
+    path, bins = tmp_path / "chromatin", LENGTH // 200
+    path.mkdir()
+    features = model.features
+    features.to_csv(path / "features.tsv", sep="\t", index=False)
+    sequence = np.frombuffer(random_dna(LENGTH, seed=9).encode(), np.uint8)
+    np.save(path / "chr1.sequence.npy", sequence)
+    np.save(path / "chr1.usable.npy", np.ones(bins, np.uint8))
+    split = {"train": [], "validation": [["chr1", 0, LENGTH]], "test": []}
+    index = {"bin_bp": 200, "splits": split, "split": "x", "bins": {}, "sources": {}}
+    (path / "index.json").write_text(json.dumps(index))
+
+    def label(labels):
+        np.save(path / "chr1.labels.npy", np.packbits(labels, axis=1, bitorder="little"))
+
+    label(np.zeros((bins, len(features)), np.uint8))
+    logits = predict_chromatin(model, ChromatinDataset(path), "validation").logits
+    label(drawn(0.5 * (logits - math.log(8)) - 2, seed=1))
+    return path
+
+
+def test_a_line_is_found_again():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-3, 2, size=(40_000, 5)).astype(np.float32)
+    for slope, offset in ((1.0, 0.0), (0.6, -1.5), (2.0, 1.0)):
+        line = fit_line(logits, drawn(slope * logits + offset, seed=2))
+        assert line.slope == pytest.approx(slope, abs=0.03)
+        assert line.offset == pytest.approx(offset, abs=0.06)
+
+
+def test_calibrated_probabilities_are_right_on_average():
+    logits = np.random.default_rng(1).normal(-4, 2, size=20_000)
+    labels = drawn(0.7 * logits - 1, seed=3)
+    line = fit_line(logits, labels)
+    probabilities = 1 / (1 + np.exp(-(line.slope * logits + line.offset)))
+    assert probabilities.mean() == pytest.approx(labels.mean(), rel=1e-3)
+
+
+def test_labels_that_are_separated_give_a_finite_line():
+    line = fit_line(np.array([-2.0, -1.0, 1.0, 2.0] * 5), np.array([0, 0, 1, 1] * 5))
+    assert 0 < line.slope < 10
+    assert abs(line.offset) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([0, 0, 0, 0], "are alike"), ([1, 1, 0, 0], "say nothing")]
+)
+def test_labels_that_cannot_calibrate_are_refused(labels, message):
+    with pytest.raises(InputError, match=message):
+        fit_line(np.array([-2.0, 0.0, -1.0, 1.0]), np.array(labels))
+
+
+def test_a_moved_head_says_the_line_of_what_it_said(model):
+    head = model.chromatin.eval()
+    pooled = torch.randn(7, head.reads)
+    before = head.answer(pooled).detach() - math.log(8)
+    line = Line(0.6, -1.0)
+    move(head, line, 8.0)
+    after = head.answer(pooled).detach() - math.log(8)
+    torch.testing.assert_close(after, line.slope * before + line.offset, rtol=1e-4, atol=1e-4)
+
+
+def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_path):
+    texts = [random_dna(8000, seed=i) for i in range(120)]
+    table = pd.DataFrame({"sequence": texts, "chrom": "chr1", "split": "validation"})
+    table["start"] = np.arange(len(table)) * 8_000
+    table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
+    table["group"] = "chr1:0"
+    said = predict_promoters(Checkpoint.load(saved), table)
+    table["label"] = drawn(2 * (said - said.mean()) / said.std(), seed=5)
+    table.to_parquet(tmp_path / "promoters.parquet")
+    lines = calibrate(
+        saved, tmp_path / "out", chromatin=chromatin, promoters=tmp_path / "promoters.parquet"
+    )
+    assert lines["chromatin"].slope == pytest.approx(0.5, abs=0.15)
+    assert lines["chromatin"].offset == pytest.approx(-2, abs=0.5)
+    made = Checkpoint.load(tmp_path / "out")
+    assert made.provenance["calibration"]["chromatin"] == {
+        **lines["chromatin"]._asdict(), "split": "validation"
+    }  # fmt: skip
+    found = predict_chromatin(made, ChromatinDataset(chromatin), "validation")
+    probabilities = 1 / (1 + 8 * np.exp(-found.logits.astype(float)))
+    assert probabilities.mean() == pytest.approx(found.labels.mean(), rel=1e-3)
+    again = predict_promoters(made, table)
+    np.testing.assert_array_equal(np.argsort(again), np.argsort(said))
+    assert (1 / (1 + np.exp(-again.astype(float)))).mean() == pytest.approx(
+        table["label"].mean(), rel=0.02
+    )
+
+
+def test_nothing_to_calibrate_on_is_refused(saved, tmp_path):
+    with pytest.raises(UsageError, match="give --chromatin, --promoters or both"):
+        calibrate(saved, tmp_path / "out")
