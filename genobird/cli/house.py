@@ -74,7 +74,7 @@ def report(
 
     facts = {"command": command_line()}
     make(output, regions=regions, variants=variants, facts=facts, force=force)
-    typer.echo(f"report written to {output}")
+    typer.echo(f"report written to {output}", err=True)
 
 
 def info(

@@ -60,10 +60,19 @@ def open_scorer(
 
 
 def split_names(features: str | None) -> list[str] | None:
-    """Read a list with commas; None stays None."""
+    """Read a list with commas; None stays None.
+
+    Raises:
+        UsageError: nothing is between the commas, as where a variable of a shell is not set.
+    """
     if features is None:
         return None
-    return [text.strip() for text in features.split(",") if text.strip()]
+    names = [text.strip() for text in features.split(",") if text.strip()]
+    if not names:
+        raise UsageError(
+            f"a list {features!r} without names found; give names, or leave the option out"
+        )
+    return names
 
 
 def command_line() -> str:

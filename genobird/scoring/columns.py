@@ -49,7 +49,11 @@ def select(columns: Sequence[str], table: pd.DataFrame, wanted: Sequence[str] | 
         if not found:
             kinds = sorted(set(table["class"]))
             near = get_close_matches(text, [*kinds, *columns], n=3, cutoff=0.5)
-            hint = f"did you mean {', '.join(near)}?" if near else f"classes: {kinds}"
+            hint = (
+                f"did you mean {', '.join(near)}?"
+                if near
+                else f"classes are {', '.join(kinds)}, and genobird info lists all names"
+            )
             raise UsageError(f"the model has no feature or class {text!r}; {hint}")
         chosen.update(found)
     return sorted(chosen)

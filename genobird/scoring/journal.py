@@ -2,8 +2,9 @@
 
 The file `OUTPUT.partial` holds the run's identity (model, genome, settings), then the frame of each
 finished chunk that cost the model work. It is only ever appended to, each entry with its length and
-checksum, so a process may be killed at any byte: what follows the last whole entry is cut off. A
-later run with `resume` takes the frames over as long as the chunks of its input are the same ones.
+checksum, so a process may be killed at any byte: what follows the last whole entry is cut off. An
+entry is on disk before the next chunk is scored, so a machine may lose its power too. A later run
+with `resume` takes the frames over as long as the chunks of its input are the same ones.
 
 ```
 genobird journal 1 open      "done" once the outputs are complete and get their names
@@ -205,6 +206,7 @@ class Journal:
         """
         try:
             os.pwrite(self._file.fileno(), _DONE, 0)
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -301,6 +303,7 @@ class Journal:
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())  # costs milliseconds, a chunk seconds
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(self._end)

@@ -82,6 +82,7 @@ def test_an_option_moves_what_it_is_about(options, tmp_path, tiny_contigs, optio
         (["--segmentations", "100"], "segmentations 100 found; 1 to 64"),
         (["--window-grid", "-1"], "grid -1 found; 0 to 1024"),
         (["--precision", "float16"], "precision 'float16' is unknown; allowed are float32, bf16"),
+        (["--features", " ,"], "a list ' ,' without names found; give names, or leave the option"),
     ],
 )
 def test_impossible_options_are_misuse(options, capsys, option, message):

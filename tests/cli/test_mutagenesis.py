@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from genobird.cli import main
+from genobird.scoring.mutagenesis import Scan
+from genobird.scoring.scorer import Floats
 
 REGION = "chr1:30,001-30,002"
 
@@ -80,6 +83,22 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_
         assert err.count("\n") == 1
         assert message in err
         assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(capsys, options, tmp_path, monkeypatch):
+    chunks = Scan.chunks
+
+    def interrupted(scan: Scan) -> Iterator[tuple[int, Floats]]:
+        yield next(chunks(scan))
+        assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scan, "chunks", interrupted)
+    logo = ["--logo", tmp_path / "out.svg"]
+    code, _, err = run(capsys, REGION, *options, "-o", tmp_path / "out.tsv", *logo)
+    assert code == 130
+    assert err.splitlines()[-1] == "genobird: error: interrupted"
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_logo_needs_force(capsys, options, tmp_path):

@@ -93,6 +93,20 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, caplog):
     assert names(tmp_path) == []
 
 
+def test_each_chunk_is_on_disk_before_the_next_is_scored(tmp_path, monkeypatch):
+    output = tmp_path / "out.tsv"
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(journal_of(output).read_bytes()))
+    with kept([output], IDENTITY) as journal:
+        for number in range(3):
+            before = journal_of(output).read_bytes()
+            assert synced[-1] == before
+            journal.frame(number, [f"item {number}"], Work()(number))
+            assert len(synced[-1]) > len(before)
+        journal.seal()
+        assert synced[-1].startswith(b"genobird journal 1 done")
+
+
 def test_resume_without_an_earlier_run_begins(tmp_path):
     made, _ = run(tmp_path / "out.tsv", [0, 1], resume=True)
     assert made == [0, 1]
