@@ -3,8 +3,9 @@
     python -m tests.attention.aot '[["fwd", "bf16", 64, 64, 90]]'
     python -m tests.attention.aot  # everything that the kernels take: some minutes
 
-prints one JSON line a case: registers, stack (spills), shared memory, wgmma instructions. Runs in a
-process of its own: the tests beside it run the same kernels in Triton's interpreter.
+prints one JSON line a case: registers, stack (spills), shared memory, wgmma instructions, addresses
+computed in 32 bits. Runs in a process of its own: the tests beside it run the same kernels in
+Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -82,6 +83,44 @@ def tool(name: str) -> str:
     return str(knob.path)
 
 
+def narrow_addresses(ttir: str) -> list[str]:
+    """Find the addresses of tensors that hang on a number from the lists, multiplied in 32 bits.
+
+    Numbers from the lists (blocks, heads, slots) times strides exceed 32 bits in long batches, so
+    they have to be widened first. Addresses within the lists themselves stay small.
+
+    Args:
+        ttir: a kernel in Triton's first intermediate language.
+
+    Returns:
+        The lines at fault.
+    """
+    loaded: set[str] = set()
+    computed: set[str] = set()
+    found = []
+    for line in ttir.splitlines():
+        match = re.match(r"\s*(%\S+) = (\S+) (.*)", line)
+        if match is None:
+            continue
+        name, operation, rest = match.groups()
+        operands, _, types = re.sub(r" loc\(.*", "", rest).rpartition(" : ")
+        used = set(re.findall(r"%\w+", operands))
+        loaded.discard(name)  # names are used again in other regions
+        computed.discard(name)
+        if operation == "tt.load" and types == "!tt.ptr<i32>":
+            loaded.add(name)
+        elif operation == "arith.extsi":
+            found += [line.strip()] if used & computed else []
+        elif operation == "tt.addptr":
+            is_list = types.startswith("!tt.ptr<i32>")
+            found += [line.strip()] if used & (loaded | computed) and not is_list else []
+        elif operation == "arith.cmpi":
+            continue
+        elif used & (loaded | computed) and re.search(r"\bi32$|xi32>$", types):
+            computed.add(name)
+    return found
+
+
 def resources(compiled: Any) -> dict[str, int]:
     """Read registers, stack, shared memory and wgmma instructions off the machine code."""
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +139,7 @@ def resources(compiled: Any) -> dict[str, int]:
         "shared": int(compiled.metadata.shared),
         "wgmma": len(re.findall(r"\bHGMMA\.", sass)),
         "mma": len(re.findall(r"\bHMMA\.", sass)),
+        "narrow": len(narrow_addresses(compiled.asm["ttir"])),
     }
 
 

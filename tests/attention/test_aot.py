@@ -58,15 +58,43 @@ def test_sm_90_uses_wgmma_does_not_spill_and_leaves_room_for_several_programs():
         assert found["wgmma"] > 0, (kind, width, found)
         assert found["registers"] <= registers, (kind, width, found)
         assert found["shared"] <= kibibytes * 1024, (kind, width, found)
+        assert found["narrow"] == 0, (kind, width, found)
 
 
-def test_nothing_spills_elsewhere():
+def test_nothing_spills_and_no_address_is_narrow_elsewhere():
     cases = [[kind, "bf16", 64, 64, 80] for kind in ("fwd", "dq", "dkdv")]
     cases += [[kind, "fp32", 64, 64, 90] for kind in ("fwd", "dq", "dkdv")]
     cases += [[kind, "bf16", 64, 32, 90] for kind in ("fwd", "dq", "dkdv")]
     cases += [[kind, "bf16", 64, 64, 90] for kind in ("fwd_merge", "bwd_merge")]
     for case, found in compile_all(cases).items():
         assert found["stack"] == 0, (case, found)
+        assert found["narrow"] == 0, (case, found)
+
+
+NARROW = """
+    %block = tt.load %p : !tt.ptr<i32>
+    %token = arith.muli %block, %c64 : i32
+    %wide = arith.extsi %token : i32 to i64
+    %offset = arith.muli %wide, %stride : i64
+    %q_1 = tt.addptr %q, %offset : !tt.ptr<bf16>, i64
+    %rows = tt.splat %token : i32 -> tensor<64xi32>
+    %q_2 = tt.addptr %q_0, %rows : tensor<64x!tt.ptr<bf16>>, tensor<64xi32> loc(#loc1)
+"""
+WIDE = """
+    %block = tt.load %p : !tt.ptr<i32>
+    %entry = tt.addptr %entries, %block : !tt.ptr<i32>, i32
+    %block_1 = arith.extsi %block : i32 to i64
+    %offset = arith.muli %block_1, %stride : i64
+    %q_1 = tt.addptr %q, %offset : !tt.ptr<bf16>, i64
+    %end = arith.muli %block, %c2 : i32
+"""
+
+
+def test_what_was_multiplied_before_it_was_widened_is_found():
+    from tests.attention.aot import narrow_addresses
+
+    assert [line.split()[0] for line in narrow_addresses(NARROW)] == ["%wide", "%q_2"]
+    assert narrow_addresses(WIDE) == []
 
 
 @pytest.mark.slow

@@ -32,19 +32,11 @@ def test_odd_and_mixed_lengths_are_exact(lengths, device):
     check_against_reference("triton", packed(lengths=lengths), 32, torch.float32, device)
 
 
-@pytest.mark.parametrize(
-    ("block_size", "width", "dtype"),
-    [
-        (32, 64, torch.float32),
-        (64, 64, torch.float16),
-        (64, 128, torch.float16),
-        (128, 32, torch.float16),
-        (128, 64, torch.float16),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [32, 64, 128])
+@pytest.mark.parametrize("block_size", [32, 64, 128])
 def test_block_sizes_and_head_widths(block_size, width, dtype, device):
-    layout = packed("window", (3 * block_size + 5,), block_size, heads=1)
+    layout = packed("window", (block_size + 5,), block_size, heads=1)
     check_against_reference("triton", layout, width, dtype, device)
 
 

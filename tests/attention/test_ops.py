@@ -24,7 +24,9 @@ def packed(kind="bigbird", lengths=(37, 130), heads=2, **settings) -> BlockLayou
 
 @pytest.mark.parametrize("kind", PATTERNS)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
 def test_blocked_equals_the_dense_reference(kind, lengths, dtype):
     check_against_reference("blocked", packed(kind, lengths, heads=3), 8, dtype)
 
@@ -124,6 +126,35 @@ def test_a_sequence_has_the_same_bits_in_any_batch(lengths, kind, seed):
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=2), st.sampled_from(PATTERNS))
 def test_a_sequence_has_the_same_bits_in_any_batch_of_the_kernels(lengths, kind):
     assert_alone_equals_packed("triton", lengths, kind, 32)
+
+
+@pytest.mark.parametrize("lengths", [[100, 100, 100], [300, 300], [5, 64, 33]], ids=str)
+def test_a_sequence_has_the_same_bits_in_any_batch_of_dense_attention(lengths):
+    assert_alone_equals_packed("dense", lengths, "full", 32)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "length", "block_size"),
+    [("blocked", torch.float32, 262_144, 64), ("triton", torch.float16, 65_536, 128)],
+)
+def test_the_end_of_a_long_sequence_is_as_exact_as_its_beginning(
+    backend, dtype, length, block_size
+):
+    pattern = Pattern(block_size=block_size)
+    layout = BlockLayout.pack(pattern, [length - 3], layer=2)
+    end, tokens = layout.only(torch.tensor([length - 200, length - 10]))
+    qkv = [x.detach() for x in inputs(layout, 32, dtype)]
+    out = block_sparse_attention(*qkv, end, backend=backend)
+    for places in tokens.view(-1, block_size):
+        block = places[0] // block_size
+        row = layout.row_starts[block : block + 2]
+        blocks = torch.from_numpy(layout.keys[slice(*row)])
+        seen = (blocks[:, None] * block_size + torch.arange(block_size)).flatten()
+        seen = seen[seen < length - 3]
+        q, k, v = qkv[0][places, 0], qkv[1][seen, 0], qkv[2][seen, 0]
+        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+        expected[places >= length - 3] = 0
+        assert_close("o", out[places, 0], expected, dtype)
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])

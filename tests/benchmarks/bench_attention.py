@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.bench_attention --output results [--threads 1]
     python -m tests.benchmarks.bench_attention --output results --sweep
+    python -m tests.benchmarks.bench_attention --pattern full --lengths 64 128 256 512 1024
     python -m tests.benchmarks.bench_attention --output results --plot-only
 
 One run, the same data: each way gets q, k, v as views [T, H, D] of one projection (12 heads of 64)
@@ -14,6 +15,8 @@ On a GPU kernels are timed as replays of a CUDA graph, with the cache emptied be
 it is the CPU time of the calling thread, so use one thread on a busy machine (`--clock wall` for
 more); there is no roofline for CPUs. `floor` is the time that the pattern needs at the rates below,
 `roofline` the share of it in the measured time; dense attention is measured against its own floor.
+With `--pattern full` ours computes all that dense attention does: where it stops being faster is
+the crossover that `backend="auto"` should respect.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genobird.attention import BlockLayout, Pattern, block_sparse_attention, plan
+from genobird.attention import PATTERNS, BlockLayout, Pattern, block_sparse_attention, plan
 from tests.benchmarks.attention_table import Row, draw_plot, table
 from tests.benchmarks.rivals import BLOCK, HEADS, WIDTH, Attend, ours, ways
 from tests.benchmarks.timing import cpu_seconds, gpu_seconds, quiet, where
@@ -104,11 +107,12 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
 def bench(options: Any, device: torch.device) -> list[Row]:
     """Measure every way at every length, batch and dtype."""
     rows: list[Row] = []
+    pattern = Pattern(options.pattern)
     asked = set(options.ways) if options.ways else None
     for length in options.lengths:
         batches = {max(1, options.batch_tokens // length), 1} if options.batch_tokens else {1}
         for batch in sorted(batches, reverse=True):
-            for name, build in ways(length, batch, device, asked, options.flex):
+            for name, build in ways(length, batch, device, asked, options.flex, pattern):
                 try:
                     attend = build()
                 except ImportError as error:
@@ -138,7 +142,7 @@ def bench_one(
         print(f"{label}: failed, {str(error).splitlines()[0][:150]}")
         return None
     print(f"{label}: {1e6 * seconds / batch:.1f} us a sequence", flush=True)
-    layout = BlockLayout.pack(Pattern(), [tokens] * batch, heads=HEADS)
+    layout = BlockLayout.pack(Pattern(options.pattern), [tokens] * batch, heads=HEADS)
     factor = 3.5 if backward else 1
     flops, least = factor * layout.flops(WIDTH), floor_seconds(layout, backward)
     if name.startswith("dense"):
@@ -210,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--batch-tokens", type=int, help="tokens of the larger batch; 0: batch 1 only"
     )
+    parser.add_argument("--pattern", choices=PATTERNS, default="bigbird", help="of ours and flex")
     parser.add_argument("--ways", nargs="+", help="only these, such as 'ours' 'dense flash'")
     parser.add_argument("--seconds", type=float, default=0.5, help="time for each measurement")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
@@ -236,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     if not on_gpu:
         print("no GPU here: ours is the plain torch backend, and the Triton kernels are not timed")
-    facts = where(device, options.threads)
+    facts = {**where(device, options.threads), "pattern": options.pattern}
     print(json.dumps(facts))
     with quiet():
         for dtype in options.dtypes:
@@ -260,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     path.write_text(json.dumps({**facts, **results}, indent=1) + "\n")
     path.with_suffix(".md").write_text(f"{facts['device']}, {facts['date']}\n\n{table(rows)}")
-    draw_plot(rows, f"{facts['device']}, 12 heads of 64", path.with_suffix(".png"))
+    draw_plot(
+        rows, f"{facts['device']}, {options.pattern}, 12 heads of 64", path.with_suffix(".png")
+    )
 
 
 if __name__ == "__main__":

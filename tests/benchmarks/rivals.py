@@ -48,11 +48,11 @@ def dense(batch: int, backends: list[SDPBackend] | None, contiguous: bool = Fals
     return attend
 
 
-def flex(length: int, batch: int, block: int, device: torch.device) -> Attend:
+def flex(length: int, batch: int, block: int, device: torch.device, pattern: Pattern) -> Attend:
     """Compiled FlexAttention with our pattern, in blocks of 64 or 128."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-    layout = BlockLayout.pack(Pattern(), [length], heads=HEADS)
+    layout = BlockLayout.pack(pattern, [length], heads=HEADS)
     rows = np.repeat(np.arange(HEADS * layout.n_blocks), layout.counts.reshape(-1))
     seen = np.zeros((HEADS, layout.n_blocks, layout.n_blocks), dtype=bool)
     seen.reshape(-1, layout.n_blocks)[rows, layout.keys] = True
@@ -121,18 +121,24 @@ def transformers_bigbird(length: int, batch: int, device: torch.device) -> Atten
 
 
 def ways(
-    length: int, batch: int, device: torch.device, asked: set[str] | None, flex_on_cpu: bool
+    length: int,
+    batch: int,
+    device: torch.device,
+    asked: set[str] | None,
+    flex_on_cpu: bool,
+    pattern: Pattern | None = None,
 ) -> Iterator[tuple[str, Callable[[], Attend]]]:
     """Yield the name of each way and what builds it."""
-    layout = BlockLayout.pack(Pattern(), [length] * batch, heads=HEADS)
+    pattern = pattern or Pattern()
+    layout = BlockLayout.pack(pattern, [length] * batch, heads=HEADS)
     found: dict[str, Callable[[], Attend]]
     if device.type == "cuda":
         found = {
             "ours": lambda: ours(layout, "triton"),
             "dense flash": lambda: dense(batch, [SDPBackend.FLASH_ATTENTION]),
             "dense cuDNN": lambda: dense(batch, [SDPBackend.CUDNN_ATTENTION]),
-            "flex 64": lambda: flex(length, batch, 64, device),
-            "flex 128": lambda: flex(length, batch, 128, device),
+            "flex 64": lambda: flex(length, batch, 64, device, pattern),
+            "flex 128": lambda: flex(length, batch, 128, device, pattern),
         }
     else:
         found = {
@@ -141,7 +147,7 @@ def ways(
             "dense contiguous": lambda: dense(batch, None, contiguous=True),
         }
         if flex_on_cpu:
-            found["flex 64"] = lambda: flex(length, batch, 64, device)
+            found["flex 64"] = lambda: flex(length, batch, 64, device, pattern)
     # transformers attends fully below, and its backward pass takes tens of gigabytes above.
     if 768 <= length <= (16384 if device.type == "cuda" else 4096):
         found["transformers"] = lambda: transformers_bigbird(length, batch, device)

@@ -32,6 +32,16 @@ def test_attention_is_timed_beside_dense_attention(tmp_path, capsys):
     assert (tmp_path / "attention-cpu.png").stat().st_size > 0
 
 
+def test_full_attention_by_ours_is_timed_to_find_the_crossover(capsys):
+    bench_attention.main(
+        ["--device", "cpu", "--lengths", "192", "--dtypes", "float32", "--seconds", "0",
+         "--ways", "ours", "dense", "--pattern", "full"]
+    )  # fmt: skip
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if "| 192 |" in line]
+    operations = [float(line[7]) * float(line[6]) for line in lines]
+    assert operations[0] == pytest.approx(operations[2], rel=0.05)  # ours and dense, forward
+
+
 @pytest.mark.parametrize("option", ["--activation-checkpointing", "--precision=float32"])
 def test_a_training_step_is_timed_beside_dense_attention(tmp_path, capsys, option):
     bench_model.main(
