@@ -1,11 +1,12 @@
 """How far scores of variants move with what should not matter.
 
-    python -m tests.benchmarks.bench_scores sites.vcf.gz chr20.fa.gz --records 10
+    python -m tests.benchmarks.bench_scores sites.vcf.gz chr20.fa.gz --records 8
 
 Window offset, segmentation and bfloat16 are changed, and the movement of the effects (ALT - REF) is
 set against their size: root mean squares over variants and features. Then passes of other sizes,
 another order, two threads and the dense reference of attention are tried; for these the table has
-the largest difference of any logit.
+the largest difference of any logit. What is printed are the tables of docs/scores.md, in Markdown;
+`--parts offset` prints the first of them alone.
 """
 
 from __future__ import annotations
@@ -27,14 +28,26 @@ from genobird.scoring.effects import LLR_FLANK
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
+from tests.benchmarks.timing import cpu_name
 
 OFFSETS, SEGMENTATIONS = 8, 8
 Doubles = NDArray[np.float64]
 
 
-def line(*cells: object) -> None:
-    sys.stdout.write("\t".join(map(str, cells)) + "\n")
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def row(*cells: object) -> None:
+    say(f"| {' | '.join(map(str, cells))} |")
+
+
+def head(*names: str) -> None:
+    """Begin a table."""
+    say("")
+    row(*names)
+    say("|---" * len(names) + "|")
 
 
 def rms(values: Doubles) -> float:
@@ -66,6 +79,8 @@ def at_offsets(scorer: Scorer, variant: Variant, genome: Genome, offsets: Sequen
 
 def report_offsets(deltas: Doubles) -> None:
     """Deltas [n, offsets, F]: means over K windows, and over K others, differ by so much."""
+    head("average of", "size of an effect", "its movement with the offset", "movement / size",
+         "correlation with an average of as many others")  # fmt: skip
     size = rms(deltas.mean(axis=1))
     for count in (1, 2, 4):
         groups = deltas[:, : deltas.shape[1] // (2 * count) * 2 * count]
@@ -73,8 +88,8 @@ def report_offsets(deltas: Doubles) -> None:
         pairs = means[:, ::2] - means[:, 1::2]
         error = rms(pairs) / np.sqrt(2)
         agree = np.corrcoef(means[:, ::2].ravel(), means[:, 1::2].ravel())[0, 1]
-        line("offset", f"mean of {count}", f"{size:.4f}", f"{error:.4f}", f"{error / size:.3f}",
-             f"{agree:.4f}")  # fmt: skip
+        name = "1 window (default)" if count == 1 else f"{count} windows"
+        row(name, f"{size:.2g}", f"{error:.2g}", f"{error / size:.2f}", f"{agree:.2f}")
 
 
 def report_segmentations(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
@@ -91,11 +106,11 @@ def report_segmentations(scorer: Scorer, variants: Sequence[Variant], genome: Ge
         ]
         pairs.append(AllelePair(window.ref, window.alt, *spans))
     likelihoods, errors = log_likelihoods(scorer, pairs, SEGMENTATIONS)
+    head("segmentations", "size of `GB_LLR`, nats", "its standard error", "error / size")
     size = rms((likelihoods[:, 1] - likelihoods[:, 0]).astype(np.float64))
     for count in (1, 2, 4, SEGMENTATIONS):
         error = rms(errors.astype(np.float64)) * np.sqrt(SEGMENTATIONS / count)
-        line("segmentation", f"mean of {count}", f"{size:.4f}", f"{error:.4f}",
-             f"{error / size:.3f}", "")  # fmt: skip
+        row(count, f"{size:.2g}", f"{error:.2g}", f"{error / size:.2f}")
 
 
 def report_precision(
@@ -108,7 +123,9 @@ def report_precision(
     )
     error, size = rms(rough - fine), rms(fine)
     agree = np.corrcoef(rough.ravel(), fine.ravel())[0, 1]
-    line("precision", "bf16", f"{size:.4f}", f"{error:.4f}", f"{error / size:.3f}", f"{agree:.4f}")
+    head("what changes", "promised", "measured")
+    sizes = f"{error / size:.1%} of the size of an effect ({error:.1g} of {size:.2g}"
+    row("`--precision bf16`", "none", f"{sizes}, root mean squares), correlation {agree:.4f}")
 
 
 def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
@@ -116,10 +133,10 @@ def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome)
     pairs = [windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK) for variant in variants]
     texts, places = [pair.ref for pair in pairs], [pair.ref_anchor for pair in pairs]
     logits = scorer.chromatin_logits(texts, places)
-    size = f"{rms(logits.astype(np.float64)):.4f}"
+    head("what changes", "largest difference of a logit")
 
     def compare(what: str, found: NDArray[np.float32]) -> None:
-        line("equality", what, size, f"{np.abs(found - logits).max():.2g}", "", "")
+        row(what, f"{np.abs(found - logits).max():.2g}")
 
     compare("reversed order", scorer.chromatin_logits(texts[::-1], places[::-1])[::-1])
     for most in (1, 3):
@@ -147,8 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scorer = load(asked.model, asked.device)
     with Genome(asked.fasta) as genome:
         variants = spread(asked.vcf, genome, asked.records)
-        line("model", scorer.model_hash, f"{len(variants)} variants, offsets {SHIFT_BP} bp apart")
-        line("what", "of", "size", "movement", "movement/size", "correlation")
+        say(
+            f"Model `{scorer.model_hash}`, {len(variants)} variants of {asked.vcf.name}, "
+            f"{len(scorer.features)} features, {OFFSETS} windows {SHIFT_BP} bp apart, {cpu_name()}"
+        )
         if "offset" in asked.parts:
             offsets = EffectSettings(shifts=OFFSETS).offsets(0)
             report_offsets(

@@ -1,6 +1,10 @@
 """Variants a second, beside a naive loop and a convolutional network.
 
-    python -m tests.benchmarks.bench_variants sites.vcf.gz chr20.fa.gz --records 30
+    python -m tests.benchmarks.bench_variants sites.vcf.gz chr20.fa.gz --threads 2
+    python -m tests.benchmarks.bench_variants sites.vcf.gz chr20.fa.gz --seconds 40  # 4-5 minutes
+
+With `--seconds` each way stops when its time is over; the table says how many ALTs it did, and the
+last column is extrapolated to all sites. It is Markdown, as in the documentation.
 
 All ways read the same alleles of the same VCF. The naive loop runs the same model on one variant,
 one allele and one strand at a time, every layer in full. DeepSEA's network (random weights, 919
@@ -13,6 +17,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +42,35 @@ from genobird.scoring.scorer import (
     load,
 )
 from genobird.scoring.settings import DEFAULT, EffectSettings
+from genobird.scoring.table import in_chunks
 from genobird.scoring.variants import effect_table
 from genobird.tokenizer import MASK
 from tests.benchmarks.timing import cpu_name
 
-GRID = 128
-Way = Callable[[Sequence[Allele], Genome], None]
+GRID, BATCH = 128, 64
+HEAD = ("way", "ALTs timed", "ALTs a second", "of CPU time", "times naive", "of CPU time", "all")
+Run = Callable[[Sequence[Allele], Genome], None]
 
 
-def line(*cells: object) -> None:
-    sys.stdout.write("\t".join(map(str, cells)) + "\n")
+@dataclass(frozen=True)
+class Way:
+    """A way to score ALTs, so many at a time."""
+
+    run: Run
+    step: int
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
+def row(*cells: object) -> None:
+    say(f"| {' | '.join(map(str, cells))} |")
+
+
 def read(path: Path, count: int) -> list[Allele]:
-    """The ALTs of the first records."""
+    """The ALTs of the first sites."""
     alleles: list[Allele] = []
     with VcfReader(path) as reader:
         for record in reader:
@@ -63,10 +82,9 @@ def read(path: Path, count: int) -> list[Allele]:
 
 def ours(scorer: Scorer, settings: EffectSettings) -> Way:
     def run(alleles: Sequence[Allele], genome: Genome) -> None:
-        for first in range(0, len(alleles), scorer.chunk):
-            effect_table(scorer, alleles[first : first + scorer.chunk], genome, settings=settings)
+        effect_table(scorer, alleles, genome, settings=settings)
 
-    return run
+    return Way(run, scorer.chunk)
 
 
 def both_strands(text: str, place: int) -> list[tuple[str, int]]:
@@ -112,7 +130,7 @@ def naive(scorer: Scorer) -> Way:
                     for _ in cuts:
                         mask(text, place)
 
-    return run
+    return Way(run, 1)
 
 
 def of_alleles(variant: Variant, genome: Genome, before: int, after: int) -> list[tuple[str, int]]:
@@ -122,7 +140,7 @@ def of_alleles(variant: Variant, genome: Genome, before: int, after: int) -> lis
     return [stranded for allele in alleles for stranded in both_strands(*allele)]
 
 
-def convolutional(device: torch.device, batch: int = 64) -> Way:
+def convolutional(device: torch.device) -> Way:
     """DeepSEA's network: both alleles, both strands."""
     network = DeepSEA().eval().to(device)
     codes = np.full(256, 4, np.uint8)
@@ -137,12 +155,25 @@ def convolutional(device: torch.device, batch: int = 64) -> Way:
             for text, _ in of_alleles(left_align(allele.variant, genome), genome, half, half)
         ]
         with torch.inference_mode():
-            for first in range(0, len(texts), batch):
-                part = [np.frombuffer(t.encode(), np.uint8) for t in texts[first : first + batch]]
-                bases = one_hot[torch.from_numpy(codes[np.stack(part)]).long()].transpose(1, 2)
-                network.place(bases.to(device)).cpu()
+            letters = np.stack([np.frombuffer(text.encode(), np.uint8) for text in texts])
+            bases = one_hot[torch.from_numpy(codes[letters]).long()].transpose(1, 2)
+            network.place(bases.to(device)).cpu()
 
-    return run
+    return Way(run, BATCH)
+
+
+def timed(
+    way: Way, alleles: Sequence[Allele], genome: Genome, most: float | None
+) -> tuple[int, float, float]:
+    """How many ALTs were scored until the time was over; wall and CPU seconds."""
+    way.run(alleles[:1], genome)
+    done, wall, cpu = 0, time.perf_counter(), time.process_time()
+    for part in in_chunks(alleles, way.step):
+        way.run(part, genome)
+        done += len(part)
+        if most is not None and time.perf_counter() - wall >= most:
+            break
+    return done, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,8 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("vcf", type=Path)
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--records", type=int, default=1_000)
-    parser.add_argument("--naive", type=int, default=None, help="ALTs of the naive loop")
+    parser.add_argument("--sites", type=int, default=1_000, help="the first so many of the file")
+    parser.add_argument("--seconds", type=float, default=None, help="most for each way")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ways", default="naive,float32,grid,bf16,bf16 grid,DeepSEA")
@@ -169,22 +200,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "bf16 grid": ours(coarse, grid),
         "DeepSEA": convolutional(exact.device),
     }
-    alleles = read(asked.vcf, asked.records)
-    line(f"{cpu_name()}, {asked.threads} threads, {exact.device}", f"model {exact.model_hash}")
-    line("way", "ALTs", "wall_s", "cpu_s", "ALTs/wall_s", "ALTs/cpu_s", "wall ratio", "CPU ratio")
-    loop: tuple[float, float] | None = None
+    alleles = read(asked.vcf, asked.sites)
+    say(
+        f"Model `{exact.model_hash}`, the first {asked.sites:,} sites of {asked.vcf.name} "
+        f"({len(alleles):,} ALTs), {exact.device}, {cpu_name()}, threads: {asked.threads}\n"
+    )
+    row(*HEAD[:-1], f"all {len(alleles):,} ALTs")
+    say("|---" * len(HEAD) + "|")
+    loop: list[float] = []
     with Genome(asked.fasta) as genome:
         for name in asked.ways.split(","):
-            part = alleles[: asked.naive] if name == "naive" else alleles
-            ways[name](part[:1], genome)
-            wall, cpu = time.perf_counter(), time.process_time()
-            ways[name](part, genome)
-            seconds = time.perf_counter() - wall, time.process_time() - cpu
-            rates = [len(part) / used for used in seconds]
-            loop = (rates[0], rates[1]) if name == "naive" else loop
-            ratios = [f"{rate / base:.2f}" for rate, base in zip(rates, loop or (), strict=False)]
-            line(name, len(part), *(f"{x:.2f}" for x in seconds), *(f"{x:.3f}" for x in rates),
-                 *ratios)  # fmt: skip
+            done, wall, cpu = timed(ways[name], alleles, genome, asked.seconds)
+            rates = [done / wall, done / cpu]
+            loop = rates if name == "naive" else loop
+            ratios = [f"{rate / base:.1f}" for rate, base in zip(rates, loop or (), strict=False)]
+            about = "" if done == len(alleles) else "about "
+            whole = f"{about}{len(alleles) / rates[0] / 60:.1f} min"
+            row(name, done, *(f"{rate:.3g}" for rate in rates), *(ratios or ["", ""]), whole)
 
 
 if __name__ == "__main__":

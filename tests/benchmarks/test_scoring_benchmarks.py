@@ -36,23 +36,35 @@ def inputs(tiny_contigs, tmp_path) -> tuple[str, str]:
     return str(vcf), str(write_fasta(tmp_path / "chr1.fa", {"chr1": bases}))
 
 
-def table(text: str) -> list[list[str]]:
-    return [row.split("\t") for row in text.splitlines()]
+def tables(text: str) -> list[list[list[str]]]:
+    """The rows of each Markdown table behind the first paragraph, without names and rule."""
+    parts = [part.splitlines() for part in text.split("\n\n")[1:]]
+    for name, rule, *rows in parts:
+        assert rule == "|---" * name.count(" | ") + "|---|"
+        assert {row.count(" | ") for row in rows} == {name.count(" | ")}
+    return [[row.strip("| ").split(" | ") for row in rows] for _, _, *rows in parts]
 
 
-def test_variants_are_timed_beside_a_naive_loop_and_a_network(inputs, tiny_checkpoint, capsys):
-    bench_variants.main([*inputs, "--model", str(tiny_checkpoint), "--naive", "1"])
-    _, names, *rows = table(capsys.readouterr().out)
+@pytest.mark.parametrize(("seconds", "timed"), [(None, "2"), ("0", "1")])
+def test_variants_are_timed_beside_a_naive_loop_and_a_network(
+    inputs, tiny_checkpoint, capsys, seconds, timed
+):
+    more = [] if seconds is None else ["--seconds", seconds]
+    bench_variants.main([*inputs, "--model", str(tiny_checkpoint), *more])
+    text = capsys.readouterr().out
+    assert text.startswith("Model `")
+    (rows,) = tables(text)
     assert [row[0] for row in rows] == ["naive", "float32", "grid", "bf16", "bf16 grid", "DeepSEA"]
-    assert {len(row) for row in rows} == {len(names)}
-    assert rows[0][-2:] == ["1.00", "1.00"]
+    assert rows[0][1] == timed
+    assert rows[0][4:6] == ["1.0", "1.0"]
+    assert rows[0][6].startswith("about ") == (timed == "1")
 
 
 def test_movements_of_scores_are_set_against_their_size(inputs, tiny_checkpoint, capsys):
     bench_scores.main([*inputs, "--model", str(tiny_checkpoint), "--records", "2"])
-    _, names, *rows = table(capsys.readouterr().out)
-    assert [row[0] for row in rows] == [*["offset"] * 3, *["segmentation"] * 4, "precision"] + [
-        "equality"
-    ] * 5
-    assert {len(row) for row in rows} == {len(names)}
-    assert all(float(row[3]) < 1e-4 for row in rows if row[0] == "equality")
+    offsets, segmentations, precision, equality = tables(capsys.readouterr().out)
+    assert [row[0] for row in offsets] == ["1 window (default)", "2 windows", "4 windows"]
+    assert [row[0] for row in segmentations] == ["1", "2", "4", "8"]
+    assert precision[0][0] == "`--precision bf16`"
+    assert len(equality) == 5
+    assert all(float(row[1]) < 1e-4 for row in equality)
