@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot-only", action="store_true", help="from the JSON in --output")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
-        sys.exit("--device cuda: torch finds no CUDA device on this machine")
+        sys.exit("--device cuda: torch finds no CUDA device here; run it where there is one")
     device = torch.device("cuda" if cuda and options.device != "cpu" else "cpu")
     on_gpu = device.type == "cuda"
     path = options.output and options.output / f"attention-{device.type}.json"

@@ -341,7 +341,7 @@ def read_options(arguments: Sequence[str] | None) -> Any:
     options = parser.parse_args(arguments)
     cuda = torch.cuda.is_available()
     if options.device == "cuda" and not cuda:
-        sys.exit("--device cuda: torch finds no CUDA device on this machine")
+        sys.exit("--device cuda: torch finds no CUDA device here; run it where there is one")
     options.device = "cuda" if cuda and options.device != "cpu" else "cpu"
     on_gpu = options.device == "cuda"
     options.lengths = options.lengths or ([4096, 16384, 65536] if on_gpu else [4096])
