@@ -29,6 +29,7 @@ from pipelines import steps
 logger = logging.getLogger(__name__)
 
 _STEPS, _CLOSE = 50, 1e-9
+Doubles = NDArray[np.float64]
 
 
 class Line(NamedTuple):
@@ -46,7 +47,7 @@ def fit_line(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Line:
         labels: 0 or 1, of the same shape.
 
     Raises:
-        InputError: all labels are alike, or the logits say nothing about them.
+        InputError: all labels are alike.
     """
     z, y = logits.astype(np.float64).ravel(), labels.astype(np.float64).ravel()
     if len(np.unique(y)) < 2:
@@ -56,20 +57,25 @@ def fit_line(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Line:
     targets = np.where(y > 0, rates[1], rates[0])
     mean, scale = float(z.mean()), float(z.std()) or 1.0
     x = np.stack([(z - mean) / scale, np.ones_like(z)])  # [2, N]
-    line = np.array([0.0, 0.0])
+    line = _most_likely(x, np.zeros_like(z), targets)
+    slope = float(line[0]) / scale
+    if slope <= 0:
+        logger.warning("larger logits do not mean more positives here; only their mean is moved")
+        return Line(1.0, float(_most_likely(x[1:], z, targets)[0]))
+    return Line(slope, float(line[1]) - slope * mean)
+
+
+def _most_likely(x: Doubles, base: Doubles, targets: Doubles) -> Doubles:
+    """Return w [K] with which base + w x makes targets [N] most likely; x is [K, N]."""
+    w = np.zeros(len(x))
     for _ in range(_STEPS):
-        p = 0.5 + 0.5 * np.tanh(0.5 * (line @ x))
-        gradient = x @ (p - targets)
-        curvature = (x * (p * (1 - p))) @ x.T
-        step = np.linalg.solve(curvature, gradient)
+        p = 0.5 + 0.5 * np.tanh(0.5 * (base + w @ x))
+        step = np.linalg.solve((x * (p * (1 - p))) @ x.T, x @ (p - targets))
         # No further than a logit on average: far from the optimum Newton's steps are too long.
-        line -= step * min(1.0, 1.0 / float(np.abs(step @ x).mean()))
+        w -= step * min(1.0, 1.0 / max(float(np.abs(step @ x).mean()), 1e-30))
         if np.abs(step).max() < _CLOSE:
             break
-    if line[0] <= 0:
-        raise InputError("the logits say nothing of the validation part's labels; train the head")
-    slope = float(line[0]) / scale
-    return Line(slope, float(line[1]) - slope * mean)
+    return w
 
 
 def move(head: Head, line: Line, weight: float = 1.0) -> None:

@@ -27,6 +27,12 @@ LOWER_IS_BETTER = {"brier"}
 BASELINES = {
     "composition": "GC/CpG logistic regression",
     "convolution": "small convolutional network",
+    "kmers": "k-mer logistic regression",
+    "gapped_kmers": "gapped k-mers",
+    "deepsea": "DeepSEA's architecture",
+    "danq": "DanQ's architecture",
+    "cnnprom": "CNNProm's architecture",
+    "deepromoter": "DeePromoter's architecture",
 }
 CHROMOSOMES, PROFILES = 24, 919
 

@@ -30,6 +30,14 @@ def training(provenance: Facts) -> Iterable[str]:
     if rows:
         yield "## Training"
         yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
+    calibration: Mapping[str, Facts] = provenance.get("calibration", {})
+    if calibration:
+        each = [
+            f"{name} logits x {line['slope']:.3g} {line['offset']:+.3g}"
+            for name, line in calibration.items()
+        ]
+        part = next(iter(calibration.values()))["split"]
+        yield f"Calibrated on the {part} part: {', '.join(each)}."
     lines = [str(command) for command in dict.fromkeys(commands) if command]
     if lines:
         yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"

@@ -156,6 +156,12 @@ def test_a_card_is_written_for_the_model_that_was_measured(evaluation, tmp_path)
         write_card(model, figures)
 
 
+def test_calibration_is_told(evaluation):
+    said = {"chromatin": {"slope": 0.91234, "offset": -0.25, "split": "validation"}}
+    card = model_card({**PROVENANCE, "calibration": said}, evaluation)
+    assert "Calibrated on the validation part: chromatin logits x 0.912 -0.25." in card
+
+
 def test_stages_that_went_on_with_one_another_stand_in_their_order(evaluation):
     def stage(steps, **facts):
         return {"config": {"fit": {"steps": steps}}, "bases_seen": steps * 1000, **facts}

@@ -1,4 +1,4 @@
-# What is measured is what ships: the model is rounded first, then evaluated, then given its card.
+# What is measured is what ships: the model is calibrated and rounded first, then evaluated, then given its card.
 
 BACKGROUND = [f"{OUT}/background.npz"] if config["background"] else []
 
@@ -24,9 +24,30 @@ rule baselines:
         " > {log} 2>&1"
 
 
+rule calibrate:
+    input:
+        model=f"{OUT}/promoter/model",
+        chromatin=f"{OUT}/data/chromatin",
+        promoters=f"{OUT}/data/promoters.parquet",
+    output:
+        directory(f"{OUT}/calibrated"),
+    log:
+        f"{OUT}/logs/calibrate.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    shell:
+        "python -m pipelines.calibrate --model {input.model} --chromatin {input.chromatin}"
+        " --promoters {input.promoters} --output {output} --threads {threads} --force"
+        " > {log} 2>&1"
+
+
 rule round:
     input:
-        f"{OUT}/promoter/model",
+        f"{OUT}/calibrated",
     output:
         directory(f"{OUT}/float16"),
     log:
@@ -107,7 +128,9 @@ if config["background"]:
             mem_mb=8000,
             runtime=1440,
         params:
-            held_out=lambda wildcards, input: [f"--exclude {path}" for path in input.held_out],
+            held_out=lambda wildcards, input: [
+                f"--exclude {path}" for path in input.held_out
+            ],
             limit=config["background"]["limit"],
             seed=config["background"]["seed"],
         shell:
