@@ -125,12 +125,12 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
                 "chromatin": "1", "pretrain": "1", "finetune_chromatin": "1", "round": "1",
                 "finetune_promoter": "1", "finetune_context": "1", "baselines": "1",
                 "evaluate": "1", "card": "1", "bundle": "1", "all": "1", "genome": "1",
-                "background": "1", "total": "24"}  # fmt: skip
+                "background": "1", "calibrate": "1", "total": "25"}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     out = config["output"]
     held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
-    assert f"{held_out} --limit 2000 --seed 1 --output {out}/background.npz" in log
+    assert f"{held_out} --limit 1000 --seed 1 --output {out}/background.npz" in log
     assert f" --background {out}/background.npz --output {out}/model " in log
 
 
