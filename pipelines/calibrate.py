@@ -22,7 +22,7 @@ from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.heads import Head
-from genobird.tasks.finetune import POSITIVE_WEIGHT
+from genobird.scoring.scorer import POSITIVE_WEIGHT
 from genobird.tasks.predict import Precision, predict_chromatin, predict_promoters
 from pipelines import steps
 
