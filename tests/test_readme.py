@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from genobird.demo import GENOME, REGIONS, VARIANTS, bundled
-from genobird.genome.fasta import Genome
+from tests import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,15 +24,7 @@ needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason="no model is bundled
 def user_folder(tmp_path_factory):
     """The files that the README speaks of, cut from the bundled demo."""
     folder = tmp_path_factory.mktemp("user")
-    for ending in ("", ".fai", ".gzi"):
-        (folder / f"hg19.fa.gz{ending}").write_bytes(bundled(f"{GENOME}{ending}").read_bytes())
-    bed = bundled(REGIONS).read_text().splitlines(keepends=True)
-    (folder / "regions.bed").write_text("".join(bed[:2]))
-    vcf = bundled(VARIANTS).read_text().splitlines(keepends=True)
-    (folder / "calls.vcf").write_text("".join(vcf[:6]))
-    with Genome(folder / "hg19.fa.gz") as genome:
-        bases, _ = genome.fetch_clipped("chr20", 55_000_000, 55_003_000)
-    (folder / "sequences.fa").write_text(f">one\n{bases}\n")
+    readme.make_folder(folder)
     return folder
 
 
@@ -44,8 +33,6 @@ def user_folder(tmp_path_factory):
 def test_the_commands_of_the_readme_run_in_their_order(user_folder):
     blocks = RUN.findall(README)
     assert len(blocks) >= 4
-    bin_folder = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
     for language, text in blocks:
         if language == "python":
             commands = [[sys.executable, "-W", "error", "-c", text]]
@@ -54,13 +41,40 @@ def test_the_commands_of_the_readme_run_in_their_order(user_folder):
             assert lines
             commands = [["bash", "-c", line] for line in lines]
         for command in commands:
-            result = subprocess.run(
-                command, cwd=user_folder, env=environment, capture_output=True, text=True
-            )
-            assert result.returncode == 0, (command, result.stderr)
+            readme.run(command, user_folder)
     made = {path.name for path in user_folder.iterdir()}
     assert made >= {"scores.tsv", "sequences.tsv", "scored.vcf.gz", "scored.vcf.gz.tbi"}
     assert made >= {"scored.parquet", "report.html"}
+
+
+@needs_model
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(5))
+def test_the_most_wanted_calls_give_the_output_that_the_readme_shows(user_folder, number):
+    block = readme.blocks()[number]
+    if not readme.can_run(block):
+        pytest.skip("no chain file is at hand")
+    made = readme.renewed(block, user_folder)
+    assert readme.same(block, made), f"renew it with `python -m tests.readme --write`:\n{made}"
+
+
+def test_there_are_five_most_wanted_calls():
+    assert len(readme.blocks()) == 5
+    assert all("genobird" in block.splitlines()[0] for block in readme.blocks())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("chr20\t5\t0.510\n", "chr20\t5\t0.512\n", True),
+        ("chr20\t5\t0.510\n", "chr20\t5\t0.530\n", False),
+        ("chr20\t5\t0.510\n", "chr20\t6\t0.510\n", False),
+        ("K562|Nrf1 0.5\n", "K562|CTCF 0.5\n", False),
+        ('{"seconds": 1.5}\n', '{"seconds": 20.1}\n', True),
+    ],
+)
+def test_output_may_differ_in_rounding_and_time_alone(one, other, same):
+    assert readme.same(one, other) == same
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
