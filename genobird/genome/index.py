@@ -22,7 +22,7 @@ from typing import Any
 
 import pysam
 
-from genobird.errors import FastaError
+from genobird.errors import FastaError, OutputError
 from genobird.genome import streams
 from genobird.genome.streams import Compression
 
@@ -59,12 +59,22 @@ class FastaIndex:
         return {name: length for name, length, *_ in _rows(self.fai)}
 
     def open(self) -> Any:
-        """Open the file with this index, as `pysam.FastaFile`."""
+        """Open the file with this index, as `pysam.FastaFile`.
+
+        Raises:
+            OutputError: The temporary folder has no room for the index.
+        """
         with tempfile.TemporaryDirectory(prefix="genobird-") as folder:
             fai, gzi = Path(folder, "fai"), Path(folder, "gzi")
-            fai.write_bytes(self.fai)
-            if self.gzi is not None:
-                gzi.write_bytes(self.gzi)
+            try:
+                fai.write_bytes(self.fai)
+                if self.gzi is not None:
+                    gzi.write_bytes(self.gzi)
+            except OSError as error:
+                raise OutputError(
+                    f"the index of {self.path} cannot be written to {folder}: {error.strerror}; "
+                    "make room there, or name another folder in TMPDIR"
+                ) from error
             # htslib reads both into memory, so the folder may go at once.
             with quiet_htslib():
                 return pysam.FastaFile(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -8,7 +9,7 @@ from pathlib import Path
 import pysam
 import pytest
 
-from genobird.errors import FastaError
+from genobird.errors import FastaError, OutputError
 from genobird.genome import index
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -21,6 +22,19 @@ def test_windows_line_ends_are_read(tmp_path: Path) -> None:
     genome = Genome(path)
     assert dict(genome.stream()) == {"a": "ACGTAC", "b": "GG"}
     assert genome.fetch(Interval("a", 2, 6)) == "GTAC"
+
+
+def test_a_full_temporary_folder_is_no_damaged_genome(
+    tiny_genome_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    genome = Genome(tiny_genome_path)
+    assert genome.length("chr1") == 60_000
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left on device; make room there, or name"):
+        genome.fetch(Interval("chr1", 0, 4))
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7, -1, -20, -28])
