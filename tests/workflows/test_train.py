@@ -130,7 +130,7 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     out = config["output"]
     held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
-    assert f"{held_out} --limit 1000 --seed 1 --output {out}/background.npz" in log
+    assert f"{held_out} --limit 800 --seed 1 --output {out}/background.npz" in log
     assert f" --background {out}/background.npz --output {out}/model " in log
 
 
