@@ -137,6 +137,32 @@ def evaluate(
     bootstrapping = {"resamples": settings.resamples, "seed": settings.seed}
     features: pd.DataFrame | None = None
     kept: dict[str, Predictions | MaskedTokens] = {}
+    # The longest last: baselines that do not fit are refused before hours of work.
+    if shards is not None:
+        opened = Shards.open(shards)
+        result["data"]["shards"] = {
+            "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
+        }  # fmt: skip
+        kept["masked"] = masked = predict_masked(
+            checkpoint, opened, settings.masked, settings.masked_batches,
+            context=settings.masked_context, repeats=Repeats(repeats) if repeats else None,
+            tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
+            seed=settings.seed, group_bp=settings.group_bp, precision=settings.precision,
+            device=device,
+        )  # fmt: skip
+        others = _read_masked(baselines, masked)
+        result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
+    if promoters is not None:
+        table = read_promoters(promoters, split)
+        logits = predict_promoters(
+            checkpoint, table, precision=settings.precision, device=device
+        )  # fmt: skip
+        kept["promoters"] = predictions = Predictions.of_promoters(table, logits)
+        result["data"]["promoters"] = {"sha256": _sha256(promoters), "windows": len(table)}
+        result["promoters"] = evaluate_promoters(
+            predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
+            baselines=read_baselines(baselines, "promoters", predictions), **bootstrapping,
+        )  # fmt: skip
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
         keys = ("left_out", "splits", "bins", "sources")
@@ -156,31 +182,6 @@ def evaluate(
         )  # fmt: skip
         features = found.pop("per_feature")
         result["chromatin"] = found
-    if promoters is not None:
-        table = read_promoters(promoters, split)
-        logits = predict_promoters(
-            checkpoint, table, precision=settings.precision, device=device
-        )  # fmt: skip
-        kept["promoters"] = predictions = Predictions.of_promoters(table, logits)
-        result["data"]["promoters"] = {"sha256": _sha256(promoters), "windows": len(table)}
-        result["promoters"] = evaluate_promoters(
-            predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
-            baselines=read_baselines(baselines, "promoters", predictions), **bootstrapping,
-        )  # fmt: skip
-    if shards is not None:
-        opened = Shards.open(shards)
-        result["data"]["shards"] = {
-            "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
-        }  # fmt: skip
-        kept["masked"] = masked = predict_masked(
-            checkpoint, opened, settings.masked, settings.masked_batches,
-            context=settings.masked_context, repeats=Repeats(repeats) if repeats else None,
-            tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
-            seed=settings.seed, group_bp=settings.group_bp, precision=settings.precision,
-            device=device,
-        )  # fmt: skip
-        others = _read_masked(baselines, masked)
-        result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
     output.mkdir(parents=True, exist_ok=True)
     if name is not None:
         for kind, answers in kept.items():
