@@ -23,16 +23,19 @@ FIGURES = {
     "f1": "F1 at 0.5",
     "brier": "Brier score",
 }
-LOWER_IS_BETTER = {"brier"}
+LOWER_IS_BETTER = {"brier", "bits_per_base"}
 BASELINES = {
     "composition": "GC/CpG logistic regression",
     "convolution": "small convolutional network",
     "kmers": "k-mer logistic regression",
-    "gapped_kmers": "gapped k-mers",
-    "deepsea": "DeepSEA's architecture",
-    "danq": "DanQ's architecture",
-    "cnnprom": "CNNProm's architecture",
-    "deepromoter": "DeePromoter's architecture",
+    "gapped_kmers": "gapped k-mer model",
+    "deepsea": "DeepSEA-shaped network",
+    "danq": "DanQ-shaped network",
+    "cnnprom": "CNNProm-shaped network",
+    "deepromoter": "DeePromoter-shaped network",
+    "ngram_bases": "n-gram model of bases",
+    "ngram_tokens": "n-gram model of tokens",
+    "bert_512": "dense transformer of 512 tokens",
 }
 CHROMOSOMES, PROFILES = 24, 919
 
@@ -273,6 +276,23 @@ def _masked(evaluation: Facts) -> Iterable[str]:
         yield (
             "**No use of context is shown: the interval does not lie below what the frequencies of "
             "the masked pieces alone give.**"
+        )
+    others = masked.get("baselines", {})
+    if others:
+        keys = ("bits_per_base", "bits_per_base_repeats", "bits_per_base_unique")
+        yield (
+            "Bits per base of other models, for the same tokens. N-gram models read from the left "
+            "and know every token there; transformers see both sides, 15 % of the tokens hidden."
+        )
+        each = {"transformer": masked, **{_name(name): found for name, found in others.items()}}
+        rows = [
+            [name, *(shown(found[key]) if key in found else "" for key in keys)]
+            for name, found in each.items()
+        ]
+        yield table(["model", "all", "in repeats", "elsewhere"], rows)
+        yield from _verdicts(
+            ("bits per base", name, found["difference"]["bits_per_base"], "bits_per_base")
+            for name, found in others.items()
         )
 
 

@@ -70,14 +70,14 @@ def row(*cells: object) -> None:
 
 
 def read(path: Path, count: int) -> list[Allele]:
-    """The ALTs of the first sites."""
+    """The ALTs of the first sites, those that are spelled out: no way is timed on `<DEL>`."""
     alleles: list[Allele] = []
     with VcfReader(path) as reader:
         for record in reader:
             if record.number == count:
                 break
             alleles += alleles_of(record.number, record.variants())
-    return alleles
+    return [a for a in alleles if set(a.variant.ref + a.variant.alt) <= set("ACGT")]
 
 
 def ours(scorer: Scorer, settings: EffectSettings) -> Way:

@@ -113,6 +113,18 @@ def test_a_model_that_does_not_use_context_is_called_so(evaluation):
     assert "**No use of context is shown" in model_card({}, {**evaluation, "masked": masked})
 
 
+def test_other_models_of_the_same_tokens_stand_beside_it(evaluation):
+    mine = evaluation["masked"]["bits_per_base"]
+    other = {
+        "bits_per_base": {key: value - 0.1 for key, value in mine.items()},
+        "difference": {"bits_per_base": {"low": 0.05, "point": 0.1, "high": 0.15}},
+    }
+    masked = {**evaluation["masked"], "baselines": {"ngram_tokens": other}}
+    card = model_card({}, {**evaluation, "masked": masked})
+    assert f"| n-gram model of tokens | {mine['point'] - 0.1:.3f} [" in card
+    assert "**The transformer loses to the n-gram model of tokens** in bits per base (+0.1" in card
+
+
 def test_every_figure_stands_beside_both_baselines(evaluation):
     card = model_card(PROVENANCE, evaluation)
     header = "| transformer | GC/CpG logistic regression | small convolutional network | chance |"
