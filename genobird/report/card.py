@@ -5,12 +5,12 @@ Nothing in it is written by hand: verdicts against the baselines follow from the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError
+from genobird.report.facts import read_json
 from genobird.report.markdown import listed, number, shown, table
 from genobird.report.stages import training
 
@@ -52,7 +52,7 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
         UsageError: a missing file.
         InputError: a file that is no JSON, or an evaluation of another model.
     """
-    provenance, figures = (_read(path) for path in (model / "provenance.json", evaluation))
+    provenance, figures = (read_json(path) for path in (model / "provenance.json", evaluation))
     found = figures.get("model_sha256")
     wanted = provenance.get("sha256", {}).get("model.safetensors")
     if found != wanted:
@@ -61,19 +61,9 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
             "evaluate this model"
         )
     output = output or model / "MODEL_CARD.md"
-    shapes = _read(model / "config.json")
+    shapes = read_json(model / "config.json")
     output.write_text(model_card({**provenance, "shapes": shapes}, figures))
     return output
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"there is no {path}")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    return found
 
 
 def model_card(provenance: Facts, evaluation: Facts) -> str:

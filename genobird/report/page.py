@@ -262,16 +262,21 @@ def allele(bases: str) -> str:
     return bases if len(bases) <= _BASES else f"{bases[:_BASES]}... ({len(bases):,} bp)"
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
+def environment() -> Environment:
+    """Return jinja's environment of the templates: a name that is not there is an error."""
+    return Environment(
         loader=PackageLoader("genobird.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+
+
+@cache
+def _template() -> Template:
+    found = environment()
+    found.filters.update(
         probability=probability,
         fine=fine,
         difference=difference,
@@ -281,7 +286,7 @@ def _template() -> Template:
         region=region_text,
         allele=allele,
     )
-    return environment.get_template("report.html.j2")
+    return found.get_template("report.html.j2")
 
 
 def _meanings(regions: RegionSummary | None, variants: VariantSummary | None) -> dict[str, str]:

@@ -7,19 +7,17 @@ one: measured on other data, by rules that are not all known, and not comparable
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import genobird
 from genobird.errors import InputError, UsageError
-from genobird.report.page import write
+from genobird.report.facts import read_json
+from genobird.report.page import environment, write
 from genobird.report.table_labelled import chromatin_section, promoter_section
 from genobird.report.table_language import masked_section, training_section
 from genobird.report.table_sections import Section
@@ -71,7 +69,7 @@ def render(sources: Sources) -> str:
             raise UsageError(
                 f"table {name!r} is not one of table1, figure8, table5, table6-<negatives>, table7"
             )
-        found.setdefault(table, {})[variant] = read_evaluation(path)
+        found.setdefault(table, {})[variant] = read_json(path)
     sections: list[Section] = []
     for table in (name for name in NAMES if name in found):
         try:
@@ -90,23 +88,8 @@ def render(sources: Sources) -> str:
             ) from error
     if sources.runs:
         sections.append(training_section(sources.runs))
-    return _template().render(sections=sections, version=genobird.__version__)
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read what `evaluate` wrote.
-
-    Raises:
-        UsageError: there is no such file.
-        InputError: it is no JSON.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no {path}")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    return found
+    page = environment().get_template("tables.html.j2")
+    return page.render(sections=sections, version=genobird.__version__)
 
 
 def _features(evaluation: Path) -> pd.DataFrame:
@@ -129,15 +112,3 @@ def _published(path: Path | None) -> pd.DataFrame | None:
             "`<model>_AUPRC` are needed"
         )
     return table[["index", *figures]].set_index("index")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("genobird.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("tables.html.j2")

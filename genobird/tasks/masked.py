@@ -154,6 +154,8 @@ def predict_masked(
 ) -> MaskedTokens:
     """Ask for masked tokens in windows drawn from shards without replacement.
 
+    All of them are hidden, unlike in training (`mask_tokens`).
+
     Args:
         checkpoint: a model with a masked-language-model head.
         shards: made with the model's tokenizer.
@@ -199,7 +201,7 @@ def predict_masked(
         windows = [data.window(int(i)) for i in chosen]
         batch = pack([add_specials(ids) for ids in windows], data.block_size)
         masked, targets, labels = mask_tokens(
-            batch.ids, settings.mask_rate, data.vocab_size, generator(seed, 1, step)
+            batch.ids, settings.mask_rate, data.vocab_size, generator(seed, 1, step), hide_all=True
         )
         owner, inside = batch.sequence[targets].numpy(), batch.positions[targets].numpy() - 1
         batch = batch.with_ids(masked)

@@ -132,7 +132,7 @@ def pretrain(
         nsp=nn.Linear(encoder.width, 2) if encoder.nsp else None,
     )
 
-    def batches(path: Path, seed: int) -> PretrainBatches:
+    def batches(path: Path, *, hide_all: bool = False) -> PretrainBatches:
         shards = Shards.open(path)
         if shards.index.tokenizer_sha256 != tokenizer.sha256:
             raise ShardError(
@@ -141,13 +141,14 @@ def pretrain(
             )
         return PretrainBatches(
             shards, config.data, vocab_size=tokenizer.vocab_size,
-            block_size=encoder.block_size, nsp=encoder.nsp, seed=seed,
+            block_size=encoder.block_size, nsp=encoder.nsp, seed=config.fit.seed,
+            hide_all=hide_all,
         )  # fmt: skip
 
-    train = batches(config.shards, config.fit.seed)
+    train = batches(config.shards)
     validation = None
     if config.validation_shards is not None:
-        validation = batches(config.validation_shards, config.fit.seed)
+        validation = batches(config.validation_shards, hide_all=True)
     task = Pretraining(checkpoint, config.fit)
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,

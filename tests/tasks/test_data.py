@@ -119,6 +119,16 @@ def test_eight_in_ten_targets_are_masked_and_one_in_ten_is_another_piece():
     assert random.max() > 950
 
 
+def test_to_measure_all_of_the_same_targets_are_masked():
+    ids = torch.arange(1000) % 50 + N_SPECIAL
+    expected = mask_tokens(ids, 0.15, 64, generator(0))
+    masked, targets, labels = mask_tokens(ids, 0.15, 64, generator(0), hide_all=True)
+    assert torch.equal(targets, expected[1])
+    assert torch.equal(labels, expected[2])
+    assert (masked[targets] == MASK).all()
+    assert (masked != ids).sum() == len(targets)
+
+
 def test_windows_cut_documents_without_gap_or_overlap(make, tiny_shards):
     batches = make()
     for document in range(len(tiny_shards)):

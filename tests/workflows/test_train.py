@@ -122,10 +122,10 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     log = snakemake("train", CONFIG / "config.yaml", "--dry-run", "--printshellcmds")
     steps = {line.split()[0]: line.split()[-1] for line in log.splitlines() if line.strip()}
     expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
-                "chromatin": "1", "pretrain": "1", "finetune_chromatin": "1", "round": "1",
-                "finetune_promoter": "1", "finetune_context": "1", "baselines": "1",
-                "evaluate": "1", "card": "1", "bundle": "1", "all": "1", "genome": "1",
-                "background": "1", "calibrate": "1", "total": "25"}  # fmt: skip
+                "chromatin": "1", "pretrain": "1", "round": "1", "finetune_promoter": "1",
+                "finetune_chromatin": str(len(config["finetune"]["chromatin"])),
+                "baselines": "1", "evaluate": "1", "card": "1", "bundle": "1", "all": "1",
+                "genome": "1", "background": "1", "calibrate": "1", "total": "25"}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     out = config["output"]
@@ -196,21 +196,26 @@ def test_every_key_is_explained():
                 assert key["description"], name
 
 
-@pytest.mark.parametrize("folder", [CONFIG, CONFIG / "test"], ids=["bundled", "test"])
-def test_the_settings_of_each_step_are_valid(folder):
+@pytest.mark.parametrize("name", ["config.yaml", "test.yaml"])
+def test_the_settings_of_each_step_are_valid(name):
     from genobird.baselines.train import BaselineConfig
     from genobird.tasks.evaluate import EvaluateSettings
     from genobird.tasks.finetune import ChromatinConfig, PromoterConfig
     from genobird.tasks.pretrain import PretrainConfig
 
+    config = yaml.safe_load((CONFIG / name).read_text())
     start = ("checkpoint=m", "data_path=d")
-    pretraining = load_config(PretrainConfig, folder / "pretrain.yaml", ("shards=s", "tokenizer=t"))
+    sources = ("shards=s", "tokenizer=t")
+    pretraining = load_config(PretrainConfig, ROOT / config["pretrain"], sources)
     assert pretraining.encoder(4096).block_size
-    load_config(ChromatinConfig, folder / "chromatin.yaml", start)
-    assert load_config(ChromatinConfig, folder / "context.yaml", start).keep_head
-    load_config(PromoterConfig, folder / "promoter.yaml", start)
-    load_config(BaselineConfig, folder / "baselines.yaml")
-    load_config(EvaluateSettings, folder / "evaluate.yaml")
+    stages = [
+        load_config(ChromatinConfig, ROOT / stage, start)
+        for stage in config["finetune"]["chromatin"]
+    ]
+    assert [stage.keep_head for stage in stages] == [number > 0 for number in range(len(stages))]
+    load_config(PromoterConfig, ROOT / config["finetune"]["promoter"], start)
+    load_config(BaselineConfig, ROOT / config["baselines"])
+    load_config(EvaluateSettings, ROOT / config["evaluate"])
 
 
 @pytest.mark.parametrize("profile", ["local", "slurm"])

@@ -1,8 +1,12 @@
 # A training rule resumes: its run directory lies beside the output that Snakemake would delete.
 
-LABELLED = (
-    "context" if config["finetune"]["context"] else "chromatin"
-)  # last chromatin stage
+CHROMATIN_STAGES = config["finetune"]["chromatin"]
+
+
+def before(wildcards):
+    """The model that a chromatin stage goes on with."""
+    stage = int(wildcards.stage)
+    return f"{OUT}/chromatin/{stage - 1}/model" if stage > 1 else f"{OUT}/pretrain/model"
 
 
 rule pretrain:
@@ -32,13 +36,15 @@ rule pretrain:
 
 rule finetune_chromatin:
     input:
-        checkpoint=f"{OUT}/pretrain/model",
+        checkpoint=before,
         data=f"{OUT}/data/chromatin",
-        settings=config["finetune"]["chromatin"],
+        settings=lambda wildcards: CHROMATIN_STAGES[int(wildcards.stage) - 1],
     output:
-        directory(f"{OUT}/chromatin/model"),
+        directory(f"{OUT}/chromatin/{{stage}}/model"),
     log:
-        f"{OUT}/logs/finetune_chromatin.log",
+        f"{OUT}/logs/finetune_chromatin.{{stage}}.log",
+    wildcard_constraints:
+        stage="[1-9]",
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -54,35 +60,9 @@ rule finetune_chromatin:
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
 
-if config["finetune"]["context"]:
-
-    rule finetune_context:
-        input:
-            checkpoint=f"{OUT}/chromatin/model",
-            data=f"{OUT}/data/chromatin",
-            settings=config["finetune"]["context"],
-        output:
-            directory(f"{OUT}/context/model"),
-        log:
-            f"{OUT}/logs/finetune_context.log",
-        conda:
-            "../envs/genobird.yaml"
-        threads: config["threads"]
-        resources:
-            gpu=config["gpus"],
-            mem_mb=16000,
-            runtime=1440,
-        params:
-            run=subpath(output[0], parent=True),
-        shell:
-            "genobird finetune chromatin --config {input.settings} --output {params.run}"
-            " --set checkpoint={input.checkpoint} --set data_path={input.data}"
-            " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
-
-
 rule finetune_promoter:
     input:
-        checkpoint=f"{OUT}/{LABELLED}/model",
+        checkpoint=f"{OUT}/chromatin/{len(CHROMATIN_STAGES)}/model",
         data=f"{OUT}/data/promoters.parquet",
         settings=config["finetune"]["promoter"],
     output:
