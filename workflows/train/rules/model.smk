@@ -6,7 +6,9 @@ CHROMATIN_STAGES = config["finetune"]["chromatin"]
 def before(wildcards):
     """The model that a chromatin stage goes on with."""
     stage = int(wildcards.stage)
-    return f"{OUT}/chromatin/{stage - 1}/model" if stage > 1 else f"{OUT}/pretrain/model"
+    return (
+        f"{OUT}/chromatin/{stage - 1}/model" if stage > 1 else f"{OUT}/pretrain/model"
+    )
 
 
 rule pretrain:
