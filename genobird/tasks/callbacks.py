@@ -1,7 +1,8 @@
-"""What happens beside a run's steps: its state is saved, Ctrl-C heard, progress logged."""
+"""What happens beside a run's steps: state saved, Ctrl-C heard, progress logged, memory freed."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -63,6 +64,28 @@ class Interrupt(pl.Callback):
         if self.asked:
             self.state.save(trainer)
             raise KeyboardInterrupt
+
+
+class ReturnMemory(pl.Callback):
+    """Gives free memory back to the system every few steps.
+
+    Tensors of a step have other sizes than those of the one before. What they leave in glibc's heap
+    is seldom reused: 10 MB a step were lost on a CPU, 12 GB in 1,200 steps.
+    """
+
+    EVERY = 10
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Give back now and then."""
+        if trainer.global_step % self.EVERY == 0:
+            return_memory()
+
+
+def return_memory() -> None:
+    """Give free memory back; a C library that is not glibc needs no asking, and is not asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class LogLines(pl.Callback):

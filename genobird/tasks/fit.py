@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import GenobirdError
-from genobird.tasks.callbacks import Interrupt, LogLines, SaveState
+from genobird.tasks.callbacks import Interrupt, LogLines, ReturnMemory, SaveState
 from genobird.tasks.data import Steps
 from genobird.tasks.precision import fastest
 from genobird.tasks.state import STATE, SavedRun, identity
@@ -229,7 +229,7 @@ def fit(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    saver = SaveState(output / STATE, settings.save_every)
+    saver, lines = SaveState(output / STATE, settings.save_every), LogLines(settings.log_every)
     interrupt = Interrupt(saver)
     task.train()
     with warnings.catch_warnings():
@@ -250,7 +250,7 @@ def fit(
             enable_model_summary=False,
             enable_checkpointing=False,
             logger=_loggers(output),
-            callbacks=[saver, LogLines(settings.log_every), *callbacks, interrupt],
+            callbacks=[saver, lines, ReturnMemory(), *callbacks, interrupt],
         )
         batches = _Batches(train, validation, validations, settings)
         with interrupt.listening():
