@@ -3,14 +3,6 @@
 CHROMATIN_STAGES = config["finetune"]["chromatin"]
 
 
-def before(wildcards):
-    """The model that a chromatin stage goes on with."""
-    stage = int(wildcards.stage)
-    return (
-        f"{OUT}/chromatin/{stage - 1}/model" if stage > 1 else f"{OUT}/pretrain/model"
-    )
-
-
 rule pretrain:
     input:
         shards=f"{OUT}/shards/train",
@@ -38,7 +30,12 @@ rule pretrain:
 
 rule finetune_chromatin:
     input:
-        checkpoint=before,
+        # The model of the stage before this one.
+        checkpoint=lambda wildcards: (
+            f"{OUT}/chromatin/{int(wildcards.stage) - 1}/model"
+            if int(wildcards.stage) > 1
+            else f"{OUT}/pretrain/model"
+        ),
         data=f"{OUT}/data/chromatin",
         settings=lambda wildcards: CHROMATIN_STAGES[int(wildcards.stage) - 1],
     output:
