@@ -58,6 +58,23 @@ class PackedBatch:
         lengths = torch.tensor(self.lengths, device=self.ids.device)
         return self.positions < lengths[self.sequence]
 
+    def around(self, tokens: Tensor, reach: int) -> Tensor:
+        """Return the ids before and after tokens of the same sequence; PAD beyond its ends.
+
+        Args:
+            tokens: int64 [M].
+            reach: how far to look, R.
+
+        Returns:
+            int64 [M, R, 2]: in row d - 1 the ids d before and d after.
+        """
+        distance = torch.arange(1, reach + 1, device=tokens.device)
+        steps = torch.stack([-distance, distance], dim=1)  # [R, 2]
+        places = tokens[:, None, None] + steps
+        inside = places.clamp(0, len(self.ids) - 1)
+        same = (places == inside) & (self.sequence[inside] == self.sequence[tokens][:, None, None])
+        return self.ids[inside].masked_fill(~same, PAD)
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """Return the batch with its ids on a device."""
         return replace(self, ids=self.ids.to(device))

@@ -98,7 +98,8 @@ class Checkpoint:
         Args:
             path: the directory.
             dtype: of the stored weights; float16 halves the size and is read back as float32.
-                Statistics of batch norms stay float32: variances leave the range of float16.
+                What is not trained stays as it is: variances of batch norms leave the range of
+                float16.
             force: replace an existing directory.
 
         Raises:
@@ -111,7 +112,7 @@ class Checkpoint:
         part.mkdir(parents=True)
         tensors = {
             f"{name}.{key}": value.detach()
-            .to("cpu", dtype if key in trained else torch.float32)
+            .to("cpu", dtype if key in trained else value.dtype)
             .contiguous()
             for name, module in self.modules().items()
             for trained in [dict(module.named_parameters())]
@@ -194,9 +195,7 @@ def _load_part(
 ) -> None:
     prefix = f"{name}."
     state = {
-        key.removeprefix(prefix): value.float()
-        for key, value in tensors.items()
-        if key.startswith(prefix)
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
     }
     try:
         module.load_state_dict(state)

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
 from genobird.errors import InputError
+from genobird.neighbours import Neighbours
 from genobird.stem import Tower
 
 
@@ -65,6 +66,9 @@ class BigBirdConfig(BaseModel):
     stem_kernel: int = Field(17, ge=3, description="Bases the first convolution sees; odd.")
     stem_pool: int = Field(4, ge=1, description="Bases of a cell of the tower.")
     stem_blocks: int = Field(4, ge=0, description="Residual blocks of the tower.")
+    neighbours: int = Field(
+        0, ge=0, le=8, description="Pieces on each side whose counted pairs the MLM head reads."
+    )
     nsp: bool = Field(False, description="Next-sentence-prediction head on [CLS].")
 
     @model_validator(mode="after")
@@ -326,14 +330,40 @@ def _draw_weights(part: nn.Module) -> None:
 
 
 class MaskedLMHead(nn.Module):
-    """Logits of the pieces at chosen tokens; the decoder is the embedding, transposed."""
+    """Logits of the pieces at chosen tokens; the decoder is the embedding, transposed.
+
+    With `config.neighbours`, what counting says of the pieces around a token is added.
+    """
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.neighbours = (
+            Neighbours(config.vocab_size, config.neighbours) if config.neighbours else None
+        )
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """Hidden [M, D], embedding [V, D] -> logits [M, V]."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+    @property
+    def reach(self) -> int:
+        """Pieces on each side of a token that are read, R."""
+        return self.neighbours.reach if self.neighbours is not None else 0
+
+    def forward(self, hidden: Tensor, embedding: Tensor, around: Tensor | None = None) -> Tensor:
+        """Predict.
+
+        Args:
+            hidden: states of M tokens, [M, D].
+            embedding: of the pieces, [V, D].
+            around: pieces before and after each token, int64 [M, R, 2] (`PackedBatch.around`); a
+                head that knows no neighbours needs none.
+
+        Returns:
+            Logits [M, V].
+        """
+        logits = F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+        if self.neighbours is None:
+            return logits
+        if around is None:
+            raise ValueError("this head reads neighbours; pass `batch.around(targets, reach)`")
+        return logits + self.neighbours(around)  # type: ignore[no-any-return]

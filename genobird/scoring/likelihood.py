@@ -176,9 +176,12 @@ class _Masked:
 
         def compute(prepared: tuple[PackedBatch, Tensor, list[int]]) -> Tensor:
             batch, places = prepared[0].to(scorer.device), prepared[1].to(scorer.device)
-            hidden = scorer.encode(batch.with_ids(batch.ids.index_fill(0, places, MASK)), places)
+            masked = batch.with_ids(batch.ids.index_fill(0, places, MASK))
+            hidden = scorer.encode(masked, places)
             asked = torch.cat([places, places[-1:].expand(-len(places) % ROWS)])
-            logits = mlm(hidden[asked], encoder.embedding.weight)[: len(places)]  # [masked, V]
+            around = masked.around(asked, mlm.reach)
+            logits = mlm(hidden[asked], encoder.embedding.weight, around)
+            logits = logits[: len(places)]  # [masked, V]
             log_p = logits.log_softmax(-1).gather(1, batch.ids[places][:, None])[:, 0]
             return torch.stack([run.sum() for run in log_p.double().cpu().split(prepared[2])])
 

@@ -19,7 +19,11 @@ CHUNK_LOGITS = 1 << 25
 
 
 def plain_nats(
-    head: MaskedLMHead, hidden: Tensor, embedding: Tensor, labels: Tensor
+    head: MaskedLMHead,
+    hidden: Tensor,
+    embedding: Tensor,
+    labels: Tensor,
+    around: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return -ln p of each label and the likeliest piece.
 
@@ -28,11 +32,12 @@ def plain_nats(
         hidden: hidden states of the targets, [M, D].
         embedding: weights of the embedding, [V, D].
         labels: the true pieces, int64 [M].
+        around: pieces around the targets, int64 [M, R, 2], for a head that reads them.
 
     Returns:
         Nats, float32 [M] (float64 for float64 logits), and pieces, int64 [M].
     """
-    logits = head(hidden, embedding)
+    logits = head(hidden, embedding, around)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1)
 
@@ -42,17 +47,20 @@ def chunked_nats(
     hidden: Tensor,
     embedding: Tensor,
     labels: Tensor,
+    around: Tensor | None = None,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> tuple[Tensor, Tensor]:
     """Return what `plain_nats` returns, from at most `chunk_logits` logits at a time."""
     rows = max(1, chunk_logits // len(embedding))
     if len(hidden) <= rows:
-        return plain_nats(head, hidden, embedding, labels)
+        return plain_nats(head, hidden, embedding, labels, around)
     parts = [
         checkpoint(
-            plain_nats, head, some, embedding, true, use_reentrant=False, preserve_rng_state=False
+            plain_nats, head, hidden[part], embedding, labels[part],
+            None if around is None else around[part],
+            use_reentrant=False, preserve_rng_state=False,
         )
-        for some, true in zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True)
-    ]
+        for part in (slice(first, first + rows) for first in range(0, len(hidden), rows))
+    ]  # fmt: skip
     nats, pieces = zip(*parts, strict=True)
     return torch.cat(nats), torch.cat(pieces)

@@ -124,7 +124,8 @@ class PretrainBatches:
     Documents are cut into windows of `max_tokens`; an epoch visits every window once, in an order
     drawn from (seed, epoch). With `nsp`, a sequence is two halves `[CLS] A [SEP] B [SEP]`, where B
     follows A in half of the cases and comes from a random window in the others (paper, appendix
-    F.1). `hide_all` is for validation, see `mask_tokens`.
+    F.1). `hide_all` is for validation, see `mask_tokens`; `chosen` are the documents that are read,
+    all of them if None.
     """
 
     def __init__(
@@ -137,14 +138,16 @@ class PretrainBatches:
         nsp: bool = False,
         seed: int = 0,
         hide_all: bool = False,
+        chosen: NDArray[np.int64] | None = None,
     ) -> None:
         self.shards, self.settings, self.seed = shards, settings, seed
         self.hide_all = hide_all
         self.vocab_size, self.block_size, self.nsp = vocab_size, block_size, nsp
         self.room = settings.max_tokens - (3 if nsp else 2)
-        lengths = np.array([len(shards.document(i)) for i in range(len(shards))])
+        chosen = np.arange(len(shards)) if chosen is None else chosen
+        lengths = np.array([len(shards.document(int(i))) for i in chosen])
         counts = np.maximum(1, np.ceil(lengths / self.room)).astype(np.int64)
-        documents = np.repeat(np.arange(len(lengths)), counts)
+        documents = np.repeat(chosen, counts)
         offsets = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.windows = np.stack([documents, offsets * self.room], axis=1)  # [W, 2]
 

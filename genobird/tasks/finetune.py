@@ -124,7 +124,9 @@ class Finetuning(Task):
             mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight
             assert mlm is not None
             assert hidden is not None
-            nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces)
+            assert batch.places is not None
+            around = batch.places.batch.around(batch.targets, mlm.reach)
+            nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces, around)
             metrics |= {"labels": loss.detach(), "masked": nats.detach().mean()}
             loss = loss + self.mlm_weight * nats.mean()
         return {"loss": loss, **metrics}

@@ -208,8 +208,9 @@ def predict_masked(
         if context:
             batch, targets = _cut(batch, targets, context)
         with autocast(precision, device):
-            hidden = encoder(batch.to(device))[targets.to(device)]
-            logits = mlm(hidden, encoder.embedding.weight).float().cpu()
+            batch, targets = batch.to(device), targets.to(device)
+            around = batch.around(targets, mlm.reach)
+            logits = mlm(encoder(batch)[targets], encoder.embedding.weight, around).float().cpu()
         true = labels.numpy()
         asked = _asked(shards, data, chosen, owner, inside, lengths)
         members = [np.ones(len(true), dtype=bool), ~has_n[true]]

@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,19 +24,24 @@ from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tokenizer import Tokenizer
 
 
-class PretrainConfig(BaseModel):
-    """Configuration of `genobird pretrain`."""
+class MaskedSettings(BaseModel):
+    """What training by masked tokens reads, and how it trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shards: Path = Field(description="Token shards to train on.")
-    tokenizer: Path = Field(description="The tokenizer that made them.")
     validation_shards: Path | None = Field(None, description="Token shards of held-out sequence.")
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
-    preset: str = Field("mini", description="Shape of the encoder: base, mini or tiny.")
-    model: dict[str, Any] = Field(default_factory=dict, description="Changes to the preset.")
     data: PretrainDataSettings = PretrainDataSettings()
     fit: FitSettings = FitSettings()
+
+
+class PretrainConfig(MaskedSettings):
+    """Configuration of `genobird pretrain`."""
+
+    tokenizer: Path = Field(description="The tokenizer that made the shards.")
+    preset: str = Field("mini", description="Shape of the encoder: base, mini or tiny.")
+    model: dict[str, Any] = Field(default_factory=dict, description="Changes to the preset.")
 
     def encoder(self, vocab_size: int) -> BigBirdConfig:
         """Return the shape of the encoder for a tokenizer."""
@@ -42,6 +49,11 @@ class PretrainConfig(BaseModel):
             raise ConfigError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
         if "vocab_size" in self.model:
             raise ConfigError(f"model.vocab_size is the tokenizer's, {vocab_size}; leave it out")
+        if self.model.get("neighbours"):
+            raise ConfigError(
+                "model.neighbours are counted, not pretrained; leave them out here, and give them "
+                "to the trained model with `genobird finetune mlm`"
+            )
         values = {**PRESETS[self.preset], "vocab_size": vocab_size, **self.model}
         try:
             shape = BigBirdConfig.model_validate(values)
@@ -58,6 +70,8 @@ class PretrainConfig(BaseModel):
 class Pretraining(Task):
     """Cross-entropy at the masked tokens, plus that of the next-sentence head where there is one.
 
+    With `freeze_encoder` the masked-language-model head alone is trained.
+
     Logged: `loss` (nats a token), `accuracy`, `bits_per_base` (sum of -log2 p over masked tokens
     divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
     """
@@ -65,8 +79,14 @@ class Pretraining(Task):
     lengths: Tensor
     has_n: Tensor
 
-    def __init__(self, checkpoint: Checkpoint, settings: FitSettings) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: FitSettings, *, freeze_encoder: bool = False
+    ) -> None:
         super().__init__(checkpoint, settings)
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            for name, part in self.parts.items():
+                part.requires_grad_(name == "mlm")
         lengths = torch.from_numpy(checkpoint.tokenizer.lengths.astype("int64"))
         has_n = torch.from_numpy((checkpoint.tokenizer.bases == 4).any(axis=1))
         self.register_buffer("lengths", lengths, persistent=False)
@@ -76,12 +96,16 @@ class Pretraining(Task):
         """Return the metrics of a batch."""
         checkpoint = self.checkpoint
         assert checkpoint.mlm is not None
-        hidden = checkpoint.encoder(batch.batch)
+        if self.freeze_encoder:
+            checkpoint.encoder.eval()
+        with torch.set_grad_enabled(self.training and not self.freeze_encoder):
+            hidden = checkpoint.encoder(batch.batch)
         nats, pieces = chunked_nats(
             checkpoint.mlm,
             hidden[batch.targets],
             checkpoint.encoder.embedding.weight,
             batch.labels,
+            batch.batch.around(batch.targets, checkpoint.mlm.reach),
         )  # [M] each
         loss = nats.mean()
         bases = self.lengths[batch.labels]
@@ -132,23 +156,8 @@ def pretrain(
         nsp=nn.Linear(encoder.width, 2) if encoder.nsp else None,
     )
 
-    def batches(path: Path, *, hide_all: bool = False) -> PretrainBatches:
-        shards = Shards.open(path)
-        if shards.index.tokenizer_sha256 != tokenizer.sha256:
-            raise ShardError(
-                f"{path} was made with another tokenizer than {config.tokenizer}; "
-                "make it again with `genobird shards`"
-            )
-        return PretrainBatches(
-            shards, config.data, vocab_size=tokenizer.vocab_size,
-            block_size=encoder.block_size, nsp=encoder.nsp, seed=config.fit.seed,
-            hide_all=hide_all,
-        )  # fmt: skip
-
-    train = batches(config.shards)
-    validation = None
-    if config.validation_shards is not None:
-        validation = batches(config.validation_shards, hide_all=True)
+    train = masked_batches(config, open_shards(config.shards, tokenizer, config.tokenizer), encoder)
+    validation = validation_batches(config, encoder, tokenizer)
     task = Pretraining(checkpoint, config.fit)
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
@@ -169,13 +178,63 @@ def pretrain(
             ),
             "genome_sha256": train.shards.index.genome_sha256,
             "tokens_seen": config.fit.steps * config.data.sequences * config.data.max_tokens,
-            "validation": _last(task),
+            "validation": last_validation(task),
         },
     }
     checkpoint.save(output / "model", force=True)
     return checkpoint
 
 
-def _last(task: Task) -> dict[str, float]:
+def open_shards(path: Path, tokenizer: Tokenizer, source: Path | str = "the model's") -> Shards:
+    """Open shards that a model can read.
+
+    Args:
+        path: of the shards.
+        tokenizer: of the model.
+        source: where that comes from, for the message.
+
+    Raises:
+        ShardError: they were made with another tokenizer.
+    """
+    shards = Shards.open(path)
+    if shards.index.tokenizer_sha256 != tokenizer.sha256:
+        raise ShardError(
+            f"{path} was made with another tokenizer than {source}; "
+            "make it again with `genobird shards`"
+        )
+    return shards
+
+
+def masked_batches(
+    config: MaskedSettings, shards: Shards, encoder: BigBirdConfig,
+    *, hide_all: bool = False, chosen: NDArray[np.int64] | None = None,
+) -> PretrainBatches:  # fmt: skip
+    """Return the batches of shards.
+
+    Args:
+        config: how they are read.
+        shards: what is read.
+        encoder: shape of the model.
+        hide_all: for validation, see `mask_tokens`.
+        chosen: the documents that are read; None is all.
+    """
+    return PretrainBatches(
+        shards, config.data, vocab_size=encoder.vocab_size, block_size=encoder.block_size,
+        nsp=encoder.nsp, seed=config.fit.seed, hide_all=hide_all, chosen=chosen,
+    )  # fmt: skip
+
+
+def validation_batches(
+    config: MaskedSettings, encoder: BigBirdConfig, tokenizer: Tokenizer
+) -> PretrainBatches | None:
+    """Return batches of the validation shards, if there are any; all targets are hidden."""
+    if config.validation_shards is None:
+        return None
+    shards = open_shards(config.validation_shards, tokenizer)
+    return masked_batches(config, shards, encoder, hide_all=True)
+
+
+def last_validation(task: Task) -> dict[str, float]:
+    """Return what the last validation of a run measured."""
     metrics = task.trainer.callback_metrics
     return {k: round(float(v), 5) for k, v in metrics.items() if k.startswith("validation/")}

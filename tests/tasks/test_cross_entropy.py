@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,8 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from genobird.model import BigBirdConfig, MaskedLMHead
+from genobird.neighbours import Neighbours
 from genobird.tasks import cross_entropy
 from genobird.tasks.cross_entropy import chunked_nats, plain_nats
+from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
 from tests.memory import PeakMemory
 
@@ -14,17 +17,22 @@ VOCABULARY, WIDTH = 50, 8
 
 
 def draw(targets, vocabulary=VOCABULARY, dtype=torch.float64):
-    """A head, hidden states, an embedding and labels."""
+    """A head that knows neighbours, hidden states, an embedding, what is around, and labels."""
     torch.manual_seed(targets)
-    head = MaskedLMHead(BigBirdConfig(vocab_size=vocabulary, width=WIDTH, heads=1)).to(dtype)
+    config = BigBirdConfig(vocab_size=vocabulary, width=WIDTH, heads=1)
+    head = MaskedLMHead(config)
+    text = torch.randint(N_SPECIAL, vocabulary, (500,)).numpy().astype(np.uint16)
+    head.neighbours = Neighbours.counted([text], vocabulary, [1, 2])
+    head = head.to(dtype)
     nn.init.normal_(head.bias)
+    around = torch.randint(vocabulary, (targets, 2, 2))
     hidden = torch.randn(targets, WIDTH, dtype=dtype, requires_grad=True)
     embedding = torch.randn(vocabulary, WIDTH, dtype=dtype, requires_grad=True)
-    return head, hidden, embedding, torch.randint(vocabulary, (targets,))
+    return head, hidden, embedding, torch.randint(vocabulary, (targets,)), around
 
 
-def gradients(function, head, hidden, embedding, labels, *chunk):
-    nats, pieces = function(head, hidden, embedding, labels, *chunk)
+def gradients(function, head, hidden, embedding, labels, around, *chunk):
+    nats, pieces = function(head, hidden, embedding, labels, around, *chunk)
     weights = torch.linspace(0.5, 2, len(nats), dtype=nats.dtype)
     asked = {"hidden": hidden, "embedding": embedding, **dict(head.named_parameters())}
     found = torch.autograd.grad((nats * weights).sum(), list(asked.values()))
@@ -43,10 +51,10 @@ def test_chunks_give_the_nats_the_pieces_and_the_gradients_of_all_logits_at_once
 
 
 def test_nats_are_those_of_a_softmax_written_out():
-    head, hidden, embedding, labels = draw(7)
-    p = torch.softmax(head(hidden, embedding), -1)
+    head, hidden, embedding, labels, around = draw(7)
+    p = torch.softmax(head(hidden, embedding, around), -1)
     by_hand = torch.stack([-p[i, label].log() for i, label in enumerate(labels)])
-    nats, pieces = chunked_nats(head, hidden, embedding, labels, 100)
+    nats, pieces = chunked_nats(head, hidden, embedding, labels, around, 100)
     torch.testing.assert_close(nats, by_hand)
     assert torch.equal(pieces, p.argmax(-1))
 
@@ -54,12 +62,13 @@ def test_nats_are_those_of_a_softmax_written_out():
 @pytest.mark.parametrize("targets", [1000, 4000])
 def test_no_more_logits_than_a_chunk_exist_at_any_time(targets):
     vocabulary, rows = 500, 20
-    head, hidden, embedding, labels = draw(targets, vocabulary, torch.float32)
+    head, hidden, embedding, labels, _ = draw(targets, vocabulary, torch.float32)
+    head.neighbours = None
     every = targets * vocabulary * 4
     found = {}
     for function, chunk in ((plain_nats, ()), (chunked_nats, (rows * vocabulary,))):
         with PeakMemory() as memory:
-            function(head, hidden, embedding, labels, *chunk)[0].sum().backward()
+            function(head, hidden, embedding, labels, None, *chunk)[0].sum().backward()
         found[function] = memory
         hidden.grad = embedding.grad = None
     assert found[plain_nats].largest == every
