@@ -41,7 +41,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
 
 tokenizer_app = typer.Typer(help="Train and use SentencePiece tokenizers.", no_args_is_help=True)
-finetune_app = typer.Typer(help="Train a head on labelled data.", no_args_is_help=True)
+finetune_app = typer.Typer(help="Train a head of a model.", no_args_is_help=True)
 
 
 class Kind(StrEnum):
@@ -273,6 +273,26 @@ def _shown(interval: dict[str, float | None]) -> str:
         for value in (interval["point"], interval["low"], interval["high"])
     )
     return f"{point} [{low}, {high}]"
+
+
+@finetune_app.command("mlm")
+def finetune_mlm(
+    output: Output,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count neighbouring pieces, and train the masked-LM head on them and the frozen encoder."""
+    from genobird.config import load_config
+    from genobird.tasks.mlm import MLMConfig
+    from genobird.tasks.mlm import finetune_mlm as run
+
+    settings = load_config(MLMConfig, config, overrides or ())
+    _start(output, settings, resume, force)
+    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
+    typer.echo(f"model written to {output / 'model'}")
 
 
 @finetune_app.command("promoter")

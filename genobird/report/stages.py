@@ -46,7 +46,7 @@ def training(provenance: Facts) -> Iterable[str]:
 
 def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
     """Yield the stages of training in their order; one may have gone on with an earlier one."""
-    for name in ("pretraining", "chromatin", "promoter"):
+    for name in ("pretraining", "chromatin", "promoter", "mlm"):
         chain: list[Facts] = []
         facts = provenance.get(name)
         while isinstance(facts, Mapping):
