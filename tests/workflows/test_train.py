@@ -82,7 +82,7 @@ def test_the_card_lies_beside_the_weights_and_names_them(trained):
     )
     provenance = json.loads((trained / "model" / "provenance.json").read_text())
     assert provenance["sha256"]["model.safetensors"][:12] in card
-    for step in ("pretraining", "chromatin", "promoter"):
+    for step in ("pretraining", "chromatin", "promoter", "mlm"):
         assert provenance[step]["command"].startswith("genobird ")
         assert provenance[step]["config"]["fit"]["steps"] == 4
 
@@ -124,10 +124,10 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     stages = len(config["finetune"]["chromatin"])
     expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
                 "chromatin": "1", "pretrain": "1", "round": "1", "finetune_promoter": "1",
-                "finetune_chromatin": str(stages),
+                "finetune_chromatin": str(stages), "finetune_mlm": "1",
                 "baselines": "1", "evaluate": "1", "card": "1", "bundle": "1", "all": "1",
                 "genome": "1", "background": "1", "calibrate": "1",
-                "total": str(23 + stages)}  # fmt: skip
+                "total": str(24 + stages)}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     out = config["output"]
@@ -203,6 +203,7 @@ def test_the_settings_of_each_step_are_valid(name):
     from genobird.baselines.train import BaselineConfig
     from genobird.tasks.evaluate import EvaluateSettings
     from genobird.tasks.finetune import ChromatinConfig, PromoterConfig
+    from genobird.tasks.mlm import MLMConfig
     from genobird.tasks.pretrain import PretrainConfig
 
     config = yaml.safe_load((CONFIG / name).read_text())
@@ -216,6 +217,7 @@ def test_the_settings_of_each_step_are_valid(name):
     ]
     assert [stage.keep_head for stage in stages] == [number > 0 for number in range(len(stages))]
     load_config(PromoterConfig, ROOT / config["finetune"]["promoter"], start)
+    load_config(MLMConfig, ROOT / config["finetune"]["mlm"], ("checkpoint=m", "shards=s"))
     load_config(BaselineConfig, ROOT / config["baselines"])
     load_config(EvaluateSettings, ROOT / config["evaluate"])
 

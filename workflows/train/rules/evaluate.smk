@@ -26,7 +26,7 @@ rule baselines:
 
 rule calibrate:
     input:
-        model=f"{OUT}/promoter/model",
+        model=f"{OUT}/mlm/model",
         chromatin=f"{OUT}/data/chromatin",
         promoters=f"{OUT}/data/promoters.parquet",
     output:

@@ -81,3 +81,29 @@ rule finetune_promoter:
         "genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+
+
+rule finetune_mlm:
+    input:
+        checkpoint=f"{OUT}/promoter/model",
+        shards=f"{OUT}/shards/train",
+        validation=f"{OUT}/shards/validation",
+        settings=config["finetune"]["mlm"],
+    output:
+        directory(f"{OUT}/mlm/model"),
+    log:
+        f"{OUT}/logs/finetune_mlm.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=config["gpus"],
+        mem_mb=16000,
+        runtime=480,
+    params:
+        run=subpath(output[0], parent=True),
+    shell:
+        "genobird finetune mlm --config {input.settings} --output {params.run}"
+        " --set checkpoint={input.checkpoint} --set shards={input.shards}"
+        " --set validation_shards={input.validation} --set fit.threads={threads} --resume --quiet"
+        " > {log} 2>&1"
