@@ -12,7 +12,7 @@ rule pretrain:
     log:
         f"{OUT}/logs/pretrain.{{run}}.log",
     wildcard_constraints:
-        run="pattern-[^/]+|context-[0-9]+|bert",
+        run="pattern-[^/]+|context-[0-9]+",
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
