@@ -36,6 +36,7 @@ BASELINES = {
     "ngram_bases": "n-gram model of bases",
     "ngram_tokens": "n-gram model of tokens",
     "bert_512": "dense transformer of 512 tokens",
+    "counts": "counts of neighbouring pieces alone",
 }
 CHROMOSOMES, PROFILES = 24, 919
 
@@ -252,6 +253,11 @@ def _masked(evaluation: Facts) -> Iterable[str]:
         f"{masked['tokens']:,} masked tokens ({masked['bases']:,} bases) of {masked['sequences']} "
         "held-out windows. " + _interval_text(masked["groups"], evaluation["settings"])
     )
+    if reach := evaluation.get("encoder", {}).get("neighbours"):
+        yield (
+            "To what the transformer says the head adds counts, as an n-gram model has them: how often "
+            f"pieces stand beside each of the {reach} before and after a token."
+        )
     bits, chance = masked["bits_per_base"], masked["frequencies"]
     rows = [
         ["bits per base", shown(bits), number(chance), "2.000"],

@@ -113,6 +113,12 @@ def test_a_model_that_does_not_use_context_is_called_so(evaluation):
     assert "**No use of context is shown" in model_card({}, {**evaluation, "masked": masked})
 
 
+def test_a_head_that_counts_says_so(evaluation):
+    said = "how often pieces stand beside each of the 2 before and after a token"
+    assert said in model_card({}, {**evaluation, "encoder": {"neighbours": 2}})
+    assert "the head adds counts" not in model_card({}, evaluation)
+
+
 def test_other_models_of_the_same_tokens_stand_beside_it(evaluation):
     mine = evaluation["masked"]["bits_per_base"]
     other = {
