@@ -58,7 +58,7 @@ class Neighbours(nn.Module):
         weights = torch.full((reach, 2), FARTHER_WEIGHT)
         weights[:1] = FIRST_WEIGHT
         self.weights = nn.Parameter(weights)
-        self._backwards: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._found: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
     @classmethod
     def counted(
@@ -133,23 +133,28 @@ class Neighbours(nn.Module):
         rows = torch.repeat_interleave(number)
         ends = number.cumsum(0)
         places = torch.arange(len(rows), device=rows.device) - (ends - number - first[pieces])[rows]
-        said[rows, other[places]] = odds[places]
+        said[rows, other[places].long()] = odds[places].float()
         return said
 
     def _lists(self, distance: int, before: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return offsets by the known piece [V + 1], the other pieces [K] and the odds [K]."""
+        """Return offsets by the known piece [V + 1], the other pieces [K] and the odds [K].
+
+        Made once for a side and device: few operations know the small type that is stored.
+        """
+        known = self._found.get((distance, before))
         first = self.get_buffer(f"first_{distance}")
-        second = self.get_buffer(f"second_{distance}").long()
-        odds = self.get_buffer(f"odds_{distance}").float()
-        if before:
-            return first, second, odds
-        known = self._backwards.get(distance)
-        if known is None or known[0].device != first.device:
+        if known is not None and known[0].device == first.device:
+            return known
+        second = self.get_buffer(f"second_{distance}").to(torch.int32)
+        odds = self.get_buffer(f"odds_{distance}")
+        known = first, second, odds
+        if not before:
             order = second.argsort(stable=True)
             offsets = torch.bincount(second, minlength=self.vocab_size).cumsum(0)
             offsets = torch.cat([offsets.new_zeros(1), offsets])
-            known = offsets, torch.repeat_interleave(first.diff())[order], odds[order]
-            self._backwards[distance] = known
+            firsts = torch.repeat_interleave(first.diff()).to(torch.int32)
+            known = offsets, firsts[order], odds[order]
+        self._found[distance, before] = known
         return known
 
     def _keep(self, distance: int, codes: NDArray[np.int64], odds: NDArray[np.float16]) -> None:
@@ -169,7 +174,7 @@ class Neighbours(nn.Module):
             found = state_dict.get(prefix + name)
             if found is not None:
                 self.register_buffer(name, torch.empty(found.shape, dtype=value.dtype))
-        self._backwards.clear()
+        self._found.clear()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
