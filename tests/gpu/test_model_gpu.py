@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ pytest.importorskip("pydantic")
 
 from genobird.batch import pack
 from genobird.model import BigBird, MaskedLMHead
+from genobird.neighbours import Neighbours
 from genobird.tasks.cross_entropy import chunked_nats, plain_nats
+from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
 from tests.benchmarks.bench_model import draw, pieces, shape_of
 
@@ -119,3 +122,13 @@ def test_a_batch_is_learnt_by_heart_in_bfloat16():
         loss.backward()
         optimiser.step()
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_counted_neighbours_say_on_a_gpu_what_they_say_on_a_cpu():
+    rng = np.random.Generator(np.random.Philox(0))
+    text = rng.integers(N_SPECIAL, 4096, size=200_000).astype(np.uint16)
+    made = Neighbours.counted([text], 4096, [1, 2])
+    around = torch.from_numpy(rng.integers(0, 4096, size=(500, 2, 2)))
+    expected = made(around).detach()
+    actual = made.cuda()(around.cuda()).detach().cpu()
+    assert_close("neighbours", actual, expected, torch.float32)
