@@ -99,3 +99,30 @@ def test_bad_peaks_end_in_one_line_and_leave_nothing(
         assert message in err
         assert len(err.splitlines()) == 1
         assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_masked_lm_head_learns_what_can_be_counted(
+    capsys, tiny_genome_path, tiny_checkpoint, tmp_path
+):
+    law = ("passes=1", "start_max=500", "sentences=[4, 9]", "sentence_bp=[90, 110]")
+    run(
+        capsys, "corpus", tiny_genome_path, "--output", tmp_path / "corpus",
+        *(word for setting in law for word in ("--set", setting)),
+    )  # fmt: skip
+    tokenizer = tiny_checkpoint / "tokenizer.model"
+    run(capsys, "shards", tmp_path / "corpus", "--tokenizer", tokenizer,
+        "--output", tmp_path / "shards")  # fmt: skip
+    settings = (
+        f"checkpoint={tiny_checkpoint}", f"shards={tmp_path / 'shards'}", "least=[2]",
+        "data.max_tokens=66", "fit.steps=2", "fit.device=cpu", "fit.threads=1",
+    )  # fmt: skip
+    asked = ("finetune", "mlm", "--output", tmp_path / "run", "--quiet")
+    asked += tuple(word for setting in settings for word in ("--set", setting))
+    out = run(capsys, *asked)
+    assert out == f"model written to {tmp_path / 'run' / 'model'}\n"
+    made = Checkpoint.load(tmp_path / "run" / "model")
+    assert made.mlm.neighbours.pairs(1) > 100
+    assert "exists; choose" in run(capsys, *asked, code=2)
+    error = run(capsys, *asked, "--force", "--set", "least=[]", code=2)
+    assert "least" in error
+    assert "at least 1 item" in error
