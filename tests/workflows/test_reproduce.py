@@ -182,7 +182,7 @@ def test_a_trained_model_is_measured_instead_of_a_new_one(data, project, snakema
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patterns": ["window", "windows"]}, "'windows' is not one of"),
+        ({"patterns": ["full", "windows"]}, "'windows' is not one of"),
         ({"contexts": []}, "non-empty|is too short"),
         ({"patterns": ["window", "bigbird"]}, "does not contain items matching|not valid under"),
         ({"negatives": []}, "non-empty|is too short"),
