@@ -173,7 +173,7 @@ def test_killed_while_outputs_get_their_names_it_ends_with_the_same_bytes(
 def test_an_interrupt_leaves_a_state_to_go_on_from(start, undisturbed):
     expected = undisturbed(*VARIANTS)
     # Chunks that take long, so that the signal comes while they are scored.
-    code, text = start(*VARIANTS, stub=10 * CHUNK_SECONDS).signal(SIGINT, journal_has(50_000))
+    code, text = start(*VARIANTS, stub=30 * CHUNK_SECONDS).signal(SIGINT, journal_has(20_000))
     assert code == 130, text
     assert_one_error(text, "interrupted")
     assert "out.vcf.gz.partial keeps what is scored; the same command with --resume" in text
