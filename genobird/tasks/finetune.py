@@ -100,6 +100,9 @@ class Finetuning(Task):
         self.mlm_weight = mlm_weight
         for name, part in self.parts.items():
             part.requires_grad_(part is self.head or (name == "mlm" and mlm_weight > 0))
+        if checkpoint.mlm is not None and checkpoint.mlm.neighbours is not None:
+            # Their weights are right for text that was not counted; this one was (tasks/mlm.py).
+            checkpoint.mlm.neighbours.requires_grad_(False)
         checkpoint.encoder.requires_grad_(not freeze_encoder)
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import read_promoters
 from genobird.errors import UsageError
 from genobird.heads import HeadConfig
+from genobird.neighbours import Neighbours
 from genobird.tasks import finetune
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
 from genobird.tasks.finetune import (
@@ -21,7 +22,7 @@ from genobird.tasks.finetune import (
 )
 from genobird.tasks.fit import FitSettings, fit
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings
-from tests.models import tiny_checkpoint
+from tests.models import random_ids, tiny_checkpoint
 
 FIT = {
     "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
@@ -250,6 +251,23 @@ def test_masked_tokens_are_learnt_beside_the_labels(chromatin_config, model, tmp
     assert not same(before, state(after, "mlm"))
     after = finetune_chromatin(chromatin_config(), tmp_path / "labels", progress=False)
     assert same(before, state(after, "mlm"))
+
+
+def test_what_counts_weigh_is_not_learnt_from_text_that_was_counted(
+    chromatin_config, tiny_tokenizer, tmp_path
+):
+    start = tiny_checkpoint(tiny_tokenizer, neighbours=1)
+    text = random_ids(tiny_tokenizer, 400, seed=1)
+    start.mlm.neighbours = Neighbours.counted([text], tiny_tokenizer.vocab_size, [1])
+    start.save(tmp_path / "counting")
+    before = state(Checkpoint.load(tmp_path / "counting"), "mlm")
+    config = chromatin_config(
+        checkpoint=tmp_path / "counting", mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2}
+    )
+    after = state(finetune_chromatin(config, tmp_path / "out", progress=False), "mlm")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "dense.weight" in changed
+    assert not any(name.startswith("neighbours") for name in changed)
 
 
 def test_a_model_without_masked_lm_head_cannot_learn_masked_tokens(
