@@ -28,7 +28,7 @@ _CHUNK = 1 << 24  # pairs that are counted at once
 
 
 def log_odds(seen: Tensor, expected: Tensor) -> Tensor:
-    """Return log (C + 1) / (E + 1) of pairs that were seen C times and expected E times."""
+    """Return log (C + 1) / (E + 1), in nats, of pairs seen C times and expected E times."""
     return torch.log1p(seen) - torch.log1p(expected)
 
 
@@ -69,7 +69,10 @@ class Neighbours(nn.Module):
         Args:
             texts: runs of ids; pairs do not reach from one to the next.
             vocab_size: pieces, V.
-            least: for distances 1, 2, ... how often a pair is seen at least to be kept.
+            least: for distances 1, 2, ... how often a pair is seen at least to be kept; R of them.
+
+        Returns:
+            The table with its first weights.
         """
         made = cls(vocab_size, len(least))
         tables = [_PairCounts(vocab_size, distance + 1) for distance in range(len(least))]
@@ -101,7 +104,7 @@ class Neighbours(nn.Module):
                 nothing.
 
         Returns:
-            Weighted log-odds of each piece, [M, V].
+            Weighted log-odds of each piece in nats, [M, V].
         """
         total = self.weights.new_zeros((len(around), self.vocab_size))
         for row in range(self.reach):

@@ -232,6 +232,10 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
         ({"model": {"heads": 0}}, "model: heads: Input should be greater than or equal to 1$"),
         ({"model": {"vocab_size": 9}}, "model.vocab_size is the tokenizer's, 64; leave it out$"),
         (
+            {"model": {"neighbours": 2}},
+            "neighbours are counted, not pretrained; leave them out here",
+        ),
+        (
             {"model": {"position": "absolute", "max_tokens": 64}},
             "data.max_tokens is 66, the model takes 64; lower the one",
         ),
