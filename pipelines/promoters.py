@@ -15,9 +15,13 @@ windows can be kept together. Three kinds of negatives:
                 (to one per cent where the genome has such a place, else the nearest drawn)
     substitute  the promoter with 12 of 20 pieces replaced by random bases (DeePromoter, BigBird)
     shuffle     the promoter with 12 of 20 pieces permuted among their places (GENA-LM)
+    scan        every 2,000 bp of the held-out parts a window as `genomic` asks for, of any GC
+                content: what somebody meets who looks for promoters in a genome
 
-The last two stay on their promoter's side of the split and share bases with it. Draws depend on
-(seed, promoter name); `genomic` also keeps away from the negatives of promoters before.
+`substitute` and `shuffle` stay on their promoter's side of the split and share bases with it. Draws
+depend on (seed, promoter name); `genomic` also keeps away from the negatives of promoters before.
+A scan has no training part and dozens of negatives for a promoter: models that were trained on
+another kind are measured on it.
 """
 
 from __future__ import annotations
@@ -53,7 +57,9 @@ WINDOW = UPSTREAM + DOWNSTREAM
 MAX_N_FRACTION = 0.05
 PIECES = 20
 REPLACED = 12
+SCAN_STEP = 2000
 GROUP_BP = 1_000_000
+HELD_OUT = ("validation", "test")
 
 
 class Negatives(StrEnum):
@@ -62,6 +68,7 @@ class Negatives(StrEnum):
     GENOMIC = "genomic"
     SUBSTITUTE = "substitute"
     SHUFFLE = "shuffle"
+    SCAN = "scan"
 
 
 @dataclass(frozen=True)
@@ -208,9 +215,7 @@ def genomic(
     Raises:
         UsageError: a part of the split has no room for so many negatives.
     """
-    contigs = {
-        name: backgrounds.Contig.of(sequences[name], tss.get(name, ())) for name in sequences
-    }
+    contigs = _contigs(sequences, tss)
     negatives: list[Row] = []
     unmatched = 0
     taken: dict[str, list[int]] = {name: [] for name in contigs}
@@ -227,14 +232,63 @@ def genomic(
         contig, start, matched = found
         unmatched += not matched
         taken[contig].append(start)
-        strand = "+-"[int(rng.integers(2))]
-        anchor = start + (UPSTREAM if strand == "+" else DOWNSTREAM - 1)
-        sequence = _oriented(sequences[contig][start : start + WINDOW], strand)
-        name, group = f"{row.name}|{Negatives.GENOMIC}", f"{contig}:{anchor // GROUP_BP}"
-        negatives.append(
-            Row(contig, start, start + WINDOW, strand, name, 0, row.split, group, sequence)
-        )
+        name = f"{row.name}|{Negatives.GENOMIC}"
+        negatives.append(_negative(name, contig, start, row.split, sequences[contig], rng))
     return negatives, unmatched
+
+
+def scan(
+    sequences: Mapping[str, str],
+    splits: Splits,
+    tss: Mapping[str, Sequence[tuple[int, int]]],
+    seed: int,
+) -> list[Row]:
+    """Cut windows without TSS, every 2,000 bp of the held-out parts, each on a random strand.
+
+    Args:
+        sequences: whole contigs by name.
+        splits: its parts but `train` and `reserved` are scanned.
+        tss: by contig, intervals (0-based half-open) that no window may hold a base of.
+        seed: of the strands.
+
+    Raises:
+        UsageError: there is no such window.
+    """
+    contigs = _contigs(sequences, tss)
+    rows: list[Row] = []
+    held_out = {part: splits.parts[part] for part in HELD_OUT}
+    for part, intervals in held_out.items():
+        for contig, start, end in ((i.contig, i.start, i.end) for i in intervals):
+            if contig not in contigs:
+                continue
+            starts = np.arange(start, min(end, len(sequences[contig])) - WINDOW + 1, SCAN_STEP)
+            for place in starts[contigs[contig].eligible(starts)].tolist():
+                name = f"{contig}:{place + 1}|{Negatives.SCAN}"
+                rng = generator(seed, name)
+                rows.append(_negative(name, contig, place, part, sequences[contig], rng))
+    if not rows:
+        where = ", ".join(str(i) for part in held_out.values() for i in part)
+        raise UsageError(f"no window of {WINDOW} bp in {where} is free of start sites")
+    return rows
+
+
+def _contigs(
+    sequences: Mapping[str, str], tss: Mapping[str, Sequence[tuple[int, int]]]
+) -> dict[str, backgrounds.Contig]:
+    return {
+        name: backgrounds.Contig.of(text, tss.get(name, ())) for name, text in sequences.items()
+    }
+
+
+def _negative(
+    name: str, contig: str, start: int, part: str, sequence: str, rng: np.random.Generator
+) -> Row:
+    """Cut the window from `start` on, on a random strand."""
+    strand = "+-"[int(rng.integers(2))]
+    anchor = start + (UPSTREAM if strand == "+" else DOWNSTREAM - 1)
+    text = _oriented(sequence[start : start + WINDOW], strand)
+    group = f"{contig}:{anchor // GROUP_BP}"
+    return Row(contig, start, start + WINDOW, strand, name, 0, part, group, text)
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -261,7 +315,7 @@ def build(
     exclude: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Cut promoter windows and make a negative for each.
+    """Cut promoter windows and make a negative for each, or the negatives of a scan.
 
     Args:
         promoters: intervals of one base, the TSS, with a strand.
@@ -272,7 +326,8 @@ def build(
         seed: of all draws.
 
     Returns:
-        The table, each promoter followed by its negative, and counts of what was kept and dropped.
+        The table, each promoter followed by its negative (a scan: all promoters, then all
+        negatives), and counts of what was kept and dropped.
 
     Raises:
         BedError: a promoter is no single base with a strand.
@@ -286,11 +341,14 @@ def build(
             "are promoters, genome and split of one assembly?"
         )
     counts = {"promoters": len(promoters), "kept": len(rows), **dict(sorted(dropped.items()))}
+    tss = {name: list((exclude or {}).get(name, ())) for name in contigs}
+    for promoter in promoters:
+        if promoter.contig in tss:
+            tss[promoter.contig].append((promoter.start, promoter.end))
+    if negatives is Negatives.SCAN:
+        found = [row for row in rows if row.split in HELD_OUT]
+        return frame([*found, *scan(sequences, splits, tss, seed)]), counts
     if negatives is Negatives.GENOMIC:
-        tss = {name: list((exclude or {}).get(name, ())) for name in contigs}
-        for promoter in promoters:
-            if promoter.contig in tss:
-                tss[promoter.contig].append((promoter.start, promoter.end))
         others, counts["negatives without GC match"] = genomic(rows, sequences, splits, tss, seed)
     else:
         others = derived(rows, negatives, seed)
@@ -322,14 +380,16 @@ def main(
     negatives: Annotated[Negatives, typer.Option(help="Kind of negatives.")] = Negatives.GENOMIC,
     exclude: Annotated[
         list[Path] | None,
-        typer.Option(help="Further TSS (BED or table) that genomic negatives stay away from."),
+        typer.Option(
+            help="Further TSS (BED or table) that genomic negatives and a scan stay away from."
+        ),
     ] = None,
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
     splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the negatives.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
-    """Cut 8,000-bp windows around promoters and make one negative for each."""
+    """Cut 8,000-bp windows around promoters and make negatives."""
     steps.refuse_existing(output, force)
     split = manifest.load_splits(splits, splits_file)
     promoters = list(read_bed(steps.require(bed)))
@@ -348,8 +408,8 @@ def main(
     for what, count in counts.items():
         logger.info("%s: %d", what, count)
     for part in split.parts:
-        windows = int((table["split"] == part).sum())
-        logger.info("%s: %d windows, half of them promoters", part, windows)
+        labels = table["label"][table["split"] == part]
+        logger.info("%s: %d windows, %d of them promoters", part, len(labels), labels.sum())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ baselines.json                 settings; by kind of data, each model's sizes, sh
 <baseline>.safetensors         chromatin.* and promoters.*: weights
 <baseline>.chromatin.npz       logits of a split (`genobird.datasets.Predictions`)
 <baseline>.promoters.npz
+<baseline>.scan.npz            logits of a scan, by the models of promoters
 <baseline>.bases.npz           bits of every base of held-out shards (`genobird.bits.BaseBits`)
 ```
 
@@ -57,6 +58,7 @@ def train_baselines(
     *,
     chromatin: Path | None = None,
     promoters: Path | None = None,
+    scan: Path | None = None,
     sequence: SequenceSource | None = None,
     config: BaselineConfig | None = None,
     split: str = "test",
@@ -68,9 +70,11 @@ def train_baselines(
         output: directory, written under a temporary name and renamed.
         chromatin: dataset directory; None leaves chromatin out.
         promoters: table of promoter windows; None leaves promoters out.
+        scan: table of promoters among the windows of a scan, which the models of promoters predict
+            too.
         sequence: token shards; None leaves n-grams out.
         config: which models, and how to train them.
-        split: what of `chromatin` and `promoters` is predicted at the end.
+        split: what of `chromatin`, `promoters` and `scan` is predicted at the end.
         force: replace an existing directory.
 
     Returns:
@@ -87,6 +91,8 @@ def train_baselines(
         raise UsageError(
             "nothing to train on; give a chromatin dataset, a promoter table or token shards"
         )
+    if scan is not None and promoters is None:
+        raise UsageError("a scan trains nothing; give the promoters to train on too")
     names = chosen(config.models, given)
     if output.exists() and not force:
         raise UsageError(f"{output} exists; choose another place or pass --force")
@@ -97,7 +103,7 @@ def train_baselines(
     part.mkdir(parents=True)
     try:
         facts = _train(part, names, chromatin, promoters, sequence, config)
-        predict_baselines(part, chromatin=chromatin, promoters=promoters, split=split)
+        predict_baselines(part, chromatin=chromatin, promoters=promoters, scan=scan, split=split)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -172,6 +178,7 @@ def predict_baselines(
     *,
     chromatin: Path | None = None,
     promoters: Path | None = None,
+    scan: Path | None = None,
     split: str = "test",
     precision: str = "float32",
 ) -> None:
@@ -181,6 +188,7 @@ def predict_baselines(
         path: directory that `train_baselines` made.
         chromatin: dataset directory; None leaves chromatin out.
         promoters: table of promoter windows; None leaves promoters out.
+        scan: table of a scan; None leaves it out.
         split: whose places are predicted: every usable bin once, every promoter window once.
         precision: of the networks' products, float32 or bf16.
 
@@ -198,11 +206,13 @@ def predict_baselines(
             logits = model.predict_bins(dataset, contigs, bins, precision)
             found = Predictions(contigs, bins, labels, logits, dataset.bin_bp)
             found.save(path / f"{name}.chromatin.npz")
-    if promoters is not None:
-        table = read_promoters(promoters, split)
+    for kind, windows in (("promoters", promoters), ("scan", scan)):
+        if windows is None:
+            continue
+        table = read_promoters(windows, split)
         for name, model in load_baselines(path, "promoters").items():
             logits = model.predict_promoters(table, precision)
-            Predictions.of_promoters(table, logits).save(path / f"{name}.promoters.npz")
+            Predictions.of_promoters(table, logits).save(path / f"{name}.{kind}.npz")
 
 
 def load_baselines(path: Path, kind: str) -> dict[str, Fitted]:

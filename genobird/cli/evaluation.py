@@ -14,6 +14,9 @@ from genobird.errors import UsageError
 
 Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
 Promoters = Annotated[Path | None, typer.Option(help="Promoter windows, a Parquet table.")]
+Scan = Annotated[
+    Path | None, typer.Option(help="Promoters among all windows of a scan, a Parquet table.")
+]
 Split = Annotated[str, typer.Option(help="Part of the data that is predicted.")]
 
 
@@ -32,6 +35,7 @@ def baselines(
     ] = None,
     chromatin: Chromatin = None,
     promoters: Promoters = None,
+    scan: Scan = None,
     shards: Annotated[
         Path | None, typer.Option(help="Token shards that n-grams are counted in.")
     ] = None,
@@ -66,6 +70,7 @@ def baselines(
         output,
         chromatin=chromatin,
         promoters=promoters,
+        scan=scan,
         sequence=sequence,
         config=load_config(BaselineConfig, config, [*(overrides or ()), *chosen]),
         split=split,
@@ -79,6 +84,7 @@ def evaluate(
     output: Output,
     chromatin: Chromatin = None,
     promoters: Promoters = None,
+    scan: Scan = None,
     shards: Annotated[
         Path | None, typer.Option(help="Token shards of held-out sequence, for bits per base.")
     ] = None,
@@ -109,6 +115,7 @@ def evaluate(
         output,
         chromatin=chromatin,
         promoters=promoters,
+        scan=scan,
         shards=shards,
         repeats=repeats or (),
         split=split,

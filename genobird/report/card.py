@@ -85,6 +85,7 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
         *_baselines(evaluation),
         *_chromatin(evaluation),
         *_promoters(evaluation),
+        *_scan(evaluation),
         *_masked(evaluation),
         *_limits(evaluation),
     ]
@@ -218,22 +219,42 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
             if cells["features"]
             for figure in ("auroc", "auprc")
         )
-    yield from _calibration(chromatin)
+    yield from _calibration(chromatin, "Calibration")
 
 
 def _promoters(evaluation: Facts) -> Iterable[str]:
-    promoters = evaluation.get("promoters")
-    if not promoters:
-        return
-    baselines = promoters["baselines"]
-    yield "## Promoters"
-    yield (
-        f"{promoters['windows']} windows, {promoters['positives']} promoters. "
-        + _interval_text(promoters["groups"], evaluation["settings"])
-    )
+    found = evaluation.get("promoters")
+    if found:
+        yield "## Promoters"
+        yield (
+            f"{found['windows']} windows, {found['positives']} promoters. "
+            + _interval_text(found["groups"], evaluation["settings"])
+        )
+        yield from _told_apart(found, "promoters")
+
+
+def _scan(evaluation: Facts) -> Iterable[str]:
+    found = evaluation.get("scan")
+    if found:
+        negatives = found["windows"] - found["positives"]
+        yield "## Promoters among all windows"
+        yield (
+            f"The same {found['positives']} promoters among {negatives:,} windows without a known "
+            "start in them or within 2 kb of them, one every 2,000 bp of the "
+            f"{evaluation['split']} part, on either strand. All models were trained on as many "
+            "negatives as promoters, so their probabilities are too high here; an order of chance "
+            f"has an AUPRC of {number(found['positives'] / found['windows'])}. "
+            + _interval_text(found["groups"], evaluation["settings"])
+        )
+        yield from _told_apart(found, "promoters among all windows")
+
+
+def _told_apart(found: Facts, what: str) -> Iterable[str]:
+    """Figures of windows that are promoters or not, the model's beside the baselines'."""
+    baselines = found["baselines"]
     rows = [
         [FIGURES[f], *map(shown, [mine, *(b["figures"][f] for b in baselines.values())])]
-        for f, mine in promoters["figures"].items()
+        for f, mine in found["figures"].items()
     ]
     yield table(["figure", "transformer", *map(_name, baselines)], rows)
     yield from _verdicts(
@@ -241,7 +262,7 @@ def _promoters(evaluation: Facts) -> Iterable[str]:
         for name, baseline in baselines.items()
         for figure, difference in baseline["difference"].items()
     )
-    yield from _calibration(promoters)
+    yield from _calibration(found, f"Calibration of {what}")
 
 
 def _masked(evaluation: Facts) -> Iterable[str]:
@@ -315,9 +336,11 @@ def _limits(evaluation: Facts) -> Iterable[str]:
         )
     promoters = evaluation.get("promoters")
     if promoters:
+        windows = "the windows; in a genome promoters are rare, and the probability is far too high"
+        there = "there, as the scan shows" if "scan" in evaluation else "there"
         lines.append(
-            f"Promoter figures rest on {promoters['positives']} promoters, one half or so of the "
-            "windows; in a genome promoters are rare, and the probability is far too high there."
+            f"Promoter figures rest on {promoters['positives']} promoters, one half or so of "
+            f"{windows} {there}."
         )
     yield "\n".join(f"- {line}" for line in lines)
 
@@ -350,14 +373,14 @@ def _verdicts(comparisons: Iterable[tuple[str, str, Facts, str]]) -> Iterable[st
         yield "In brackets: transformer minus baseline on the same windows, with its interval."
 
 
-def _calibration(result: Facts) -> Iterable[str]:
+def _calibration(result: Facts, title: str) -> Iterable[str]:
     rows = []
     named = {"transformer": result, **{_name(n): b for n, b in result["baselines"].items()}}
     for name, facts in named.items():
         found = facts["calibration"]
         shares = [number(found[key]) for key in ("predicted_share", "observed_share")]
         rows.append([name, shown(found["error"]), *shares])
-    yield "### Calibration" if "all_bins" in result else "### Calibration of promoters"
+    yield f"### {title}"
     yield table(["model", "expected calibration error", "predicted share", "observed share"], rows)
     yield "Reliability of the transformer's probabilities:"
     cells = [

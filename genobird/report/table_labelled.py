@@ -38,38 +38,46 @@ def promoter_section(evaluations: Mapping[str, Facts]) -> Section:
         [
             "A promoter is told from a negative made in one of several ways: genomic, a GC-matched "
             "window without a start site; shuffle, 12 of 20 pieces of the promoter permuted; "
-            "substitute, 12 of 20 pieces replaced by random bases (the paper's). The k-mer "
+            "substitute, 12 of 20 pieces replaced by random bases (the paper's). In a scan the "
+            "promoters lie among all windows without a start site, one every 2,000 bp. The k-mer "
             "logistic regression knows four letters at a time: where it does well, the negatives "
             "give themselves away. The paper's F1 (per cent) is against substitute, on another "
             "split that it does not state.",
         ],
     )
     for kind, evaluation in evaluations.items():
-        found = evaluation["promoters"]
         if len(section.text) == 1:
-            section.text.append(interval_text(evaluation, found))
-        rows = []
-        for name, figures in [(MODEL, found), *found["baselines"].items()]:
-            difference = figures.get("difference")
-            cells = [
-                shown(figures["figures"][f]) + (signed(difference[f]) if difference else "")
-                for f in _FIGURES
-            ]
-            rows.append([title_of(name), *cells, PAPER_F1.get(name, "")])
-        section.grids.append(
-            Grid(
-                f"Negatives: {kind}. {found['windows']} windows, {found['positives']} promoters. "
-                f"After the semicolon {MODEL} minus the row's model.",
-                ["model", *_FIGURES.values(), "paper, F1"],
-                rows,
-            )
-        )
-        lines = {title_of(n): f["curves"] for n, f in _models(found)}
-        section.pictures += _curves({"": lines}, found["curve_grid"], f"{kind} negatives")
-        section.pictures.append(_reliability(found, f"{kind} negatives"))
+            section.text.append(interval_text(evaluation, evaluation["promoters"]))
+        _add_windows(section, evaluation["promoters"], f"{kind} negatives", PAPER_F1)
+        if "scan" in evaluation:
+            _add_windows(section, evaluation["scan"], f"a scan, by models of {kind} negatives", {})
         section.grids.append(_baseline_grid(evaluation, "promoters", f" ({kind})"))
         section.facts |= provenance(evaluation, f"{kind}: ")
     return section
+
+
+def _add_windows(section: Section, found: Facts, what: str, paper: Mapping[str, str]) -> None:
+    """Add the figures and curves of promoters among windows, beside the paper's if it has any."""
+    rows = []
+    for name, figures in _models(found):
+        difference = figures.get("difference")
+        cells = [
+            shown(figures["figures"][f]) + (signed(difference[f]) if difference else "")
+            for f in _FIGURES
+        ]
+        rows.append([title_of(name), *cells, *([paper.get(name, "")] if paper else [])])
+    title = f"{what[0].upper()}{what[1:]}"
+    section.grids.append(
+        Grid(
+            f"{title}. {found['windows']:,} windows, {found['positives']} promoters. After the "
+            f"semicolon {MODEL} minus the row's model.",
+            ["model", *_FIGURES.values(), *(["paper, F1"] if paper else [])],
+            rows,
+        )
+    )
+    lines = {title_of(n): f["curves"] for n, f in _models(found)}
+    section.pictures += _curves({"": lines}, found["curve_grid"], what)
+    section.pictures.append(_reliability(found, what))
 
 
 def chromatin_section(

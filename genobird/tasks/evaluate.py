@@ -76,6 +76,7 @@ def evaluate(
     *,
     chromatin: Path | None = None,
     promoters: Path | None = None,
+    scan: Path | None = None,
     shards: Path | None = None,
     repeats: Sequence[Path] = (),
     split: str = "test",
@@ -92,9 +93,10 @@ def evaluate(
         output: directory of the files.
         chromatin: dataset directory.
         promoters: table of promoter windows.
+        scan: table of promoters among all the windows of a scan.
         shards: token shards of held-out sequence.
         repeats: BED files; masked tokens are then measured inside and outside repeats too.
-        split: part of `chromatin` and `promoters` that is measured.
+        split: part of `chromatin`, `promoters` and `scan` that is measured.
         baselines: directories of predictions for the same places: what `train_baselines` wrote, or
             evaluations of other models that were given a `name`.
         name: also write the predictions, as `<name>.chromatin.npz` and the like, so that another
@@ -111,7 +113,7 @@ def evaluate(
         InputError: a baseline's predictions are for other places.
     """
     settings = settings or EvaluateSettings()
-    if chromatin is None and promoters is None and shards is None:
+    if all(source is None for source in (chromatin, promoters, scan, shards)):
         raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
     if (output / EVALUATION).exists() and not force:
         raise UsageError(f"{output / EVALUATION} exists; choose another place or pass --force")
@@ -152,16 +154,18 @@ def evaluate(
         )  # fmt: skip
         others = _read_masked(baselines, masked)
         result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
-    if promoters is not None:
-        table = read_promoters(promoters, split)
+    for kind, windows in (("promoters", promoters), ("scan", scan)):
+        if windows is None:
+            continue
+        table = read_promoters(windows, split)
         logits = predict_promoters(
             checkpoint, table, precision=settings.precision, device=device
         )  # fmt: skip
-        kept["promoters"] = predictions = Predictions.of_promoters(table, logits)
-        result["data"]["promoters"] = {"sha256": _sha256(promoters), "windows": len(table)}
-        result["promoters"] = evaluate_promoters(
+        kept[kind] = predictions = Predictions.of_promoters(table, logits)
+        result["data"][kind] = {"sha256": _sha256(windows), "windows": len(table)}
+        result[kind] = evaluate_promoters(
             predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
-            baselines=read_baselines(baselines, "promoters", predictions), **bootstrapping,
+            baselines=read_baselines(baselines, kind, predictions), **bootstrapping,
         )  # fmt: skip
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)

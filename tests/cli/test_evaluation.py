@@ -55,6 +55,32 @@ def test_a_model_is_measured_beside_baselines_and_gets_its_card(
         assert "exists; choose another place or pass --force" in run(capsys, *again, code=2)
 
 
+def test_models_of_promoters_are_measured_in_a_scan_too(
+    capsys, tiny_checkpoint, promoters, tmp_path
+):
+    windows = pd.read_parquet(promoters)
+    scan = tmp_path / "scan.parquet"
+    windows[windows["split"] == "test"].iloc[:7].to_parquet(scan)
+    sources = ("--promoters", promoters, "--scan", scan)
+    run(capsys, "baselines", *sources, "--output", tmp_path / "b", "--models", "composition")
+    measured = ("evaluate", tiny_checkpoint, *sources, "--output", tmp_path)
+    run(capsys, *measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (figures["promoters"]["windows"], figures["scan"]["windows"]) == (12, 7)
+    assert set(figures["scan"]["baselines"]) == {"composition"}
+    page = ("tables", "--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
+    run(capsys, *page, "--output", tmp_path / "page.html")
+    assert "A scan, by models of genomic negatives. 7 windows, " in (
+        tmp_path / "page.html"
+    ).read_text()  # fmt: skip
+    alone = ("baselines", "--scan", scan, "--output", tmp_path / "c")
+    assert "nothing to train on" in run(capsys, *alone, code=2)
+    unseen = ("evaluate", tiny_checkpoint, "--scan", scan, "--output", tmp_path, "--force")
+    (tmp_path / "b" / "composition.scan.npz").unlink()
+    error = run(capsys, *unseen, "--baselines", tmp_path / "b", code=2)
+    assert "has no predictions *.scan.npz" in error
+
+
 def test_any_of_the_baselines_can_be_trained(capsys, promoters, tmp_path):
     arguments = ("--promoters", promoters, "--output", tmp_path / "b", "--set", "kmers.k=2")
     run(capsys, "baselines", *arguments, "--models", "kmers, composition")
@@ -71,7 +97,7 @@ def test_the_tables_are_one_page(capsys, tiny_checkpoint, promoters, tmp_path):
     table = ("--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
     out = run(capsys, "tables", *table, "--output", tmp_path / "page.html")
     assert out == f"tables written to {tmp_path / 'page.html'}\n"
-    assert "Negatives: genomic. 12 windows, 6 promoters." in (tmp_path / "page.html").read_text()
+    assert "Genomic negatives. 12 windows, 6 promoters." in (tmp_path / "page.html").read_text()
     again = (*table, "--output", tmp_path / "page.html")
     assert "exists; choose another name" in run(capsys, "tables", *again, code=2)
     assert "is given twice" in run(capsys, "tables", *table, *again, code=2)

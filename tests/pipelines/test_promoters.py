@@ -105,7 +105,7 @@ def test_a_window_that_has_no_20_equal_pieces_is_refused():
         promoters.shuffle("ACG", promoters.generator(0, "x"))
 
 
-@pytest.mark.parametrize("kind", list(Negatives))
+@pytest.mark.parametrize("kind", [Negatives.GENOMIC, Negatives.SUBSTITUTE, Negatives.SHUFFLE])
 def test_every_promoter_has_one_negative_in_its_part(contigs, kind):
     table, counts = promoters.build(PROMOTERS, contigs, SPLITS, kind)
     assert counts["kept"] == 5
@@ -131,6 +131,29 @@ def test_a_genomic_negative_is_far_from_every_known_tss(contigs):
         anchor = row.start + 5000 if row.strand == "+" else row.start + 2999
         assert np.abs(known - anchor).min() >= 5000
         assert not ((known >= row.start) & (known < row.end)).any()
+
+
+def test_a_scan_takes_every_free_window_of_the_held_out_parts(contigs):
+    others = {"chr1": [(200_000, 200_001)]}
+    table, counts = promoters.build(PROMOTERS, contigs, SPLITS, Negatives.SCAN, others)
+    assert counts["kept"] == 5
+    found, scanned = table[table["label"] == 1], table[table["label"] == 0]
+    assert found["split"].tolist() == ["validation", "test", "test"]
+    assert set(scanned["strand"]) == {"+", "-"}
+    known = np.array([170_000, 200_000, 240_000, 241_000])
+    expected = [
+        start
+        for first, end in ((150_000, 220_000), (220_000, 300_000))
+        for start in range(first, end - 8000 + 1, 2000)
+        if not ((known >= start - 2000) & (known < start + 10_000)).any()
+    ]
+    assert scanned["start"].tolist() == expected
+    for row in scanned.itertuples():
+        inside = SEQUENCE[row.start : row.end]
+        assert row.sequence == (reverse_complement(inside) if row.strand == "-" else inside)
+        assert SPLITS.of(row.chrom, row.start, row.end)[0] == row.split
+    with pytest.raises(UsageError, match="is free of start sites"):
+        promoters.build(PROMOTERS, contigs, SPLITS, Negatives.SCAN, {"chr1": [(0, 300_000)]})
 
 
 def test_draws_depend_on_seed_and_name_only(contigs):

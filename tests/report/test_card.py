@@ -108,6 +108,18 @@ def test_a_lower_brier_score_is_better(evaluation):
         assert "Brier score" not in better.split("No difference")[0]
 
 
+def test_a_scan_has_a_section_of_its_own(evaluation):
+    assert "among all windows" not in model_card({}, evaluation)
+    card = model_card({}, {**evaluation, "scan": evaluation["promoters"]})
+    section = card.split("## Promoters among all windows")[1].split("\n## ")[0]
+    found = evaluation["promoters"]
+    negatives = found["windows"] - found["positives"]
+    assert f"The same {found['positives']} promoters among {negatives:,} windows" in section
+    assert "one every 2,000 bp of the test part" in section
+    assert "### Calibration of promoters among all windows" in section
+    assert "far too high there, as the scan shows." in card
+
+
 def test_a_model_that_does_not_use_context_is_called_so(evaluation):
     masked = {**evaluation["masked"], "frequencies": 1.91}
     assert "**No use of context is shown" in model_card({}, {**evaluation, "masked": masked})

@@ -66,7 +66,9 @@ def test_what_was_measured_is_what_ships(trained):
     assert evaluation["model_sha256"] == model["sha256"]["model.safetensors"]
     assert evaluation["split"] == "test"
     assert evaluation["promoters"]["windows"] == 20
-    for task in ("chromatin", "promoters"):
+    assert evaluation["scan"]["positives"] == 10
+    assert evaluation["scan"]["windows"] > 100
+    for task in ("chromatin", "promoters", "scan"):
         assert set(evaluation[task]["baselines"]) == {"composition", "convolution"}
     assert 0 < evaluation["masked"]["bits_per_base"]["point"] < 4
     features = pd.read_csv(trained / "per_feature.tsv", sep="\t")
@@ -123,6 +125,7 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     steps = {line.split()[0]: line.split()[-1] for line in log.splitlines() if line.strip()}
     stages = len(config["finetune"]["chromatin"])
     expected = {"split": "3", "corpus": "3", "shards": "3", "tokenizer": "1", "promoters": "1",
+                "scan": "1",
                 "chromatin": "1", "pretrain": "1", "round": "1", "finetune_promoter": "1",
                 "finetune_chromatin": str(stages), "finetune_mlm": "1",
                 "baselines": "1", "evaluate": "1", "card": "1", "bundle": "1", "all": "1",

@@ -1,4 +1,15 @@
-# Tables 6 and 7: promoters against three kinds of negatives, and chromatin profiles.
+# Tables 6 and 7: promoters against three kinds of negatives and in a scan, and chromatin profiles.
+
+
+def scan_of(wildcards):
+    """Return the scan that the models of some negatives are measured on too."""
+    if wildcards.negatives != config["scan"]:
+        return []
+    return f"{OUT}/data/promoters.scan.parquet"
+
+
+def scan_option(wildcards, input):
+    return f"--scan {input.scan}" if input.scan else ""
 
 
 use rule promoters as negatives with:
@@ -41,6 +52,7 @@ rule finetune_promoter:
 rule promoter_baselines:
     input:
         promoters=f"{OUT}/data/promoters.{{negatives}}.parquet",
+        scan=scan_of,
         settings=config["baselines"],
     output:
         directory(f"{OUT}/promoter_baselines/{{negatives}}"),
@@ -54,16 +66,18 @@ rule promoter_baselines:
         runtime=240,
     params:
         models=PROMOTER_MODELS,
+        scan=scan_option,
     shell:
         "genobird baselines --models {params.models} --config {input.settings}"
-        " --promoters {input.promoters} --output {output} --set threads={threads} --force"
-        " > {log} 2>&1"
+        " --promoters {input.promoters} {params.scan} --output {output} --set threads={threads}"
+        " --force > {log} 2>&1"
 
 
 rule compare_promoters:
     input:
         model=f"{OUT}/promoter/{{negatives}}/model",
         promoters=f"{OUT}/data/promoters.{{negatives}}.parquet",
+        scan=scan_of,
         baselines=f"{OUT}/promoter_baselines/{{negatives}}",
         settings=config["evaluate"],
     output:
@@ -82,10 +96,11 @@ rule compare_promoters:
         runtime=240,
     params:
         folder=subpath(output[0], parent=True),
+        scan=scan_option,
     shell:
         "genobird evaluate {input.model} --config {input.settings} --promoters {input.promoters}"
-        " --baselines {input.baselines} --set threads={threads} --output {params.folder} --force"
-        " > {log} 2>&1"
+        " {params.scan} --baselines {input.baselines} --set threads={threads}"
+        " --output {params.folder} --force > {log} 2>&1"
 
 
 rule finetune_chromatin:

@@ -107,6 +107,20 @@ rule promoters:
         " --output {output} --force > {log} 2>&1"
 
 
+# The promoters among all windows of the held-out parts: what who looks for promoters in a genome meets.
+use rule promoters as scan with:
+    output:
+        f"{OUT}/data/scan.parquet",
+    log:
+        f"{OUT}/logs/scan.log",
+    params:
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+        exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
+        negatives="scan",
+        split=config["split"],
+        file=SPLITS_FILE,
+
+
 rule chromatin:
     input:
         fasta=config["genome"],

@@ -7,6 +7,7 @@ rule baselines:
     input:
         chromatin=f"{OUT}/data/chromatin",
         promoters=f"{OUT}/data/promoters.parquet",
+        scan=f"{OUT}/data/scan.parquet",
         settings=config["baselines"],
     output:
         directory(f"{OUT}/baselines"),
@@ -20,7 +21,8 @@ rule baselines:
         runtime=480,
     shell:
         "genobird baselines --config {input.settings} --chromatin {input.chromatin}"
-        " --promoters {input.promoters} --output {output} --set threads={threads} --force"
+        " --promoters {input.promoters} --scan {input.scan} --output {output}"
+        " --set threads={threads} --force"
         " > {log} 2>&1"
 
 
@@ -69,6 +71,7 @@ rule evaluate:
         model=f"{OUT}/float16",
         chromatin=f"{OUT}/data/chromatin",
         promoters=f"{OUT}/data/promoters.parquet",
+        scan=f"{OUT}/data/scan.parquet",
         shards=f"{OUT}/shards/test",
         baselines=f"{OUT}/baselines",
         settings=config["evaluate"],
@@ -88,8 +91,8 @@ rule evaluate:
         folder=subpath(output.figures, parent=True),
     shell:
         "genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
-        " --promoters {input.promoters} --shards {input.shards} --baselines {input.baselines}"
-        " --output {params.folder} --set threads={threads} --force > {log} 2>&1"
+        " --promoters {input.promoters} --scan {input.scan} --shards {input.shards}"
+        " --baselines {input.baselines} --output {params.folder} --set threads={threads} --force > {log} 2>&1"
 
 
 if config["background"]:
