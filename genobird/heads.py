@@ -3,7 +3,8 @@
 A head reads, for each place it is asked about, the tokens over an interval of bases
 (`pool = "bin"`: their mean and maximum, beside [CLS]; `pool = "cells"`: the same of what it keeps
 of each token, in each of the cells that the interval is cut into, so that it knows where around the
-place something lies) or [CLS] alone (`pool = "cls"`, the paper's, appendix F).
+place something lies), [CLS] alone (`pool = "cls"`, the paper's, appendix F), or what another head
+says of places side by side in the interval (`pool = "profiles"`: a promoter shows in chromatin).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import PackedBatch
+from genobird.errors import UsageError
 
 
 class HeadConfig(BaseModel):
@@ -24,7 +26,7 @@ class HeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     outputs: int = Field(1, ge=1, description="Logits a place: 1 for promoters, F for chromatin.")
-    pool: Literal["cls", "bin", "cells"] = Field(
+    pool: Literal["cls", "bin", "cells", "profiles"] = Field(
         "bin", description="What of the sequence the head reads."
     )
     hidden: int = Field(0, ge=0, description="Width of a hidden layer; 0 for a linear head.")
@@ -35,20 +37,51 @@ class HeadConfig(BaseModel):
     after_bp: int = Field(100, ge=1, description="Bases read from the place on.")
     cell_bp: int = Field(40, ge=1, description="Bases of a cell, with pool = cells.")
     cell_width: int = Field(64, ge=1, description="Numbers that are kept of a token.")
+    step_bp: int = Field(
+        200, ge=1, description="From one place to the next that the profiles are asked about."
+    )
+    profiles: HeadConfig | None = Field(
+        None,
+        description="Shape of the head that is asked, with pool = profiles; training fills it.",
+    )
 
     @model_validator(mode="after")
     def _whole_cells(self) -> HeadConfig:
-        if self.pool == "cells" and (self.before_bp + self.after_bp) % self.cell_bp:
+        width = self.before_bp + self.after_bp
+        if self.pool in ("cells", "profiles") and width % self.cell_bp:
             raise ValueError(
                 f"{self.before_bp} and {self.after_bp} bp are no whole number of cells of "
                 f"{self.cell_bp} bp; change before_bp, after_bp or cell_bp"
+            )
+        if self.profiles is None:
+            return self
+        if self.pool != "profiles" or self.profiles.pool != "cells":
+            raise ValueError("a head with pool = profiles asks one with pool = cells")
+        if self.profiles.cell_bp != self.cell_bp:
+            raise ValueError(
+                f"the profiles are read in cells of {self.profiles.cell_bp} bp; cell_bp "
+                f"{self.cell_bp} must be the same"
+            )
+        asked = self.profiles.before_bp + self.profiles.after_bp
+        if width < asked or (width - asked) % self.step_bp or self.step_bp % self.cell_bp:
+            raise ValueError(
+                f"profiles of {asked} bp, every {self.step_bp} bp, do not fill {width} bp in cells "
+                f"of {self.cell_bp} bp; change before_bp, after_bp or step_bp"
             )
         return self
 
     @property
     def cells(self) -> int:
         """Cells of a place, C; 1 is the whole interval."""
-        return (self.before_bp + self.after_bp) // self.cell_bp if self.pool == "cells" else 1
+        split = self.pool in ("cells", "profiles")
+        return (self.before_bp + self.after_bp) // self.cell_bp if split else 1
+
+    @property
+    def asked(self) -> int:
+        """Places that the profiles are asked about, K."""
+        if self.profiles is None:
+            return 0
+        return (self.cells - self.profiles.cells) * self.cell_bp // self.step_bp + 1
 
 
 class Head(nn.Module):
@@ -56,11 +89,22 @@ class Head(nn.Module):
 
     Attributes:
         reads: numbers that are pooled of each place, R.
+        profiles: the head that is asked, a copy of its own; None without pool = profiles.
     """
 
     def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__()
         self.config, self.width = config, width
+        self.profiles: Head | None = None
+        self.norm: nn.Module
+        if config.pool == "profiles":
+            if config.profiles is None:
+                raise UsageError("pool = profiles asks another head; its shape is missing")
+            self.profiles = Head(config.profiles, width)
+            read = config.asked * config.profiles.outputs
+            self.reads, self.norm = read, nn.BatchNorm1d(read)
+            self.layers = _layers(config, read, norms=False)
+            return
         kept, cells = width, config.pool == "cells"
         if cells:
             # As in the tower, batch norms learn several times faster than what else was tried.
@@ -70,13 +114,7 @@ class Head(nn.Module):
         read = width if config.pool == "cls" else width + 2 * config.cells * kept
         self.reads = read
         self.norm = nn.LayerNorm(width if cells else read)
-        layers: list[nn.Module] = [nn.Dropout(config.dropout)]
-        if config.hidden:
-            layers += [nn.Linear(read, config.hidden)]
-            layers += [nn.BatchNorm1d(config.hidden)] if cells else []
-            layers += [nn.GELU(), nn.Dropout(config.dropout)]
-        layers.append(nn.Linear(config.hidden or read, config.outputs))
-        self.layers = nn.Sequential(*layers)
+        self.layers = _layers(config, read, norms=cells)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor) -> Tensor:
         """Predict.
@@ -106,8 +144,11 @@ class Head(nn.Module):
 
         Returns:
             [CLS], then mean and maximum of each cell: [P, R], R = D + 2 C c, where c numbers are
-            kept of a token, D without cells; R = D with pool = cls.
+            kept of a token, D without cells; R = D with pool = cls, and R = K F with pool =
+            profiles, the F logits of K places.
         """
+        if self.profiles is not None:
+            return self._profiles(self.profiles, hidden, batch, spans, owner)
         cls = hidden[batch.starts[owner]]
         if self.config.pool == "cls":
             return cls
@@ -125,6 +166,20 @@ class Head(nn.Module):
         read = torch.cat([mean.to(states.dtype), states.amax(1)], dim=-1)  # [K, 2 c]
         return torch.cat([cls, read[where].view(len(cls), -1).to(cls.dtype)], dim=-1)
 
+    def _profiles(
+        self, profiles: Head, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor
+    ) -> Tensor:
+        """Ask the other head about K places side by side, [P, K F]."""
+        pooled = profiles.pool(hidden, batch, spans, owner)  # [P, D + C r], r numbers a cell
+        cls = pooled[:, : self.width]
+        cells = pooled[:, self.width :].view(*spans.shape[:2], -1)
+        step = self.config.step_bp // self.config.cell_bp
+        # Neighbouring places share cells: each takes its own run of them, [P, K, r, cells].
+        runs = cells.unfold(1, profiles.config.cells, step).transpose(2, 3).flatten(2)
+        heads = cls[:, None].expand(-1, runs.shape[1], -1)
+        each = torch.cat([heads, runs], dim=2)  # [P, K, D + cells r]
+        return profiles.answer(each.flatten(0, 1)).view(len(spans), -1)
+
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""
         if self.config.pool != "cells":
@@ -133,6 +188,17 @@ class Head(nn.Module):
         cells = F.relu(self.cell_norm(cells.reshape(-1, self.cell_norm.num_features)))
         both = torch.cat([self.norm(cls), cells.view(len(cls), -1)], dim=1)
         return self.layers(both)  # type: ignore[no-any-return]
+
+
+def _layers(config: HeadConfig, read: int, *, norms: bool) -> nn.Sequential:
+    """Build what is between the numbers that are read and the logits."""
+    layers: list[nn.Module] = [nn.Dropout(config.dropout)]
+    if config.hidden:
+        layers += [nn.Linear(read, config.hidden)]
+        layers += [nn.BatchNorm1d(config.hidden)] if norms else []
+        layers += [nn.GELU(), nn.Dropout(config.dropout)]
+    layers.append(nn.Linear(config.hidden or read, config.outputs))
+    return nn.Sequential(*layers)
 
 
 def place_spans(starts: Tensor, places: Tensor, config: HeadConfig, length: int) -> Tensor:

@@ -7,7 +7,11 @@ from pydantic import ValidationError
 
 from genobird.batch import pack
 from genobird.heads import Head, HeadConfig, place_spans
+from genobird.places import pack_places
+from tests.conftest import random_dna
 from tests.models import random_ids
+
+CELLS = HeadConfig(pool="cells", before_bp=80, after_bp=80)
 
 
 @given(
@@ -114,6 +118,35 @@ def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
     assert not torch.allclose(found, head(hidden, batch, spans.flip(1), owner), atol=1e-4)
 
 
+def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer):
+    torch.manual_seed(0)
+    shape = {"pool": "cells", "cell_bp": 20, "cell_width": 3}
+    profiles = HeadConfig(outputs=4, hidden=8, before_bp=60, after_bp=40, **shape)
+    config = HeadConfig(
+        pool="profiles", before_bp=100, after_bp=80, cell_bp=20, step_bp=40, profiles=profiles
+    )
+    assert config.asked == 3
+    head = Head(config, 12).eval()
+    asked = head.profiles
+    asked.cell_norm.running_mean.normal_()
+    sequence = random_dna(600, seed=5)
+    hidden = None
+    answers = []
+    for offset in (-40, 0, 40):
+        places = pack_places(
+            [sequence], [np.array([200, 310]) + offset], tiny_tokenizer, profiles, 16
+        )
+        if hidden is None:
+            hidden = torch.randn(len(places.batch.ids), 12)
+        answers.append(asked(hidden, places.batch, places.spans, places.owner))
+    read = torch.cat(answers, dim=1)
+    places = pack_places([sequence], [np.array([200, 310])], tiny_tokenizer, config, 16)
+    rest = (hidden, places.batch, places.spans, places.owner)
+    torch.testing.assert_close(head.pool(*rest), read)
+    torch.testing.assert_close(head(*rest), head.layers(head.norm(read)))
+    assert head.reads == read.shape[1] == 12
+
+
 def test_a_place_is_read_alone_as_among_others(tiny_tokenizer):
     torch.manual_seed(0)
     head = Head(HeadConfig(outputs=5, hidden=8), 12).eval()
@@ -144,10 +177,14 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"pool": "max"}, "'cls', 'bin' or 'cells'"),
+        ({"pool": "max"}, "'cls', 'bin', 'cells' or 'profiles'"),
         ({"outputs": 0}, "greater than or equal to 1"),
         ({"after_bp": 0}, "greater than or equal to 1"),
         ({"pool": "cells", "cell_bp": 30}, "100 and 100 bp are no whole number of cells of 30 bp"),
+        ({"profiles": CELLS}, "a head with pool = profiles asks one with pool = cells"),
+        ({"pool": "profiles", "profiles": HeadConfig()}, "asks one with pool = cells"),
+        ({"pool": "profiles", "profiles": CELLS, "cell_bp": 20}, "read in cells of 40 bp"),
+        ({"pool": "profiles", "profiles": CELLS, "step_bp": 30}, "do not fill 200 bp in cells of"),
         ({"width": 3}, "Extra inputs are not permitted"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -186,8 +186,8 @@ def finetune_promoter(
     """Train a promoter head (and the encoder), and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
-    shape = config.head.model_copy(update={"outputs": 1})
-    checkpoint.promoter = Head(shape, checkpoint.encoder.config.width)
+    checkpoint.promoter = _promoter_head(config, checkpoint)
+    shape = checkpoint.promoter.config
 
     def batches(split: str, augment: bool) -> PromoterBatches:
         return PromoterBatches(
@@ -206,6 +206,30 @@ def finetune_promoter(
         settled = _fit(task, train, validation, config, output, resume, progress)
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
     return _finish(checkpoint, "promoter", settled, sources, output, provenance)
+
+
+def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
+    """Make a head; one that reads profiles begins with a copy of the chromatin head.
+
+    A copy, because the chromatin head may be replaced by another one later.
+    """
+    facts: dict[str, Any] = {**config.head.model_dump(), "outputs": 1}
+    width, profiles = checkpoint.encoder.config.width, checkpoint.chromatin
+    if config.head.pool != "profiles":
+        return Head(HeadConfig(**facts), width)
+    if profiles is None:
+        raise UsageError(
+            f"{config.checkpoint} has no chromatin head, whose profiles pool = profiles reads; "
+            "train it first, or choose pool bin"
+        )
+    try:
+        head = Head(HeadConfig(**{**facts, "profiles": profiles.config}), width)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"the head does not fit the chromatin head: {reason}") from error
+    assert head.profiles is not None
+    head.profiles.load_state_dict(profiles.state_dict())
+    return head
 
 
 def _remembered(

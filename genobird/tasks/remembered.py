@@ -27,7 +27,7 @@ class RememberedBatches:
         draws: makes batches of places.
         steps: how many of them are encoded.
         encoder: frozen; put into evaluation.
-        head: says what of a place is read.
+        head: says what of a place is read; put into evaluation.
         batch: places a step of the head's training; no more than there are.
         seed: of the order.
         precision: of the encoder's matrix products.
@@ -45,6 +45,7 @@ class RememberedBatches:
         precision: Precision = "float32",
     ) -> None:
         encoder.eval()
+        head.eval()
         pooled, labels, weights = [], [], []
         said = time.monotonic()
         for step in range(steps):

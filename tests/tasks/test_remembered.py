@@ -3,9 +3,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_promoters
+from genobird.errors import UsageError
+from genobird.heads import Head, HeadConfig
 from genobird.tasks.data import visiting_order
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
+from genobird.tasks.predict import predict_promoters
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings
 from genobird.tasks.remembered import RememberedBatches
 from tests.models import tiny_checkpoint
@@ -72,6 +76,56 @@ def test_a_head_is_trained_on_remembered_draws(checkpoint, promoter_path, tmp_pa
     for name, value in made.encoder.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
     assert made.provenance["promoter"]["config"]["draws"] == 2
+
+
+CELLS = {"pool": "cells", "before_bp": 120, "after_bp": 120, "cell_bp": 40, "cell_width": 3}
+PROFILES = {"pool": "profiles", "before_bp": 320, "after_bp": 320, "step_bp": 200}
+
+
+def profiles_config(start, promoter_path, **head):
+    return PromoterConfig.model_validate({
+        "checkpoint": start, "data_path": promoter_path, "freeze_encoder": True,
+        "draws": 2, "places": 5, "data": {"sequences": 2}, "head": PROFILES | head,
+        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
+    })  # fmt: skip
+
+
+def test_a_head_reads_the_profiles_of_a_copy_of_the_chromatin_head(
+    checkpoint, promoter_path, tmp_path
+):
+    torch.manual_seed(1)
+    chromatin = Head(HeadConfig(outputs=3, hidden=8, dropout=0.9, **CELLS), 32)
+    torch.nn.init.normal_(chromatin.cell_norm.running_mean)
+    checkpoint.chromatin = chromatin
+    checkpoint.save(tmp_path / "start")
+    finetune_promoter(
+        profiles_config(tmp_path / "start", promoter_path), tmp_path / "run", progress=False
+    )
+    made = Checkpoint.load(tmp_path / "run" / "model")
+    assert made.promoter.config.profiles == chromatin.config
+    for name, value in made.promoter.profiles.state_dict().items():
+        assert torch.equal(value, chromatin.state_dict()[name])
+    table = read_promoters(promoter_path, "validation")
+    before = predict_promoters(made, table)
+    made.chromatin = None  # a copy: it needs no other head
+    made.features = made.features[:0]
+    made.save(tmp_path / "alone")
+    alone = Checkpoint.load(tmp_path / "alone")
+    np.testing.assert_array_equal(predict_promoters(alone, table), before)
+
+
+def test_profiles_that_are_not_there_or_do_not_fit_are_refused(checkpoint, promoter_path, tmp_path):
+    start, out = tmp_path / "start", tmp_path / "run"
+    checkpoint.chromatin = Head(HeadConfig(outputs=3, **CELLS), 32)
+    checkpoint.save(start)
+    with pytest.raises(UsageError, match="profiles of 240 bp, every 120 bp, do not fill 640 bp"):
+        finetune_promoter(profiles_config(start, promoter_path, step_bp=120), out, progress=False)
+    checkpoint.chromatin = None
+    checkpoint.features = checkpoint.features[:0]
+    checkpoint.save(start, force=True)
+    with pytest.raises(UsageError, match="has no chromatin head, whose profiles"):
+        finetune_promoter(profiles_config(start, promoter_path), out, progress=False)
+    assert not out.exists()
 
 
 def test_draws_of_an_encoder_that_is_trained_are_refused(tmp_path):
