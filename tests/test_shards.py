@@ -295,10 +295,10 @@ def test_a_folder_of_other_things_is_spared(
 
 
 def test_what_holds_no_shards_is_misuse(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no index\.json; make shards with `genobird shards`"):
-        Shards.open(tmp_path)
-    with pytest.raises(UsageError, match="has no"):
-        Shards.open(tmp_path / "none")
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(UsageError, match=r"is no folder with an index\.json; make shards with"):
+            Shards.open(path)
 
 
 def test_a_damaged_index_is_named(

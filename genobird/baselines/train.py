@@ -11,7 +11,8 @@ baselines.json                 settings; by kind of data, each model's sizes, sh
 <baseline>.bases.npz           bits of every base of held-out shards (`genobird.bits.BaseBits`)
 ```
 
-Models of sequence keep their bits alone: tables of n-grams are large and quickly made.
+Models of sequence keep their bits alone: tables of n-grams are large and quickly made. Each of the
+others is written when it is trained, so a run that was stopped can go on behind the last one.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def train_baselines(
     sequence: SequenceSource | None = None,
     config: BaselineConfig | None = None,
     split: str = "test",
+    resume: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
     """Train baselines on the `train` split and predict another one.
@@ -75,14 +77,15 @@ def train_baselines(
         sequence: token shards; None leaves n-grams out.
         config: which models, and how to train them.
         split: what of `chromatin`, `promoters` and `scan` is predicted at the end.
-        force: replace an existing directory.
+        resume: go on with a run that was stopped, where there is one.
+        force: replace an existing directory, and an unfinished run that was asked something else.
 
     Returns:
         What `baselines.json` holds.
 
     Raises:
-        UsageError: no data are given, a model and the data do not fit, or the directory exists and
-            `force` is not given.
+        UsageError: no data are given, a model and the data do not fit, the directory exists and
+            `force` is not given, or the unfinished run is another.
     """
     config = config or BaselineConfig()
     sources = {"chromatin": chromatin, "promoters": promoters, "sequence": sequence}
@@ -98,14 +101,22 @@ def train_baselines(
         raise UsageError(f"{output} exists; choose another place or pass --force")
     if config.threads:
         torch.set_num_threads(config.threads)
+    # What is asked for at the end is opened first: hours of training come between.
+    if chromatin is not None:
+        ChromatinDataset(chromatin)
+    for windows, needed in ((promoters, "train"), (promoters, split), (scan, split)):
+        if windows is not None:
+            read_promoters(windows, needed)
     part = output.with_name(f".{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    facts = _begun(part, config, chromatin, promoters, resume, force)
     try:
-        facts = _train(part, names, chromatin, promoters, sequence, config)
+        _train(part, facts, names, chromatin, promoters, sequence, config)
         predict_baselines(part, chromatin=chromatin, promoters=promoters, scan=scan, split=split)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        if (part / FACTS).is_file():
+            logger.warning("what was trained is kept; the same command with --resume goes on")
+        else:
+            shutil.rmtree(part, ignore_errors=True)
         raise
     if force:
         shutil.rmtree(output, ignore_errors=True)
@@ -113,44 +124,84 @@ def train_baselines(
     return facts
 
 
+def _begun(
+    path: Path,
+    config: BaselineConfig,
+    chromatin: Path | None,
+    promoters: Path | None,
+    resume: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Make the directory of a run, or find it with what was trained; return its facts."""
+    facts: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"threads"})}
+    for kind, file in (
+        ("chromatin", chromatin and chromatin / "index.json"), ("promoters", promoters)
+    ):  # fmt: skip
+        if file is not None:
+            facts[kind] = {"sha256": _sha256(file)}
+    if resume and (path / FACTS).is_file():
+        found: dict[str, Any] = json.loads((path / FACTS).read_text())
+        if _asked(found) == _asked(facts):
+            return found
+        if not force:
+            raise UsageError(
+                f"the unfinished run in {path} had other settings or data; repeat those, or pass "
+                "--force to begin anew"
+            )
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return facts
+
+
+def _asked(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, and the data by their kind, of a run's facts."""
+    data = {kind: found["sha256"] for kind, found in facts.items() if "sha256" in found}
+    return {"config": facts["config"], **data}
+
+
 def _train(
     path: Path,
+    facts: dict[str, Any],
     names: Mapping[str, list[str]],
     chromatin: Path | None,
     promoters: Path | None,
     sequence: SequenceSource | None,
     config: BaselineConfig,
-) -> dict[str, Any]:
-    facts: dict[str, Any] = {"config": config.model_dump(mode="json")}
-    arrays: dict[str, dict[str, Any]] = {}
+) -> None:
+    """Train what `facts` does not hold yet, and add it there."""
 
     def keep(kind: str, name: str, model: Fitted, began: float) -> None:
         seconds = round(time.monotonic() - began, 1)
-        facts[kind][name] = {**model.facts, "seconds": seconds}
-        kept = arrays.setdefault(name, {})
+        file = path / f"{name}.safetensors"
+        kept = load_arrays(file) if file.is_file() else {}
         kept |= {f"{kind}.{key}": np.ascontiguousarray(v) for key, v in model.arrays().items()}
+        save_arrays(kept, path / f".{file.name}.part")
+        os.replace(path / f".{file.name}.part", file)
+        facts[kind][name] = {**model.facts, "seconds": seconds}
+        _write_facts(path, facts)
         logger.info("%s of %s: %.0f s", name, kind, seconds)
 
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
-        facts["chromatin"] = {"sha256": _sha256(chromatin / "index.json")}
-        for name in names["chromatin"]:
+        for name in (n for n in names["chromatin"] if n not in facts["chromatin"]):
             began, train_bins = time.monotonic(), MODELS[name].chromatin
             assert train_bins is not None
             keep("chromatin", name, train_bins(dataset, config), began)
     if promoters is not None:
         table = read_promoters(promoters, "train")
-        facts["promoters"] = {"sha256": _sha256(promoters)}
-        for name in names["promoters"]:
+        for name in (n for n in names["promoters"] if n not in facts["promoters"]):
             began, train_windows = time.monotonic(), MODELS[name].promoters
             assert train_windows is not None
             keep("promoters", name, train_windows(table, config), began)
     if sequence is not None:
         facts["sequence"] = _train_sequence(path, names["sequence"], sequence, config)
-    for name, kept in arrays.items():
-        save_arrays(kept, path / f"{name}.safetensors")
-    (path / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-    return facts
+        _write_facts(path, facts)
+
+
+def _write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    part = path / f".{FACTS}.part"
+    part.write_text(json.dumps(facts, indent=2) + "\n")
+    os.replace(part, path / FACTS)
 
 
 def _train_sequence(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from genobird.cli.running import provenance, refuse_existing, split_names
-from genobird.cli.training import ConfigFile, Force, Output, Overrides
+from genobird.cli.training import ConfigFile, Force, Output, Overrides, Resume
 from genobird.errors import UsageError
 
 Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
@@ -48,6 +48,7 @@ def baselines(
     split: Split = "test",
     config: ConfigFile = None,
     overrides: Overrides = None,
+    resume: Resume = False,
     force: Force = False,
 ) -> None:
     """Train the models to beat on the same data, and predict what is held out.
@@ -74,6 +75,7 @@ def baselines(
         sequence=sequence,
         config=load_config(BaselineConfig, config, [*(overrides or ()), *chosen]),
         split=split,
+        resume=resume,
         force=force,
     )
     typer.echo(f"baselines written to {output}")

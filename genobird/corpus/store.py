@@ -83,7 +83,7 @@ def read(path: Path | str, fastas: Sequence[Path] | None = None) -> Corpus:
     try:
         index = CorpusIndex.model_validate_json((path / INDEX).read_bytes())
         rows = pq.read_metadata(path / SENTENCES)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"{path} is not a corpus (no {Path(str(error.filename or SENTENCES)).name}); "
             "make one with `genobird corpus`"

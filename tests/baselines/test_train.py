@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from genobird.baselines.config import BaselineConfig, GappedSettings, PublishedTraining
 from genobird.baselines.convolution import ConvolutionConfig
@@ -125,6 +127,41 @@ def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
     with pytest.raises(UsageError, match="no promoter table"):
         train_baselines(tmp_path / "new", promoters=tmp_path / "missing.parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_stopped_goes_on_behind_the_last_model(promoter_path, tmp_path, monkeypatch):
+    config = CONFIG.model_copy(update={"models": ("composition", "kmers", "gapped_kmers")})
+    whole, output = tmp_path / "whole", tmp_path / "stopped"
+    train_baselines(whole, promoters=promoter_path, config=config)
+    trained = []
+
+    def train(name, model):
+        def training(table, config):
+            if name == "gapped_kmers" and len(trained) < 3:
+                raise KeyboardInterrupt
+            trained.append(name)
+            return model.promoters(table, config)
+
+        return replace(model, promoters=training)
+
+    spied = {name: train(name, MODELS[name]) for name in config.models}
+    for name, model in spied.items():
+        monkeypatch.setitem(MODELS, name, model)
+    with pytest.raises(KeyboardInterrupt):
+        train_baselines(output, promoters=promoter_path, config=config)
+    assert not output.exists()
+    trained += ["-"]
+    other = config.model_copy(update={"seed": 7})
+    with pytest.raises(
+        UsageError, match="had other settings or data; repeat those, or pass --forc"
+    ):
+        train_baselines(output, promoters=promoter_path, config=other, resume=True)
+    threads = config.model_copy(update={"threads": torch.get_num_threads()})
+    train_baselines(output, promoters=promoter_path, config=threads, resume=True)
+    assert trained == ["composition", "kmers", "-", "gapped_kmers"]
+    assert {file.name for file in tmp_path.iterdir()} == {"whole", "stopped"}
+    for file in (*whole.glob("*.safetensors"), *whole.glob("*.npz")):
+        assert (output / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_was_not_trained_cannot_be_loaded(promoter_path, tmp_path):

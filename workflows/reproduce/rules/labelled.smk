@@ -70,7 +70,7 @@ rule promoter_baselines:
     shell:
         "genobird baselines --models {params.models} --config {input.settings}"
         " --promoters {input.promoters} {params.scan} --output {output} --set threads={threads}"
-        " --force > {log} 2>&1"
+        " --resume --force > {log} 2>&1"
 
 
 rule compare_promoters:
@@ -145,8 +145,8 @@ rule chromatin_baselines:
         models=CHROMATIN_MODELS,
     shell:
         "genobird baselines --models {params.models} --config {input.settings}"
-        " --chromatin {input.chromatin} --output {output} --set threads={threads} --force"
-        " > {log} 2>&1"
+        " --chromatin {input.chromatin} --output {output} --set threads={threads}"
+        " --resume --force > {log} 2>&1"
 
 
 rule compare_chromatin:

@@ -22,7 +22,7 @@ rule baselines:
     shell:
         "genobird baselines --config {input.settings} --chromatin {input.chromatin}"
         " --promoters {input.promoters} --scan {input.scan} --output {output}"
-        " --set threads={threads} --force"
+        " --set threads={threads} --resume --force"
         " > {log} 2>&1"
 
 
