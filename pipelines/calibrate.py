@@ -143,7 +143,8 @@ def calibrate(
     said: dict[str, Any] = {
         name: {**line._asdict(), "split": split} for name, line in lines.items()
     }
-    checkpoint.provenance = {**checkpoint.provenance, "calibration": said}
+    known = checkpoint.provenance.get("calibration", {})
+    checkpoint.provenance = {**checkpoint.provenance, "calibration": {**known, **said}}
     checkpoint.save(output, force=force)
     for name, line in lines.items():
         logger.info("%s: logits x %.3f %+.3f", name, line.slope, line.offset)

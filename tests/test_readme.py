@@ -86,6 +86,11 @@ def test_every_link_leads_to_a_file(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_was_left_to_be_filled_in(page):
+    assert not re.findall(r"@@|TODO|TBD", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_verb_that_is_named_exists(page):
     from genobird.cli.app import app
 

@@ -5,39 +5,24 @@ Nothing in it is written by hand: verdicts against the baselines follow from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from genobird.errors import InputError
+from genobird.report.card_figures import (
+    BASELINES,
+    FIGURES,
+    Facts,
+    calibration,
+    interval_text,
+    name_of,
+    verdicts,
+)
 from genobird.report.facts import read_json
 from genobird.report.markdown import listed, number, shown, table
 from genobird.report.stages import training
 
-Facts = Mapping[str, Any]
-
 PLACES = {"all_bins": "all bins", "tf_bins": "bins where any TF binds"}
-FIGURES = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "f1": "F1 at 0.5",
-    "brier": "Brier score",
-}
-LOWER_IS_BETTER = {"brier", "bits_per_base"}
-BASELINES = {
-    "composition": "GC/CpG logistic regression",
-    "convolution": "small convolutional network",
-    "kmers": "k-mer logistic regression",
-    "gapped_kmers": "gapped k-mer model",
-    "deepsea": "DeepSEA-shaped network",
-    "danq": "DanQ-shaped network",
-    "cnnprom": "CNNProm-shaped network",
-    "deepromoter": "DeePromoter-shaped network",
-    "ngram_bases": "n-gram model of bases",
-    "ngram_tokens": "n-gram model of tokens",
-    "bert_512": "dense transformer of 512 tokens",
-    "counts": "counts of neighbouring pieces alone",
-}
 CHROMOSOMES, PROFILES = 24, 919
 
 
@@ -164,7 +149,7 @@ def _baselines(evaluation: Facts) -> Iterable[str]:
                 steps = (
                     f"{found['steps']:,} ({found['epochs']:g} epochs)" if "steps" in found else ""
                 )
-                rows.append([kind, _name(name), f"{found['parameters']:,}", steps])
+                rows.append([kind, name_of(name), f"{found['parameters']:,}", steps])
     if rows:
         yield "## Baselines"
         yield table(["data", "baseline", "parameters", "steps"], rows)
@@ -181,7 +166,7 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
         f"{chromatin['windows']:,} bins of the {evaluation['split']} part, each read with at least "
         f"{settings['context_bp']:,} bp of context on both sides{strands}; context may reach over "
         "the part's border, labels never do. Medians over the features that have positives. "
-        + _interval_text(chromatin["groups"], settings)
+        + interval_text(chromatin["groups"], settings)
         + " The baselines were trained on the same training part and answer for the same bins."
     )
     for what, title in PLACES.items():
@@ -205,9 +190,9 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
                         chance,
                     ]
                 )
-        names = [_name(name) for name in baselines]
+        names = [name_of(name) for name in baselines]
         yield table(["class (features)", "figure", "transformer", *names, "chance"], rows)
-        yield from _verdicts(
+        yield from verdicts(
             (
                 f"median {FIGURES[figure]} of {kind}",
                 name,
@@ -219,7 +204,7 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
             if cells["features"]
             for figure in ("auroc", "auprc")
         )
-    yield from _calibration(chromatin, "Calibration")
+    yield from calibration(chromatin, "Calibration")
 
 
 def _promoters(evaluation: Facts) -> Iterable[str]:
@@ -228,7 +213,7 @@ def _promoters(evaluation: Facts) -> Iterable[str]:
         yield "## Promoters"
         yield (
             f"{found['windows']} windows, {found['positives']} promoters. "
-            + _interval_text(found["groups"], evaluation["settings"])
+            + interval_text(found["groups"], evaluation["settings"])
         )
         yield from _told_apart(found, "promoters")
 
@@ -244,7 +229,7 @@ def _scan(evaluation: Facts) -> Iterable[str]:
             f"{evaluation['split']} part, on either strand. All models were trained on as many "
             "negatives as promoters, so their probabilities are too high here; an order of chance "
             f"has an AUPRC of {number(found['positives'] / found['windows'])}. "
-            + _interval_text(found["groups"], evaluation["settings"])
+            + interval_text(found["groups"], evaluation["settings"])
         )
         yield from _told_apart(found, "promoters among all windows")
 
@@ -256,13 +241,13 @@ def _told_apart(found: Facts, what: str) -> Iterable[str]:
         [FIGURES[f], *map(shown, [mine, *(b["figures"][f] for b in baselines.values())])]
         for f, mine in found["figures"].items()
     ]
-    yield table(["figure", "transformer", *map(_name, baselines)], rows)
-    yield from _verdicts(
+    yield table(["figure", "transformer", *map(name_of, baselines)], rows)
+    yield from verdicts(
         (FIGURES[figure], name, difference, figure)
         for name, baseline in baselines.items()
         for figure, difference in baseline["difference"].items()
     )
-    yield from _calibration(found, f"Calibration of {what}")
+    yield from calibration(found, f"Calibration of {what}")
 
 
 def _masked(evaluation: Facts) -> Iterable[str]:
@@ -272,7 +257,7 @@ def _masked(evaluation: Facts) -> Iterable[str]:
     yield "## Masked tokens"
     yield (
         f"{masked['tokens']:,} masked tokens ({masked['bases']:,} bases) of {masked['sequences']} "
-        "held-out windows. " + _interval_text(masked["groups"], evaluation["settings"])
+        "held-out windows. " + interval_text(masked["groups"], evaluation["settings"])
     )
     if reach := evaluation.get("encoder", {}).get("neighbours"):
         yield (
@@ -301,13 +286,13 @@ def _masked(evaluation: Facts) -> Iterable[str]:
             "Bits per base of other models, for the same tokens. N-gram models read from the left "
             "and know every token there; transformers see both sides, 15 % of the tokens hidden."
         )
-        each = {"transformer": masked, **{_name(name): found for name, found in others.items()}}
+        each = {"transformer": masked, **{name_of(name): found for name, found in others.items()}}
         rows = [
             [name, *(shown(found[key]) if key in found else "" for key in keys)]
             for name, found in each.items()
         ]
         yield table(["model", "all", "in repeats", "elsewhere"], rows)
-        yield from _verdicts(
+        yield from verdicts(
             ("bits per base", name, found["difference"]["bits_per_base"], "bits_per_base")
             for name, found in others.items()
         )
@@ -345,66 +330,5 @@ def _limits(evaluation: Facts) -> Iterable[str]:
     yield "\n".join(f"- {line}" for line in lines)
 
 
-def _verdicts(comparisons: Iterable[tuple[str, str, Facts, str]]) -> Iterable[str]:
-    """One sentence a baseline and outcome: where the transformer wins, loses, or neither."""
-    outcomes: dict[str, dict[str, list[str]]] = {}
-    for what, name, difference, figure in comparisons:
-        low, high = difference["low"], difference["high"]
-        if low is None or high is None:
-            continue
-        if figure in LOWER_IS_BETTER:
-            low, high = -high, -low
-        outcome = "wins" if low > 0 else "loses" if high < 0 else "draws"
-        outcomes.setdefault(name, {}).setdefault(outcome, []).append(
-            f"{what} ({shown(difference, signed=True)})"
-        )
-    for name, by_outcome in outcomes.items():
-        sentences = []
-        if lost := by_outcome.get("loses"):
-            sentences.append(f"**The transformer loses to the {_name(name)}** in {listed(lost)}.")
-        if won := by_outcome.get("wins"):
-            sentences.append(f"The transformer beats the {_name(name)} in {listed(won)}.")
-        if drawn := by_outcome.get("draws"):
-            sentences.append(
-                f"No difference from the {_name(name)} can be shown in {listed(drawn)}."
-            )
-        yield " ".join(sentences)
-    if outcomes:
-        yield "In brackets: transformer minus baseline on the same windows, with its interval."
-
-
-def _calibration(result: Facts, title: str) -> Iterable[str]:
-    rows = []
-    named = {"transformer": result, **{_name(n): b for n, b in result["baselines"].items()}}
-    for name, facts in named.items():
-        found = facts["calibration"]
-        shares = [number(found[key]) for key in ("predicted_share", "observed_share")]
-        rows.append([name, shown(found["error"]), *shares])
-    yield f"### {title}"
-    yield table(["model", "expected calibration error", "predicted share", "observed share"], rows)
-    yield "Reliability of the transformer's probabilities:"
-    cells = [
-        [
-            f"{row['low']:.1f} to {row['high']:.1f}",
-            f"{row['count']:,}",
-            number(row["predicted"]),
-            number(row["observed"]),
-        ]
-        for row in result["calibration"]["table"]
-    ]
-    yield table(["probability", "labels", "predicted", "observed"], cells)
-
-
-def _interval_text(groups: int, settings: Facts) -> str:
-    return (
-        f"In square brackets: 95 % bootstrap intervals, {settings['resamples']} resamples of "
-        f"{groups} stretches of {settings['group_bp'] / 1000:g} kb."
-    )
-
-
 def _stretch(contig: str, start: int, end: int) -> str:
     return f"{contig}:{start + 1:,}-{end:,}"
-
-
-def _name(baseline: str) -> str:
-    return BASELINES.get(baseline, baseline)

@@ -199,6 +199,8 @@ def finetune_promoter(
     train, validation = batches("train", True), batches("validation", False)
     task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
     if config.draws:
+        if config.fit.threads:
+            torch.set_num_threads(config.fit.threads)
         drawn = _remembered(train, config.draws, checkpoint, config)
         checked = _remembered(validation, 1, checkpoint, config)
         settled = _fit(task, drawn, checked, config, output, resume, progress)
