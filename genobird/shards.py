@@ -365,9 +365,7 @@ def _read_index(path: Path) -> ShardIndex:
     try:
         return ShardIndex.model_validate_json((path / INDEX).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{path} is no folder with an {INDEX}; make shards with `genobird shards`"
-        ) from None
+        raise UsageError(f"{path} holds no {INDEX}; make shards with `genobird shards`") from None
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ShardError(f"{path / INDEX} is damaged ({reason}); make all anew by force") from error

@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +47,7 @@ from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, reverse_complement
 from pipelines import backgrounds, grch37, manifest, steps
 from pipelines.manifest import Splits
+from pipelines.pieces import shuffle, substitute
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,6 @@ UPSTREAM = 5000
 DOWNSTREAM = 3000
 WINDOW = UPSTREAM + DOWNSTREAM
 MAX_N_FRACTION = 0.05
-PIECES = 20
-REPLACED = 12
 SCAN_STEP = 2000
 GROUP_BP = 1_000_000
 HELD_OUT = ("validation", "test")
@@ -156,29 +154,6 @@ def positives(
         group = f"{chrom}:{tss // GROUP_BP}"
         rows.append(Row(chrom, start, end, strand, promoter.name, 1, place[0], group, sequence))
     return rows, dropped
-
-
-def substitute(sequence: str, rng: np.random.Generator) -> str:
-    """Replace 12 of 20 equal pieces by uniform random bases."""
-    pieces = _pieces(sequence)
-    chosen = rng.choice(PIECES, size=REPLACED, replace=False)
-    pieces[chosen] = rng.choice(np.frombuffer(b"ACGT", dtype=np.uint8), (REPLACED, pieces.shape[1]))
-    return pieces.tobytes().decode("ascii")
-
-
-def shuffle(sequence: str, rng: np.random.Generator) -> str:
-    """Permute 12 of 20 equal pieces among their places."""
-    pieces = _pieces(sequence)
-    chosen = rng.choice(PIECES, size=REPLACED, replace=False)
-    pieces[chosen] = pieces[rng.permutation(chosen)]
-    return pieces.tobytes().decode("ascii")
-
-
-def _pieces(sequence: str) -> npt.NDArray[np.uint8]:
-    """[20, len / 20], a copy."""
-    if len(sequence) % PIECES:
-        raise UsageError(f"a window of {len(sequence)} bp cannot be cut into {PIECES} equal pieces")
-    return np.frombuffer(sequence.encode("ascii"), dtype=np.uint8).reshape(PIECES, -1).copy()
 
 
 def derived(rows: Sequence[Row], kind: Negatives, seed: int) -> list[Row]:

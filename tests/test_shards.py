@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from genobird import shards
-from genobird.corpus import Corpus, CorpusSettings, build
+from genobird.corpus import Corpus, CorpusSettings, build, read
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.shards import Shards
@@ -297,8 +297,10 @@ def test_a_folder_of_other_things_is_spared(
 def test_what_holds_no_shards_is_misuse(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
-        with pytest.raises(UsageError, match=r"is no folder with an index\.json; make shards with"):
+        with pytest.raises(UsageError, match=r"holds no index\.json; make shards with"):
             Shards.open(path)
+        with pytest.raises(UsageError, match=r"is not a corpus"):
+            read(path)
 
 
 def test_a_damaged_index_is_named(

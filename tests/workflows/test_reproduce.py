@@ -81,6 +81,10 @@ def test_each_kind_of_negatives_has_its_own_windows_and_models(rebuilt):
         assert set(found["promoters"]["baselines"]) == {
             "composition", "kmers", "gapped_kmers", "convolution", "cnnprom", "deepromoter",
         }  # fmt: skip
+        assert ("scan" in found) == (kind == "shuffle")
+    scanned = read(rebuilt / "table6" / "shuffle" / "evaluation.json")["scan"]
+    assert (scanned["positives"], len(scanned["baselines"])) == (10, 6)
+    assert "A scan, by models of shuffle negatives." in (rebuilt / "table6.html").read_text()
 
 
 @pytest.mark.slow
@@ -143,8 +147,9 @@ def test_the_default_configuration_plans_every_model_once(data, snakemake):
     assert steps["pretrain"] == 5 + 2
     assert steps["masked"] == 5 + 1
     assert steps["compare_masked"] == 3
-    for rule in ("negatives", "finetune_promoter", "promoter_baselines", "compare_promoters"):
+    for rule in ("finetune_promoter", "promoter_baselines", "compare_promoters"):
         assert steps[rule] == 3
+    assert steps["negatives"] == 3 + 1  # and the scan
     for rule in ("ngrams", "finetune_chromatin", "chromatin_baselines", "compare_chromatin"):
         assert steps[rule] == 1
     assert steps["page"] == 6

@@ -81,3 +81,14 @@ def curves_of(page):
         for run in (*COMPARED.get(table, ("", []))[1], COMPARED.get(table, ("", []))[0])
     ]
     return [run for run in dict.fromkeys(runs) if run]
+
+
+def scan_of(wildcards):
+    """Return the scan that the models of some negatives are measured on too."""
+    if wildcards.negatives != config["scan"]:
+        return []
+    return f"{OUT}/data/promoters.scan.parquet"
+
+
+def scan_option(wildcards, input):
+    return f"--scan {input.scan}" if input.scan else ""

@@ -1,17 +1,6 @@
 # Tables 6 and 7: promoters against three kinds of negatives and in a scan, and chromatin profiles.
 
 
-def scan_of(wildcards):
-    """Return the scan that the models of some negatives are measured on too."""
-    if wildcards.negatives != config["scan"]:
-        return []
-    return f"{OUT}/data/promoters.scan.parquet"
-
-
-def scan_option(wildcards, input):
-    return f"--scan {input.scan}" if input.scan else ""
-
-
 use rule promoters as negatives with:
     output:
         f"{OUT}/data/promoters.{{negatives}}.parquet",
