@@ -85,7 +85,8 @@ def train_baselines(
 
     Raises:
         UsageError: no data are given, a model and the data do not fit, the directory exists and
-            `force` is not given, or the unfinished run is another.
+            `force` is not given, or there is an unfinished run and neither is given, or it is
+            another.
     """
     config = config or BaselineConfig()
     sources = {"chromatin": chromatin, "promoters": promoters, "sequence": sequence}
@@ -139,7 +140,12 @@ def _begun(
     ):  # fmt: skip
         if file is not None:
             facts[kind] = {"sha256": _sha256(file)}
-    if resume and (path / FACTS).is_file():
+    unfinished = (path / FACTS).is_file()
+    if unfinished and not (resume or force):
+        raise UsageError(
+            f"an unfinished run lies in {path}; go on with --resume, or begin anew with --force"
+        )
+    if unfinished and resume:
         found: dict[str, Any] = json.loads((path / FACTS).read_text())
         if _asked(found) == _asked(facts):
             return found

@@ -151,6 +151,8 @@ def test_a_run_that_was_stopped_goes_on_behind_the_last_model(promoter_path, tmp
         train_baselines(output, promoters=promoter_path, config=config)
     assert not output.exists()
     trained += ["-"]
+    with pytest.raises(UsageError, match=r"an unfinished run lies in .*; go on with --resume"):
+        train_baselines(output, promoters=promoter_path, config=config)
     other = config.model_copy(update={"seed": 7})
     with pytest.raises(
         UsageError, match="had other settings or data; repeat those, or pass --forc"
