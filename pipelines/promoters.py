@@ -8,7 +8,7 @@ contig or holds over 5 % N is dropped and counted. The table is one Parquet file
     chrom start end strand name label split group sequence
 
 `group` is the megabase of the anchor (the TSS base, or the base in its place), so that overlapping
-windows can be kept together. Three kinds of negatives:
+windows can be kept together. Four kinds of negatives:
 
     genomic     a random window of the same part of the split, random strand, no known TSS in it or
                 within 2 kb of it (so none within 5 kb of the anchor), GC content as the promoter's
@@ -225,6 +225,9 @@ def scan(
         splits: its parts but `train` and `reserved` are scanned.
         tss: by contig, intervals (0-based half-open) that no window may hold a base of.
         seed: of the strands.
+
+    Returns:
+        Windows in the order of the parts and of their places.
 
     Raises:
         UsageError: there is no such window.

@@ -226,9 +226,9 @@ def _scan(evaluation: Facts) -> Iterable[str]:
         yield (
             f"The same {found['positives']} promoters among {negatives:,} windows without a known "
             "start in them or within 2 kb of them, one every 2,000 bp of the "
-            f"{evaluation['split']} part, on either strand. All models were trained on as many "
-            "negatives as promoters, so their probabilities are too high here; an order of chance "
-            f"has an AUPRC of {number(found['positives'] / found['windows'])}. "
+            f"{evaluation['split']} part, each on a random strand. All models were trained on as "
+            "many negatives as promoters, so their probabilities are too high here; an order of "
+            f"chance has an AUPRC of {number(found['positives'] / found['windows'])}. "
             + interval_text(found["groups"], evaluation["settings"])
         )
         yield from _told_apart(found, "promoters among all windows")

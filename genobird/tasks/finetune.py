@@ -199,7 +199,7 @@ def finetune_promoter(
     train, validation = batches("train", True), batches("validation", False)
     task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
     if config.draws:
-        if config.fit.threads:
+        if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
         drawn = _remembered(train, config.draws, checkpoint, config)
         checked = _remembered(validation, 1, checkpoint, config)

@@ -107,7 +107,7 @@ rule promoters:
         " --output {output} --force > {log} 2>&1"
 
 
-# The promoters among all windows of the held-out parts: what who looks for promoters in a genome meets.
+# The promoters among all windows of the held-out parts, as somebody who scans a genome for them meets them.
 use rule promoters as scan with:
     output:
         f"{OUT}/data/scan.parquet",
