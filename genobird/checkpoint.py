@@ -11,7 +11,6 @@ provenance.json     what it was made from, and the sha256 of the files above
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, GenobirdError, UsageError
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
@@ -132,7 +132,7 @@ class Checkpoint:
         files = (WEIGHTS, CONFIG, TOKENIZER, FEATURES)
         self.provenance = {
             **self.provenance,
-            "sha256": {name: _sha256(part / name) for name in files},
+            "sha256": {name: file_sha256(part / name) for name in files},
         }
         (part / PROVENANCE).write_text(json.dumps(self.provenance, indent=2) + "\n")
         if path.exists():
@@ -215,15 +215,10 @@ def _verify(path: Path) -> dict[str, Any]:
     for name in (WEIGHTS, CONFIG, TOKENIZER, FEATURES):
         if not (path / name).is_file():
             raise CheckpointError(f"{path} lacks {name}; fetch the model again")
-        found = _sha256(path / name)
+        found = file_sha256(path / name)
         if found != hashes.get(name):
             raise CheckpointError(
                 f"{path / name} was altered: sha256 {found[:12]}..., recorded "
                 f"{str(hashes.get(name))[:12]}...; fetch the model again"
             )
     return provenance
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

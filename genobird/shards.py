@@ -31,7 +31,8 @@ from pydantic import BaseModel, ConfigDict
 
 import genobird
 from genobird import corpus as corpora
-from genobird.corpus import Corpus, CorpusSettings, Rows, file_sha256, span_bp, texts
+from genobird.corpus import Corpus, CorpusSettings, Rows, span_bp, texts
+from genobird.digest import file_sha256
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.tokenizer import Tokenizer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from genobird.digest import file_sha256
 from genobird.errors import GenobirdError, OutputError, UsageError
 
 FORMAT_VERSION = 1
@@ -83,9 +83,7 @@ def sha256(path: Path) -> str:
     Raises:
         UsageError: there is no such file.
     """
-    require(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(require(path))
 
 
 def require(path: Path) -> Path:

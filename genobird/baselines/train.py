@@ -17,7 +17,6 @@ others is written when it is trained, so a run that was stopped can go on behind
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -38,6 +37,7 @@ from genobird.baselines.fitted import Fitted, labels_of
 from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
+from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, UsageError
 from genobird.tokenizer import Tokenizer
 
@@ -139,7 +139,7 @@ def _begun(
         ("chromatin", chromatin and chromatin / "index.json"), ("promoters", promoters)
     ):  # fmt: skip
         if file is not None:
-            facts[kind] = {"sha256": _sha256(file)}
+            facts[kind] = {"sha256": file_sha256(file)}
     unfinished = (path / FACTS).is_file()
     if unfinished and not (resume or force):
         raise UsageError(
@@ -299,8 +299,3 @@ def load_baselines(path: Path, kind: str) -> dict[str, Fitted]:
             f"{path} holds no usable {kind} baselines; train them again"
         ) from error
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

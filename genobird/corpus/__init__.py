@@ -12,7 +12,7 @@ contig. Ten passes of a genome would be 28 Gbp of text, so a corpus directory ho
 from __future__ import annotations
 
 from genobird.corpus.law import ROW, CorpusSettings, Rows, Sentence, draw, sentences, span_bp, texts
-from genobird.corpus.store import Corpus, CorpusIndex, Counts, FastaRecord, Group, file_sha256, read
+from genobird.corpus.store import Corpus, CorpusIndex, Counts, FastaRecord, Group, read
 from genobird.corpus.writer import build
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Sentence",
     "build",
     "draw",
-    "file_sha256",
     "read",
     "sentences",
     "span_bp",

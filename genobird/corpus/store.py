@@ -236,12 +236,6 @@ def _whole(path: Path, contig: str) -> str:
     return next(sequence for name, sequence in genome.stream() if name == contig)
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def joint_sha256(*hashes: str) -> str:
     """Hash of hashes; one alone stands for itself."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -30,10 +30,10 @@ from genobird.corpus.store import (
     Counts,
     FastaRecord,
     Group,
-    file_sha256,
     joint_sha256,
     read,
 )
+from genobird.digest import file_sha256
 from genobird.errors import ContigError, InputError, OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval

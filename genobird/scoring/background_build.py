@@ -9,7 +9,6 @@ variants, and a run that was killed goes on where it was. The folder goes when t
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import logging
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
+from genobird.digest import file_sha256
 from genobird.errors import AssemblyError, BackgroundError, ContigError, OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -96,7 +96,7 @@ def build_background(
     facts: dict[str, Any] = {
         "model": scorer.model_hash,
         "source": ", ".join(file.name for file in files),
-        "source_sha256": ", ".join(_sha256(require_file(file)) for file in files),
+        "source_sha256": ", ".join(file_sha256(require_file(file)) for file in files),
         "limit": limit,
         "seed": seed,
         "exclude": [str(interval) for interval in exclude],
@@ -268,8 +268,3 @@ class _Rows:
             f"{self._output} cannot be written: {reason}; check space and permissions, "
             "then pass --resume"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

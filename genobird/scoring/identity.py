@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genobird import __version__
+from genobird.digest import file_sha256
 from genobird.genome.fasta import Genome
 from genobird.genome.streams import require_file
 
@@ -47,8 +48,7 @@ def hash_of_file(path: Path | str) -> str:
     Raises:
         UsageError: it is missing.
     """
-    with require_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(require_file(path))[:16]
 
 
 def hash_of_genome(genome: Genome) -> str:

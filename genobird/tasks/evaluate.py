@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import genobird
 from genobird.bits import BaseBits
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
+from genobird.digest import file_sha256
 from genobird.errors import InputError, UsageError
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
@@ -162,7 +162,7 @@ def evaluate(
             checkpoint, table, precision=settings.precision, device=device
         )  # fmt: skip
         kept[kind] = predictions = Predictions.of_promoters(table, logits)
-        result["data"][kind] = {"sha256": _sha256(windows), "windows": len(table)}
+        result["data"][kind] = {"sha256": file_sha256(windows), "windows": len(table)}
         result[kind] = evaluate_promoters(
             predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
             baselines=read_baselines(baselines, kind, predictions), **bootstrapping,
@@ -171,7 +171,7 @@ def evaluate(
         dataset = ChromatinDataset(chromatin)
         keys = ("left_out", "splits", "bins", "sources")
         result["data"]["chromatin"] = {
-            "sha256": _sha256(chromatin / "index.json"),
+            "sha256": file_sha256(chromatin / "index.json"),
             "features": len(dataset.features),
             **{key: dataset.index.get(key) for key in keys},
         }
@@ -290,11 +290,6 @@ def bits_per_base(
         device=device,
     )  # fmt: skip
     return evaluate_masked(masked, resamples, seed)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
