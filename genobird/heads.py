@@ -70,6 +70,12 @@ class HeadConfig(BaseModel):
             )
         return self
 
+    def widens_to(self, other: HeadConfig) -> bool:
+        """Say whether a head of this shape can become the other without answering otherwise."""
+        free = {"outputs", "cell_width", "dropout"}
+        wider = other.outputs >= self.outputs and other.cell_width >= self.cell_width
+        return wider and self.model_dump(exclude=free) == other.model_dump(exclude=free)
+
     @property
     def cells(self) -> int:
         """Cells of a place, C; 1 is the whole interval."""
@@ -179,6 +185,50 @@ class Head(nn.Module):
         heads = cls[:, None].expand(-1, runs.shape[1], -1)
         each = torch.cat([heads, runs], dim=2)  # [P, K, D + cells r]
         return profiles.answer(each.flatten(0, 1)).view(len(spans), -1)
+
+    def widened(self, config: HeadConfig) -> Head:
+        """Return a head with more outputs, or more numbers kept of a token, that answers as this.
+
+        What is new of the kept numbers adds nothing until it is trained; a new output is 0.
+
+        Args:
+            config: this head's, with larger `outputs` or `cell_width`; its dropout may differ too.
+
+        Raises:
+            UsageError: it differs otherwise, or is smaller.
+        """
+        if not self.config.widens_to(config):
+            raise UsageError(f"a head of the shape {self.config!r} cannot become {config!r}")
+        wide = Head(config, self.width)
+        kept, more = self.config.cell_width, config.cell_width
+        both = torch.cat([torch.arange(kept), more + torch.arange(kept)])  # mean and maximum
+        cells = torch.arange(config.cells)[:, None] * 2 * more + both
+        read = torch.cat([torch.arange(self.width), self.width + cells.flatten()])
+        state, last = wide.state_dict(), len(wide.layers) - 1
+        for name, values in self.state_dict().items():
+            new = state[name]
+            if name == f"layers.{last}.weight" or name == f"layers.{last}.bias":
+                new.zero_()
+            if name == "layers.1.weight" and self.config.pool == "cells":
+                new.zero_()
+                new[: len(values), read] = values
+            elif name.startswith("cell_norm.") and values.dim():
+                new[both] = values
+            elif values.dim():
+                new[: len(values)] = values
+            else:
+                new.copy_(values)
+        return wide
+
+    def narrowed(self, outputs: int) -> Head:
+        """Return a head that gives the first outputs of this one alone."""
+        narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)
+        last = f"layers.{len(narrow.layers) - 1}."
+        state = self.state_dict()
+        narrow.load_state_dict(
+            {k: v[:outputs] if k.startswith(last) else v for k, v in state.items()}
+        )
+        return narrow
 
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""

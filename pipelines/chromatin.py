@@ -73,30 +73,61 @@ def read_peak_table(peaks: Path, tracks: Path, features: Sequence[Feature]) -> l
         TableError: columns are missing, an interval is empty, or an index is unknown.
     """
     by_index = {feature.index: feature for feature in features}
-    known = _read_table(tracks, ["track_id", "deepsea_index"])
-    index_of = {
-        int(track): int(index)
-        for track, index in zip(known["track_id"], known["deepsea_index"], strict=True)
-        if int(index) >= 0
-    }
-    unknown = sorted(set(index_of.values()) - by_index.keys())
+    known = _read_table(tracks, ["track_id", "deepsea_index"]).astype("int64")
+    known = known[known["deepsea_index"] >= 0]
+    unknown = sorted(set(known["deepsea_index"]) - by_index.keys())
     if unknown:
         raise TableError(f"{tracks}: deepsea_index {unknown[0]} is not in the table of features")
+    index_of = dict(zip(known["track_id"], known["deepsea_index"], strict=True))
+    found = _peaks_by(_read_peak_rows(peaks), index_of)
+    return [Track(by_index[index], found[index]) for index in sorted(found)]
+
+
+def read_other_tracks(peaks: Path, tracks: Path) -> list[Track]:
+    """Read what `read_peak_table` leaves out: tracks that are no official features, by `track_id`.
+
+    Each is a feature of one's own, named by its `source_file`.
+
+    Raises:
+        UsageError: a file is missing, or all tracks are official.
+        TableError: columns are missing, an interval is empty, or two tracks have one name.
+    """
+    known = _read_table(tracks, ["track_id", "deepsea_index", "source_file"])
+    known = known[known["deepsea_index"].astype("int64") < 0]
+    if known.empty:
+        raise UsageError(f"{tracks} has no other tracks: every deepsea_index is of a feature")
+    names = known["source_file"].str.removesuffix(".gz").str.rsplit(".", n=1).str[0]
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise TableError(f"{tracks}: two other tracks have the name {twice.iloc[0]}")
+    identity = {int(track): int(track) for track in known["track_id"]}
+    found = _peaks_by(_read_peak_rows(peaks), identity)
+    features = {
+        track: Feature(-1, name, CUSTOM_CLASS) for track, name in zip(identity, names, strict=True)
+    }
+    return [Track(features[track], found[track]) for track in sorted(found)]
+
+
+def _read_peak_rows(peaks: Path) -> pd.DataFrame:
     table = _read_table(peaks, ["chrom", "start", "end", "track_id"])
     table = table.astype({"start": "int64", "end": "int64", "track_id": "int64"})
     bad = table[(table["start"] < 0) | (table["end"] <= table["start"])]
     if len(bad):
         row = bad.iloc[0]
         raise TableError(f"{peaks}: peak {row['chrom']} {row['start']} {row['end']} has no length")
-    table["index"] = table["track_id"].map(index_of)
-    table = table.dropna()
+    return table
+
+
+def _peaks_by(table: pd.DataFrame, key_of: Mapping[int, int]) -> dict[int, Peaks]:
+    """Gather the peaks of each key; tracks without a key are left out."""
+    keys = table["track_id"].map(key_of)
     found: dict[int, Peaks] = {}
-    for index in sorted(set(index_of.values())):
-        rows = table[table["index"] == index]
+    for key in set(key_of.values()):
+        rows = table[keys == key]
         places = rows[["start", "end"]].to_numpy(np.int64)
         contigs = rows["chrom"].to_numpy(str)
-        found[index] = {str(c): places[contigs == c] for c in sorted(set(contigs))}
-    return [Track(by_index[index], found[index]) for index in sorted(found)]
+        found[key] = {str(c): places[contigs == c] for c in sorted(set(contigs))}
+    return found
 
 
 def read_peak_files(paths: Sequence[Path], features: Sequence[Feature]) -> list[Track]:
@@ -282,6 +313,10 @@ def main(
     output: Annotated[Path, typer.Option(help="Directory to write.")],
     peaks: Annotated[Path | None, typer.Option(help="Table chrom, start, end, track_id.")] = None,
     tracks: Annotated[Path | None, typer.Option(help="Table track_id, deepsea_index.")] = None,
+    others: Annotated[
+        bool,
+        typer.Option("--others", help="With --tracks: those that are no official features alone."),
+    ] = False,
     bed: Annotated[list[Path] | None, typer.Option(help="Peak file, or a folder of them.")] = None,
     features: Annotated[Path, typer.Option(help="Table of official features.")] = FEATURES,
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
@@ -292,10 +327,14 @@ def main(
     """Cut a genome into 200-bp bins and label each with the peaks that cover over half of it."""
     if (peaks is None) == (not bed) or (peaks is None) != (tracks is None):
         raise UsageError("give either --peaks with --tracks, or --bed")
+    if others and tracks is None:
+        raise UsageError("--others chooses among --tracks; give them with --peaks")
     steps.refuse_existing(output, force)
     official = read_features(features)
     if peaks is not None and tracks is not None:
-        found = read_peak_table(peaks, tracks, official)
+        found = (
+            read_other_tracks(peaks, tracks) if others else read_peak_table(peaks, tracks, official)
+        )
         inputs = [peaks, tracks]
     else:
         found = read_peak_files(bed or [], official)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from genobird.batch import pack
+from genobird.errors import UsageError
 from genobird.heads import Head, HeadConfig, place_spans
 from genobird.places import pack_places
 from tests.conftest import random_dna
@@ -191,3 +192,40 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
 def test_a_head_that_makes_no_sense_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
         HeadConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("hidden_width", [0, 8])
+@pytest.mark.parametrize("pool", ["cells", "bin", "cls"])
+def test_a_widened_head_answers_as_before_and_a_narrowed_one_again(
+    tiny_tokenizer, pool, hidden_width
+):
+    torch.manual_seed(0)
+    batch = pack([random_ids(tiny_tokenizer, 90, seed=3)], 16)
+    config = HeadConfig(
+        outputs=3, pool=pool, hidden=hidden_width, before_bp=80, after_bp=80, cell_width=6
+    )
+    spans = torch.arange(1, 1 + 2 * config.cells).view(2, config.cells)
+    spans, owner = torch.stack([spans, spans + 3], dim=-1), torch.zeros(2, dtype=torch.int64)
+    head, hidden = Head(config, 12), torch.randn(len(batch.ids), 12)
+    head(hidden, batch, spans, owner)  # batch norms have seen something
+    head.eval()
+    wide = head.widened(
+        config.model_copy(update={"outputs": 5, "cell_width": 10, "dropout": 0.5})
+    ).eval()
+    before, after = (h(hidden, batch, spans, owner) for h in (head, wide))
+    torch.testing.assert_close(after[:, :3], before)
+    assert not after[:, 3:].any()
+    wide.train()(hidden, batch, spans, owner).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in wide.parameters())
+    narrow = wide.eval().narrowed(3)
+    assert narrow.config.outputs == 3
+    torch.testing.assert_close(
+        narrow.eval()(hidden, batch, spans, owner), wide(hidden, batch, spans, owner)[:, :3]
+    )
+
+
+@pytest.mark.parametrize("change", [{"outputs": 2}, {"cell_width": 5}, {"before_bp": 120}])
+def test_a_head_widens_and_does_not_change_otherwise(change):
+    config = HeadConfig(outputs=3, pool="cells", before_bp=80, after_bp=80, cell_width=6)
+    with pytest.raises(UsageError, match="cannot become"):
+        Head(config, 12).widened(config.model_copy(update=change))

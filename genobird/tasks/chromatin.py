@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from genobird.datasets import ChromatinDataset
-from genobird.errors import InputError
+from genobird.errors import InputError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
@@ -59,6 +59,8 @@ class ChromatinBatches:
     With `poor_share` below 1 an epoch leaves out some of the windows that have fewer positive
     labels than the mean window, others each time: most positives lie in a quarter of the windows.
     What is visited of them is weighted, so that the expected loss stays the same.
+
+    `auxiliary` is a dataset of the same bins whose labels are learnt beside.
     """
 
     def __init__(
@@ -72,7 +74,11 @@ class ChromatinBatches:
         block_size: int,
         seed: int = 0,
         augment: bool = True,
+        auxiliary: ChromatinDataset | None = None,
     ) -> None:
+        if auxiliary is not None:
+            _same_bins(dataset, auxiliary)
+        self.auxiliary = auxiliary
         self.dataset, self.settings, self.seed, self.augment = dataset, settings, seed, augment
         self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
         stride = settings.window_bp - 2 * settings.margin_bp
@@ -135,7 +141,14 @@ class ChromatinBatches:
         centres = bins * width + width // 2 - start
         if self.augment and self.settings.both_strands and rng.random() < 0.5:
             sequence, centres = reverse_complement(sequence), len(sequence) - centres
-        return sequence, centres, self.dataset.labels(interval.contig, bins)
+        return sequence, centres, self._labels(interval.contig, bins)
+
+    def _labels(self, contig: str, bins: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the labels of bins, [n, F + A]; those of auxiliary features stand behind."""
+        labels = self.dataset.labels(contig, bins)
+        if self.auxiliary is None:
+            return labels
+        return np.concatenate([labels, self.auxiliary.labels(contig, bins)], axis=1)
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
@@ -166,3 +179,12 @@ class ChromatinBatches:
         return LabelledBatch(
             replace(places, batch=hidden), known, weights, targets=targets, pieces=pieces
         )
+
+
+def _same_bins(dataset: ChromatinDataset, auxiliary: ChromatinDataset) -> None:
+    for key in ("bin_bp", "contigs", "splits"):
+        if dataset.index.get(key) != auxiliary.index.get(key):
+            raise UsageError(
+                f"{auxiliary.path} has other {key} than {dataset.path}; auxiliary labels are for "
+                "the same bins: build both from one genome with one split"
+            )

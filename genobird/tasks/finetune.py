@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
+from genobird.digest import file_sha256
 from genobird.errors import UsageError
 from genobird.heads import Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
@@ -39,7 +43,19 @@ class ChromatinConfig(_FinetuneConfig):
     """Configuration of `genobird finetune chromatin`."""
 
     head: HeadConfig = HeadConfig(outputs=1, hidden=512)
-    keep_head: bool = Field(False, description="Go on with the chromatin head that is there.")
+    keep_head: bool = Field(
+        False, description="Go on with the chromatin head that is there, wider if head says so."
+    )
+    auxiliary_path: Path | None = Field(
+        None,
+        description="Further labels of the same bins: they are learnt beside, and the model that "
+        "is written does not predict them.",
+    )
+    auxiliary_weight: float = Field(
+        0.25,
+        ge=0,
+        description="Weight of one auxiliary label beside one of data_path; 0 leaves them out.",
+    )
     add_layers: int = Field(0, ge=0, description="Transformer layers appended before training.")
     mlm_weight: float = Field(
         0.0, ge=0, description="Weight of the masked tokens' loss (data.mask_rate), in nats."
@@ -80,6 +96,9 @@ class Finetuning(Task):
         positive_weight: weight of a positive label.
         freeze_encoder: train the head alone.
         mlm_weight: weight of the masked tokens' loss beside the labels'.
+        outputs: the head's first ones, which the labels are for; those behind are auxiliary. None
+            is all.
+        auxiliary_weight: weight of one auxiliary label beside one of the others.
     """
 
     def __init__(
@@ -91,6 +110,8 @@ class Finetuning(Task):
         positive_weight: float = 1.0,
         freeze_encoder: bool = False,
         mlm_weight: float = 0.0,
+        outputs: int | None = None,
+        auxiliary_weight: float = 0.0,
     ) -> None:
         super().__init__(checkpoint, settings)
         found = checkpoint.modules()[head]
@@ -98,6 +119,7 @@ class Finetuning(Task):
         self.head = found
         self.positive_weight, self.freeze_encoder = positive_weight, freeze_encoder
         self.mlm_weight = mlm_weight
+        self.outputs, self.auxiliary_weight = outputs or found.config.outputs, auxiliary_weight
         for name, part in self.parts.items():
             part.requires_grad_(part is self.head or (name == "mlm" and mlm_weight > 0))
         if checkpoint.mlm is not None and checkpoint.mlm.neighbours is not None:
@@ -120,9 +142,14 @@ class Finetuning(Task):
         weight = torch.full_like(logits[0], self.positive_weight)
         losses = F.binary_cross_entropy_with_logits(
             logits, batch.labels, pos_weight=weight, reduction="none"
-        ).mean(1)  # [P]
-        loss = (losses * batch.weights).sum() / batch.weights.sum()
+        )  # [P, F + A]
+        share = batch.weights / batch.weights.sum()
+        loss = share @ losses[:, : self.outputs].mean(1)
         metrics = {"weight": torch.tensor(len(logits))}
+        if losses.shape[1] > self.outputs:
+            others = share @ losses[:, self.outputs :].sum(1) / self.outputs
+            metrics |= {"labels": loss.detach(), "auxiliary": others.detach()}
+            loss = loss + self.auxiliary_weight * others
         if len(batch.targets) and self.mlm_weight:
             mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight
             assert mlm is not None
@@ -130,7 +157,7 @@ class Finetuning(Task):
             assert batch.places is not None
             around = batch.places.batch.around(batch.targets, mlm.reach)
             nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces, around)
-            metrics |= {"labels": loss.detach(), "masked": nats.detach().mean()}
+            metrics = {"labels": loss.detach(), **metrics, "masked": nats.detach().mean()}
             loss = loss + self.mlm_weight * nats.mean()
         return {"loss": loss, **metrics}
 
@@ -143,16 +170,20 @@ def finetune_chromatin(
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
     dataset = ChromatinDataset(config.data_path)
-    shape = config.head.model_copy(update={"outputs": len(dataset.features)})
+    known = len(dataset.features)
+    auxiliary = None
+    if config.auxiliary_path and config.auxiliary_weight:
+        auxiliary = ChromatinDataset(config.auxiliary_path)
+    outputs = known + (len(auxiliary.features) if auxiliary else 0)
+    shape = config.head.model_copy(update={"outputs": outputs})
     if config.mlm_weight and checkpoint.mlm is None:
         raise UsageError(f"{config.checkpoint} has no masked-LM head; set mlm_weight to 0")
     if not config.keep_head:
         checkpoint.chromatin = Head(shape, checkpoint.encoder.config.width)
-    elif checkpoint.chromatin is None or checkpoint.chromatin.config != shape:
-        raise UsageError(
-            f"{config.checkpoint} has no chromatin head of the shape {shape!r}; set keep_head to "
-            "false for a new one"
-        )
+    else:
+        checkpoint.chromatin = _kept_head(checkpoint, config, dataset, shape)
+    if auxiliary:
+        _expect_rates(checkpoint.chromatin, auxiliary)
     checkpoint.encoder.deepen(config.add_layers)
     checkpoint.features = dataset.features
 
@@ -160,11 +191,13 @@ def finetune_chromatin(
         return ChromatinBatches(
             dataset, split, config.data, tokenizer=checkpoint.tokenizer, head=shape,
             block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed, augment=augment,
+            auxiliary=auxiliary,
         )  # fmt: skip
 
     task = Finetuning(
         checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
-        freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight,
+        freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight, outputs=known,
+        auxiliary_weight=config.auxiliary_weight,
     )  # fmt: skip
     settled = _fit(
         task, batches("train", True), batches("validation", False), config, output, resume, progress
@@ -176,7 +209,40 @@ def finetune_chromatin(
     }
     if config.keep_head:
         facts["earlier"] = checkpoint.provenance.get("chromatin")
+    if auxiliary:
+        checkpoint.chromatin = checkpoint.chromatin.narrowed(known)
+        sources["auxiliary"] = {
+            "features": outputs - known,
+            "sources": auxiliary.index.get("sources"),
+        }
     return _finish(checkpoint, "chromatin", settled, sources, output, facts)
+
+
+def _kept_head(
+    checkpoint: Checkpoint, config: ChromatinConfig, dataset: ChromatinDataset, shape: HeadConfig
+) -> Head:
+    """Return the model's chromatin head, wider where the configuration asks for it."""
+    head = checkpoint.chromatin
+    if head is None or head.config.outputs != len(dataset.features):
+        raise UsageError(
+            f"{config.checkpoint} has no chromatin head for {len(dataset.features)} features; set "
+            "keep_head to false for a new one"
+        )
+    if not head.config.widens_to(shape):
+        raise UsageError(
+            f"the chromatin head of {config.checkpoint}, {head.config!r}, cannot become {shape!r}; "
+            "only cell_width may grow and dropout change; set keep_head to false for a new one"
+        )
+    return head.widened(shape)
+
+
+def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:
+    """Let new outputs begin with how often their labels are positive: they learn slower alone."""
+    index = auxiliary.index
+    rates = torch.tensor(index["positives"]["train"]).clamp(min=1) / index["bins"]["train"]
+    bias = head.layers[-1].bias
+    assert isinstance(bias, Tensor)
+    bias.data[-len(rates) :] = (POSITIVE_WEIGHT * rates / (1 - rates)).log()
 
 
 def finetune_promoter(
@@ -201,9 +267,11 @@ def finetune_promoter(
     if config.draws:
         if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
-        drawn = _remembered(train, config.draws, checkpoint, config)
-        checked = _remembered(validation, 1, checkpoint, config)
+        encoded = output / "encoded"
+        drawn = _remembered(train, config.draws, checkpoint, config, encoded)
+        checked = _remembered(validation, 1, checkpoint, config, encoded)
         settled = _fit(task, drawn, checked, config, output, resume, progress)
+        shutil.rmtree(encoded)
     else:
         settled = _fit(task, train, validation, config, output, resume, progress)
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
@@ -235,13 +303,21 @@ def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
 
 
 def _remembered(
-    batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig
-) -> RememberedBatches:
+    batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig,
+    folder: Path,
+) -> RememberedBatches:  # fmt: skip
+    """Encode draws, or find those that a run encoded before it was stopped."""
     precision = fastest("cpu") if config.fit.precision == "auto" else config.fit.precision
     assert checkpoint.promoter is not None
+    facts = {
+        "checkpoint": checkpoint.hash, "windows": _sha256(config.data_path),
+        "data": config.data.model_dump(), "head": checkpoint.promoter.config.model_dump(),
+        "seed": config.fit.seed, "precision": precision, "augment": batches.augment,
+    }  # fmt: skip
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return RememberedBatches(
         batches, draws * len(batches), checkpoint.encoder, checkpoint.promoter,
-        batch=config.places, seed=config.fit.seed, precision=precision,
+        batch=config.places, seed=config.fit.seed, precision=precision, folder=folder / name,
     )  # fmt: skip
 
 
@@ -250,19 +326,28 @@ def _fit(
     progress: bool,
 ) -> _FinetuneConfig:  # fmt: skip
     """Train, and return the configuration with what `auto` became."""
+    sources = {key: getattr(config, key, None) for key in ("data_path", "auxiliary_path")}
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
         validations=min(config.validation_batches, len(validation)),
-        facts={**config.model_dump(), "checkpoint": task.checkpoint.hash},
+        facts={
+            **config.model_dump(), "checkpoint": task.checkpoint.hash,
+            "sha256": {key: _sha256(path) for key, path in sources.items() if path},
+        },
     )  # fmt: skip
     return config.model_copy(update={"fit": task.settings})
+
+
+def _sha256(path: Path) -> str:
+    """Return the hash of labelled data: of the table, or of the dataset's index."""
+    return file_sha256(path / "index.json" if path.is_dir() else path)
 
 
 def _finish(
     checkpoint: Checkpoint, head: str, config: _FinetuneConfig, sources: dict[str, Any],
     output: Path, provenance: dict[str, Any] | None,
 ) -> Checkpoint:  # fmt: skip
-    settings = config.model_dump(mode="json", exclude={"checkpoint", "data_path"})
+    settings = config.model_dump(mode="json", exclude={"checkpoint", "data_path", "auxiliary_path"})
     facts = {**(provenance or {}), "config": settings, "data": sources}
     checkpoint.provenance = {**checkpoint.provenance, head: facts}
     checkpoint.save(output / "model", force=True)

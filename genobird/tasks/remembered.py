@@ -1,12 +1,20 @@
-"""What a frozen encoder says of a few draws of each window, computed once and trained on often."""
+"""What a frozen encoder says of a few draws of each window, computed once and trained on often.
+
+Files of a folder, one a batch, appear whole or not at all: a run that was stopped goes on where it
+was, even in the middle of encoding.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from genobird.heads import Head
 from genobird.model import BigBird
@@ -31,6 +39,8 @@ class RememberedBatches:
         batch: places a step of the head's training; no more than there are.
         seed: of the order.
         precision: of the encoder's matrix products.
+        folder: where what is encoded is kept, and found by a run that was stopped; its name must
+            tell apart whatever makes it differ. None keeps nothing.
     """
 
     def __init__(
@@ -43,26 +53,26 @@ class RememberedBatches:
         batch: int,
         seed: int,
         precision: Precision = "float32",
+        folder: Path | None = None,
     ) -> None:
         encoder.eval()
         head.eval()
-        pooled, labels, weights = [], [], []
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        found: list[_Encoded] = []
         said = time.monotonic()
         for step in range(steps):
-            drawn = draws(step)
-            asked = drawn.places
-            assert asked is not None
-            with (
-                torch.inference_mode(),
-                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-            ):
-                hidden = encoder(asked.batch, wanted=asked.tokens)
-                pooled.append(head.pool(hidden, asked.batch, asked.spans, asked.owner).half())
-            labels.append(drawn.labels)
-            weights.append(drawn.weights)
+            file = folder / f"{step:06d}.pt" if folder else None
+            encoded = _read(file) if file else None
+            if encoded is None:
+                encoded = _encode(draws(step), encoder, head, precision)
+                if file:
+                    _write(file, encoded)
+            found.append(encoded)
             if time.monotonic() - said > _SAY_SECONDS:
                 said = time.monotonic()
                 logger.info("encoded %d of %d batches", step + 1, steps)
+        pooled, labels, weights = zip(*found, strict=True)
         self.pooled = torch.cat(pooled)  # [P, R]
         self.labels, self.weights = torch.cat(labels), torch.cat(weights)
         self.batch, self.seed = min(batch, len(self.pooled)), seed
@@ -78,3 +88,30 @@ class RememberedBatches:
         places = torch.from_numpy(order[part * self.batch : (part + 1) * self.batch])
         pooled = self.pooled[places].float()
         return LabelledBatch(None, self.labels[places], self.weights[places], pooled=pooled)
+
+
+_Encoded = tuple[Tensor, Tensor, Tensor]  # what the head reads, labels and weights of places
+
+
+@torch.inference_mode()
+def _encode(drawn: LabelledBatch, encoder: BigBird, head: Head, precision: Precision) -> _Encoded:
+    asked = drawn.places
+    assert asked is not None
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        hidden = encoder(asked.batch, wanted=asked.tokens)
+        pooled = head.pool(hidden, asked.batch, asked.spans, asked.owner).half()
+    return pooled, drawn.labels, drawn.weights
+
+
+def _read(file: Path) -> _Encoded | None:
+    try:
+        pooled, labels, weights = torch.load(file, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return None
+    return pooled, labels, weights
+
+
+def _write(file: Path, encoded: _Encoded) -> None:
+    part = file.with_suffix(".part")
+    torch.save(encoded, part)
+    os.replace(part, file)

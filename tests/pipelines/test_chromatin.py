@@ -118,6 +118,29 @@ def test_tracks_come_in_the_official_order_and_one_feature_s_are_joined(tmp_path
     assert found[1].peaks["chr2"].tolist() == [[0, 3]]
 
 
+def test_other_tracks_are_features_of_one_s_own(tmp_path):
+    rows = [("chr1", 5, 9, 7), ("chr1", 1, 2, 8), ("chr2", 0, 3, 4)]
+    peaks, tracks = write_tables(tmp_path, rows)
+    names = ["track_id", "deepsea_index", "source_file"]
+    table = [(8, -1, "b.narrowPeak.gz"), (7, 3, "a.narrowPeak"), (4, -1, "my.own.bed")]
+    pd.DataFrame(table, columns=names).to_csv(tracks, sep="\t", index=False)
+    found = chromatin.read_other_tracks(peaks, tracks)
+    assert [t.feature for t in found] == [
+        Feature(-1, "my.own", "custom"), Feature(-1, "b", "custom"),
+    ]  # fmt: skip
+    assert [{c: p.tolist() for c, p in t.peaks.items()} for t in found] == [
+        {"chr2": [[0, 3]]}, {"chr1": [[1, 2]]},
+    ]  # fmt: skip
+    pd.DataFrame(table[1:2], columns=names).to_csv(tracks, sep="\t", index=False)
+    with pytest.raises(UsageError, match="has no other tracks"):
+        chromatin.read_other_tracks(peaks, tracks)
+    pd.DataFrame([*table, (9, -1, "b.bed")], columns=names).to_csv(tracks, sep="\t", index=False)
+    with pytest.raises(TableError, match="two other tracks have the name b"):
+        chromatin.read_other_tracks(peaks, tracks)
+    with pytest.raises(UsageError, match="--others chooses among --tracks"):
+        chromatin.main([], tmp_path / "out", bed=[peaks], others=True)
+
+
 def test_impossible_tables_are_refused(tmp_path):
     with pytest.raises(TableError, match="chr1 9 9 has no length"):
         chromatin.read_peak_table(*write_tables(tmp_path, [("chr1", 9, 9, 7)]), FEATURES)

@@ -67,16 +67,38 @@ def chromatin_path(
 ) -> Path:
     """A chromatin dataset; every seventh bin is not usable."""
     path = tmp_path_factory.mktemp("chromatin") / "dataset"
+    return write_chromatin(path, tiny_contigs, chromatin_labels)
+
+
+@pytest.fixture(scope="session")
+def auxiliary_path(
+    tiny_contigs: dict[str, str],
+    chromatin_labels: dict[str, np.ndarray],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Two further features of the same bins: the opposites of the first two."""
+    path = tmp_path_factory.mktemp("auxiliary") / "dataset"
+    return write_chromatin(
+        path, tiny_contigs, {c: 1 - y[:, :2] for c, y in chromatin_labels.items()}
+    )
+
+
+def write_chromatin(path: Path, contigs: dict[str, str], found: dict[str, np.ndarray]) -> Path:
+    """Write a dataset of the labels [n, F] of each contig's bins."""
     path.mkdir()
-    for name, labels in chromatin_labels.items():
-        sequence = np.frombuffer(tiny_contigs[name].encode(), np.uint8)
+    for name, labels in found.items():
+        sequence = np.frombuffer(contigs[name].encode(), np.uint8)
         np.save(path / f"{name}.sequence.npy", sequence)
         np.save(path / f"{name}.labels.npy", np.packbits(labels, axis=1, bitorder="little"))
         np.save(path / f"{name}.usable.npy", (np.arange(len(labels)) % 7 > 0).astype(np.uint8))
-    names = [f"cell{i}|TF{i}|None" for i in range(FEATURES)]
-    features = pd.DataFrame({"index": range(FEATURES), "name": names, "class": "TF"})
+    count = labels.shape[1]
+    names = [f"cell{i}|TF{i}|None" for i in range(count)]
+    features = pd.DataFrame({"index": range(count), "name": names, "class": "TF"})
     features.to_csv(path / "features.tsv", sep="\t", index=False)
-    index = {"bin_bp": 200, "splits": SPLITS, "split": "tiny", "bins": {}, "sources": {}}
+    index = {
+        "bin_bp": 200, "splits": SPLITS, "split": "tiny", "bins": {"train": 100},
+        "positives": {"train": [40] * count}, "sources": {},
+    }  # fmt: skip
     (path / "index.json").write_text(json.dumps(index))
     return path
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -266,3 +267,19 @@ def test_validation_visits_poor_windows_too(make):
     batches = make("validation", settings, augment=False)
     assert batches.visits == len(batches.windows)
     assert set(batches(0).weights.tolist()) == {1.0}
+
+
+def test_auxiliary_labels_stand_behind_the_others(chromatin, auxiliary_path, make):
+    both = make(auxiliary=ChromatinDataset(auxiliary_path))
+    for step in range(3):
+        plain, more = make()(step).labels, both(step).labels
+        torch.testing.assert_close(more, torch.cat([plain, 1 - plain[:, :2]], dim=1))
+
+
+def test_auxiliary_labels_of_other_bins_are_refused(auxiliary_path, make, tmp_path):
+    shutil.copytree(auxiliary_path, tmp_path / "other")
+    index = json.loads((tmp_path / "other" / "index.json").read_text())
+    index["splits"]["train"][0][2] -= 200
+    (tmp_path / "other" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match=r"has other splits than .*build both from one genome"):
+        make(auxiliary=ChromatinDataset(tmp_path / "other"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genobird.checkpoint import WEIGHTS, Checkpoint
-from genobird.datasets import read_promoters
+from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import UsageError
 from genobird.heads import HeadConfig
 from genobird.neighbours import Neighbours
@@ -293,6 +293,69 @@ def test_a_second_stage_deepens_the_encoder_and_goes_on_with_the_head(chromatin_
         torch.testing.assert_close(state(second, "chromatin")[name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_a_kept_head_may_grow_and_learn_auxiliary_labels_beside(
+    chromatin_config, auxiliary_path, tmp_path
+):
+    cells = {"hidden": 8, "pool": "cells", "before_bp": 80, "after_bp": 80, "cell_width": 4}
+    first = finetune_chromatin(chromatin_config(head=cells), tmp_path / "first", progress=False)
+    config = chromatin_config(
+        checkpoint=tmp_path / "first" / "model", keep_head=True, auxiliary_path=auxiliary_path,
+        head={**cells, "cell_width": 6}, fit={**FIT, "learning_rate": 1e-12},
+    )  # fmt: skip
+    second = finetune_chromatin(config, tmp_path / "second", progress=False)
+    assert second.chromatin.config == first.chromatin.config.model_copy(update={"cell_width": 6})
+    old, new = state(first, "chromatin"), state(second, "chromatin")
+    torch.testing.assert_close(new["layers.5.weight"], old["layers.5.weight"])
+    assert len(second.features) == 11
+    facts = second.provenance["chromatin"]
+    assert facts["data"]["auxiliary"]["features"] == 2
+    assert str(tmp_path) not in json.dumps(facts["config"])
+    assert Checkpoint.load(tmp_path / "second" / "model").chromatin.config.outputs == 11
+
+
+def test_auxiliary_labels_weigh_what_they_are_told_to(
+    chromatin, auxiliary_path, chromatin_batches, tiny_tokenizer
+):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    checkpoint.chromatin = type(checkpoint.chromatin)(HeadConfig(outputs=13), 32)
+    chromatin_batches.auxiliary = ChromatinDataset(auxiliary_path)
+    batch = chromatin_batches(0)
+
+    def loss(**options):
+        task = Finetuning(checkpoint, FitSettings(), "chromatin", **options).eval()
+        return {name: float(value.detach()) for name, value in task.model_step(batch).items()}
+
+    plain = loss()
+    split = loss(outputs=11, auxiliary_weight=0.5)
+    assert plain["loss"] * 13 == pytest.approx(11 * (split["labels"] + split["auxiliary"]))
+    assert split["loss"] == pytest.approx(split["labels"] + 0.5 * split["auxiliary"])
+
+
+def test_new_outputs_begin_with_the_rate_of_their_labels(
+    chromatin_config, auxiliary_path, tmp_path
+):
+    begun = {}
+
+    def fit(task, *_):
+        begun.update(state(task.checkpoint, "chromatin"))
+        return chromatin_config()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "_fit", fit)
+        config = chromatin_config(auxiliary_path=auxiliary_path)
+        finetune_chromatin(config, tmp_path / "out", progress=False)
+    bias = next(value for name, value in begun.items() if len(value) == 13 and value.dim() == 1)
+    torch.testing.assert_close(bias[11:].exp() / 8, torch.full((2,), 0.4 / 0.6))
+
+
 def test_a_head_of_another_shape_cannot_be_kept(chromatin_config, tmp_path):
-    with pytest.raises(UsageError, match="set keep_head to false for a new one"):
+    with pytest.raises(UsageError, match="no chromatin head for 11 features; set keep_head to"):
         finetune_chromatin(chromatin_config(keep_head=True), tmp_path / "out", progress=False)
+    finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+    other = chromatin_config(
+        checkpoint=tmp_path / "first" / "model", keep_head=True, head={"hidden": 9}
+    )
+    with pytest.raises(
+        UsageError, match=r"only cell_width may grow .* keep_head to false for a new"
+    ):
+        finetune_chromatin(other, tmp_path / "out", progress=False)

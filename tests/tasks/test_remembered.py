@@ -139,3 +139,55 @@ def test_draws_for_a_head_that_learns_what_to_keep_are_refused(tmp_path):
             "checkpoint": tmp_path, "data_path": tmp_path, "draws": 1, "freeze_encoder": True,
             "head": {"pool": "cells", "before_bp": 100, "after_bp": 100},
         })  # fmt: skip
+
+
+def test_what_was_encoded_before_a_stop_is_not_encoded_again(
+    checkpoint, promoter_path, tmp_path, monkeypatch
+):
+    checkpoint.save(tmp_path / "start")
+    config = PromoterConfig.model_validate({
+        "checkpoint": tmp_path / "start", "data_path": promoter_path, "freeze_encoder": True,
+        "draws": 2, "places": 5, "data": {"sequences": 2},
+        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
+    })  # fmt: skip
+    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    make, asked = PromoterBatches.__call__, []
+
+    def stopped(self, step):
+        if len(asked) == 7:
+            raise KeyboardInterrupt
+        asked.append(step)
+        return make(self, step)
+
+    monkeypatch.setattr(PromoterBatches, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_promoter(config, tmp_path / "parts", progress=False)
+    assert asked == list(range(7))
+    (damaged,) = (tmp_path / "parts" / "encoded").glob("*/000002.pt")
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+
+    asked.clear()
+    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
+    assert asked[:4] == [2, 7, 8, 9]  # of ten; then those of the validation part
+    assert not (tmp_path / "parts" / "encoded").exists()
+    for name, value in whole.promoter.state_dict().items():
+        assert torch.equal(value, parts.promoter.state_dict()[name])
+
+
+def test_other_windows_are_encoded_anew(checkpoint, promoter_path, tmp_path):
+    checkpoint.save(tmp_path / "start")
+
+    def folders(seed):
+        config = PromoterConfig.model_validate({
+            "checkpoint": tmp_path / "start", "data_path": promoter_path, "freeze_encoder": True,
+            "draws": 1, "data": {"sequences": 2}, "fit": {"steps": 1, "seed": seed},
+        })  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("genobird.tasks.finetune._fit", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                finetune_promoter(config, tmp_path / "run", progress=False)
+        return {folder.name for folder in (tmp_path / "run" / "encoded").iterdir()}
+
+    first = folders(0)
+    assert len(first) == 2  # the training part's and the validation part's
+    assert len(folders(1) - first) == 2

@@ -128,8 +128,8 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
                 "scan": "1", "chromatin": "1", "pretrain": "1", "round": "1",
                 "finetune_promoter": "1", "finetune_chromatin": str(stages), "finetune_mlm": "1",
                 "baselines": "1", "evaluate": "1", "card": "1", "bundle": "1", "all": "1",
-                "genome": "1", "background": "1", "calibrate": "1",
-                "total": str(25 + stages)}  # fmt: skip
+                "genome": "1", "background": "1", "calibrate": "1", "auxiliary": "1",
+                "total": str(26 + stages)}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     out = config["output"]

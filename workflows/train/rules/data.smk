@@ -1,4 +1,6 @@
 SPLITS_FILE = f"--splits-file {config['splits_file']}" if config["splits_file"] else ""
+AUXILIARY = config["chromatin"].get("auxiliary") or []  # the paper's tables have none
+OTHERS = AUXILIARY is True  # of the tracks in the table
 
 
 rule split:
@@ -149,3 +151,25 @@ rule chromatin:
         "python -m pipelines.chromatin {params.fasta} {params.peaks}"
         " --splits {params.split} {params.file} --min-positives {params.positives}"
         " --output {output} --force > {log} 2>&1"
+
+
+# Labels of the same bins that are learnt beside, and not predicted: peak files, or the other tracks of the table.
+use rule chromatin as auxiliary with:
+    input:
+        fasta=config["genome"],
+        peaks=config["chromatin"]["peaks"] if OTHERS else AUXILIARY,
+        tracks=config["chromatin"]["tracks"] if OTHERS else [],
+    output:
+        directory(f"{OUT}/data/auxiliary"),
+    log:
+        f"{OUT}/logs/auxiliary.log",
+    params:
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+        peaks=lambda wildcards, input: (
+            f"--peaks {input.peaks} --tracks {input.tracks} --others"
+            if input.tracks
+            else [f"--bed {path}" for path in input.peaks]
+        ),
+        split=config["split"],
+        file=SPLITS_FILE,
+        positives=config["chromatin"]["min_positives"],

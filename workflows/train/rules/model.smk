@@ -37,6 +37,7 @@ rule finetune_chromatin:
             else f"{OUT}/pretrain/model"
         ),
         data=f"{OUT}/data/chromatin",
+        auxiliary=f"{OUT}/data/auxiliary" if AUXILIARY else [],
         settings=lambda wildcards: CHROMATIN_STAGES[int(wildcards.stage) - 1],
     output:
         directory(f"{OUT}/chromatin/{{stage}}/model"),
@@ -53,9 +54,12 @@ rule finetune_chromatin:
         runtime=1440,
     params:
         run=subpath(output[0], parent=True),
+        auxiliary=lambda wildcards, input: (
+            f"--set auxiliary_path={input.auxiliary}" if input.auxiliary else ""
+        ),
     shell:
         "genobird finetune chromatin --config {input.settings} --output {params.run}"
-        " --set checkpoint={input.checkpoint} --set data_path={input.data}"
+        " --set checkpoint={input.checkpoint} --set data_path={input.data} {params.auxiliary}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
 
