@@ -30,6 +30,15 @@ def draws(checkpoint, promoter_path):
     )  # fmt: skip
 
 
+def frozen_config(start, promoter_path, **changes):
+    return PromoterConfig.model_validate({
+        "checkpoint": start, "data_path": promoter_path, "freeze_encoder": True,
+        "draws": 2, "places": 5, "data": {"sequences": 2},
+        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
+        **changes,
+    })  # fmt: skip
+
+
 def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, draws):
     head = checkpoint.promoter.eval()
     remembered = RememberedBatches(draws, STEPS, checkpoint.encoder, head, batch=5, seed=3)
@@ -66,11 +75,7 @@ def test_every_place_is_visited_once_an_epoch(checkpoint, draws):
 
 def test_a_head_is_trained_on_remembered_draws(checkpoint, promoter_path, tmp_path):
     checkpoint.save(tmp_path / "start")
-    config = PromoterConfig.model_validate({
-        "checkpoint": tmp_path / "start", "data_path": promoter_path, "freeze_encoder": True,
-        "draws": 2, "places": 5, "data": {"sequences": 2},
-        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
-    })  # fmt: skip
+    config = frozen_config(tmp_path / "start", promoter_path)
     made = finetune_promoter(config, tmp_path / "run", progress=False)
     before = checkpoint.encoder.state_dict()
     for name, value in made.encoder.state_dict().items():
@@ -82,14 +87,6 @@ CELLS = {"pool": "cells", "before_bp": 120, "after_bp": 120, "cell_bp": 40, "cel
 PROFILES = {"pool": "profiles", "before_bp": 320, "after_bp": 320, "step_bp": 200}
 
 
-def profiles_config(start, promoter_path, **head):
-    return PromoterConfig.model_validate({
-        "checkpoint": start, "data_path": promoter_path, "freeze_encoder": True,
-        "draws": 2, "places": 5, "data": {"sequences": 2}, "head": PROFILES | head,
-        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
-    })  # fmt: skip
-
-
 def test_a_head_reads_the_profiles_of_a_copy_of_the_chromatin_head(
     checkpoint, promoter_path, tmp_path
 ):
@@ -99,7 +96,9 @@ def test_a_head_reads_the_profiles_of_a_copy_of_the_chromatin_head(
     checkpoint.chromatin = chromatin
     checkpoint.save(tmp_path / "start")
     finetune_promoter(
-        profiles_config(tmp_path / "start", promoter_path), tmp_path / "run", progress=False
+        frozen_config(tmp_path / "start", promoter_path, head=PROFILES),
+        tmp_path / "run",
+        progress=False,
     )
     made = Checkpoint.load(tmp_path / "run" / "model")
     assert made.promoter.config.profiles == chromatin.config
@@ -119,12 +118,16 @@ def test_profiles_that_are_not_there_or_do_not_fit_are_refused(checkpoint, promo
     checkpoint.chromatin = Head(HeadConfig(outputs=3, **CELLS), 32)
     checkpoint.save(start)
     with pytest.raises(UsageError, match="profiles of 240 bp, every 120 bp, do not fill 640 bp"):
-        finetune_promoter(profiles_config(start, promoter_path, step_bp=120), out, progress=False)
+        finetune_promoter(
+            frozen_config(start, promoter_path, head=PROFILES | {"step_bp": 120}),
+            out,
+            progress=False,
+        )
     checkpoint.chromatin = None
     checkpoint.features = checkpoint.features[:0]
     checkpoint.save(start, force=True)
     with pytest.raises(UsageError, match="has no chromatin head, whose profiles"):
-        finetune_promoter(profiles_config(start, promoter_path), out, progress=False)
+        finetune_promoter(frozen_config(start, promoter_path, head=PROFILES), out, progress=False)
     assert not out.exists()
 
 
@@ -145,11 +148,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
     checkpoint, promoter_path, tmp_path, monkeypatch
 ):
     checkpoint.save(tmp_path / "start")
-    config = PromoterConfig.model_validate({
-        "checkpoint": tmp_path / "start", "data_path": promoter_path, "freeze_encoder": True,
-        "draws": 2, "places": 5, "data": {"sequences": 2},
-        "fit": {"steps": 3, "warmup_steps": 1, "device": "cpu", "validate_every": 3},
-    })  # fmt: skip
+    config = frozen_config(tmp_path / "start", promoter_path)
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)
     make, asked = PromoterBatches.__call__, []
 
@@ -178,10 +177,7 @@ def test_other_windows_are_encoded_anew(checkpoint, promoter_path, tmp_path):
     checkpoint.save(tmp_path / "start")
 
     def folders(seed):
-        config = PromoterConfig.model_validate({
-            "checkpoint": tmp_path / "start", "data_path": promoter_path, "freeze_encoder": True,
-            "draws": 1, "data": {"sequences": 2}, "fit": {"steps": 1, "seed": seed},
-        })  # fmt: skip
+        config = frozen_config(tmp_path / "start", promoter_path, fit={"steps": 1, "seed": seed})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("genobird.tasks.finetune._fit", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
