@@ -57,7 +57,7 @@ def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
 
 
 def _seen(facts: Facts) -> str:
-    for unit in ("tokens", "bases"):
-        if facts.get(f"{unit}_seen"):
-            return f"{facts[f'{unit}_seen']:,} {unit}"
-    return ""
+    units = [unit for unit in ("tokens", "bases") if facts.get(f"{unit}_seen")]
+    seen = "".join(f"{facts[f'{unit}_seen']:,} {unit}" for unit in units[:1])
+    others = facts.get("data", {}).get("auxiliary", {}).get("features")
+    return f"{seen}, labels of {others:,} other tracks beside" if others else seen

@@ -202,3 +202,9 @@ def test_stages_that_went_on_with_one_another_stand_in_their_order(evaluation):
     assert rows[0].startswith("| chromatin 1 | 10 |")
     assert rows[0].endswith("| 10,000 bases |")
     assert rows[1].startswith("| chromatin 2 | 20 |")
+
+
+def test_labels_that_were_learnt_beside_are_told(evaluation):
+    facts = {"bases_seen": 9_000, "data": {"auxiliary": {"features": 228}}}
+    card = model_card({**PROVENANCE, "chromatin": facts}, evaluation)
+    assert "| 9,000 bases, labels of 228 other tracks beside |" in card
