@@ -29,9 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-import genobird
-from genobird import corpus as corpora
-from genobird.corpus import Corpus, CorpusSettings, Rows, span_bp, texts
+from genobird import __version__
+from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.digest import file_sha256
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.tokenizer import Tokenizer
@@ -122,9 +121,9 @@ def write(
         AssemblyError: The FASTA files have changed since the corpus was built.
         OutputError: The shards cannot be written.
     """
-    source = corpora.read(corpus, fastas)
+    source = read(corpus, fastas)
     plan = ShardIndex(
-        version=genobird.__version__,
+        version=__version__,
         settings=source.index.settings,
         genome_sha256=source.index.genome_sha256,
         corpus_sha256=source.sha256,

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genobird import checkpoint as checkpoints
 from genobird.batch import pack
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
+from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, UsageError
 from genobird.neighbours import Neighbours
 from genobird.tokenizer import Tokenizer
@@ -53,7 +53,7 @@ def rehash(path):
     """Make an edited directory consistent again: what is wrong is no longer the hash."""
     provenance = json.loads((path / PROVENANCE).read_text())
     for name in provenance["sha256"]:
-        provenance["sha256"][name] = checkpoints._sha256(path / name)
+        provenance["sha256"][name] = file_sha256(path / name)
     (path / PROVENANCE).write_text(json.dumps(provenance))
 
 
@@ -72,7 +72,7 @@ def test_the_provenance_is_kept_and_the_hash_names_the_weights(checkpoint, saved
     loaded = Checkpoint.load(saved)
     assert loaded.provenance["pretraining"] == {"tokens_seen": 7}
     assert set(loaded.provenance["sha256"]) == set(FILES) - {PROVENANCE}
-    assert loaded.hash == checkpoint.hash == checkpoints._sha256(saved / WEIGHTS)[:12]
+    assert loaded.hash == checkpoint.hash == file_sha256(saved / WEIGHTS)[:12]
 
 
 def test_two_saves_give_the_same_bytes(checkpoint, saved, tmp_path):
