@@ -221,7 +221,7 @@ class Head(nn.Module):
         return wide
 
     def narrowed(self, outputs: int) -> Head:
-        """Return a head that gives the first outputs of this one alone."""
+        """Return a head that gives the first outputs of this one alone, [P, outputs]."""
         narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)
         last = f"layers.{len(narrow.layers) - 1}."
         state = self.state_dict()

@@ -132,6 +132,8 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
                 "total": str(26 + stages)}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
+    assert " --others --splits " in log
+    assert log.count(f"auxiliary_path={config['output']}/data/auxiliary ") == stages
     out = config["output"]
     held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
     assert f"{held_out} --limit 800 --seed 1 --output {out}/background.npz" in log
@@ -143,6 +145,14 @@ def test_without_a_background_none_is_made(project, snakemake):
     log = snakemake("train", config | {"background": None}, "--dry-run", "--printshellcmds")
     assert "python -m pipelines.bundle" in log
     assert "background" not in log
+
+
+def test_peak_files_have_no_other_tracks_to_learn_beside(project, snakemake):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/peaks"}
+    config["chromatin"]["auxiliary"] = True  # what a configuration laid over the default keeps
+    log = snakemake("train", config, "--dry-run", "--printshellcmds")
+    assert "genobird finetune chromatin" in log
+    assert "auxiliary" not in log
 
 
 def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemake):

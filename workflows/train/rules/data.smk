@@ -1,6 +1,10 @@
 SPLITS_FILE = f"--splits-file {config['splits_file']}" if config["splits_file"] else ""
-AUXILIARY = config["chromatin"].get("auxiliary") or []  # the paper's tables have none
-OTHERS = AUXILIARY is True  # of the tracks in the table
+# Peaks; the paper's tables have none.
+AUXILIARY = config["chromatin"].get("auxiliary") or []
+OTHER_TRACKS = []
+if AUXILIARY is True:  # other tracks of the table, where there is one
+    OTHER_TRACKS = config["chromatin"]["tracks"] or []
+    AUXILIARY = config["chromatin"]["peaks"] if OTHER_TRACKS else []
 
 
 rule split:
@@ -157,8 +161,8 @@ rule chromatin:
 use rule chromatin as auxiliary with:
     input:
         fasta=config["genome"],
-        peaks=config["chromatin"]["peaks"] if OTHERS else AUXILIARY,
-        tracks=config["chromatin"]["tracks"] if OTHERS else [],
+        peaks=AUXILIARY,
+        tracks=OTHER_TRACKS,
     output:
         directory(f"{OUT}/data/auxiliary"),
     log:
