@@ -229,8 +229,14 @@ def _kept_head(
             "keep_head to false for a new one"
         )
     if not head.config.widens_to(shape):
+        new = shape.model_dump()
+        changes = [
+            f"{key} {old} -> {new[key]}"
+            for key, old in head.config.model_dump().items()
+            if new[key] != old
+        ]
         raise UsageError(
-            f"the chromatin head of {config.checkpoint}, {head.config!r}, cannot become {shape!r}; "
+            f"the chromatin head of {config.checkpoint} cannot change so: {', '.join(changes)}; "
             "only cell_width may grow and dropout change; set keep_head to false for a new one"
         )
     return head.widened(shape)
