@@ -136,9 +136,11 @@ def _metrics(path: Path) -> pd.DataFrame:
     files = sorted((path / "logs").glob("metrics*.csv"), key=lambda f: (f.name == "metrics.csv", f))
     if not files or not (path / "config.yaml").is_file():
         raise UsageError(f"{path} is no pretraining run: it lacks logs/metrics.csv or config.yaml")
-    data = yaml.safe_load((path / "config.yaml").read_text())["data"]
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    data, batches = config["data"], config["fit"].get("accumulate", 1)
     table = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
     for column in ("train/bits_per_base", "validation/bits_per_base", "validation/accuracy"):
         if column not in table:
             table[column] = float("nan")
-    return table.assign(tokens=(table["step"] + 1) * data["max_tokens"] * data["sequences"] / 1e6)
+    each = batches * data["sequences"] * data["max_tokens"]
+    return table.assign(tokens=(table["step"] + 1) * each / 1e6)

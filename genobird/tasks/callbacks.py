@@ -18,13 +18,33 @@ import pytorch_lightning as pl
 logger = logging.getLogger(__name__)
 
 
-class SaveState(pl.Callback):
+class AfterSteps(pl.Callback):
+    """Does something after each step, however many batches it takes."""
+
+    _done = 0
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Begin where the run does."""
+        self._done = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Call `after_step` if this was the step's last batch."""
+        if trainer.global_step != self._done:
+            self._done = trainer.global_step
+            self.after_step(trainer)
+
+    def after_step(self, trainer: pl.Trainer) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+class SaveState(AfterSteps):
     """Saves the run's state under a temporary name and renames it, so that a kill loses nothing."""
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def after_step(self, trainer: pl.Trainer) -> None:
         """Save now and then, and at the end."""
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             self.save(trainer)
@@ -36,7 +56,7 @@ class SaveState(pl.Callback):
         os.replace(part, self.path)
 
 
-class Interrupt(pl.Callback):
+class Interrupt(AfterSteps):
     """Ctrl-C ends the run after the step under way and saves its state; a second one at once."""
 
     def __init__(self, state: SaveState) -> None:
@@ -59,14 +79,14 @@ class Interrupt(pl.Callback):
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def after_step(self, trainer: pl.Trainer) -> None:
         """Save and leave, if asked to."""
         if self.asked:
             self.state.save(trainer)
             raise KeyboardInterrupt
 
 
-class ReturnMemory(pl.Callback):
+class ReturnMemory(AfterSteps):
     """Gives free memory back to the system every few steps.
 
     Tensors of a step have other sizes than those of the one before. What they leave in glibc's heap
@@ -75,7 +95,7 @@ class ReturnMemory(pl.Callback):
 
     EVERY = 10
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def after_step(self, trainer: pl.Trainer) -> None:
         """Give back now and then."""
         if trainer.global_step % self.EVERY == 0:
             return_memory()
@@ -88,7 +108,7 @@ def return_memory() -> None:
         trim(0)
 
 
-class LogLines(pl.Callback):
+class LogLines(AfterSteps):
     """One log line every so many steps: for terminals and for files alike."""
 
     def __init__(self, every: int) -> None:
@@ -97,9 +117,10 @@ class LogLines(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start the clock."""
+        super().on_train_start(trainer)
         self.since, self.at = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def after_step(self, trainer: pl.Trainer) -> None:
         """Log a line now and then."""
         step = trainer.global_step
         if step % self.every:

@@ -33,7 +33,7 @@ class ChromatinDataSettings(BaseModel):
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
     margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
-    sequences: int = Field(4, ge=1, description="Windows a step and device.")
+    sequences: int = Field(4, ge=1, description="Windows a batch.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
     poor_share: float = Field(
         1.0, gt=0, le=1,

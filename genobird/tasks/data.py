@@ -1,8 +1,8 @@
-"""What a training step sees: batches that depend on (seed, step) alone.
+"""What a training step sees: batches that depend on (seed, number) alone.
 
-Every dataset here makes the batch of a step from the step's number, with a counter-based generator.
-A run that stops and resumes therefore sees exactly the batches it would have seen, with any number
-of workers, and nothing about the data order has to be stored.
+Every dataset here makes a batch from its number (that of the step, where a step takes one), with a
+counter-based generator. A run that stops and resumes therefore sees exactly the batches it would
+have seen, with any number of workers, and nothing about the data order has to be stored.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 class Steps(IterableDataset[Batch], Generic[Batch]):
-    """The batches of steps `start` to `stop`; workers take turns, so the order never changes."""
+    """The batches `start` to `stop`; workers take turns, so the order never changes."""
 
     def __init__(self, make: Callable[[int], Batch], stop: int, start: int = 0) -> None:
         self.make, self.start, self.stop = make, start, stop
@@ -83,7 +83,7 @@ class PretrainDataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(4096, ge=16, description="Tokens a sequence, specials included.")
-    sequences: int = Field(4, ge=1, description="Sequences a step and device.")
+    sequences: int = Field(4, ge=1, description="Sequences a batch.")
     mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are asked for.")
 
 

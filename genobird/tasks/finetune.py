@@ -72,7 +72,7 @@ class PromoterConfig(_FinetuneConfig):
         description="With a frozen encoder: draws of each window that are encoded once, on the "
         "CPU, and then trained on; 0 encodes in every step.",
     )  # fmt: skip
-    places: int = Field(64, ge=1, description="Windows a step, of those encoded before.")
+    places: int = Field(64, ge=1, description="Windows a batch, of those encoded before.")
     data: PromoterDataSettings = PromoterDataSettings()
 
     @model_validator(mode="after")
@@ -205,7 +205,7 @@ def finetune_chromatin(
     sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
     facts = {
         **(provenance or {}),
-        "bases_seen": config.fit.steps * config.data.sequences * config.data.window_bp,
+        "bases_seen": config.fit.batches * config.data.sequences * config.data.window_bp,
     }
     if config.keep_head:
         facts["earlier"] = checkpoint.provenance.get("chromatin")

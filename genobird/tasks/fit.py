@@ -2,9 +2,9 @@
 
 A run directory holds `logs/` (CSV and TensorBoard), `last.ckpt` (everything a resume needs:
 weights, optimiser, step, torch's random state, what the run was asked to do) and, at the end,
-`model/` (a `Checkpoint`). Batches are functions of the step (`data.py`), so a resumed run continues
-with the same data. A step whose loss or gradient is not finite ends the run before it changes a
-weight, and leaves its batch in `not-finite.pt`.
+`model/` (a `Checkpoint`). Batches are functions of their number (`data.py`), so a resumed run
+continues with the same data. A step whose loss or gradient is not finite ends the run before it
+changes a weight, and leaves its batches in `not-finite.pt`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class FitSettings(BaseModel):
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
     schedule: Literal["linear", "cosine"] = Field("linear", description="Decay to zero.")
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
+    accumulate: int = Field(
+        1, ge=1, description="Batches a step, their gradients averaged: more than memory holds."
+    )
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     seed: int = Field(0, ge=0, description="Key of every random draw.")
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -60,6 +63,11 @@ class FitSettings(BaseModel):
     validate_every: int = Field(500, ge=1, description="Steps between validations.")
     save_every: int = Field(200, ge=1, description="Steps between saves of the run's state.")
 
+    @property
+    def batches(self) -> int:
+        """Batches of the whole run."""
+        return self.steps * self.accumulate
+
 
 class Task(pl.LightningModule):
     """What pretraining and fine-tuning share; a task adds `model_step(batch) -> metrics`."""
@@ -72,7 +80,8 @@ class Task(pl.LightningModule):
         self.identity: dict[str, Any] = {}
         """What a resumed run must have been asked to do, too; `fit` fills it."""
         self._rng: dict[str, Any] | None = None
-        self._last: tuple[Any, Tensor] | None = None
+        self._step: list[tuple[Any, dict[str, Tensor]]] = []
+        """Batches of the step under way, and what was measured of each."""
 
     def model_step(self, batch: Any) -> dict[str, Tensor]:
         """Return `loss` (a mean) and what else is logged, and `weight`, what the means are over."""
@@ -81,19 +90,21 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Train on a batch."""
         metrics = self.model_step(batch)
-        self._last = batch, metrics["loss"].detach()
-        self.log("train/batch_size", float(metrics["weight"]))
-        self._log("train", metrics)
+        self._step.append((batch, {name: value.detach() for name, value in metrics.items()}))
+        seen = [found for _, found in self._step]  # the last batch of a step logs those of all
+        self.log("train/batch_size", float(sum(found["weight"] for found in seen)))
+        self._log("train", _means(seen))
         return metrics["loss"]
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip the gradients, and stop the run where they or the loss are not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
-        assert self._last is not None
-        batch, loss = self._last
+        batches, seen = zip(*self._step, strict=True)
+        self._step = []
+        loss = _means(seen)["loss"]
         if not (norm + loss).isfinite():
-            raise _NotFinite(batch, self.global_step, float(loss), float(norm))
+            raise _NotFinite(batches, self.global_step, float(loss), float(norm))
         self.log("train/gradient_norm", norm)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
@@ -151,9 +162,18 @@ class Task(pl.LightningModule):
 class _NotFinite(Exception):
     """A step that must not be taken."""
 
-    def __init__(self, batch: Any, step: int, loss: float, norm: float) -> None:
+    def __init__(self, batches: Sequence[Any], step: int, loss: float, norm: float) -> None:
         super().__init__()
-        self.batch, self.step, self.loss, self.norm = batch, step, loss, norm
+        self.batches, self.step, self.loss, self.norm = batches, step, loss, norm
+
+
+def _means(seen: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Average over the batches of a step, each metric over those that have it."""
+    names = {name for found in seen for name in found}
+    return {
+        name: torch.stack([found[name].float() for found in seen if name in found]).mean()
+        for name in names
+    }
 
 
 class _Batches(pl.LightningDataModule):
@@ -172,8 +192,9 @@ class _Batches(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        steps = Steps(self.train, self.settings.steps, self.trainer.global_step)
-        return self._loader(steps, self.settings.workers)
+        each = self.settings.accumulate
+        batches = Steps(self.train, self.settings.batches, self.trainer.global_step * each)
+        return self._loader(batches, self.settings.workers)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         if self.validation is None:
@@ -203,7 +224,7 @@ def fit(
 
     Args:
         task: model and loss; where its precision is `auto`, `task.settings` says what it became.
-        train: makes the batch of a step.
+        train: makes a batch from its number; a step takes `accumulate` of them.
         output: run directory.
         validation: makes the validation batch of an index.
         validations: number of validation batches.
@@ -241,7 +262,8 @@ def fit(
             precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
             max_steps=settings.steps,
             max_epochs=-1,
-            val_check_interval=min(settings.validate_every, settings.steps),
+            accumulate_grad_batches=settings.accumulate,
+            val_check_interval=min(settings.validate_every, settings.steps) * settings.accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=1.0 if validation else 0,
             num_sanity_val_steps=0,
@@ -275,14 +297,14 @@ def _settled(settings: FitSettings, saved: SavedRun | None) -> FitSettings:
 
 
 def _keep(found: _NotFinite, output: Path) -> GenobirdError:
-    """Save the batch of a step that must not be taken; return what to raise."""
+    """Save the batches of a step that must not be taken; return what to raise."""
     facts = {"step": found.step, "loss": found.loss, "gradient_norm": found.norm}
     part = (output / BAD_BATCH).with_suffix(".part")
-    torch.save({**facts, "batch": _plain(found.batch)}, part)
+    torch.save({**facts, "batches": [_plain(batch) for batch in found.batches]}, part)
     os.replace(part, output / BAD_BATCH)
     return GenobirdError(
         f"step {found.step + 1} has a loss of {found.loss:g} and a gradient norm of "
-        f"{found.norm:g}; the run stopped before it, its batch is in {output / BAD_BATCH}; "
+        f"{found.norm:g}; the run stopped before it, its batches are in {output / BAD_BATCH}; "
         "start again with a lower fit.learning_rate, or with fit.precision float32"
     )
 

@@ -99,7 +99,7 @@ def finetune_mlm(
             ),
             "genome_sha256": shards.index.genome_sha256,
             "tokens_counted": shards.index.tokens,
-            "tokens_seen": config.fit.steps * config.data.sequences * config.data.max_tokens,
+            "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
             "validation": last_validation(task),
         },
     }

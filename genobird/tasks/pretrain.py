@@ -177,7 +177,7 @@ def pretrain(
                 mode="json", exclude={"shards", "validation_shards", "tokenizer"}
             ),
             "genome_sha256": train.shards.index.genome_sha256,
-            "tokens_seen": config.fit.steps * config.data.sequences * config.data.max_tokens,
+            "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
             "validation": last_validation(task),
         },
     }

@@ -22,7 +22,7 @@ class PromoterDataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sequences: int = Field(16, ge=1, description="Windows a step and device.")
+    sequences: int = Field(16, ge=1, description="Windows a batch.")
     shift_bp: int = Field(
         16, ge=1, description="Up to so many first bases are left out, at random."
     )

@@ -47,9 +47,10 @@ def test_what_is_not_finite_stops_the_run_before_it_touches_the_weights(
         assert torch.equal(value, before[name]), name
     saved = torch.load(tmp_path / "run" / BAD_BATCH, weights_only=True)
     assert saved["step"] == 2
-    assert torch.equal(saved["batch"]["targets"], batch.targets)
-    assert torch.equal(saved["batch"]["batch"]["ids"], batches(2).batch.ids)
-    assert saved["batch"]["batch"]["lengths"] == batch.batch.lengths
+    (kept,) = saved["batches"]
+    assert torch.equal(kept["targets"], batch.targets)
+    assert torch.equal(kept["batch"]["ids"], batches(2).batch.ids)
+    assert kept["batch"]["lengths"] == batch.batch.lengths
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
 
@@ -67,13 +68,79 @@ def test_learning_rate_gradient_and_batch_of_each_step_are_recorded(run, batches
 def test_gradients_are_clipped_as_a_whole(run, batches, task):
     made = task(clip=0.01)
     optimiser = torch.optim.SGD(made.parameters(), lr=1.0)
-    made._last = None, torch.tensor(0.0)
-    made.log = lambda *_: None
-    made.model_step(batches(0))["loss"].backward()
+    made.log = lambda *_, **__: None
+    made.training_step(batches(0), 0).backward()
     made.configure_gradient_clipping(optimiser)
     grads = [p.grad for p in made.parameters() if p.grad is not None]
     norm = torch.stack([g.norm() for g in grads]).norm()
     torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0)
+
+
+def test_gradients_of_the_batches_of_a_step_are_averaged(batches, task, tmp_path):
+    settings = {"steps": 2, "warmup_steps": 0, "schedule": "cosine"}
+    by_fit, by_hand = task(accumulate=3, **settings), task(**settings)
+    for made in (by_fit, by_hand):
+        for module in made.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    fit(by_fit, batches, tmp_path / "run", progress=False)
+    by_hand.train()
+    (optimiser,), (entry,) = by_hand.configure_optimizers()
+    found = [r for r in rows(tmp_path / "run" / "logs" / "metrics.csv") if r["train/loss"]]
+    for step in range(2):
+        losses = [by_hand.model_step(batches(3 * step + i))["loss"] for i in range(3)]
+        loss = torch.stack(losses).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
+        optimiser.step()
+        entry["scheduler"].step()
+        optimiser.zero_grad()
+        logged = found[step]
+        assert float(logged["train/loss"]) == pytest.approx(loss.item(), abs=1e-5)
+        assert float(logged["train/gradient_norm"]) == pytest.approx(float(norm), rel=1e-4)
+        sizes = [len(batches(3 * step + i).targets) for i in range(3)]
+        assert float(logged["train/batch_size"]) == sum(sizes)
+    other = weights(by_hand)
+    for name, value in weights(by_fit).items():
+        if value.dim() > 1:  # biases before batch norms have no gradient but noise, and drift
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_what_happens_beside_steps_does_not_happen_beside_batches(run, batches, tmp_path, caplog):
+    made = []
+
+    def count(number):
+        made.append(number)
+        return batches(number)
+
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
+        run("run", count, accumulate=3)
+    assert made == list(range(12))
+    lines = [record.getMessage().partition(",")[0] for record in caplog.records]
+    assert [line for line in lines if "of" in line] == [f"step {i} of 4" for i in range(1, 5)]
+    assert [line for line in lines if "of" not in line] == ["step 2", "step 4"]
+    found = rows(tmp_path / "run" / "logs" / "metrics.csv")
+    assert [int(r["step"]) for r in found if r["train/loss"]] == [0, 1, 2, 3]
+
+
+def test_of_a_step_that_is_not_finite_all_batches_are_kept(batches, task, tmp_path, monkeypatch):
+    made = task(accumulate=2)
+    step, asked = made.model_step, []
+
+    def model_step(batch):
+        metrics = step(batch)
+        asked.append(batch)
+        if len(asked) == 3:  # the first of the second step
+            metrics["loss"] = metrics["loss"] * float("nan")
+        return metrics
+
+    monkeypatch.setattr(made, "model_step", model_step)
+    with pytest.raises(GenobirdError, match=r"step 2 has a loss of nan .* its batches are in"):
+        fit(made, batches, tmp_path / "run", progress=False)
+    saved = torch.load(tmp_path / "run" / BAD_BATCH, weights_only=True)
+    assert len(saved["batches"]) == 2
+    for kept, batch in zip(saved["batches"], asked[2:], strict=True):
+        assert torch.equal(kept["targets"], batch.targets)
 
 
 def test_activation_checkpointing_trains_the_same_weights(run):

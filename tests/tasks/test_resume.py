@@ -18,6 +18,22 @@ def test_four_steps_are_two_a_crash_and_two_more(run, batches, schedule, validat
     assert_same(run("parts", resume=True, schedule=schedule, validate=validate), whole)
 
 
+def test_a_crash_within_a_step_of_several_batches_loses_that_step(run, batches):
+    whole = run("whole", accumulate=3, save_every=1)
+    made = []
+
+    def count(number):
+        made.append(number)
+        return batches(number)
+
+    with pytest.raises(Crash):
+        run("parts", at_step(batches, 7, crash), accumulate=3, save_every=1, validate=False)
+    assert_same(
+        run("parts", count, resume=True, accumulate=3, save_every=1, validate=False), whole
+    )
+    assert made == [6, 7, 8, 9, 10, 11]
+
+
 def test_a_crash_between_saves_loses_only_the_steps_since(run, batches):
     whole = run("whole", steps=6, save_every=2)
     made = []
