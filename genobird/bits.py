@@ -7,7 +7,6 @@ Both become bits on the genome, so that any of them can be asked about any other
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genobird.datasets import read_arrays
 from genobird.errors import InputError, UsageError
 from genobird.shards import Shards
 
@@ -88,7 +88,8 @@ class BaseBits:
             first = int(np.flatnonzero(~known)[0])
             raise InputError(
                 f"no bits for {spans.contig}:{spans.starts[first] + 1:,}-{spans.ends[first]:,};"
-                " train the n-gram models again, with the held-out shards that are measured"
+                " train the n-gram models again, with the held-out shards that are measured, which"
+                " hold one pass"
             )
         offset = (np.cumsum(self.lengths) - self.lengths - self.starts)[stretch]
         difference: NDArray[np.float64] = (
@@ -119,8 +120,6 @@ class BaseBits:
         """
         if not path.is_file():
             raise UsageError(f"there is no file of bits {path}")
-        try:
-            with np.load(path) as file:
-                return cls(*(file[name] for name in ("contigs", "starts", "lengths", "bits")))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} holds no bits of bases; train its model again") from error
+        names = ("contigs", "starts", "lengths", "bits")
+        found = read_arrays(path, names, "holds no bits of bases; train its model again")
+        return cls(*(found[name] for name in names))

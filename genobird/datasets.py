@@ -17,12 +17,15 @@ compared by.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +74,7 @@ class ChromatinDataset:
         file = self.path / f"{contig}.{what}.npy"
         try:
             array: NDArray[np.uint8] = np.load(file, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file} cannot be read; build the dataset again") from error
         return array
 
@@ -125,6 +128,27 @@ def read_promoters(path: Path, split: str) -> pd.DataFrame:
     return rows
 
 
+def read_arrays(path: Path, names: Sequence[str], problem: str) -> dict[str, Any]:
+    """Read all arrays of a `.npz` file, by name.
+
+    Args:
+        path: the file.
+        names: arrays that it must hold.
+        problem: what an error says of a file that is empty, damaged or of something else, and what
+            to do.
+
+    Raises:
+        InputError: `path` and `problem`.
+    """
+    try:
+        with np.load(path) as file:
+            found = {name: file[name] for name in {*file.files, *names}}
+    # A lone array where an archive should be is a TypeError, an empty file an EOFError.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} {problem}") from error
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits of a model for the places of a split, and their labels.
@@ -135,6 +159,8 @@ class Predictions:
         labels: uint8 [N, F], 0 or 1.
         logits: float32 [N, F].
         bin_bp: 200 for chromatin; 1 for promoters, whose "bin" is the start of the window.
+        sequences_sha256: of the windows' bases, hexadecimal: negatives that are made of promoters
+            have these' places. Empty for chromatin and in older files.
     """
 
     contigs: NDArray[np.str_]
@@ -142,6 +168,7 @@ class Predictions:
     labels: NDArray[np.uint8]
     logits: NDArray[np.float32]
     bin_bp: int = 200
+    sequences_sha256: str = ""
 
     @classmethod
     def of_promoters(cls, table: pd.DataFrame, logits: NDArray[np.float32]) -> Predictions:
@@ -152,6 +179,7 @@ class Predictions:
             table["label"].to_numpy(dtype=np.uint8)[:, None],
             logits[:, None],
             bin_bp=1,
+            sequences_sha256=_sequences_sha256(table["sequence"]),
         )
 
     def groups(self, group_bp: int) -> NDArray[np.str_]:
@@ -160,9 +188,14 @@ class Predictions:
         return np.char.add(np.char.add(self.contigs, ":"), stretch)
 
     def same_places(self, other: Predictions) -> bool:
-        """Say whether both are for the same places, in the same order, with the same labels."""
+        """Say whether both are for the same places, in the same order, with the same labels.
+
+        Their sequences are compared too where both know them.
+        """
+        digests = {self.sequences_sha256, other.sequences_sha256} - {""}
         return (
-            np.array_equal(self.contigs, other.contigs)
+            len(digests) <= 1
+            and np.array_equal(self.contigs, other.contigs)
             and np.array_equal(self.bins, other.bins)
             and np.array_equal(self.labels, other.labels)
         )
@@ -178,6 +211,7 @@ class Predictions:
                 labels=self.labels,
                 logits=self.logits,
                 bin_bp=self.bin_bp,
+                sequences_sha256=self.sequences_sha256,
             )
         os.replace(part, path)
 
@@ -191,14 +225,20 @@ class Predictions:
         """
         if not path.is_file():
             raise UsageError(f"there are no predictions {path}")
-        try:
-            with np.load(path) as file:
-                return cls(
-                    file["contigs"],
-                    file["bins"],
-                    file["labels"],
-                    file["logits"],
-                    bin_bp=int(file["bin_bp"]),
-                )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} holds no predictions; predict again") from error
+        names = ("contigs", "bins", "labels", "logits", "bin_bp")
+        found = read_arrays(path, names, "holds no predictions; predict again")
+        return cls(
+            found["contigs"],
+            found["bins"],
+            found["labels"],
+            found["logits"],
+            bin_bp=int(found["bin_bp"]),
+            sequences_sha256=str(found.get("sequences_sha256", "")),
+        )
+
+
+def _sequences_sha256(sequences: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for sequence in sequences:
+        digest.update(f"{sequence}\n".encode())
+    return digest.hexdigest()

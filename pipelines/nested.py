@@ -2,7 +2,8 @@
 
 Variants are divided into folds by stretch of the genome. The score of a fold is the candidate that
 does best on all other folds, so the figure of the scores so put together has not seen its own
-choice. Candidates are brought to one scale without looking at any measurement.
+choice. Candidates are brought to one scale without looking at any measurement, and a value that is
+missing (NaN) is 0, no effect, wherever it is measured.
 """
 
 from __future__ import annotations
@@ -51,11 +52,19 @@ def auroc(scores: Floats, measured: Floats, counts: Floats) -> float:
 
 
 def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
-    """Put whole groups into folds of about as many variants, [N]."""
+    """Return the fold of each variant, [N]: whole groups, about as many groups in each fold.
+
+    Variants are not counted: a large group makes a large fold.
+    """
     names, members = np.unique(groups, return_inverse=True)
     rng = np.random.Generator(np.random.Philox(seed))
     fold_of = rng.permutation(len(names)) % FOLDS
     return np.asarray(fold_of[members], dtype=np.int64)
+
+
+def scaled(candidates: Scores) -> dict[str, Floats]:
+    """Divide each candidate by its root mean square; what is missing (NaN) becomes 0."""
+    return {name: _scaled(values) for name, values in candidates.items()}
 
 
 def put_together(
@@ -64,7 +73,7 @@ def put_together(
     """Score each fold with the candidate that is best on the others.
 
     Args:
-        candidates: scores [N] by name; a value that is missing is 0.
+        candidates: scores [N] by name, on one scale and without NaN (`scaled`).
         measured: what they shall predict, [N].
         figure: larger is better.
         fold: of each variant, [N].
@@ -75,19 +84,18 @@ def put_together(
     Raises:
         InputError: a fold that leaves nothing to choose by.
     """
-    scaled = {name: _scaled(values) for name, values in candidates.items()}
     joined = np.zeros(len(measured))
     chosen = []
     for number in range(FOLDS):
         mine = fold == number
         rest = np.flatnonzero(~mine)
         ones = np.ones(len(rest))
-        found = {n: figure(v[rest], measured[rest], ones) for n, v in scaled.items()}
+        found = {n: figure(v[rest], measured[rest], ones) for n, v in candidates.items()}
         found = {name: value for name, value in found.items() if not np.isnan(value)}
         if not found:
             raise InputError(f"{len(rest)} variants in {FOLDS - 1} folds leave no score defined")
         best = max(found, key=lambda name: found[name])
-        joined[mine] = scaled[best][mine]
+        joined[mine] = candidates[best][mine]
         chosen.append(best)
     return joined, chosen
 
@@ -104,7 +112,8 @@ def compare(
     """Measure the candidates of each model, and the nested choice among them.
 
     Args:
-        models: candidates by model; the differences are those of the first one.
+        models: candidates by model, a missing value NaN, which counts as 0; the differences are
+            those of the first one.
         measured: what they shall predict, [N].
         figure: larger is better.
         groups: stretch of the genome of each variant, [N]; folds and resamples hold whole ones.
@@ -123,7 +132,8 @@ def compare(
 
     report: dict[str, Any] = {}
     nested: dict[str, Statistic] = {}
-    for model, candidates in models.items():
+    for model, given in models.items():
+        candidates = scaled(given)
         joined, chosen = put_together(candidates, measured, figure, fold)
         nested[model] = statistic(joined)
         report[model] = {
@@ -148,7 +158,6 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _scaled(values: Floats) -> Floats:
-    """Divide by the root mean square; what is missing becomes 0."""
     known = np.nan_to_num(values)
     size = float(np.sqrt(np.mean(known**2)))
     return known / size if size > 0 else known

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird import corpus
@@ -46,7 +46,6 @@ BITS = BaseBits(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([("b", 100, 4, 0), ("a", 50, 6, 4), ("a", 10, 5, 10)]), st.data())
 def test_bits_of_a_token_are_those_of_its_bases(stretch, data):
     contig, start, length, offset = stretch
@@ -72,8 +71,9 @@ def test_bits_are_kept_in_a_file(tmp_path):
     for name in ("contigs", "starts", "lengths", "bits"):
         np.testing.assert_array_equal(getattr(found, name), getattr(BITS, name))
     assert [p.name for p in tmp_path.iterdir()] == ["x.bases.npz"]
-    (tmp_path / "y.npz").write_text("no")
-    with pytest.raises(InputError, match=r"y.npz holds no bits of bases"):
-        BaseBits.load(tmp_path / "y.npz")
+    for content in ("no", ""):  # a power cut leaves an empty file
+        (tmp_path / "y.npz").write_text(content)
+        with pytest.raises(InputError, match=r"y.npz holds no bits of bases"):
+            BaseBits.load(tmp_path / "y.npz")
     with pytest.raises(UsageError, match="there is no file of bits"):
         BaseBits.load(tmp_path / "z.npz")

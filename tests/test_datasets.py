@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from genobird.datasets import Predictions
+from genobird.datasets import ChromatinDataset, Predictions
 from genobird.errors import InputError, UsageError
 
 
@@ -33,9 +35,38 @@ def test_other_labels_or_another_order_are_other_places(predictions):
     assert not p.same_places(Predictions(p.contigs[:2], p.bins[:2], p.labels[:2], p.logits[:2]))
 
 
+def promoters(*sequences):
+    """A promoter and a negative; its place says nothing of its sequence."""
+    columns = {"chrom": ["chr1", "chr2"], "start": [5, 600_000], "label": [1, 0]}
+    return pd.DataFrame(columns | {"sequence": sequences})
+
+
+def test_other_sequences_at_the_same_places_are_told_apart(tmp_path):
+    # Shuffled and substituted negatives share contig, start and label with one another.
+    logits = np.zeros(2, np.float32)
+    mine, other = (
+        Predictions.of_promoters(promoters("ACGT", made), logits) for made in ("TTTT", "TTTA")
+    )
+    assert not mine.same_places(other)
+    other.save(tmp_path / "other.npz")
+    assert not mine.same_places(Predictions.load(tmp_path / "other.npz"))
+    assert other.same_places(Predictions.load(tmp_path / "other.npz"))
+
+
+def test_files_that_know_no_sequences_are_compared_by_place_alone(tmp_path):
+    mine = Predictions.of_promoters(promoters("ACGT", "TTTT"), np.zeros(2, np.float32))
+    mine.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as file:
+        older = {name: file[name] for name in file.files if name != "sequences_sha256"}
+    np.savez(tmp_path / "old.npz", **older)
+    found = Predictions.load(tmp_path / "old.npz")
+    assert found.sequences_sha256 == ""
+    assert found.same_places(mine)
+    assert mine.same_places(found)
+
+
 def test_promoter_windows_are_placed_by_their_first_base():
-    table = pd.DataFrame({"chrom": ["chr1", "chr2"], "start": [5, 600_000], "label": [1, 0]})
-    found = Predictions.of_promoters(table, np.zeros(2, np.float32))
+    found = Predictions.of_promoters(promoters("ACGT", "TTTT"), np.zeros(2, np.float32))
     assert found.groups(250_000).tolist() == ["chr1:0", "chr2:2"]
     assert found.labels.tolist() == [[1], [0]]
     assert found.logits.shape == (2, 1)
@@ -48,5 +79,16 @@ def test_files_without_predictions_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no predictions; predict again"):
         Predictions.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", bins=np.arange(3))
-    with pytest.raises(InputError, match="holds no predictions"):
-        Predictions.load(tmp_path / "other.npz")
+    (tmp_path / "empty.npz").touch()  # as a power cut leaves it
+    np.save(tmp_path / "lone.npy", np.arange(3))
+    for name in ("other.npz", "empty.npz", "lone.npy"):
+        with pytest.raises(InputError, match="holds no predictions"):
+            Predictions.load(tmp_path / name)
+
+
+def test_an_empty_file_of_a_dataset_is_refused(tmp_path):
+    (tmp_path / "index.json").write_text(json.dumps({"bin_bp": 200}))
+    (tmp_path / "features.tsv").write_text("index\tname\tclass\n0\ta\tTF\n")
+    (tmp_path / "chr1.sequence.npy").touch()
+    with pytest.raises(InputError, match="cannot be read; build the dataset again"):
+        ChromatinDataset(tmp_path).length("chr1")

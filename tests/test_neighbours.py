@@ -31,7 +31,7 @@ def by_hand(runs, distance, least):
 
 
 @given(st.integers(0, 50), st.lists(st.integers(1, 4), min_size=1, max_size=3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_log_odds_are_those_of_pairs_counted_one_by_one(seed, least):
     runs = texts(seed)
     found = Neighbours.counted(runs, V, least)
@@ -42,7 +42,7 @@ def test_log_odds_are_those_of_pairs_counted_one_by_one(seed, least):
 
 
 @given(st.integers(0, 50), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lists_give_what_the_dense_table_gives_gradients_too(seed, places):
     made = Neighbours.counted(texts(seed), V, [1, 2])
     rng = np.random.Generator(np.random.Philox(seed))

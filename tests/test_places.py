@@ -11,7 +11,7 @@ from genobird.tokenizer import CLS, SEP
 from tests.conftest import random_dna
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_tokens_of_a_place_spell_the_bases_around_it(data, tiny_tokenizer):
     lengths = data.draw(st.lists(st.integers(1, 600), min_size=1, max_size=3))

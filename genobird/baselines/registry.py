@@ -58,7 +58,7 @@ MODELS: dict[str, Baseline] = {
         "k-mer logistic regression", promoters=KmerModel.train_promoters, load=KmerModel.load
     ),
     "gapped_kmers": Baseline(
-        "gapped k-mer SVM",
+        "gapped k-mer model",
         GappedModel.train_chromatin,
         GappedModel.train_promoters,
         GappedModel.load,
@@ -66,12 +66,12 @@ MODELS: dict[str, Baseline] = {
     "convolution": _network(
         networks.CONVOLUTION, "small convolutional network", "chromatin", "promoters"
     ),
-    "cnnprom": _network("cnnprom", "CNNProm", "promoters"),
-    "deepromoter": _network("deepromoter", "DeePromoter", "promoters"),
-    "deepsea": _network("deepsea", "DeepSEA", "chromatin"),
-    "danq": _network("danq", "DanQ", "chromatin"),
-    "ngram_bases": Baseline("n-grams of bases", sequence="bases"),
-    "ngram_tokens": Baseline("n-grams of tokens", sequence="tokens"),
+    "cnnprom": _network("cnnprom", "CNNProm-shaped network", "promoters"),
+    "deepromoter": _network("deepromoter", "DeePromoter-shaped network", "promoters"),
+    "deepsea": _network("deepsea", "DeepSEA-shaped network", "chromatin"),
+    "danq": _network("danq", "DanQ-shaped network", "chromatin"),
+    "ngram_bases": Baseline("n-gram model of bases", sequence="bases"),
+    "ngram_tokens": Baseline("n-gram model of tokens", sequence="tokens"),
 }
 
 

@@ -56,10 +56,7 @@ def read_text(shards: Shards, tokenizer: Tokenizer, unit: Unit) -> SequenceText:
         ShardError: the shards were made with another tokenizer.
         InputError: they hold nothing.
     """
-    if shards.index.tokenizer_sha256 != tokenizer.sha256:
-        raise ShardError(
-            f"{shards.path} was made with another tokenizer; give the one it was made with"
-        )
+    _refuse_another_tokenizer(shards, tokenizer)
     lengths = tokenizer.lengths.astype(np.uint8)
     symbols: list[NDArray[np.integer]] = []
     firsts, contigs, starts = [], [], []
@@ -82,6 +79,13 @@ def read_text(shards: Shards, tokenizer: Tokenizer, unit: Unit) -> SequenceText:
     alphabet = len(ALPHABET) if unit == "bases" else tokenizer.vocab_size
     widths = np.ones(count, np.uint8) if unit == "bases" else lengths[joined]
     return SequenceText(Text(joined, np.array(firsts), alphabet), widths, contigs, starts)
+
+
+def _refuse_another_tokenizer(shards: Shards, tokenizer: Tokenizer) -> None:
+    if shards.index.tokenizer_sha256 != tokenizer.sha256:
+        raise ShardError(
+            f"{shards.path} was made with another tokenizer; give the one it was made with"
+        )
 
 
 def _stretches(
@@ -113,7 +117,12 @@ def predict_sequence(
 
     Returns:
         Bits of each base, and what is worth keeping: sizes and bits per base over all of `test`.
+
+    Raises:
+        ShardError: shards that were made with another tokenizer.
+        InputError: both hold the same bases of the genome, or one holds nothing.
     """
+    _refuse_shared_bases(train, test, tokenizer)
     known = read_text(train, tokenizer, unit)
     asked = read_text(test, tokenizer, unit)
     bits = ngram_bits(known.text, asked.text, settings)
@@ -138,20 +147,42 @@ def open_shards(train: Path, test: Path) -> tuple[Shards, Shards]:
     """Open training and held-out shards.
 
     Raises:
-        InputError: they share bases of the genome.
+        InputError: held-out shards of several passes, of which only the first would have bits.
     """
     known, asked = Shards.open(train), Shards.open(test)
-    taken: dict[str, list[tuple[int, int]]] = {}
-    for shards, overlapping in ((known, False), (asked, True)):
-        for number in range(len(shards)):
-            contig, start = shards.positions(number)
-            rows = shards.rows(number)
-            stretch = (start, int(rows["start"].max()))
-            if not overlapping:
-                taken.setdefault(contig, []).append(stretch)
-            elif any(a <= stretch[1] and stretch[0] <= b for a, b in taken.get(contig, ())):
-                raise InputError(
-                    f"{test} holds {contig}:{start + 1:,} and so does {train}; held-out shards "
-                    "share no base with those that are trained on"
-                )
+    passes = asked.index.settings.passes
+    if passes > 1:
+        raise InputError(
+            f"{test} holds {passes} passes and n-gram models answer for one; make the held-out "
+            "corpus again with `genobird corpus --set passes=1`, then its shards"
+        )
     return known, asked
+
+
+def _refuse_shared_bases(train: Shards, test: Shards, tokenizer: Tokenizer) -> None:
+    """Compare every document of `test`, in any pass, with every one of `train`."""
+    for shards in (train, test):
+        _refuse_another_tokenizer(shards, tokenizer)
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for number in range(len(train)):
+        contig, start, end = _span(train, number, tokenizer.lengths)
+        spans.setdefault(contig, []).append((start, end))
+    taken = {contig: np.array(sorted(found)) for contig, found in spans.items()}  # [N, 2]
+    reach = {contig: np.maximum.accumulate(found[:, 1]) for contig, found in taken.items()}
+    for number in range(len(test)):
+        contig, start, end = _span(test, number, tokenizer.lengths)
+        before = int(np.searchsorted(taken[contig][:, 0], end)) if contig in taken else 0
+        if before and reach[contig][before - 1] > start:
+            raise InputError(
+                f"{test.path} holds {contig}:{start + 1:,}-{end:,} and {train.path} a part of it; "
+                "held-out shards share no base with those that are trained on"
+            )
+
+
+def _span(shards: Shards, number: int, lengths: NDArray[np.integer]) -> tuple[str, int, int]:
+    """Return contig, first base and base after the last of a document, 0-based half-open."""
+    starts = shards.rows(number)["start"]
+    last = int(starts.argmax())  # the first sentence where the reverse strand is read
+    ids = np.split(shards.document(number), shards.sentences(number)[1:])[last]
+    contig, _ = shards.positions(number)
+    return contig, int(starts.min()), int(starts[last] + lengths[ids].sum(dtype=np.int64))

@@ -9,21 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genobird.errors import InputError
-from genobird.report.card_figures import (
-    BASELINES,
-    FIGURES,
-    Facts,
-    calibration,
-    interval_text,
-    name_of,
-    verdicts,
-)
+from genobird.report.card_figures import FIGURES, Facts, calibration, interval_text, verdicts
 from genobird.report.facts import read_json
 from genobird.report.markdown import listed, number, shown, table
+from genobird.report.names import NAMES, name_of
 from genobird.report.stages import training
 
 PLACES = {"all_bins": "all bins", "tf_bins": "bins where any TF binds"}
 CHROMOSOMES, PROFILES = 24, 919
+DEEPSEA_CLASSES = {"TF", "DNase", "histone"}
 
 
 def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Path:
@@ -113,12 +107,23 @@ def _data(evaluation: Facts) -> Iterable[str]:
     if chromatin:
         contigs = dict.fromkeys(c for rows in chromatin["splits"].values() for c, *_ in rows)
         left_out = chromatin["left_out"] or []
-        yield (
-            f"Sequence and labels come from {len(contigs)} of {CHROMOSOMES} chromosomes "
-            f"({listed(contigs)}), and the chromatin head holds {chromatin['features']} of "
-            f"{PROFILES} profiles: those whose peak files were at hand and had enough positive "
-            "training bins."
-        )
+        classes = set(evaluation["chromatin"]["all_bins"]["classes"]) - {"all"}
+        if classes <= DEEPSEA_CLASSES:
+            yield (
+                f"Sequence and labels come from {len(contigs)} of {CHROMOSOMES} chromosomes "
+                f"({listed(contigs)}), and the chromatin head holds {chromatin['features']} of "
+                f"{PROFILES} profiles"
+                + (
+                    ": those whose peak files were at hand and had enough positive training bins."
+                    if chromatin["features"] < PROFILES
+                    else "."
+                )
+            )
+        else:
+            yield (
+                f"Sequence and labels come from {listed(contigs)}, and the chromatin head holds "
+                f"{chromatin['features']} tracks."
+            )
         if left_out:
             yield f"Left out for too few positives ({len(left_out)}): {', '.join(left_out)}."
         rows = [
@@ -143,7 +148,7 @@ def _baselines(evaluation: Facts) -> Iterable[str]:
     facts = evaluation.get("data", {}).get("baselines", {})
     rows = []
     for kind in ("chromatin", "promoters"):
-        for name in BASELINES:
+        for name in NAMES:
             found = facts.get(kind, {}).get(name)
             if found:
                 steps = (
@@ -284,7 +289,8 @@ def _masked(evaluation: Facts) -> Iterable[str]:
         keys = ("bits_per_base", "bits_per_base_repeats", "bits_per_base_unique")
         yield (
             "Bits per base of other models, for the same tokens. N-gram models read from the left "
-            "and know every token there; transformers see both sides, 15 % of the tokens hidden."
+            "and know every token there; transformers see both sides, "
+            f"{evaluation['settings']['masked']['mask_rate'] * 100:.3g} % of the tokens hidden."
         )
         each = {"transformer": masked, **{name_of(name): found for name, found in others.items()}}
         rows = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from genobird.report.markdown import listed, number, shown, table
+from genobird.report.names import name_of
 
 Facts = Mapping[str, Any]
 
@@ -16,20 +17,6 @@ FIGURES = {
     "brier": "Brier score",
 }
 LOWER_IS_BETTER = {"brier", "bits_per_base"}
-BASELINES = {
-    "composition": "GC/CpG logistic regression",
-    "convolution": "small convolutional network",
-    "kmers": "k-mer logistic regression",
-    "gapped_kmers": "gapped k-mer model",
-    "deepsea": "DeepSEA-shaped network",
-    "danq": "DanQ-shaped network",
-    "cnnprom": "CNNProm-shaped network",
-    "deepromoter": "DeePromoter-shaped network",
-    "ngram_bases": "n-gram model of bases",
-    "ngram_tokens": "n-gram model of tokens",
-    "bert_512": "dense transformer of 512 tokens",
-    "counts": "counts of neighbouring pieces alone",
-}
 
 
 def verdicts(comparisons: Iterable[tuple[str, str, Facts, str]]) -> Iterable[str]:
@@ -67,7 +54,7 @@ def calibration(result: Facts, title: str) -> Iterable[str]:
     for name, facts in named.items():
         found = facts["calibration"]
         shares = [number(found[key]) for key in ("predicted_share", "observed_share")]
-        rows.append([name, shown(found["error"]), *shares])
+        rows.append([name, number(found["error"]), *shares])
     yield f"### {title}"
     yield table(["model", "expected calibration error", "predicted share", "observed share"], rows)
     yield "Reliability of the transformer's probabilities:"
@@ -89,8 +76,3 @@ def interval_text(groups: int, settings: Facts) -> str:
         f"In square brackets: 95 % bootstrap intervals, {settings['resamples']} resamples of "
         f"{groups} stretches of {settings['group_bp'] / 1000:g} kb."
     )
-
-
-def name_of(baseline: str) -> str:
-    """Return what a baseline is called in a card."""
-    return BASELINES.get(baseline, baseline)

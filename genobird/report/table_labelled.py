@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from genobird.report.markdown import number, shown
+from genobird.report.markdown import listed, number, shown
+from genobird.report.names import name_of
 from genobird.report.table_plots import Line, panels, scatter
 from genobird.report.table_sections import (
     MODEL,
@@ -17,7 +18,6 @@ from genobird.report.table_sections import (
     interval_text,
     provenance,
     signed,
-    title_of,
 )
 
 PAPER_F1 = {"cnnprom": "69.7", "deepromoter": "95.6", MODEL: "99.9"}
@@ -65,7 +65,7 @@ def _add_windows(section: Section, found: Facts, what: str, paper: Mapping[str, 
             shown(figures["figures"][f]) + (signed(difference[f]) if difference else "")
             for f in _FIGURES
         ]
-        rows.append([title_of(name), *cells, *([paper.get(name, "")] if paper else [])])
+        rows.append([name_of(name), *cells, *([paper.get(name, "")] if paper else [])])
     title = f"{what[0].upper()}{what[1:]}"
     section.grids.append(
         Grid(
@@ -75,7 +75,7 @@ def _add_windows(section: Section, found: Facts, what: str, paper: Mapping[str, 
             rows,
         )
     )
-    lines = {title_of(n): f["curves"] for n, f in _models(found)}
+    lines = {name_of(n): f["curves"] for n, f in _models(found)}
     section.pictures += _curves({"": lines}, found["curve_grid"], what)
     section.pictures.append(_reliability(found, what))
 
@@ -89,10 +89,12 @@ def chromatin_section(
         "table7",
         "Table 7: chromatin profiles",
         [
-            "Medians over the features with positives. Bins where a TF binds are DeepSEA's "
-            "protocol; over all bins a model has to find them too. The paper's AUROC (per cent) "
-            "and the published figures by feature were measured on other chromosomes (8 and 9), by "
-            "models that were trained on the whole genome.",
+            "Medians over the features with positives. Bins where a TF binds are those that lie "
+            "for more than half in a peak of one, DeepSEA's are those that one touches; over all "
+            "bins a model has to find them too. The paper's AUROC (per cent) and the published "
+            "figures by feature were measured on chromosomes 8 and 9, by models that were trained "
+            f"on all others. Here {listed(_contigs(evaluation, 'train'))} were trained on, and "
+            f"{listed(_contigs(evaluation, evaluation['split']))} measured.",
             interval_text(evaluation, found),
         ],
     )
@@ -112,21 +114,23 @@ def chromatin_section(
                     for f in ("auroc", "auprc")
                 ]
                 paper = PAPER_AUROC.get(name, {}).get(kind, "")
-                rows.append([f"{kind} ({cells['features']})", title_of(name), *shows, paper])
+                label = _with_width(name, evaluation)
+                rows.append([f"{kind} ({cells['features']})", label, *shows, paper])
         if published is not None:
             rows += _published_rows(table, names, f"{what}_positives")
         rows.sort(key=lambda row: list(found[what]["classes"]).index(row[0].split(" ")[0]))
+        place = f"{_PLACES[what][0].upper()}{_PLACES[what][1:]}"
         section.grids.append(
             Grid(
-                f"{_PLACES[what].capitalize()}: {found[what]['windows']:,}. After the semicolon "
-                f"{MODEL} minus the row's model.",
+                f"{place}: {found[what]['windows']:,}. After the semicolon {MODEL} minus the row's "
+                "model.",
                 ["class (features)", "model", "median AUROC", "median AUPRC", "paper, AUROC"],
                 rows,
             )
         )
         curves = {
             kind: {
-                title_of(n): f[what]["curves"][kind]
+                name_of(n): f[what]["curves"][kind]
                 for n, f in _models(found)
                 if f[what]["curves"][kind]
             }
@@ -143,6 +147,19 @@ def chromatin_section(
     return section
 
 
+def _contigs(evaluation: Facts, part: str) -> list[str]:
+    """Contigs of a part of the split, each once."""
+    rows = evaluation["data"]["chromatin"]["splits"].get(part, [])
+    return list(dict.fromkeys(contig for contig, *_ in rows))
+
+
+def _with_width(name: str, evaluation: Facts) -> str:
+    """Name a model, and how wide it is where that is not as published."""
+    facts = evaluation["data"].get("baselines", {}).get("chromatin", {}).get(name, {})
+    width = facts.get("shape", {}).get("width", 1)
+    return name_of(name) if width == 1 else f"{name_of(name)}, {width:g} of its width"
+
+
 def _published_rows(table: pd.DataFrame, names: Iterable[str], positives: str) -> list[list[str]]:
     """Medians of published figures over the same features."""
     rows = []
@@ -154,7 +171,7 @@ def _published_rows(table: pd.DataFrame, names: Iterable[str], positives: str) -
                 known = part[column].dropna() if column in part else pd.Series(dtype=float)
                 cells.append(number(float(known.median())) if len(known) else "")
             if any(cells):
-                label = f"{name.replace('_', '-')}, published (other chromosomes, whole genome)"
+                label = f"{name.replace('_', '-')}, published (chromosomes 8 and 9)"
                 rows.append([f"{kind} ({len(part)})", label, *cells, ""])
     return rows
 
@@ -176,7 +193,7 @@ def _scatters(table: pd.DataFrame, names: Iterable[str]) -> Iterable[Picture]:
             yield Picture(
                 picture,
                 f"AUROC of each feature over {_PLACES[place]}, beside {label}'s published one "
-                "(other chromosomes, whole-genome training).",
+                "(chromosomes 8 and 9).",
             )
 
 
@@ -216,7 +233,7 @@ def _curves(
 
 def _reliability(found: Facts, what: str) -> Picture:
     lines: dict[str, Line] = {
-        title_of(name): (
+        name_of(name): (
             [row["predicted"] for row in figures["calibration"]["table"]],
             [row["observed"] for row in figures["calibration"]["table"]],
         )
@@ -237,7 +254,7 @@ def _baseline_grid(evaluation: Facts, kind: str, suffix: str) -> Grid:
         steps = f"{facts['steps']:,}" if "steps" in facts else ""
         rows.append(
             [
-                title_of(name), f"{facts['parameters']:,}", str(width), steps,
+                name_of(name), f"{facts['parameters']:,}", str(width), steps,
                 str(facts.get("epochs", "")), str(facts["seconds"]),
             ]
         )  # fmt: skip

@@ -10,6 +10,7 @@ import yaml
 
 from genobird.errors import UsageError
 from genobird.report.markdown import number, shown
+from genobird.report.names import name_of
 from genobird.report.table_plots import Line, panels
 from genobird.report.table_sections import (
     Facts,
@@ -18,7 +19,6 @@ from genobird.report.table_sections import (
     Section,
     interval_text,
     provenance,
-    title_of,
 )
 
 PAPER_ACCURACY = {"random": "60.1", "window": "58.3", "random+window": "62.7", "full": "64.2"}
@@ -92,7 +92,7 @@ def _masked_cells(found: Facts, difference: Facts | None, figures: Iterable[str]
 
 def _masked_label(name: str, facts: Facts | None) -> str:
     if facts is None:
-        return title_of(name)
+        return name_of(name)
     pattern, tokens = facts["encoder"]["pattern"], facts["settings"]["masked_context"]
     tokens = tokens or facts["settings"]["masked"]["max_tokens"]
     return f"{'full attention (BERT)' if pattern == 'full' else pattern}, {tokens:,} tokens"
@@ -133,7 +133,11 @@ def training_section(runs: Mapping[str, Path]) -> Section:
 
 def _metrics(path: Path) -> pd.DataFrame:
     """Read the metrics of a run, resumed or not, with millions of tokens seen."""
-    files = sorted((path / "logs").glob("metrics*.csv"), key=lambda f: (f.name == "metrics.csv", f))
+    # metrics.2.csv, metrics.10.csv, metrics.csv: the longer number is the larger one.
+    files = sorted(
+        (path / "logs").glob("metrics*.csv"),
+        key=lambda file: (file.name == "metrics.csv", len(file.name), file.name),
+    )
     if not files or not (path / "config.yaml").is_file():
         raise UsageError(f"{path} is no pretraining run: it lacks logs/metrics.csv or config.yaml")
     config = yaml.safe_load((path / "config.yaml").read_text())

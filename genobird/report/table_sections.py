@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genobird.baselines.registry import MODELS
 from genobird.report.markdown import shown
 
 Facts = Mapping[str, Any]
@@ -76,8 +75,3 @@ def provenance(evaluation: Facts, prefix: str = "") -> dict[str, str]:
 def signed(interval: Mapping[str, float | None]) -> str:
     """Write a difference behind a figure."""
     return f"; {shown(interval, signed=True)}"
-
-
-def title_of(name: str) -> str:
-    """Return what a model is called."""
-    return MODELS[name].title if name in MODELS else name

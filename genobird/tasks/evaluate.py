@@ -32,21 +32,10 @@ from genobird.tasks.figures import (
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
 from genobird.tasks.predict import predict_chromatin, predict_promoters
 
-__all__ = [
-    "EVALUATION",
-    "PER_FEATURE",
-    "EvaluateSettings",
-    "bits_per_base",
-    "evaluate",
-    "evaluate_chromatin",
-    "evaluate_promoters",
-    "predict_chromatin",
-    "predict_promoters",
-    "read_baselines",
-]
-
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
+KINDS = ("masked", "bases", "promoters", "scan", "chromatin")
+"""Predictions are `<name>.<kind>.npz`."""
 
 
 class EvaluateSettings(BaseModel):
@@ -109,7 +98,8 @@ def evaluate(
         What `evaluation.json` holds.
 
     Raises:
-        UsageError: nothing to measure, a missing head, file or split, an existing evaluation.
+        UsageError: nothing to measure, a missing head, file or split, an existing evaluation, a
+            folder without predictions, a name that is none for files.
         InputError: a baseline's predictions are for other places.
     """
     settings = settings or EvaluateSettings()
@@ -117,6 +107,9 @@ def evaluate(
         raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
     if (output / EVALUATION).exists() and not force:
         raise UsageError(f"{output / EVALUATION} exists; choose another place or pass --force")
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
+    _refuse_empty(baselines, promoters=promoters, scan=scan, chromatin=chromatin)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = settings.device
@@ -139,7 +132,7 @@ def evaluate(
     bootstrapping = {"resamples": settings.resamples, "seed": settings.seed}
     features: pd.DataFrame | None = None
     kept: dict[str, Predictions | MaskedTokens] = {}
-    # The longest last: baselines that do not fit are refused before hours of work.
+    # What takes longest comes last: baselines of other places are refused when theirs are known.
     if shards is not None:
         opened = Shards.open(shards)
         result["data"]["shards"] = {
@@ -202,15 +195,10 @@ def read_baselines(
     """Read the logits of every baseline in some directories, by name; none without a directory.
 
     Raises:
-        UsageError: the directories have no predictions of this kind.
         InputError: predictions for other places, or in another order.
     """
-    files = _files(folders, kind)
-    if folders and not files:
-        where = ", ".join(map(str, folders))
-        raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
     found = {}
-    for name, file in files.items():
+    for name, file in _files(folders, kind).items():
         other = Predictions.load(file)
         if not predictions.same_places(other):
             raise InputError(
@@ -232,6 +220,28 @@ def _read_masked(folders: Sequence[Path], masked: MaskedTokens) -> dict[str, Mas
                 "repeats, seed and masked settings"
             )
     return found
+
+
+def _refuse_empty(folders: Sequence[Path], **measured: Path | None) -> None:
+    """Refuse folders of baselines without what is to be compared, before anything is computed.
+
+    Args:
+        folders: of predictions.
+        measured: labelled data, by kind; None is not measured.
+
+    Raises:
+        UsageError: naming the folder and the files.
+    """
+    for folder in folders:
+        if not any(_files([folder], kind) for kind in KINDS):
+            raise UsageError(
+                f"{folder} has no predictions <name>.<kind>.npz of baselines; train them with "
+                "`genobird baselines`, or evaluate another model with --name"
+            )
+    for kind, data in measured.items():
+        if folders and data is not None and not _files(folders, kind):
+            where = ", ".join(map(str, folders))
+            raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
 
 
 def _files(folders: Sequence[Path], kind: str) -> dict[str, Path]:
@@ -267,29 +277,9 @@ def _known(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
         if (folder / EVALUATION).is_file():
             facts = json.loads((folder / EVALUATION).read_text())
             keys = ("model_sha256", "encoder", "training", "settings", "command")
-            names = {file.name.split(".")[0] for file in folder.glob("*.npz")}
+            names = {name for kind in KINDS for name in _files([folder], kind)}
             compared |= {name: {k: facts[k] for k in keys if k in facts} for name in names}
     return known, compared
-
-
-def bits_per_base(
-    checkpoint: Checkpoint,
-    shards: Shards,
-    settings: PretrainDataSettings,
-    batches: int,
-    *,
-    group_bp: int = 250_000,
-    resamples: int = 200,
-    seed: int = 0,
-    precision: Literal["float32", "bf16"] = "float32",
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Ask for masked tokens (`predict_masked`) and measure the answers (`evaluate_masked`)."""
-    masked = predict_masked(
-        checkpoint, shards, settings, batches, seed=seed, group_bp=group_bp, precision=precision,
-        device=device,
-    )  # fmt: skip
-    return evaluate_masked(masked, resamples, seed)
 
 
 def _write(path: Path, text: str) -> None:

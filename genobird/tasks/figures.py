@@ -26,8 +26,10 @@ from genobird.tasks.metrics import (
     bootstrap_difference,
     brier,
     f1,
+    median,
     rankings,
 )
+from genobird.tasks.reliability import calibration, sigmoid
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -35,7 +37,6 @@ Interval = dict[str, float | None]
 """A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
 
 TF, ALL = "TF", "all"
-_CALIBRATION_BINS = 10
 
 
 def evaluate_chromatin(
@@ -58,10 +59,10 @@ def evaluate_chromatin(
         baselines: other logits [N, F] for the same bins, by name.
 
     Returns:
-        `all_bins` and `tf_bins` (bins where any TF binds: DeepSEA's protocol), each with medians of
-        AUROC and AUPRC over the features with positives by class and over `all`, and mean `curves`
-        on `curve_grid`; `calibration`; `per_feature`, a table; `baselines` with the same figures of
-        each, and the paired `difference` model minus baseline.
+        `all_bins` and `tf_bins` (those with the label of any TF; DeepSEA takes all that a peak of
+        one touches), each with medians of AUROC and AUPRC over the features with positives by class
+        and over `all`, and mean `curves` on `curve_grid`; `calibration`; `per_feature`, a table;
+        `baselines` with the same figures of each, and the paired `difference` model minus baseline.
     """
     groups = predictions.groups(group_bp)
     kinds = features["class"].to_numpy(dtype=str)
@@ -70,11 +71,9 @@ def evaluate_chromatin(
     logits = {"model": predictions.logits, **(baselines or {})}
     table = features.reset_index(drop=True)[["index", "name", "class"]]
     results: dict[str, dict[str, Any]] = {
-        name: {"calibration": _calibration(
-            predictions.labels, values, POSITIVE_WEIGHT, groups, resamples, seed
-        )}
+        name: {"calibration": calibration(predictions.labels, values, POSITIVE_WEIGHT)}
         for name, values in logits.items()
-    }  # fmt: skip
+    }
     for what, rows in (("all_bins", np.arange(len(groups))), ("tf_bins", np.flatnonzero(binds))):
         if not len(rows):
             continue
@@ -97,7 +96,7 @@ def evaluate_chromatin(
             cells: dict[str, dict[str, Any]] = {
                 c: {
                     "features": int(members[c].sum()),
-                    "positive_share": _number(_median(positives[members[c]] / len(rows))),
+                    "positive_share": _number(median(positives[members[c]] / len(rows))),
                 }
                 for c in classes
             }
@@ -161,9 +160,7 @@ def evaluate_promoters(
                 figure: _plain(bootstrap(statistic, groups, resamples, seed=seed))
                 for figure, statistic in mine.items()
             },
-            "calibration": _calibration(
-                labels[:, None], values.reshape(-1, 1), 1.0, groups, resamples, seed
-            ),
+            "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
             "curves": mean_curves([Ranking.of(labels, values.reshape(len(labels)))]),
         }
         if name != "model":
@@ -285,74 +282,17 @@ def _vectors(ranked: Sequence[Ranking]) -> dict[str, Vector]:
 
 
 def _median_of(vector: Vector, members: NDArray[np.bool_]) -> Statistic:
-    return lambda weights: _median(vector(weights)[members])
-
-
-def _median(values: Floats) -> float:
-    """Median of the values that are not NaN; NaN without any."""
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else float("nan")
+    return lambda weights: median(vector(weights)[members])
 
 
 def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Statistic]:
-    ranking, probabilities = Ranking.of(labels, logits), _sigmoid(logits)
+    ranking, probabilities = Ranking.of(labels, logits), sigmoid(logits)
     return {
         "auroc": ranking.auroc,
         "auprc": ranking.auprc,
         "f1": lambda weights: f1(labels, probabilities, weights),
         "brier": lambda weights: brier(labels, probabilities, weights),
     }
-
-
-def _calibration(
-    labels: NDArray[np.uint8],
-    logits: Logits,
-    positive_weight: float,
-    groups: NDArray[np.str_],
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Expected calibration error over all labels [N, F] at once, and its reliability table.
-
-    A loss that weights positives by w shifts logits by ln w; that is taken off again.
-    """
-    rows = np.arange(len(labels))
-    gaps = np.zeros((len(labels), _CALIBRATION_BINS))  # predicted - observed, by window and bin
-    count, predicted, observed = np.zeros((3, _CALIBRATION_BINS))
-    edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)
-    for truth, column in zip(labels.T, logits.T, strict=True):
-        probability = _sigmoid(column - np.log(positive_weight))
-        place = np.searchsorted(edges[1:-1], probability, side="right")
-        gaps[rows, place] += probability - truth
-        count += np.bincount(place, minlength=_CALIBRATION_BINS)
-        predicted += np.bincount(place, weights=probability, minlength=_CALIBRATION_BINS)
-        observed += np.bincount(place, weights=truth, minlength=_CALIBRATION_BINS)
-
-    def error(weights: Floats) -> float:
-        return float(np.abs(weights @ gaps).sum() / (weights.sum() * labels.shape[1]))
-
-    return {
-        "error": _plain(bootstrap(error, groups, resamples, seed=seed)),
-        "predicted_share": float(predicted.sum() / count.sum()),
-        "observed_share": float(observed.sum() / count.sum()),
-        "table": [
-            {
-                "low": float(edges[i]),
-                "high": float(edges[i + 1]),
-                "count": int(count[i]),
-                "predicted": float(predicted[i] / count[i]),
-                "observed": float(observed[i] / count[i]),
-            }
-            for i in range(_CALIBRATION_BINS)
-            if count[i]
-        ],
-    }
-
-
-def _sigmoid(logits: NDArray[Any]) -> Floats:
-    tail = np.exp(-np.abs(logits.astype(np.float64)))
-    result: Floats = np.where(logits >= 0, 1.0, tail) / (1 + tail)
-    return result
 
 
 def _plain(interval: ConfidenceInterval) -> Interval:

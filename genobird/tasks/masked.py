@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from genobird.batch import PackedBatch, add_specials, pack
 from genobird.bits import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
+from genobird.datasets import read_arrays
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.genome.interval import read_bed
 from genobird.shards import Shards
@@ -34,6 +34,8 @@ Sums = NDArray[np.float64]
 
 EVERY, NO_N, REPEATS, UNIQUE = "all", "no_n", "repeats", "unique"
 """Parts of the masked tokens."""
+LEAST_CONTEXT = 3
+"""Tokens that a model sees at the least: [CLS], [SEP] and one between them."""
 _FIELDS = ("groups", "bits", "bases", "tokens", "hits", "pieces", "lengths")
 
 
@@ -92,12 +94,10 @@ class MaskedTokens:
         Raises:
             InputError: it cannot be read as one.
         """
-        try:
-            with np.load(path) as file:
-                parts = tuple(str(name) for name in file["parts"])
-                return cls(parts, *(file[name] for name in _FIELDS))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} holds no masked tokens; evaluate its model again") from error
+        wanted = ("parts", *_FIELDS)
+        found = read_arrays(path, wanted, "holds no masked tokens; evaluate its model again")
+        parts = tuple(str(name) for name in found["parts"])
+        return cls(parts, *(found[name] for name in _FIELDS))
 
 
 class Repeats:
@@ -162,7 +162,7 @@ def predict_masked(
         settings: length and number of sequences, mask rate.
         batches: at most so many batches are read.
         context: most tokens that the model sees at once, specials included; longer windows are cut
-            after they are masked. 0 shows them whole.
+            after they are masked. 0 shows them whole, else at least `LEAST_CONTEXT`.
         repeats: tells tokens in repeats from others.
         tracks: bits of every base of the shards under other models, by name.
         seed: key of the windows and masks.
@@ -171,12 +171,17 @@ def predict_masked(
         device: where to compute.
 
     Raises:
-        UsageError: the model has no masked-language-model head.
+        UsageError: the model has no masked-language-model head, or a context is too short.
         ShardError: the shards were made with another tokenizer.
         InputError: repeats or other models do not cover the shards.
     """
     if checkpoint.mlm is None:
         raise UsageError("the model has no masked-language-model head; leave out the shards")
+    if context and context < LEAST_CONTEXT:
+        raise UsageError(
+            f"a masked context of {context} tokens holds none beside [CLS] and [SEP]; give at "
+            f"least {LEAST_CONTEXT}, or 0 to show windows whole"
+        )
     tokenizer = checkpoint.tokenizer
     if shards.index.tokenizer_sha256 != tokenizer.sha256:
         raise ShardError(

@@ -1,6 +1,6 @@
 """Final figures of a model, and how sure they are.
 
-Enter labels and scores of all test windows; leave AUROC, AUPRC and calibration with bootstrap
+Enter labels and scores of all test windows; leave AUROC, AUPRC and the like with bootstrap
 confidence intervals. Neighbouring windows are not independent, so the bootstrap resamples whole
 groups of them (megabases). It does so by weights: a `Ranking` sorts its scores once, and gives its
 AUROC and AUPRC under any weight of each window without sorting again.
@@ -154,58 +154,10 @@ def rankings(labels: npt.ArrayLike, logits: npt.ArrayLike) -> list[Ranking]:
     return [Ranking.of(truth[:, f], values[:, f]) for f in range(truth.shape[1])]
 
 
-def per_feature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> pd.DataFrame:
-    """AUROC, AUPRC and number of positives of each feature.
-
-    Args:
-        labels: 0 or 1, [N, F].
-        logits: Logits or probabilities, [N, F].
-
-    Returns:
-        A row a feature, in their order: columns `auroc`, `auprc` (NaN where undefined) and
-        `positives` (int).
-
-    Raises:
-        InputError: As `Ranking.of`.
-    """
-    truth, values = _matrices(labels, logits)
-    rows = []
-    for f in range(truth.shape[1]):
-        ranking = Ranking.of(truth[:, f], values[:, f])
-        rows.append((ranking.auroc(), ranking.auprc(), len(ranking.positive)))
-    table = pd.DataFrame(rows, columns=["auroc", "auprc", "positives"])
-    return table.astype({"auroc": float, "auprc": float, "positives": int})
-
-
-def class_medians(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Median AUROC and AUPRC by class of feature, over the features with positives.
-
-    Args:
-        table: From `per_feature`, F rows.
-        classes: The class of each feature, [F].
-
-    Returns:
-        A row a class, in order of appearance: `features` (those with positives), `auroc`, `auprc`.
-
-    Raises:
-        InputError: There are not as many classes as features.
-    """
-    if len(classes) != len(table):
-        raise InputError(f"{len(classes)} classes for {len(table)} features; give one a feature")
-    names = pd.Series(list(classes), index=table.index)
-    with_positives = table[table["positives"] > 0]
-    rows = {}
-    for name in dict.fromkeys(classes):
-        part = with_positives[names.loc[with_positives.index] == name]
-        rows[name] = (len(part), part["auroc"].median(), part["auprc"].median())
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["features", "auroc", "auprc"])
-
-
-def median_over(
-    features: Sequence[Ranking], figure: Callable[[Ranking, Floats], float] = Ranking.auroc
-) -> Statistic:
-    """Build the median over features of `Ranking.auroc` or `Ranking.auprc`, for `bootstrap`."""
-    return lambda weights: _median(np.array([figure(ranking, weights) for ranking in features]))
+def median(values: Floats) -> float:
+    """Median of the values that are not NaN; NaN without any."""
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def bootstrap(
@@ -302,66 +254,6 @@ def brier(
     weight = np.ones(len(truth)) if weights is None else weights
     total = float(weight.sum())
     return float(weight @ (values - truth) ** 2) / total if total else float("nan")
-
-
-def reliability(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10
-) -> pd.DataFrame:
-    """Compare predicted probability with observed frequency, in bins of equal width.
-
-    Args:
-        labels: 0 or 1, [N].
-        probabilities: Between 0 and 1, [N].
-        bins: Number of bins; bin i is [i, i + 1) / bins, the last one holds 1 as well.
-
-    Returns:
-        A row a bin: `low`, `high` (its ends), `windows` (how many), `predicted` (their mean
-        probability) and `observed` (their share of positives); both NaN in an empty bin.
-
-    Raises:
-        InputError: As `f1`.
-        ValueError: `bins` is below 1.
-    """
-    if bins < 1:
-        raise ValueError(f"{bins} bins; at least 1 is needed")
-    truth, values = _labelled_probabilities(labels, probabilities)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges[1:-1], values, side="right")
-    windows = np.bincount(place, minlength=bins)
-    filled = windows > 0
-
-    def mean(sums: Array) -> Floats:
-        means = np.full(bins, np.nan)
-        np.divide(sums, windows, out=means, where=filled)
-        return means
-
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "windows": windows,
-            "predicted": mean(np.bincount(place, weights=values, minlength=bins)),
-            "observed": mean(np.bincount(place, weights=truth, minlength=bins)),
-        }
-    )
-
-
-def calibration_error(table: pd.DataFrame) -> float:
-    """Compute the expected calibration error of a `reliability` table.
-
-    It is the mean of |predicted - observed| over bins, weighted by their windows; NaN without any.
-    """
-    filled = table[table["windows"] > 0]
-    if filled.empty:
-        return float("nan")
-    gap = (filled["predicted"] - filled["observed"]).abs()
-    return float(np.average(gap.to_numpy(), weights=filled["windows"].to_numpy()))
-
-
-def _median(values: Floats) -> float:
-    """Median of the values that are not NaN; NaN without any."""
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _matrices(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:

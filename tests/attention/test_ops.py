@@ -111,7 +111,7 @@ def assert_alone_equals_packed(backend, lengths, kind, width, seed=0):
                 assert torch.equal(a, e[part]), (name, s, length)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(1, 300), min_size=2, max_size=5),
     st.sampled_from(PATTERNS),
@@ -122,7 +122,7 @@ def test_a_sequence_has_the_same_bits_in_any_batch(lengths, kind, seed):
     assert_alone_equals_packed("blocked", lengths, kind, 32, seed)
 
 
-@settings(max_examples=3, deadline=None)  # the interpreter takes its time
+@settings(max_examples=3)  # the interpreter takes its time
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=2), st.sampled_from(PATTERNS))
 def test_a_sequence_has_the_same_bits_in_any_batch_of_the_kernels(lengths, kind):
     assert_alone_equals_packed("triton", lengths, kind, 32)

@@ -2,7 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -36,7 +36,6 @@ def expected(text, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@settings(deadline=None)
 @given(text=st.text("ACGTN", min_size=8, max_size=40))
 def test_gapped_kmers_are_counted_as_words_are(shape, text):
     found = count_gapped(base_codes(text)[None], shape).toarray()[0]
@@ -44,7 +43,6 @@ def test_gapped_kmers_are_counted_as_words_are(shape, text):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@settings(deadline=None)
 @given(text=st.text("ACGTN", min_size=8, max_size=40))
 def test_both_strands_have_the_same_counts(shape, text):
     one = count_gapped(base_codes(text)[None], shape).toarray()

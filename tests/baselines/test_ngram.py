@@ -54,7 +54,7 @@ class Dictionary:
         return kept + discount * len(followers) / total * shorter
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(runs, runs, shapes)
 def test_it_is_the_model_of_the_definition(train, test, shape):
     oracle = Dictionary(train, shape)
@@ -66,7 +66,7 @@ def test_it_is_the_model_of_the_definition(train, test, shape):
     np.testing.assert_allclose(ngram_bits(text(train), text(test), shape), wanted, rtol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(runs, st.lists(st.integers(0, SIZE - 1), max_size=5), shapes)
 def test_probabilities_of_all_symbols_sum_to_one(train, context, shape):
     p = [2 ** -ngram_bits(text(train), text([[*context, s]]), shape)[-1] for s in range(SIZE)]

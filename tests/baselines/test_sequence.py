@@ -17,7 +17,7 @@ from genobird.shards import Shards
 from genobird.tokenizer import Tokenizer
 
 SETTINGS = CorpusSettings(
-    passes=2, sentences=(2, 4), sentence_bp=(100, 300), start_max=50, max_n_fraction=0.3,
+    passes=1, sentences=(2, 4), sentence_bp=(100, 300), start_max=50, max_n_fraction=0.3,
     both_strands=True,
 )  # fmt: skip
 ORDER_3 = NgramSettings(order=3, smoothing="dirichlet", strength=1.0)
@@ -25,12 +25,12 @@ ORDER_3 = NgramSettings(order=3, smoothing="dirichlet", strength=1.0)
 
 @pytest.fixture(scope="module")
 def folder(tiny_genome_path, tiny_tokenizer, tmp_path_factory):
-    """Shards of chr1 and chrN to train on, of chr2 to be asked about; two passes, two strands."""
+    """Shards of chr1 and chrN to train on, two passes, of chr2 to be asked about; two strands."""
     path = tmp_path_factory.mktemp("sequence")
-    parts = {"train": ("chr1", "chrN"), "test": ("chr2",)}
-    for part, contigs in parts.items():
+    for part, contigs, passes in (("train", ("chr1", "chrN"), 2), ("test", ("chr2",), 1)):
         regions = [Interval(contig, 0, 60_000) for contig in contigs]
-        corpus.build([tiny_genome_path], path / f"{part}.corpus", SETTINGS, regions)
+        settings = SETTINGS.model_copy(update={"passes": passes})
+        corpus.build([tiny_genome_path], path / f"{part}.corpus", settings, regions)
         store.write(path / f"{part}.corpus", tiny_tokenizer, path / part)
     tiny_tokenizer.save(path / "tokenizer.model")
     return path
@@ -78,9 +78,43 @@ def test_random_bases_take_two_bits(folder, tiny_tokenizer):
     assert facts["bits_per_base_no_n"] == pytest.approx(entropy, abs=0.02)
 
 
-def test_held_out_shards_that_are_trained_on_are_refused(folder):
+def test_held_out_shards_that_are_trained_on_are_refused(folder, tiny_tokenizer):
+    train, test = open_shards(folder / "test", folder / "test")
     with pytest.raises(InputError, match="share no base with those that are trained on"):
-        open_shards(folder / "train", folder / "train")
+        predict_sequence(train, test, tiny_tokenizer, "bases", ORDER_3)
+
+
+def test_held_out_shards_of_several_passes_are_refused(folder):
+    # Only the first pass had bits, and measuring the others failed without a remedy.
+    with pytest.raises(InputError, match=r"train holds 2 passes .*corpus --set passes=1`"):
+        open_shards(folder / "test", folder / "train")
+
+
+def short_documents(genome, tokenizer, path, region, sentence_bp, both_strands=False):
+    """Shards of a region; a document is one or two sentences, which start at their multiples."""
+    settings = CorpusSettings(
+        passes=1, sentences=(1, 2), sentence_bp=(sentence_bp, sentence_bp), start_max=0,
+        both_strands=both_strands,
+    )  # fmt: skip
+    corpus.build([genome], path / "corpus", settings, [Interval("chr1", *region)])
+    return store.write(path / "corpus", tokenizer, path / "shards")
+
+
+@pytest.mark.parametrize("both_strands", [False, True])
+def test_less_than_a_shared_sentence_is_shared(
+    tiny_genome_path, tiny_tokenizer, tmp_path, both_strands
+):
+    # The end of a document was taken for the start of its last sentence, here base 9,000.
+    made = (tiny_genome_path, tiny_tokenizer)
+    known = short_documents(*made, tmp_path / "a", (0, 10_000), 1_000, both_strands)
+    shared = short_documents(*made, tmp_path / "b", (9_100, 15_400), 700)
+    beside = short_documents(*made, tmp_path / "c", (10_000, 15_000), 1_000)
+    message = r"chr1:\d+,\d+-\d+,\d+ and .* a part of it; held-out shards share no base with"
+    for train, test in ((known, shared), (shared, known)):
+        with pytest.raises(InputError, match=message):
+            predict_sequence(train, test, tiny_tokenizer, "bases", ORDER_3)
+    for train, test in ((known, beside), (beside, known)):
+        predict_sequence(train, test, tiny_tokenizer, "bases", ORDER_3)
 
 
 def test_another_tokenizer_is_refused(folder, tiny_contigs, tmp_path):

@@ -95,7 +95,7 @@ def test_a_turned_variant_has_the_alleles_of_the_other_strand(chain: ChainFile) 
         assert chain.lift_variant(absent) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_lifted_ref_is_what_the_other_assembly_has(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -67,7 +67,7 @@ def test_case_ambiguity_codes_blank_lines_and_contigs_without_bases(
     assert genome.fetch(Interval("one", 3, 8)) == "TNNAC"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.text("ACGTNacgtnRYk", max_size=200), min_size=1, max_size=5).filter(
         lambda sequences: sequences[-1] != ""
@@ -291,7 +291,7 @@ def test_a_forked_process_opens_the_file_for_itself(
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_give_contigs_or_a_genobird_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:

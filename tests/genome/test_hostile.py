@@ -117,7 +117,7 @@ def text_of(records: list[str], samples: int) -> bytes:
     ).encode()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(files(), st.sampled_from(KINDS), st.sampled_from([".vcf", ".vcf.gz", ".bcf"]))
 def test_every_record_comes_out_in_order_with_one_status_an_alt(
     tmp_path_factory: pytest.TempPathFactory,
@@ -159,7 +159,7 @@ def test_every_record_comes_out_in_order_with_one_status_an_alt(
             assert sum(1 for _ in file) == len(records)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(files(fewest=1), st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_anywhere_is_whole_lines_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[list[str], int], kind: str, share: float

@@ -106,7 +106,7 @@ def test_trimming_keeps_the_change_and_is_idempotent(
     assert min(len(trimmed.ref), len(trimmed.alt)) >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("AC", min_size=1, max_size=30), st.data())
 def test_left_aligning_keeps_the_change_and_is_the_same_for_all_spellings(
     tmp_path_factory: pytest.TempPathFactory, sequence: str, data: st.DataObject
@@ -195,7 +195,7 @@ def test_the_length_of_an_allele_is_counted_after_trimming(genome: Genome) -> No
     assert check(Variant("chr1", 100, bases, bases[0]), genome, flank=50) is Status.TOO_LONG
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_applying_alt_then_ref_restores_the_window(
     genome: Genome, tiny_contigs: dict[str, str], data: st.DataObject
@@ -229,7 +229,7 @@ def test_applying_alt_then_ref_restores_the_window(
         assert alt_start + len(pair.alt) == len(mutated), "more on the left only at the contig end"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_windows_are_the_same_from_the_genome_that_has_alt(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -124,7 +124,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RECORDS, st.booleans())
 def test_any_record_passes_through_unchanged_when_nothing_is_added(
     tmp_path_factory: pytest.TempPathFactory, records: list[str], samples: bool

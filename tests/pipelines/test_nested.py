@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from genobird.errors import InputError
-from pipelines.nested import FOLDS, auroc, compare, folds, put_together, spearman
+from pipelines.nested import FOLDS, auroc, compare, folds, put_together, scaled, spearman
 
 VALUES = st.lists(
     st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 3)), min_size=3, max_size=30
@@ -42,6 +42,13 @@ def test_folds_hold_whole_groups_and_all_of_them():
     assert (fold != folds(groups, seed=2)).any()
 
 
+def test_folds_hold_as_many_groups_whatever_their_sizes():
+    groups = np.array([f"c:{n}" for n in range(10)] + ["c:3"] * 999)
+    fold = folds(groups, seed=0)
+    assert [len(set(groups[fold == number])) for number in range(FOLDS)] == [2] * FOLDS
+    assert sorted(np.bincount(fold)) == [2, 2, 2, 2, 1001]
+
+
 def test_each_fold_gets_what_is_best_on_the_others():
     fold = np.arange(100) % FOLDS
     truth = np.random.default_rng(0).normal(size=100)
@@ -73,9 +80,28 @@ def test_scales_do_not_decide_and_missing_values_count_as_nothing():
     truth = np.tile([-1.0, 1.0], 30) * np.arange(1, 61)
     huge = 1e6 * truth
     huge[5] = np.nan
-    joined, _ = put_together({"huge": huge, "zero": np.zeros(60)}, truth, spearman, fold)
+    candidates = scaled({"huge": huge, "zero": np.zeros(60)})
+    joined, _ = put_together(candidates, truth, spearman, fold)
     assert joined[5] == 0
     assert np.sqrt(np.mean(joined**2)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("figure", [spearman, auroc])
+def test_a_missing_value_is_zero_for_every_figure(figure):
+    # One NaN was an error of the AUROC and the largest value of the rank correlation.
+    rng = np.random.default_rng(3)
+    measured = (rng.random(60) < 0.5).astype(float)
+    groups = np.array([f"c:{n // 2}" for n in range(60)])
+    missing = {"a": rng.normal(size=60) + measured, "b": rng.normal(size=60)}
+    missing["a"][7] = missing["b"][50] = np.nan
+    filled = {name: np.nan_to_num(values) for name, values in missing.items()}
+    found, wanted = (
+        compare({"m": candidates, "n": candidates}, measured, figure, groups, seed=0, resamples=9)
+        for candidates in (missing, filled)
+    )
+    assert found == wanted
+    full = figure(filled["a"], measured, np.ones(60))
+    assert found["m"]["candidates"]["a"]["point"] == pytest.approx(full, abs=1e-5)
 
 
 def test_differences_are_paired():

@@ -52,7 +52,7 @@ def test_a_base_whose_changes_lower_the_output_stands_above_the_line():
     np.testing.assert_allclose(strip.heights, [1.5, -0.5])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.text("ACGT", min_size=1, max_size=12),
     st.lists(st.floats(-3, 3).filter(lambda x: abs(x) > 1e-3), min_size=12, max_size=12),

@@ -51,7 +51,7 @@ def variants(deltas: list[list[float]], **more: object) -> pd.DataFrame:
     return pd.DataFrame({**keys, **features, **more})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=30),
     st.integers(1, 7),

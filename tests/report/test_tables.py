@@ -77,7 +77,10 @@ def evaluations():
         "table6-shuffle": {**described("bigbird"), "promoters": promoters, "data": {}},
         "table7": {
             **described("bigbird"), "chromatin": chromatin,
-            "data": {"baselines": {"chromatin": {"sha256": "x", "deepsea": trained}}},
+            "data": {
+                "baselines": {"chromatin": {"sha256": "x", "deepsea": trained}},
+                "chromatin": {"splits": {"train": [["chr1", 0, 9]], "test": [["chr2", 0, 9]]}},
+            },
         },
     }  # fmt: skip
     return found, features
@@ -110,7 +113,7 @@ def published(tmp_path):
 def run(tmp_path):
     path = tmp_path / "run"
     (path / "logs").mkdir(parents=True)
-    (path / "config.yaml").write_text("data: {max_tokens: 512, sequences: 4}\n")
+    (path / "config.yaml").write_text("data: {max_tokens: 512, sequences: 4}\nfit: {}\n")
     head = "epoch,step,train/bits_per_base,validation/accuracy,validation/bits_per_base\n"
     (path / "logs" / "metrics.0.csv").write_text(head + "0,9,2.1,,\n0,19,2.0,0.1,1.9\n")
     (path / "logs" / "metrics.csv").write_text(head + "0,29,1.9,,\n0,39,1.8,0.2,1.7\n")
@@ -139,14 +142,15 @@ def test_masked_models_stand_with_their_intervals_and_differences(tables, evalua
     page = render(Sources({name: tables[name] for name in ("table1", "table5")}))
     masked = evaluations[0]["table5"]["masked"]
     rows = {row[0]: row for row in rows_of(page, "table5")}
+    name = "n-gram model of bases"
     assert set(rows) == {
-        "model", "n-grams of bases", "full attention (BERT), 512 tokens", "bigbird, 512 tokens",
+        "model", name, "full attention (BERT), 512 tokens", "bigbird, 512 tokens",
     }  # fmt: skip
     assert rows["bigbird, 512 tokens"][1] == shown(masked["bits_per_base"])
     ngram = masked["baselines"]["ngram_bases"]
-    assert rows["n-grams of bases"][1] == "2.000 [2.000, 2.000]"
-    assert rows["n-grams of bases"][2] == shown(ngram["difference"]["bits_per_base"], signed=True)
-    assert rows["n-grams of bases"][-1] == "1.57"
+    assert rows[name][1] == "2.000 [2.000, 2.000]"
+    assert rows[name][2] == shown(ngram["difference"]["bits_per_base"], signed=True)
+    assert rows[name][-1] == "1.57"
     assert rows["full attention (BERT), 512 tokens"][-1] == "1.23"
     assert rows["model"].count("difference") == 4
     assert {row[0]: row[-1] for row in rows_of(page, "table1")}["window, 512 tokens"] == "58.3"
@@ -159,20 +163,22 @@ def test_published_figures_stand_beside_the_same_features_only(tables, published
     assert cells["TF (2)"][2:4] == ["0.700", "0.200"]
     assert cells["DNase (1)"][2:4] == ["0.911", "0.400"]
     assert "histone (1)" not in cells
-    assert "other chromosomes, whole genome" in cells["TF (2)"][1]
+    assert "chromosomes 8 and 9" in cells["TF (2)"][1]
     assert "AUROC of DeepSEA, published" in page
+    assert "Here chr1 were trained on, and chr2 measured." in page
 
 
 def test_a_trained_baseline_says_its_size(tables):
     rows = rows_of(render(Sources({"table7": tables["table7"]})), "table7")
-    assert ["DeepSEA", "52,843,119", "0.25", "1,200", "2.5", "3.0"] in rows
+    assert ["DeepSEA-shaped network", "52,843,119", "0.25", "1,200", "2.5", "3.0"] in rows
 
 
 def test_every_class_names_every_model(tables, evaluations):
     rows = rows_of(render(Sources({"table7": tables["table7"]})), "table7")
     found = evaluations[0]["table7"]["chromatin"]
     tf = [row for row in rows if row[0] == "TF (2)"]
-    assert [row[1] for row in tf] == ["BigBird", "DeepSEA", "DanQ"] * 2  # bound bins, all bins
+    names = ["BigBird", "DeepSEA-shaped network, 0.25 of its width", "DanQ-shaped network"]
+    assert [row[1] for row in tf] == names * 2  # bound bins, all bins
     cell = found["baselines"]["deepsea"]["all_bins"]["classes"]["TF"]
     wanted = f"{shown(cell['auroc'])}; {shown(cell['auroc_difference'], signed=True)}"
     assert tf[4][2] == wanted
@@ -197,6 +203,16 @@ def test_curves_follow_a_run_over_its_interruptions(tables, run):
     table = _metrics(run)
     assert table["step"].tolist() == [9, 19, 29, 39]
     assert table["tokens"].tolist() == pytest.approx([0.02048, 0.04096, 0.06144, 0.08192])
+
+
+def test_the_parts_of_a_run_are_read_by_their_number(run):
+    # metrics.10.csv stood before metrics.2.csv: the curves of a run resumed often went back.
+    head = "epoch,step,train/bits_per_base\n"
+    for part in range(12):
+        (run / "logs" / f"metrics.{part}.csv").write_text(f"{head}0,{part},2.0\n")
+    from genobird.report.table_language import _metrics
+
+    assert _metrics(run)["step"].tolist() == [*range(12), 29, 39]
 
 
 def test_a_page_is_written_once(tables, tmp_path):

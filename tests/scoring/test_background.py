@@ -32,7 +32,6 @@ def evalues(made: Background, deltas: np.ndarray) -> np.ndarray:
     return made.evalues(made.tails(deltas))
 
 
-@settings(deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 60), st.just(2)), elements=EFFECTS),
     arrays(np.float32, st.tuples(st.integers(1, 8), st.just(2)), elements=EFFECTS),
@@ -43,7 +42,6 @@ def test_a_small_background_counts_exactly_how_many_are_at_least_as_large(deltas
     np.testing.assert_array_equal(made.tails(asked), (1 + larger) / (1 + len(deltas)))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_ranks_rise_from_one_to_the_count_by_a_small_factor(count):
     ranks = ranks_of(count)
@@ -56,7 +54,7 @@ def test_ranks_rise_from_one_to_the_count_by_a_small_factor(count):
     assert (steps[64:] <= most * (1 + 1.5 / ranks[64:-1])).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(SIZE + 1, 4_000), st.integers(0, 99), st.floats(0, 30))
 def test_a_large_background_is_off_by_less_than_the_gap_between_its_ranks(count, seed, size):
     sizes = np.abs(deltas_of(count, 1, seed)[:, 0])
@@ -71,7 +69,6 @@ def test_a_large_background_is_off_by_less_than_the_gap_between_its_ranks(count,
     np.testing.assert_array_equal(found[top], true[top])
 
 
-@settings(deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 400), st.just(1)), elements=EFFECTS),
     st.lists(st.floats(0, 3, width=32), min_size=2, max_size=20),

@@ -165,7 +165,7 @@ def test_a_model_without_heads_still_has_an_embedding_distance(tiny_checkpoint, 
     assert table["embedding|distance"][0] > 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_swapping_ref_and_alt_on_the_genome_that_has_alt_flips_every_delta_to_the_bit(
     scorer, short, tmp_path_factory, data
@@ -202,7 +202,7 @@ def alone(scorer, short) -> tuple[list[Variant], pd.DataFrame]:
     return variants, pd.concat(tables, ignore_index=True)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     seed=st.integers(0, 2**32),
     batch_size=st.sampled_from([1, 2, 3, 7, "auto"]),

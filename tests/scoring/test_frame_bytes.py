@@ -33,7 +33,7 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame({f"{kind}|{place}": kinds[kind]() for place, kind in enumerate(order)})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(frame=frames())
 def test_a_frame_comes_back_as_it_was(frame):
     pd.testing.assert_frame_equal(unpack_frame(pack_frame(frame)), frame, check_exact=True)

@@ -71,7 +71,6 @@ def separate_edits(draw: st.DrawFn) -> list[Edit]:
     return sorted(kept)
 
 
-@settings(deadline=None)
 @given(separate_edits(), st.integers(0, len(CONTIG) - 1), st.integers(0, 200), st.integers(0, 200))
 def test_haplotype_windows_are_cut_from_the_contig_with_all_edits_made(
     short, edits, position, before, after
@@ -114,7 +113,6 @@ def test_a_base_that_another_edit_deletes_is_where_the_edit_is(short):
     assert replaced.edits == (Edit(50, 60, "GGTT"),)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(CONTIG) - 1), st.integers(1, 6), bases.filter(bool))
 def test_with_one_variant_they_are_the_windows_that_a_variant_alone_has(short, position, cut, alt):
     ref = CONTIG[position : position + cut]
@@ -130,7 +128,6 @@ def test_with_one_variant_they_are_the_windows_that_a_variant_alone_has(short, p
         assert [(one.sequence, one.anchor) for one in found] == pairs[: len(found)]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99), st.text("ACGT", min_size=1, max_size=5), bases.filter(bool))
 def test_an_edit_is_what_an_allele_changes(position, ref, alt):
     edit = edit_of(Variant("c", position, ref, alt))
@@ -291,9 +288,7 @@ def test_alts_that_cannot_be_scored_are_not_applied(short, tmp_path):
     calls.close()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_haplotypes_of_a_file_are_those_of_a_slow_reading(short, tmp_path, data):
     rows = []

@@ -29,7 +29,7 @@ def pair_of(start: int, ref: str, alt: str) -> AllelePair:
 alleles = st.text("ACGT", min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(start=st.integers(0, 380), ref=alleles, alt=alleles)
 def test_masked_runs_cover_the_alleles_and_end_at_common_boundaries(
     tiny_tokenizer, start, ref, alt
@@ -120,7 +120,7 @@ def test_the_mean_and_its_error_are_those_over_segmentations_with_forced_boundar
     assert not np.array_equal(other, means)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(start=st.integers(0, 380), ref=alleles, alt=alleles, seed=st.integers(0, 9))
 def test_a_forced_boundary_bounds_what_is_masked(tiny_tokenizer, start, ref, alt, seed):
     pair = pair_of(start, ref, alt)

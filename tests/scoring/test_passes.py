@@ -16,7 +16,7 @@ def numbers(part: slice) -> torch.Tensor:
     return torch.arange(part.start, part.stop)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     bases=st.lists(st.integers(1, 30_000), min_size=1, max_size=30),
     most=st.none() | st.integers(1, 5),

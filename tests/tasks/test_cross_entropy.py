@@ -39,7 +39,7 @@ def gradients(function, head, hidden, embedding, labels, around, *chunk):
     return {"nats": nats, **dict(zip(asked, found, strict=True))}, pieces
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(1, 500))
 def test_chunks_give_the_nats_the_pieces_and_the_gradients_of_all_logits_at_once(targets, chunk):
     case = draw(targets)

@@ -16,16 +16,11 @@ from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.evaluate import (
     EvaluateSettings,
-    bits_per_base,
     evaluate,
-    evaluate_chromatin,
-    evaluate_promoters,
-    predict_chromatin,
-    predict_promoters,
 )
+from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import predict_masked
-from genobird.tasks.metrics import auprc, auroc, calibration_error, per_feature, reliability
-from genobird.tasks.predict import windows_over
+from genobird.tasks.predict import predict_chromatin, predict_promoters, windows_over
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES
 
@@ -98,11 +93,20 @@ def test_logits_are_the_same_from_either_strand_of_the_genome(
     assert not np.allclose(one.logits, forward.logits, atol=1e-2)
 
 
-def test_context_may_leave_the_split_but_never_its_labels(model, chromatin):
-    before = predict_chromatin(model, chromatin, "test", context_bp=400, window_bp=3000)
-    window = next(windows_over(chromatin, "test", 400, 3000))
-    assert window.start < 12_000
-    assert before.bins.min() * 200 >= 12_000
+def test_context_may_leave_the_split_but_never_its_labels(
+    model, chromatin, chromatin_path, tmp_path
+):
+    other = tmp_path / "other_labels"
+    shutil.copytree(chromatin_path, other)
+    packed = np.load(other / "chr2.labels.npy")
+    packed[:60] ^= 255  # all that lies before the split
+    np.save(other / "chr2.labels.npy", packed)
+    shape = {"context_bp": 400, "window_bp": 3000}
+    assert next(windows_over(chromatin, "test", **shape)).start < 12_000
+    before = predict_chromatin(model, chromatin, "test", **shape)
+    after = predict_chromatin(model, ChromatinDataset(other), "test", **shape)
+    np.testing.assert_array_equal(before.labels, after.labels)
+    np.testing.assert_array_equal(before.logits, after.logits)
 
 
 def test_another_list_of_features_is_refused(tiny_tokenizer, chromatin):
@@ -133,7 +137,7 @@ def test_promoter_logits_do_not_depend_on_the_batch(model, promoter_path):
 def test_bits_are_summed_over_all_masked_tokens(model, tiny_shards):
     settings = PretrainDataSettings(max_tokens=64, sequences=3)
     found = predict_masked(model, tiny_shards, settings, 4, group_bp=10_000)
-    result = bits_per_base(model, tiny_shards, settings, 4, group_bp=10_000, resamples=10)
+    result = evaluate_masked(found, resamples=10)
     assert found.bits.shape == (12, 2)
     assert result["bits_per_base"]["point"] == pytest.approx(
         found.bits[:, 0].sum() / found.bases[:, 0].sum()
@@ -141,8 +145,6 @@ def test_bits_are_summed_over_all_masked_tokens(model, tiny_shards):
     assert result["tokens"] == found.pieces.sum()
     assert result["bases"] == found.pieces @ found.lengths
     assert result["tokens_no_n"] <= result["tokens"]
-    assert result["bits_per_base"]["low"] <= result["bits_per_base"]["point"]
-    # A sequence asks for the same share of its tokens whatever else is in the batch.
     assert (found.tokens[:, 0] > 0).all()
 
 
@@ -167,112 +169,6 @@ def test_shards_of_another_tokenizer_are_refused(model, tiny_shards):
     other = Shards(tiny_shards.path, index)
     with pytest.raises(ShardError, match="made with another tokenizer"):
         predict_masked(model, other, PretrainDataSettings(max_tokens=64), 1)
-
-
-# -- figures
-
-
-@pytest.fixture(scope="module")
-def predictions():
-    """Four thousand bins, five features (the last without positives), logits that know a little."""
-    rng = np.random.default_rng(2)
-    labels = (rng.random((4000, 5)) < [0.1, 0.05, 0.2, 0.02, 0]).astype(np.uint8)
-    logits = rng.normal(size=labels.shape) + labels
-    contigs = np.full(4000, "chr1")
-    return Predictions(contigs, np.arange(4000), labels, logits.astype(np.float32))
-
-
-FEATURES_TABLE = pd.DataFrame(
-    {
-        "index": range(5),
-        "name": list("abcde"),
-        "class": ["TF", "TF", "DNase", "histone", "histone"],
-    }
-)
-
-
-def test_medians_are_those_of_the_features_with_positives(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=5)
-    table = per_feature(predictions.labels, predictions.logits)
-    classes = found["all_bins"]["classes"]
-    assert classes["TF"]["auroc"]["point"] == pytest.approx(table["auroc"][:2].median())
-    assert classes["all"]["auprc"]["point"] == pytest.approx(table["auprc"][:4].median())
-    assert classes["histone"]["features"] == 1
-    assert found["groups"] == 4  # 800 kb in stretches of 250 kb
-    pd.testing.assert_series_equal(
-        found["per_feature"]["all_bins_auroc"], table["auroc"], check_names=False
-    )
-
-
-def test_tf_bins_are_those_where_a_tf_binds(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=5)
-    rows = predictions.labels[:, :2].any(axis=1)
-    assert found["tf_bins"]["windows"] == rows.sum()
-    assert found["tf_bins"]["classes"]["DNase"]["auroc"]["point"] == pytest.approx(
-        auroc(predictions.labels[rows, 2], predictions.logits[rows, 2])
-    )
-
-
-def test_calibration_is_that_of_probabilities_without_the_positive_weight(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=20)["calibration"]
-    probabilities = 1 / (1 + np.exp(-(predictions.logits.astype(float) - LN8)))
-    table = reliability(predictions.labels.ravel(), probabilities.ravel())
-    assert found["error"]["point"] == pytest.approx(calibration_error(table))
-    assert found["error"]["low"] <= found["error"]["high"]
-    filled = table[table["windows"] > 0]
-    assert [row["count"] for row in found["table"]] == filled["windows"].tolist()
-    assert [row["predicted"] for row in found["table"]] == pytest.approx(
-        filled["predicted"].tolist()
-    )
-
-
-def test_a_better_model_has_a_difference_above_zero_and_itself_none(predictions):
-    rng = np.random.default_rng(3)
-    noise = rng.normal(size=predictions.logits.shape).astype(np.float32)
-    found = evaluate_chromatin(
-        predictions, FEATURES_TABLE, resamples=30,
-        baselines={"noise": noise, "same": predictions.logits},
-    )  # fmt: skip
-    noise_row = found["baselines"]["noise"]["all_bins"]["classes"]["all"]
-    assert noise_row["auroc_difference"]["low"] > 0
-    same = found["baselines"]["same"]["all_bins"]["classes"]["all"]
-    assert same["auroc_difference"] == {"low": 0, "point": 0, "high": 0}
-    mine = found["all_bins"]["classes"]["all"]["auroc"]["point"]
-    assert noise_row["auroc_difference"]["point"] == pytest.approx(
-        mine - noise_row["auroc"]["point"]
-    )
-    assert {"all_bins_auroc_noise", "tf_bins_auprc_same"} <= set(found["per_feature"])
-
-
-def test_a_part_without_bound_tfs_has_no_tf_figures(predictions):
-    none = FEATURES_TABLE.assign(**{"class": "DNase"})
-    found = evaluate_chromatin(predictions, none, resamples=2)
-    assert "tf_bins" not in found
-
-
-def test_promoter_figures_are_those_of_scikit_learn():
-    from sklearn.metrics import brier_score_loss, f1_score
-
-    rng = np.random.default_rng(4)
-    labels = (rng.random(200) < 0.5).astype(np.uint8)
-    logits = (rng.normal(size=200) + labels).astype(np.float32)
-    groups = np.array([f"chr1:{i // 20}" for i in range(200)])
-    found = evaluate_promoters(labels, logits, groups, baselines={"flat": logits[:, None] * 0})
-    points = {name: value["point"] for name, value in found["figures"].items()}
-    probabilities = 1 / (1 + np.exp(-logits.astype(float)))
-    assert points == pytest.approx(
-        {
-            "auroc": auroc(labels, logits),
-            "auprc": auprc(labels, logits),
-            "f1": f1_score(labels, probabilities >= 0.5),
-            "brier": brier_score_loss(labels, probabilities),
-        }
-    )
-    assert found["groups"] == 10
-    flat = found["baselines"]["flat"]
-    assert flat["figures"]["auroc"]["point"] == 0.5
-    assert flat["figures"]["brier"]["point"] == 0.25
-    assert flat["difference"]["auroc"]["low"] > 0
 
 
 # -- the whole
@@ -369,6 +265,31 @@ def test_models_are_compared_by_their_named_predictions(
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
+def test_a_name_that_is_none_for_files_is_refused_at_once(
+    model_path, promoter_path, tmp_path, name
+):
+    with pytest.raises(UsageError, match="begins file names"):
+        evaluate(model_path, tmp_path / "out", promoters=promoter_path, name=name)
+
+
+def test_a_name_may_have_dots(model_path, promoter_path, tmp_path):
+    asked = {"promoters": promoter_path, "split": "validation", "settings": SETTINGS}
+    evaluate(model_path, tmp_path / "a", name="v1.2", **asked)
+    found = evaluate(model_path, tmp_path / "b", baselines=[tmp_path / "a"], **asked)
+    assert set(found["promoters"]["baselines"]) == set(found["data"]["compared"]) == {"v1.2"}
+
+
+@pytest.mark.parametrize("kind", ["promoters", "scan", "chromatin", "shards"])
+def test_folders_without_baselines_are_refused_before_a_model_is_asked(kind, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"empty has no predictions"):
+        evaluate(
+            tmp_path / "no model", tmp_path / "out", baselines=[tmp_path / "empty"],
+            **{kind: tmp_path / "no data"},
+        )  # fmt: skip
+
+
 def test_an_evaluation_without_data_is_refused(model_path, tmp_path):
     with pytest.raises(UsageError, match="nothing to measure"):
         evaluate(model_path, tmp_path / "out")
@@ -384,6 +305,8 @@ def test_baselines_of_other_windows_are_refused(
         evaluate(
             model_path, out, chromatin=chromatin_path, baselines=[baselines_path], settings=SETTINGS
         )
+    with pytest.raises(UsageError, match=r"missing has no predictions <name>.<kind>.npz"):
+        evaluate(model_path, out, promoters=promoter_path, baselines=[tmp_path / "missing"])
     (baselines_path / "flat.promoters.npz").unlink()
     with pytest.raises(UsageError, match="train the baselines first"):
         evaluate(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from genobird.bits import BaseBits, TokenSpans, token_spans
-from genobird.errors import BedError, InputError
+from genobird.errors import BedError, InputError, UsageError
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
@@ -37,12 +37,19 @@ def constant_bits(contigs, bits):
     return BaseBits(np.array(list(contigs)), np.zeros(len(contigs), int), lengths, values)
 
 
-@pytest.mark.parametrize("context", [16, 30, 63])
+@pytest.mark.parametrize("context", [3, 16, 30, 63])
 def test_a_shorter_context_is_asked_for_the_same_tokens(model, tiny_shards, context):
     whole = predict_masked(model, tiny_shards, SETTINGS, 4)
     short = predict_masked(model, tiny_shards, SETTINGS, 4, context=context)
     assert whole.same_tokens(short)
     assert not np.allclose(whole.bits, short.bits, rtol=1e-3)
+
+
+@pytest.mark.parametrize("context", [-1, 1, 2])
+def test_a_context_without_room_for_a_token_is_refused(model, tiny_shards, context):
+    message = rf"context of {context} tokens holds none beside .*; give at least 3, or 0 to show"
+    with pytest.raises(UsageError, match=message):
+        predict_masked(model, tiny_shards, SETTINGS, 4, context=context)
 
 
 def test_a_context_as_long_as_the_window_changes_nothing(model, tiny_shards):
@@ -135,6 +142,8 @@ def test_answers_are_kept_in_a_file(model, tiny_shards, tmp_path):
     np.testing.assert_array_equal(again.bits, found.bits)
     other = predict_masked(model, tiny_shards, SETTINGS, 4, seed=1)
     assert not other.same_tokens(found)
-    (tmp_path / "y.npz").write_text("no")
-    with pytest.raises(InputError, match=r"y.npz holds no masked tokens; evaluate its model again"):
-        MaskedTokens.load(tmp_path / "y.npz")
+    for content in ("no", ""):  # a power cut leaves an empty file
+        (tmp_path / "y.npz").write_text(content)
+        message = r"y.npz holds no masked tokens; evaluate its model again"
+        with pytest.raises(InputError, match=message):
+            MaskedTokens.load(tmp_path / "y.npz")
