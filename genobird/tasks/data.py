@@ -103,10 +103,11 @@ def mask_tokens(
         hide_all: every token that is asked for becomes [MASK]; which these are does not change.
 
     Returns:
-        Ids with masks [T], asked-for tokens [M] in ascending order, and their true pieces [M].
+        Ids with masks [T], asked-for tokens [M] in ascending order, and their true pieces [M]; M is
+        0 only where all tokens are special.
     """
     candidates = np.flatnonzero(ids.numpy() >= N_SPECIAL)
-    count = max(1, round(rate * len(candidates)))
+    count = min(len(candidates), max(1, round(rate * len(candidates))))
     targets = np.sort(rng.choice(candidates, size=count, replace=False))
     fate = rng.random(count)
     pieces = rng.integers(N_SPECIAL, vocab_size, size=count)

@@ -20,10 +20,11 @@ from genobird.heads import Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import LabelledBatch
-from genobird.tasks.fit import FitSettings, Task, fit
-from genobird.tasks.precision import fastest
+from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
+from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
 from genobird.tasks.remembered import RememberedBatches
+from genobird.tasks.state import SavedRun, write_text
 
 POSITIVE_WEIGHT = 8.0
 """Weight of a positive label in the chromatin loss (paper, table 21)."""
@@ -228,6 +229,7 @@ def _kept_head(
             f"{config.checkpoint} has no chromatin head for {len(dataset.features)} features; set "
             "keep_head to false for a new one"
         )
+    _same_features(checkpoint, config, dataset)
     if not head.config.widens_to(shape):
         new = shape.model_dump()
         changes = [
@@ -240,6 +242,21 @@ def _kept_head(
             "only cell_width may grow and dropout change; set keep_head to false for a new one"
         )
     return head.widened(shape)
+
+
+def _same_features(
+    checkpoint: Checkpoint, config: ChromatinConfig, dataset: ChromatinDataset
+) -> None:
+    """Refuse data that would give the outputs of a kept head other names."""
+    pairs = zip(checkpoint.features["name"], dataset.features["name"], strict=True)
+    other = [(n, old, new) for n, (old, new) in enumerate(pairs) if old != new]
+    if other:
+        n, old, new = other[0]
+        raise UsageError(
+            f"{len(other)} of the {len(dataset.features)} features differ: number {n} is {old!r} "
+            f"in {config.checkpoint} and {new!r} in {config.data_path}; a head is kept for its own "
+            "features in their order; set keep_head to false for a new one"
+        )
 
 
 def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:
@@ -269,19 +286,23 @@ def finetune_promoter(
         )  # fmt: skip
 
     train, validation = batches("train", True), batches("validation", False)
-    task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
+    sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
+    drawn: Any = train
+    checked: Any = validation
+    encoded = output / "encoded"
     if config.draws:
         if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
-        encoded = output / "encoded"
-        drawn = _remembered(train, config.draws, checkpoint, config, encoded)
-        checked = _remembered(validation, 1, checkpoint, config, encoded)
-        settled = _fit(task, drawn, checked, config, output, resume, progress)
-        shutil.rmtree(encoded)
-    else:
-        settled = _fit(task, train, validation, config, output, resume, progress)
-    sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
-    return _finish(checkpoint, "promoter", settled, sources, output, provenance)
+        precision = _encoding_precision(config.fit, output, encoded)
+        drawn = _remembered(train, config.draws, checkpoint, config, precision, encoded)
+        checked = _remembered(validation, 1, checkpoint, config, precision, encoded)
+        fitting = config.fit.model_copy(update={"precision": precision})
+        config = config.model_copy(update={"fit": fitting})
+    task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
+    settled = _fit(task, drawn, checked, config, output, resume, progress)
+    made = _finish(checkpoint, "promoter", settled, sources, output, provenance)
+    shutil.rmtree(encoded, ignore_errors=True)
+    return made
 
 
 def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
@@ -308,12 +329,23 @@ def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
     return head
 
 
+def _encoding_precision(settings: FitSettings, output: Path, folder: Path) -> Precision:
+    """Decide once what a run encodes and trains in; a resumed run finds it in `folder`."""
+    saved, file = SavedRun.read(output), folder / "precision"
+    known = file.read_text().strip() if file.exists() else None
+    if saved:
+        known = saved.identity.get("fit.precision")
+    precision = settled_precision(settings.precision, known, "cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, precision)
+    return precision
+
+
 def _remembered(
     batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig,
-    folder: Path,
+    precision: Precision, folder: Path,
 ) -> RememberedBatches:  # fmt: skip
     """Encode draws, or find those that a run encoded before it was stopped."""
-    precision = fastest("cpu") if config.fit.precision == "auto" else config.fit.precision
     assert checkpoint.promoter is not None
     facts = {
         "checkpoint": checkpoint.hash, "windows": _sha256(config.data_path),
@@ -338,7 +370,7 @@ def _fit(
         validations=min(config.validation_batches, len(validation)),
         facts={
             **config.model_dump(), "checkpoint": task.checkpoint.hash,
-            "sha256": {key: _sha256(path) for key, path in sources.items() if path},
+            "sha256": {key: path and _sha256(path) for key, path in sources.items()},
         },
     )  # fmt: skip
     return config.model_copy(update={"fit": task.settings})

@@ -28,10 +28,11 @@ from genobird.checkpoint import Checkpoint
 from genobird.errors import GenobirdError
 from genobird.tasks.callbacks import Interrupt, LogLines, ReturnMemory, SaveState
 from genobird.tasks.data import Steps
-from genobird.tasks.precision import fastest
+from genobird.tasks.precision import Precision, fastest
 from genobird.tasks.state import STATE, SavedRun, identity
 
 BAD_BATCH = "not-finite.pt"
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 
 
 class FitSettings(BaseModel):
@@ -287,13 +288,61 @@ def fit(
     task.eval()
 
 
+def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str, float]:
+    """Measure a task as it is now, on the device and in the precision that it was trained on.
+
+    Args:
+        task: one that `fit` has trained; it is left on the CPU, in evaluation.
+        batches: makes the batch of an index.
+        count: number of batches.
+
+    Returns:
+        Each metric's mean over the batches that have it, each as heavy as its `weight`.
+    """
+    device = _device(task.settings)
+    task.to(device).eval()
+    found = []
+    mixed = torch.autocast(device, torch.bfloat16, enabled=task.settings.precision == "bf16")
+    with torch.inference_mode(), mixed:
+        for index in range(count):
+            metrics = task.model_step(batches(index).to(device))
+            if metrics["weight"]:
+                found.append({name: float(value) for name, value in metrics.items()})
+    task.cpu()
+    means = {}
+    for name in sorted({name for metrics in found for name in metrics} - {"weight"}):
+        having = [metrics for metrics in found if name in metrics]
+        total = sum(metrics["weight"] for metrics in having)
+        means[name] = sum(metrics[name] * metrics["weight"] for metrics in having) / total
+    return means
+
+
+def settled_precision(asked: str, known: str | None, device: str) -> Precision:
+    """Decide on `auto` once a run.
+
+    Args:
+        asked: `auto`, or the precision itself.
+        known: what the run has had so far, if anything.
+        device: `cuda`, or anything else for the CPU.
+
+    Returns:
+        What was asked for; for `auto` what is known, or what is fastest here.
+    """
+    chosen = known if asked == "auto" else asked
+    for precision in _PRECISIONS:
+        if chosen == precision:
+            return precision
+    return fastest(device)
+
+
 def _settled(settings: FitSettings, saved: SavedRun | None) -> FitSettings:
-    """Decide on `auto`: what the run has so far, or what is fastest here."""
-    if settings.precision != "auto":
-        return settings
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     known = saved.identity.get("fit.precision") if saved else None
-    return settings.model_copy(update={"precision": known or fastest("cuda" if on_gpu else "cpu")})
+    precision = settled_precision(settings.precision, known, _device(settings))
+    return settings.model_copy(update={"precision": precision})
+
+
+def _device(settings: FitSettings) -> str:
+    return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _keep(found: _NotFinite, output: Path) -> GenobirdError:

@@ -28,6 +28,7 @@ from genobird.places import pack_places
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import generator
 from genobird.tasks.precision import Precision
+from genobird.tasks.state import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,9 @@ def encode(
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done"
-    if done.exists():  # time was up here: a resumed run goes on with the same bins
-        groups, seconds = groups[: int(done.read_text())], None
+    known = _windows(done)
+    if known is not None:  # time was up here: a resumed run goes on with the same bins
+        groups, seconds = groups[:known], None
     checkpoint.encoder.to(device).eval()
     began = said = time.monotonic()
     parts: list[_Arrays] = []
@@ -128,7 +130,7 @@ def encode(
             )  # fmt: skip
             _write(file, found)
         parts.append(found)
-    done.write_text(f"{len(groups)}\n")
+    write_text(done, str(len(groups)))
     rows, pooled = _joined(parts)
     return HiddenStates(torch.from_numpy(rows), torch.from_numpy(pooled))
 
@@ -188,6 +190,14 @@ def _pass(
 def _joined(parts: Sequence[_Arrays]) -> _Arrays:
     rows, pooled = zip(*parts, strict=True)
     return np.concatenate(rows), np.concatenate(pooled)
+
+
+def _windows(done: Path) -> int | None:
+    """Return how many windows a run encoded; None where it did not come so far, or is damaged."""
+    try:
+        return int(done.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _read(file: Path) -> _Arrays | None:

@@ -25,10 +25,11 @@ from genobird.tasks.fit import fit
 from genobird.tasks.pretrain import (
     MaskedSettings,
     Pretraining,
-    last_validation,
+    final_validation,
     masked_batches,
     open_shards,
     validation_batches,
+    validations,
 )
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def finetune_mlm(
     task = Pretraining(checkpoint, config.fit, freeze_encoder=True)
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
-        validations=min(config.validation_batches, len(validation)) if validation else 0,
+        validations=validations(config, validation),
         facts={
             **config.model_dump(),
             "checkpoint": checkpoint.hash,
@@ -100,7 +101,7 @@ def finetune_mlm(
             "genome_sha256": shards.index.genome_sha256,
             "tokens_counted": shards.index.tokens,
             "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
-            "validation": last_validation(task),
+            "validation": final_validation(task, config, validation),  # all is counted
         },
     }
     checkpoint.save(output / "model", force=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,19 +22,18 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.peaks import Track, merge
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
 from genobird.tasks.finetune import POSITIVE_WEIGHT
-from genobird.tasks.fit import FitSettings, fit
+from genobird.tasks.fit import FitSettings, fit, settled_precision
 from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
 from genobird.tasks.held_out import gc_contents, measure, predict
 from genobird.tasks.hidden import HiddenStates, encode
-from genobird.tasks.precision import fastest
-from genobird.tasks.state import STATE
+from genobird.tasks.state import STATE, identity, refuse_other, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -109,25 +107,25 @@ def finetune_peaks(
         UsageError: `held_out` cannot be read or leaves nothing, or another run is resumed.
     """
     settings = settings or PeaksSettings()
-    if resume and (output / "model").is_dir():
-        logger.info("%s is finished", output)
-        return dict(json.loads((output / REPORT).read_text()))
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = Checkpoint.load(model)
     lengths = _measured(tracks, genome)
     parts = divide(settings.held_out, _areas(regions, lengths, genome), genome, settings.seed)
-    train = _choose(tracks, lengths, parts, settings, held_out=False)
-    test = _choose(tracks, lengths, parts, settings, held_out=True)
-    replace_head(checkpoint, tracks, train, settings.hidden)
-    run = _Run(output, settings, resume, {
+    facts = {
         "model": checkpoint.hash,
         "genome": lengths,
         "tracks": {track.feature.name: _digest(track) for track in tracks},
         "used": [str(area) for area in parts.areas],
         "held_out": [str(interval) for interval in parts.held_out],
-    })  # fmt: skip
+    }
+    if resume and (output / "model").is_dir():
+        return _finished(output, settings, facts)
+    train = _choose(tracks, lengths, parts, settings, held_out=False)
+    test = _choose(tracks, lengths, parts, settings, held_out=True)
+    replace_head(checkpoint, tracks, train, settings.hidden)
+    run = _Run(output, settings, resume, facts)
     train, trained = run.encode(checkpoint, genome, train, "train")
     test, asked = run.encode(checkpoint, genome, test, "held_out")
     _require(tracks, train, settings.min_positives, "to train on; allow more --minutes")
@@ -157,40 +155,79 @@ def calibrated(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
+def _finished(output: Path, settings: PeaksSettings, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the report of a finished run, if it is the one that is asked for."""
+    provenance = json.loads((output / "model" / PROVENANCE).read_text())
+    known = provenance.get("chromatin", {})
+    if not (output / REPORT).exists() or "tracks" not in known.get("data", {}):
+        raise UsageError(
+            f"{output} holds a model that was not made of peaks; choose another place, or pass "
+            "--force to replace it"
+        )
+    _settled(output, settings, facts, {**known["data"], "settings": known["config"]})
+    logger.info("%s is finished", output)
+    return dict(json.loads((output / REPORT).read_text()))
+
+
+def _settled(
+    output: Path, settings: PeaksSettings, facts: dict[str, Any], known: dict[str, Any]
+) -> PeaksSettings:
+    """Return the settings with what `auto` became; refuse them if `known` is another run."""
+    before = known.get("settings", {}).get("precision")
+    precision = settled_precision(settings.precision, before, _device(settings.device))
+    settings = settings.model_copy(update={"precision": precision})
+    if known:
+        asked = {**facts, "settings": settings.model_dump(mode="json")}
+        refuse_other(output, _identity(known), _identity(asked))
+    return settings
+
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run must be resumed with: device and threads are free, as in `state.FREE`.
+
+    Tracks are one list, so that their number and order count, too. A precision of `auto` was
+    written by genobird before it kept what that became, and says nothing.
+    """
+    settings = {
+        key: value
+        for key, value in facts["settings"].items()
+        if key not in ("device", "threads") and value != "auto"
+    }
+    tracks = [f"{name} ({digest[:8]})" for name, digest in facts["tracks"].items()]
+    return identity({**facts, "settings": settings, "tracks": tracks})
+
+
 class _Run:
     """The files of a run: what is done is read again, and only by the run that it belongs to."""
 
     def __init__(
         self, output: Path, settings: PeaksSettings, resume: bool, facts: dict[str, Any]
     ) -> None:
-        self.output, self.settings, self.resume, self.facts = output, settings, resume, facts
+        self.output, self.resume, self.facts = output, resume, facts
         self.folder = output / "states"
         plan = self.folder / "plan.json"
-        text = json.dumps({**facts, "settings": settings.model_dump(mode="json")}, indent=1)
         if plan.exists() and not resume:
             raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force")
-        if plan.exists() and plan.read_text() != f"{text}\n":
-            raise UsageError(
-                f"{output} holds a run of other peaks, model or settings; resume it with these, "
-                "or pass --force to begin again"
-            )
+        known = json.loads(plan.read_text()) if plan.exists() else {}
+        self.settings = settings = _settled(output, settings, facts, known)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(plan, text)
+        asked = {**facts, "settings": settings.model_dump(mode="json")}
+        write_text(plan, json.dumps(asked, indent=1))
 
     def encode(
         self, checkpoint: Checkpoint, genome: Genome, chosen: ChosenBins, part: str
     ) -> tuple[ChosenBins, HiddenStates]:
         """Encode bins as far as time allows; return those that were, and their states."""
         settings, minutes = self.settings, self.settings.minutes
-        device = _device(settings.device)
-        precision = fastest(device) if settings.precision == "auto" else settings.precision
+        assert settings.precision != "auto"
         assert checkpoint.chromatin is not None
         states = encode(
             checkpoint, checkpoint.chromatin, genome, chosen,
             group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
             context_bp=settings.context_bp, both_strands=part == "held_out",
             seconds=None if minutes is None else 60 * minutes * _SHARES[part],
-            seed=settings.seed, precision=precision, device=device,
+            seed=settings.seed, precision=settings.precision,
+            device=_device(settings.device),
         )  # fmt: skip
         checkpoint.to("cpu")
         rows, inverse = np.unique(states.rows.numpy(), return_inverse=True)
@@ -222,7 +259,7 @@ class _Run:
         earlier = checkpoint.provenance.get("chromatin")  # what the encoder was trained on
         facts = {**provenance, "config": settings, "data": self.facts, **report, "earlier": earlier}
         checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
-        _write(self.output / REPORT, json.dumps({**report, "config": settings}, indent=2))
+        write_text(self.output / REPORT, json.dumps({**report, "config": settings}, indent=2))
         checkpoint.save(self.output / "model", force=True)
         shutil.rmtree(self.folder)
         (self.output / STATE).unlink(missing_ok=True)
@@ -305,12 +342,6 @@ def _digest(track: Track) -> str:
     for contig in sorted(track.peaks):
         digest.update(contig.encode() + b"\n" + merge(track.peaks[contig]).tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n")
-    os.replace(part, path)
 
 
 def _device(name: str) -> str:

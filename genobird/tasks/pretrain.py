@@ -20,7 +20,7 @@ from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
-from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.fit import FitSettings, Task, fit, measured
 from genobird.tokenizer import Tokenizer
 
 
@@ -107,13 +107,12 @@ class Pretraining(Task):
             batch.labels,
             batch.batch.around(batch.targets, checkpoint.mlm.reach),
         )  # [M] each
-        loss = nats.mean()
+        loss = nats.mean() if len(nats) else nats.sum()  # 0 where nothing is asked for
         bases = self.lengths[batch.labels]
-        metrics = {
-            "accuracy": (pieces == batch.labels).float().mean(),
-            "bits_per_base": nats.sum() / bases.sum() / math.log(2),
-            "weight": torch.tensor(len(nats)),
-        }
+        metrics = {"weight": torch.tensor(len(nats))}
+        if len(nats):
+            metrics["accuracy"] = (pieces == batch.labels).float().mean()
+            metrics["bits_per_base"] = nats.sum() / bases.sum() / math.log(2)
         plain = ~self.has_n[batch.labels]
         if plain.any():
             bits = nats[plain].sum() / bases[plain].sum() / math.log(2)
@@ -161,7 +160,7 @@ def pretrain(
     task = Pretraining(checkpoint, config.fit)
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
-        validations=min(config.validation_batches, len(validation)) if validation else 0,
+        validations=validations(config, validation),
         facts={
             **config.model_dump(exclude={"preset"}),
             "model": encoder.model_dump(),
@@ -178,7 +177,7 @@ def pretrain(
             ),
             "genome_sha256": train.shards.index.genome_sha256,
             "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
-            "validation": last_validation(task),
+            "validation": final_validation(task, config, validation),
         },
     }
     checkpoint.save(output / "model", force=True)
@@ -234,7 +233,20 @@ def validation_batches(
     return masked_batches(config, shards, encoder, hide_all=True)
 
 
-def last_validation(task: Task) -> dict[str, float]:
-    """Return what the last validation of a run measured."""
-    metrics = task.trainer.callback_metrics
-    return {k: round(float(v), 5) for k, v in metrics.items() if k.startswith("validation/")}
+def validations(config: MaskedSettings, batches: PretrainBatches | None) -> int:
+    """Return how many batches a validation reads."""
+    return min(config.validation_batches, len(batches)) if batches else 0
+
+
+def final_validation(
+    task: Task, config: MaskedSettings, batches: PretrainBatches | None
+) -> dict[str, float]:
+    """Measure the model as it is written; nothing without validation shards.
+
+    Not what the run logged last: that may be of an earlier step, and a run that is resumed behind
+    its last step logs none.
+    """
+    if batches is None:
+        return {}
+    found = measured(task, batches, validations(config, batches))
+    return {f"validation/{name}": round(value, 5) for name, value in found.items()}

@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -41,6 +41,9 @@ class RememberedBatches:
         precision: of the encoder's matrix products.
         folder: where what is encoded is kept, and found by a run that was stopped; its name must
             tell apart whatever makes it differ. None keeps nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after a word on what is kept.
     """
 
     def __init__(
@@ -57,21 +60,21 @@ class RememberedBatches:
     ) -> None:
         encoder.eval()
         head.eval()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         found: list[_Encoded] = []
-        said = time.monotonic()
-        for step in range(steps):
-            file = folder / f"{step:06d}.pt" if folder else None
-            encoded = _read(file) if file else None
-            if encoded is None:
-                encoded = _encode(draws(step), encoder, head, precision)
-                if file:
-                    _write(file, encoded)
-            found.append(encoded)
-            if time.monotonic() - said > _SAY_SECONDS:
-                said = time.monotonic()
-                logger.info("encoded %d of %d batches", step + 1, steps)
+
+        def encode(step: int) -> _Encoded:
+            return _encode(draws(step), encoder, head, precision)
+
+        try:
+            for encoded in _all(encode, steps, folder):
+                found.append(encoded)
+        except KeyboardInterrupt:
+            if folder is not None:
+                logger.warning(
+                    "stopped after %d of %d batches were encoded; the same command with --resume "
+                    "goes on with them", len(found), steps,
+                )  # fmt: skip
+            raise
         pooled, labels, weights = zip(*found, strict=True)
         self.pooled = torch.cat(pooled)  # [P, R]
         self.labels, self.weights = torch.cat(labels), torch.cat(weights)
@@ -91,6 +94,24 @@ class RememberedBatches:
 
 
 _Encoded = tuple[Tensor, Tensor, Tensor]  # what the head reads, labels and weights of places
+
+
+def _all(encode: Callable[[int], _Encoded], steps: int, folder: Path | None) -> Iterator[_Encoded]:
+    """Encode what does not lie in `folder`, and keep it there."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    said = time.monotonic()
+    for step in range(steps):
+        file = folder / f"{step:06d}.pt" if folder else None
+        encoded = _read(file) if file else None
+        if encoded is None:
+            encoded = encode(step)
+            if file:
+                _write(file, encoded)
+        yield encoded
+        if time.monotonic() - said > _SAY_SECONDS:
+            said = time.monotonic()
+            logger.info("encoded %d of %d batches", step + 1, steps)
 
 
 @torch.inference_mode()

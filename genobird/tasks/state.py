@@ -7,6 +7,7 @@ its hash.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class SavedRun:
         )
 
     def refuse_other(self, asked: Mapping[str, Any]) -> None:
-        """Refuse to continue as another run; keys that only one of them knows are of no account.
+        """Refuse to continue as another run, as `refuse_other` does.
 
         Args:
             asked: what `identity` returns now.
@@ -106,13 +107,41 @@ class SavedRun:
         Raises:
             UsageError: naming each key that differs.
         """
-        differing = [
-            f"{key} was {self.identity[key]}, now it is {asked[key]}"
-            for key in asked
-            if key in self.identity and self.identity[key] != asked[key]
-        ]
-        if differing:
-            raise UsageError(
-                f"{self.path} cannot be resumed: {', '.join(differing)}; give the run its own "
-                "settings, or start again with --force"
-            )
+        refuse_other(self.path, self.identity, asked)
+
+
+def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to continue a run as another one.
+
+    Keys that only one of them knows are of no account: another version of genobird may have written
+    the run. What may be left out is therefore recorded as None.
+
+    Args:
+        path: the run directory.
+        known: what `identity` returned when the run began.
+        asked: what it returns now.
+
+    Raises:
+        UsageError: naming each key that differs.
+    """
+    differing = [
+        f"{key} was {_said(known[key])}, now it is {_said(asked[key])}"
+        for key in asked
+        if key in known and known[key] != asked[key]
+    ]
+    if differing:
+        raise UsageError(
+            f"{path} cannot be resumed: {', '.join(differing)}; give the run its own "
+            "settings, or start again with --force"
+        )
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text + "\n")
+    os.replace(part, path)

@@ -231,6 +231,11 @@ def test_every_second_window_hides_tokens_and_keeps_its_labels(make):
         torch.testing.assert_close(whole.places.batch.ids[masked.targets], masked.pieces)
 
 
+def test_of_single_windows_every_second_one_hides_nothing(make):
+    batches = make(settings=SETTINGS.model_copy(update={"mask_rate": 0.2, "sequences": 1}))
+    assert [len(batches(step).targets) > 0 for step in range(4)] == [True, False, True, False]
+
+
 def test_validation_hides_nothing(make):
     settings = SETTINGS.model_copy(update={"mask_rate": 0.2})
     batch = make("validation", settings, augment=False)(0)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -81,7 +81,6 @@ def test_batches_travel_to_processes_that_start_anew(make):
     assert torch.equal(pickle.loads(pickle.dumps(batches))(5).batch.ids, expected)
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=3),
     rate=st.sampled_from([0.01, 0.15, 0.5]),
@@ -117,6 +116,14 @@ def test_eight_in_ten_targets_are_masked_and_one_in_ten_is_another_piece():
     random = seen[(seen != MASK) & (seen != 9)]
     assert random.min() < 50
     assert random.max() > 950
+
+
+def test_where_all_tokens_are_special_none_is_asked_for():
+    ids = torch.arange(N_SPECIAL)
+    masked, targets, labels = mask_tokens(ids, 0.9, 64, generator(0))
+    assert torch.equal(masked, ids)
+    assert targets.dtype == labels.dtype == torch.int64
+    assert len(targets) == len(labels) == 0
 
 
 def test_to_measure_all_of_the_same_targets_are_masked():

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -291,6 +292,42 @@ def test_a_second_stage_deepens_the_encoder_and_goes_on_with_the_head(chromatin_
     assert second.encoder.config.layers == first.encoder.config.layers + 1
     for name, value in state(first, "chromatin").items():
         torch.testing.assert_close(state(second, "chromatin")[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_is_kept_for_the_features_it_was_trained_on(
+    chromatin_config, chromatin_path, auxiliary_path, tmp_path
+):
+    finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+    other = shutil.copytree(chromatin_path, tmp_path / "other")
+    table = (other / "features.tsv").read_text()
+    (other / "features.tsv").write_text(table.replace("cell3|", "lung|").replace("cell5|", "eye|"))
+    config = chromatin_config(
+        checkpoint=tmp_path / "first" / "model", keep_head=True, data_path=other,
+        auxiliary_path=auxiliary_path,
+    )  # fmt: skip
+    message = r"2 of the 11 features differ: number 3 is 'cell3\|TF3\|None' in .* and 'lung\|TF3"
+    with pytest.raises(UsageError, match=message):
+        finetune_chromatin(config, tmp_path / "second", progress=False)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_auxiliary_labels_neither_come_nor_go_when_a_run_is_resumed(
+    chromatin_config, auxiliary_path, tmp_path, turn
+):
+    """Torch said that sizes do not match."""
+    first, second = (chromatin_config(auxiliary_path=p) for p in (None, auxiliary_path)[::turn])
+    finetune_chromatin(first, tmp_path / "run", progress=False)
+    said = (r"not given", r"\w{64}")[::turn]
+    message = r"sha256\.auxiliary_path was {}, now it is {};".format(*said)
+    with pytest.raises(UsageError, match=message):
+        finetune_chromatin(second, tmp_path / "run", resume=True, progress=False)
+
+
+def test_batches_that_hide_nothing_teach_the_labels_alone(chromatin_config, tmp_path):
+    """With one window a batch, every second batch hides nothing."""
+    config = chromatin_config(mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2, "sequences": 1})
+    made = finetune_chromatin(config, tmp_path / "run", progress=False)
+    assert all(value.isfinite().all() for value in state(made, "mlm").values())
 
 
 def test_a_kept_head_may_grow_and_learn_auxiliary_labels_beside(

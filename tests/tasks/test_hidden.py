@@ -112,6 +112,18 @@ def test_when_time_is_up_a_resumed_run_goes_on_with_the_same_bins(
     assert torch.equal(short.pooled, again.pooled)
 
 
+@pytest.mark.parametrize("left", ["", "x\n"])
+def test_a_damaged_count_of_windows_counts_as_none(model, genome, tmp_path, left):
+    chosen = bins_of("chr1", *range(0, 60, 20))
+    first = encoded(model, genome, chosen, tmp_path / "states")
+    done = tmp_path / "states" / "done"
+    assert done.read_text() == "3\n"
+    done.write_text(left)
+    again = encoded(model, genome, chosen, tmp_path / "states")
+    assert torch.equal(first.pooled, again.pooled)
+    assert done.read_text() == "3\n"
+
+
 def test_the_strand_is_drawn_by_the_seed(model, genome, tmp_path):
     chosen = bins_of("chr1", *range(0, 200, 20))
     runs = [

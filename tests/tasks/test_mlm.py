@@ -10,6 +10,7 @@ from genobird.errors import InputError, ShardError, UsageError
 from genobird.neighbours import Neighbours
 from genobird.tasks.data import PretrainBatches
 from genobird.tasks.mlm import MLMConfig, finetune_mlm, parted
+from genobird.tasks.pretrain import Pretraining, validation_batches
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
@@ -121,6 +122,19 @@ def test_provenance_says_how_it_was_made_and_keeps_the_rest(config, tiny_shards,
     assert found["mlm"]["tokens_seen"] == 4 * 2 * 66
     assert "validation/bits_per_base" in found["mlm"]["validation"]
     assert not {"checkpoint", "shards"} & set(found["mlm"]["config"])
+
+
+def test_the_figures_are_of_the_model_that_is_written(config, tmp_path):
+    settings = config(least=[1, 1])
+    made = finetune_mlm(settings, tmp_path / "run", progress=False)
+    task = Pretraining(Checkpoint.load(tmp_path / "run" / "model"), settings.fit).eval()
+    batches = validation_batches(settings, task.checkpoint.encoder.config, made.tokenizer)
+    with torch.no_grad():
+        steps = [task.model_step(batches(step)) for step in range(2)]
+    weights = [int(step["weight"]) for step in steps]
+    expected = np.average([float(step["bits_per_base"]) for step in steps], weights=weights)
+    found = made.provenance["mlm"]["validation"]["validation/bits_per_base"]
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_model_without_the_head_is_refused(config, model, tmp_path):

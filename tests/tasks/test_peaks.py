@@ -13,7 +13,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
-from genobird.tasks import frozen
+from genobird.tasks import frozen, hidden
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.frozen import StateBatches, replace_head
 from genobird.tasks.held_out import predict
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
             train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
         train(world, model, tmp_path / "parts", steps=6)
-    with pytest.raises(UsageError, match="a run of other peaks, model or settings"):
+    with pytest.raises(UsageError, match=r"settings\.steps was 6, now it is 7; give the run its"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)
     monkeypatch.setattr("genobird.tasks.hidden._pass", None)  # all states are on disk
     train(world, model, tmp_path / "parts", steps=6, resume=True)
@@ -136,6 +136,57 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
     first = (tmp_path / "parts" / "held_out.json").read_text()
     report = train(world, model, tmp_path / "parts", steps=6, resume=True)  # it is finished
     assert report == json.loads(first)
+
+
+def test_a_finished_run_is_not_given_out_as_another_one(world, model, tmp_path):
+    output = tmp_path / "run"
+    train(world, model, output, steps=2)
+    before = (output / "held_out.json").read_text()
+    other = track("others", range(0, LENGTH, 1200))
+    for changes, message in (
+        ({"steps": 3, "seed": 1}, r"settings\.steps was 2, now it is 3, settings\.seed was 0, now"),
+        ({"tracks": [other]}, r"tracks was \['words \(\w{8}\)'\], now it is \['others \(\w{8}"),
+        ({"tracks": [world[1], other]}, r"now it is \['words \(\w{8}\)', 'others"),
+        ({"regions": [Interval("chr1", 0, 119_000)]}, r"used was \['chr1:1-120,000'\], now it is"),
+        ({"precision": "bf16"}, r"settings\.precision was float32, now it is bf16"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(world, model, output, resume=True, **{"steps": 2, **changes})
+    changes = {"steps": 2, "threads": 2, "precision": "auto"}
+    assert train(world, model, output, resume=True, **changes) == json.loads(before)
+
+
+def test_a_model_that_was_not_made_of_peaks_is_not_reported(world, model, tmp_path):
+    Checkpoint.load(model).save(tmp_path / "run" / "model")
+    with pytest.raises(UsageError, match="run holds a model that was not made of peaks; choose"):
+        train(world, model, tmp_path / "run", resume=True)
+
+
+def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_path, monkeypatch):
+    changes = {"steps": 2, "precision": "auto"}
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
+    train(world, model, tmp_path / "whole", **changes)
+    run = hidden._pass
+
+    def stopped(checkpoint, head, genome, chosen, groups, numbers, context_bp, both_strands, *more):
+        if both_strands:  # those for training are encoded
+            raise RuntimeError("power cut")
+        return run(
+            checkpoint, head, genome, chosen, groups, numbers, context_bp, both_strands, *more
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hidden, "_pass", stopped)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(world, model, tmp_path / "parts", **changes)
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
+    with pytest.raises(UsageError, match=r"settings\.precision was bf16, now it is float32"):
+        train(world, model, tmp_path / "parts", resume=True, **changes | {"precision": "float32"})
+    train(world, model, tmp_path / "parts", resume=True, **changes)
+    whole, parts = (Checkpoint.load(tmp_path / run / "model") for run in ("whole", "parts"))
+    assert whole.hash == parts.hash
+    assert whole.provenance == parts.provenance
+    assert whole.provenance["chromatin"]["config"]["precision"] == "bf16"
 
 
 def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):

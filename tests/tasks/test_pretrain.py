@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,16 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.errors import ConfigError, ShardError, UsageError
 from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import FitSettings
-from genobird.tasks.pretrain import PretrainConfig, Pretraining, pretrain
+from genobird.tasks.pretrain import (
+    PretrainConfig,
+    Pretraining,
+    pretrain,
+    validation_batches,
+)
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
+from tests.tasks.runs import Crash
 
 ROOT = Path(__file__).resolve().parents[2]
 FIT = {
@@ -96,6 +103,17 @@ def test_bits_per_base_are_summed_over_tokens_and_divided_by_their_bases(
     assert int(metrics["weight"]) == len(pieces)
 
 
+def test_a_batch_that_asks_for_nothing_has_no_loss_and_no_other_figures(task, tiny_tokenizer):
+    made = task()
+    batch = masked(tiny_tokenizer, ["A"])
+    none = torch.empty(0, dtype=torch.int64)
+    metrics = made.model_step(replace(batch, targets=none, labels=none))
+    assert {name: float(value.detach()) for name, value in metrics.items()} == {
+        "loss": 0.0, "weight": 0.0,
+    }  # fmt: skip
+    metrics["loss"].backward()
+
+
 def test_without_a_next_sentence_head_there_is_no_such_loss(task, tiny_tokenizer):
     assert "nsp_accuracy" not in task().model_step(masked(tiny_tokenizer, ["A"]))
     assert "nsp_accuracy" in task(nsp=True).model_step(masked(tiny_tokenizer, ["A"]))
@@ -129,6 +147,33 @@ def test_a_run_writes_a_model_with_what_it_was_made_from(config, tmp_path, tiny_
     assert facts["config"]["fit"]["steps"] == 4
     assert facts["validation"]["validation/bits_per_base"] > 0
     assert str(tmp_path) not in json.dumps(loaded.provenance)
+
+
+@pytest.mark.parametrize("every", [3, 100])
+def test_the_figures_are_of_the_model_that_is_written_also_after_a_stop(
+    config, tmp_path, monkeypatch, every
+):
+    settings = config(fit={**FIT, "validate_every": every})
+    made = pretrain(settings, tmp_path / "run", progress=False)
+    found = made.provenance["pretraining"]["validation"]
+    task = Pretraining(Checkpoint.load(tmp_path / "run" / "model"), settings.fit).eval()
+    batches = validation_batches(settings, task.checkpoint.encoder.config, made.tokenizer)
+    with torch.no_grad():
+        steps = [task.model_step(batches(step)) for step in range(2)]
+    weights = np.array([int(step["weight"]) for step in steps])
+    for name in ("loss", "bits_per_base", "accuracy"):
+        expected = np.average([float(step[name]) for step in steps], weights=weights)
+        assert found[f"validation/{name}"] == pytest.approx(expected, abs=1e-5), name
+
+    def stop(*_, **__):
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "save", stop)
+        with pytest.raises(Crash):
+            pretrain(settings, tmp_path / "parts", progress=False)
+    parts = pretrain(settings, tmp_path / "parts", resume=True, progress=False)
+    assert parts.provenance == made.provenance
 
 
 @pytest.mark.parametrize(

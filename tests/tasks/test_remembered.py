@@ -7,12 +7,14 @@ from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_promoters
 from genobird.errors import UsageError
 from genobird.heads import Head, HeadConfig
+from genobird.tasks import remembered
 from genobird.tasks.data import visiting_order
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
 from genobird.tasks.predict import predict_promoters
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings
 from genobird.tasks.remembered import RememberedBatches
 from tests.models import tiny_checkpoint
+from tests.tasks.runs import Crash
 
 STEPS = 4
 
@@ -41,7 +43,7 @@ def frozen_config(start, promoter_path, **changes):
 
 def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, draws):
     head = checkpoint.promoter.eval()
-    remembered = RememberedBatches(draws, STEPS, checkpoint.encoder, head, batch=5, seed=3)
+    batches = RememberedBatches(draws, STEPS, checkpoint.encoder, head, batch=5, seed=3)
     with torch.no_grad():
         logits, labels = [], []
         for step in range(STEPS):
@@ -53,7 +55,7 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
         expected, known = torch.cat(logits), torch.cat(labels)
         order = visiting_order(len(known), 3, 0)
         for step in range(len(known) // 5):
-            batch = remembered(step)
+            batch = batches(step)
             found = head.answer(batch.pooled)
             rows = torch.from_numpy(order[5 * step : 5 * step + 5])
             torch.testing.assert_close(found, expected[rows], rtol=2e-2, atol=2e-2)  # float16
@@ -61,15 +63,15 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
 
 
 def test_every_place_is_visited_once_an_epoch(checkpoint, draws):
-    remembered = RememberedBatches(
+    batches = RememberedBatches(
         draws, STEPS, checkpoint.encoder, checkpoint.promoter, batch=4, seed=0
     )
-    places = len(remembered.pooled)
+    places = len(batches.pooled)
     assert places == 4 * STEPS
-    remembered.labels = torch.arange(places)[:, None].float()
+    batches.labels = torch.arange(places)[:, None].float()
     for epoch in range(2):
-        steps = range(epoch * len(remembered), (epoch + 1) * len(remembered))
-        visited = torch.cat([remembered(step).labels for step in steps])[:, 0]
+        steps = range(epoch * len(batches), (epoch + 1) * len(batches))
+        visited = torch.cat([batches(step).labels for step in steps])[:, 0]
         assert sorted(visited.tolist()) == list(range(places))
 
 
@@ -145,7 +147,7 @@ def test_draws_for_a_head_that_learns_what_to_keep_are_refused(tmp_path):
 
 
 def test_what_was_encoded_before_a_stop_is_not_encoded_again(
-    checkpoint, promoter_path, tmp_path, monkeypatch
+    checkpoint, promoter_path, tmp_path, monkeypatch, caplog
 ):
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
@@ -161,6 +163,9 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
     monkeypatch.setattr(PromoterBatches, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         finetune_promoter(config, tmp_path / "parts", progress=False)
+    assert "stopped after 7 of 10 batches were encoded; the same command with --resume" in (
+        caplog.text
+    )
     assert asked == list(range(7))
     (damaged,) = (tmp_path / "parts" / "encoded").glob("*/000002.pt")
     damaged.write_bytes(damaged.read_bytes()[:-40])
@@ -173,6 +178,60 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
         assert torch.equal(value, parts.promoter.state_dict()[name])
 
 
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_resumed_run_keeps_the_precision_that_it_began_with(
+    checkpoint, promoter_path, tmp_path, monkeypatch, at
+):
+    """It was measured again: a machine that was busy once mixed float32 and bfloat16."""
+    checkpoint.save(tmp_path / "start")
+    config = frozen_config(tmp_path / "start", promoter_path)
+    encode, precisions = remembered._encode, []
+
+    def stopped(drawn, encoder, head, precision):
+        if len(precisions) == at:
+            raise Crash
+        precisions.append(precision)
+        return encode(drawn, encoder, head, precision)
+
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
+    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(remembered, "_encode", stopped)
+        with pytest.raises(Crash):
+            finetune_promoter(config, tmp_path / "parts", progress=False)
+    assert set(precisions) == {"bf16"}
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
+    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
+    assert parts.hash == whole.hash
+    assert parts.provenance == whole.provenance
+    assert parts.provenance["promoter"]["config"]["fit"]["precision"] == "bf16"
+
+
+def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(
+    checkpoint, promoter_path, tmp_path, monkeypatch
+):
+    checkpoint.save(tmp_path / "start")
+    fit = {"steps": 3, "warmup_steps": 1, "device": "cpu", "save_every": 1}
+    config = frozen_config(tmp_path / "start", promoter_path, fit=fit)
+    make = RememberedBatches.__call__
+
+    def stopped(self, step):
+        if step == 2:
+            raise Crash
+        return make(self, step)
+
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
+    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(RememberedBatches, "__call__", stopped)
+        with pytest.raises(Crash):
+            finetune_promoter(config, tmp_path / "parts", progress=False)
+    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
+    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
+    assert parts.hash == whole.hash
+    assert not (tmp_path / "parts" / "encoded").exists()
+
+
 def test_other_windows_are_encoded_anew(checkpoint, promoter_path, tmp_path):
     checkpoint.save(tmp_path / "start")
 
@@ -182,7 +241,7 @@ def test_other_windows_are_encoded_anew(checkpoint, promoter_path, tmp_path):
             patch.setattr("genobird.tasks.finetune._fit", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 finetune_promoter(config, tmp_path / "run", progress=False)
-        return {folder.name for folder in (tmp_path / "run" / "encoded").iterdir()}
+        return {folder.name for folder in (tmp_path / "run" / "encoded").glob("*/")}
 
     first = folders(0)
     assert len(first) == 2  # the training part's and the validation part's

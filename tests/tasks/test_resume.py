@@ -28,9 +28,7 @@ def test_a_crash_within_a_step_of_several_batches_loses_that_step(run, batches):
 
     with pytest.raises(Crash):
         run("parts", at_step(batches, 7, crash), accumulate=3, save_every=1, validate=False)
-    assert_same(
-        run("parts", count, resume=True, accumulate=3, save_every=1, validate=False), whole
-    )
+    assert_same(run("parts", count, resume=True, accumulate=3, save_every=1, validate=False), whole)
     assert made == [6, 7, 8, 9, 10, 11]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genobird.errors import CheckpointError, UsageError
-from genobird.tasks.state import FREE, STATE, SavedRun, identity
+from genobird.tasks.state import FREE, STATE, SavedRun, identity, write_text
 
 FACTS = {
     "fit": {"steps": 5, "threads": 2},
@@ -52,6 +52,26 @@ def test_each_key_that_differs_is_named(tmp_path):
     message = r"data\.deeper\.rate was 0\.1, now it is 0\.2, tokenizer was abc, now it is xyz; give"
     with pytest.raises(UsageError, match=message):
         saved(tmp_path).refuse_other(asked)
+
+
+def test_what_was_not_given_and_now_is_counts(tmp_path):
+    for before, now in ((None, "abc"), ("abc", None)):
+        run = saved(tmp_path, identity=identity({"sha256": {"more": before}}))
+        said = [value or "not given" for value in (before, now)]
+        with pytest.raises(UsageError, match=r"sha256\.more was {}, now it is {};".format(*said)):
+            run.refuse_other(identity({"sha256": {"more": now}}))
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_text(tmp_path / "done", "1")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("genobird.tasks.state.os.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_text(tmp_path / "done", "2")
+    assert (tmp_path / "done").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("keep", [0, 100])
