@@ -19,6 +19,10 @@ from torch.nn import functional as F
 from genobird.batch import PackedBatch
 from genobird.errors import UsageError
 
+POSITIVE_WEIGHT = 8.0
+"""How often a positive chromatin label counts in training (paper, table 21). Logits are ln 8 too
+large by that; calibrated probabilities take it back."""
+
 
 class HeadConfig(BaseModel):
     """Shape of a head."""

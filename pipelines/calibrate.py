@@ -21,8 +21,7 @@ from torch import nn
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
-from genobird.heads import Head
-from genobird.scoring.scorer import POSITIVE_WEIGHT
+from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.tasks.predict import Precision, predict_chromatin, predict_promoters
 from pipelines import steps
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from genobird.errors import InputError
 from genobird.tasks.metrics import (
-    ConfidenceInterval,
     Ranking,
     Statistic,
     bootstrap,
@@ -138,16 +137,16 @@ def compare(
         nested[model] = statistic(joined)
         report[model] = {
             "candidates": {
-                name: _plain(bootstrap(statistic(values), groups, resamples, seed=seed))
+                name: bootstrap(statistic(values), groups, resamples, seed=seed).plain(5)
                 for name, values in candidates.items()
             },
-            "nested": _plain(bootstrap(nested[model], groups, resamples, seed=seed)),
+            "nested": bootstrap(nested[model], groups, resamples, seed=seed).plain(5),
             "chosen": dict(Counter(chosen).most_common()),
         }
     first, *others = models
     for model in others:
         found = bootstrap_difference(nested[first], nested[model], groups, resamples, seed=seed)
-        report[model]["difference"] = _plain(found)
+        report[model]["difference"] = found.plain(5)
     return report
 
 
@@ -161,10 +160,3 @@ def _scaled(values: Floats) -> Floats:
     known = np.nan_to_num(values)
     size = float(np.sqrt(np.mean(known**2)))
     return known / size if size > 0 else known
-
-
-def _plain(interval: ConfidenceInterval) -> dict[str, float | None]:
-    return {
-        key: None if np.isnan(value) else round(float(value), 5)
-        for key, value in interval._asdict().items()
-    }

@@ -275,16 +275,6 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame([[getattr(row, c) for c in columns] for row in rows], columns=columns)
 
 
-def initiator_rate(windows: pd.DataFrame, shift: int = 0) -> float:
-    """Share of windows with a pyrimidine before, and a purine at, the base `shift` from the TSS.
-
-    Near 0.7 for human promoters at shift 0 and near 0.25 elsewhere: it tells an off-by-one.
-    """
-    at = UPSTREAM + shift
-    pairs = [(s[at - 1], s[at]) for s in windows["sequence"]]
-    return float(np.mean([before in "CT" and base in "AG" for before, base in pairs]))
-
-
 def build(
     promoters: Sequence[Interval],
     contigs: Mapping[str, grch37.Contig],

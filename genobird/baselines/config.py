@@ -9,9 +9,6 @@ from genobird.baselines.kmers import GappedShape
 from genobird.baselines.network import NetworkSettings
 from genobird.baselines.ngram import NgramSettings
 
-POSITIVE_WEIGHT = 8.0
-"""Weight of a positive chromatin label, as the transformer's: calibrated by subtracting ln 8."""
-
 
 class PublishedTraining(BaseModel):
     """How a published network is trained."""

@@ -11,7 +11,6 @@ from scipy import sparse
 
 from genobird.baselines.composition import bin_composition, promoter_composition
 from genobird.baselines.config import (
-    POSITIVE_WEIGHT,
     BaselineConfig,
     GappedSettings,
     KmerSettings,
@@ -29,6 +28,7 @@ from genobird.baselines.linear import Linear, fit_logistic, fit_wide_logistic
 from genobird.baselines.network import UInt8Array, base_codes
 from genobird.baselines.windows import bin_codes, generator, promoter_codes
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
+from genobird.heads import POSITIVE_WEIGHT
 
 _LINEAR = ("mean", "scale", "weights")
 _MEGABASE = 1_000_000

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genobird.baselines.config import POSITIVE_WEIGHT, BaselineConfig, PublishedTraining
+from genobird.baselines.config import BaselineConfig, PublishedTraining
 from genobird.baselines.convolution import Convolution, ConvolutionConfig
 from genobird.baselines.fitted import Arrays, Fitted, Logits
 from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
@@ -25,6 +25,7 @@ from genobird.baselines.windows import (
     promoter_codes,
 )
 from genobird.datasets import ChromatinDataset
+from genobird.heads import POSITIVE_WEIGHT
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from genobird.genome.build import SAMPLE, place_on
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
 from genobird.genome.vcf import Record, VcfReader
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.scoring.alleles import FLANK, alleles_of
-from genobird.scoring.scorer import CHROMATIN_FLANK, POSITIVE_WEIGHT, Scorer, opened
+from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, opened
 from genobird.scoring.settings import DIFF, PROBABILITY, EffectSettings
 from genobird.scoring.table import TableWriter, clean_text, in_chunks
 from genobird.scoring.variants import effect_table, require_contigs

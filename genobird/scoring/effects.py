@@ -22,10 +22,10 @@ from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, windows
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
-    POSITIVE_WEIGHT,
     PROMOTER_AFTER,
     PROMOTER_BEFORE,
     Floats,

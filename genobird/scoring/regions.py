@@ -30,11 +30,11 @@ from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.journal import NO_JOURNAL, Journal, NoJournal
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
-    POSITIVE_WEIGHT,
     PROMOTER_AFTER,
     PROMOTER_BEFORE,
     Floats,

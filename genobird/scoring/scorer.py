@@ -45,8 +45,6 @@ CHROMATIN_FLANK = 8_100
 """Bases on each side of a place in its chromatin window: half a 200-bp bin and 8,000 bp."""
 PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
 """Bases of a promoter window before the transcription start, and from it on, along the strand."""
-POSITIVE_WEIGHT = 8.0
-"""Training counts a positive bin as so many; calibrated probabilities take it back."""
 ROWS: Final = 16
 """Places are asked about in multiples of so many: matrix products of fewer rows are computed in
 another way, and round differently."""

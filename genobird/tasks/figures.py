@@ -15,11 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird.datasets import Predictions
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.tasks.curves import GRID, mean_curves
-from genobird.tasks.finetune import POSITIVE_WEIGHT
 from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
-    ConfidenceInterval,
     Ranking,
     Statistic,
     bootstrap,
@@ -102,13 +101,13 @@ def evaluate_chromatin(
             }
             for (c, figure), statistic in medians[name].items():
                 found = bootstrap(statistic, groups[rows], resamples, seed=seed)
-                cells[c][figure] = _plain(found)
+                cells[c][figure] = found.plain()
                 if name != "model":
                     reference = medians["model"][c, figure]
                     found = bootstrap_difference(
                         reference, statistic, groups[rows], resamples, seed=seed
                     )
-                    cells[c][f"{figure}_difference"] = _plain(found)
+                    cells[c][f"{figure}_difference"] = found.plain()
             curves = {
                 c: mean_curves([r for r, member in zip(ranked, members[c], strict=True) if member])
                 for c in classes
@@ -157,7 +156,7 @@ def evaluate_promoters(
         reference = reference or mine
         results[name] = {
             "figures": {
-                figure: _plain(bootstrap(statistic, groups, resamples, seed=seed))
+                figure: bootstrap(statistic, groups, resamples, seed=seed).plain()
                 for figure, statistic in mine.items()
             },
             "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
@@ -165,9 +164,9 @@ def evaluate_promoters(
         }
         if name != "model":
             results[name]["difference"] = {
-                figure: _plain(
-                    bootstrap_difference(reference[figure], statistic, groups, resamples, seed=seed)
-                )
+                figure: bootstrap_difference(
+                    reference[figure], statistic, groups, resamples, seed=seed
+                ).plain()
                 for figure, statistic in mine.items()
             }
     return {
@@ -208,17 +207,15 @@ def evaluate_masked(
         others[name] = _masked_figures(masked, other.bits, other.hits)
 
     def interval(statistic: Statistic) -> Interval:
-        return _plain(bootstrap(statistic, masked.groups, resamples, seed=seed))
+        return bootstrap(statistic, masked.groups, resamples, seed=seed).plain()
 
     compared = {
         name: {
             **{figure: interval(statistic) for figure, statistic in theirs.items()},
             "difference": {
-                figure: _plain(
-                    bootstrap_difference(
-                        mine[figure], statistic, masked.groups, resamples, seed=seed
-                    )
-                )
+                figure: bootstrap_difference(
+                    mine[figure], statistic, masked.groups, resamples, seed=seed
+                ).plain()
                 for figure, statistic in theirs.items()
             },
         }
@@ -293,10 +290,6 @@ def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, St
         "f1": lambda weights: f1(labels, probabilities, weights),
         "brier": lambda weights: brier(labels, probabilities, weights),
     }
-
-
-def _plain(interval: ConfidenceInterval) -> Interval:
-    return {name: _number(value) for name, value in interval._asdict().items()}
 
 
 def _number(value: float) -> float | None:

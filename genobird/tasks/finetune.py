@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from genobird.checkpoint import Checkpoint
 from genobird.digest import file_sha256
 from genobird.errors import UsageError
-from genobird.heads import Head, HeadConfig
+from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import LabelledBatch
@@ -25,9 +25,6 @@ from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
 from genobird.tasks.remembered import RememberedBatches
 from genobird.tasks.state import SavedRun, write_text
-
-POSITIVE_WEIGHT = 8.0
-"""Weight of a positive label in the chromatin loss (paper, table 21)."""
 
 
 class _FinetuneConfig(BaseModel):

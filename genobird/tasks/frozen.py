@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
-from genobird.heads import Head, HeadConfig
+from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.peaks import Track
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import visiting_order
-from genobird.tasks.finetune import POSITIVE_WEIGHT
 from genobird.tasks.fit import FitSettings, Task
 from genobird.tasks.hidden import HiddenStates
 

@@ -19,7 +19,6 @@ from genobird.peaks import BIN_BP
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.hidden import HiddenStates
 from genobird.tasks.metrics import (
-    ConfidenceInterval,
     Ranking,
     Statistic,
     bootstrap,
@@ -119,13 +118,11 @@ def measure(
         }
         for figure, of in (("auroc", Ranking.auroc), ("auprc", Ranking.auprc)):
             statistics = {key: _weighted(of, r, stands_for) for key, r in rankings.items()}
-            row[figure] = _plain(bootstrap(statistics["model"], groups, resamples, seed=seed))
-            row["gc"][figure] = _plain(bootstrap(statistics["gc"], groups, resamples, seed=seed))
-            row["gc"][f"{figure}_difference"] = _plain(
-                bootstrap_difference(
-                    statistics["model"], statistics["gc"], groups, resamples, seed=seed
-                )
-            )
+            row[figure] = bootstrap(statistics["model"], groups, resamples, seed=seed).plain(5)
+            row["gc"][figure] = bootstrap(statistics["gc"], groups, resamples, seed=seed).plain(5)
+            row["gc"][f"{figure}_difference"] = bootstrap_difference(
+                statistics["model"], statistics["gc"], groups, resamples, seed=seed
+            ).plain(5)
         found.append(row)
     return found
 
@@ -139,10 +136,3 @@ def _best_gc(truth: NDArray[np.bool_], shares: Floats) -> tuple[int, int]:
     areas = np.array([Ranking.of(truth, column).auroc() for column in shares.T])
     column = int(np.abs(areas - 0.5).argmax())
     return column, 1 if areas[column] >= 0.5 else -1
-
-
-def _plain(interval: ConfidenceInterval) -> dict[str, float | None]:
-    return {
-        key: None if np.isnan(value) else round(float(value), 5)
-        for key, value in interval._asdict().items()
-    }

@@ -11,6 +11,7 @@ The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,6 +37,13 @@ class ConfidenceInterval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def plain(self, digits: int | None = None) -> dict[str, float | None]:
+        """Return `low`, `point` and `high` for JSON, rounded if asked; None for NaN."""
+        return {
+            name: None if math.isnan(value) else round(value, digits) if digits else value
+            for name, value in self._asdict().items()
+        }
 
 
 @dataclass(frozen=True, slots=True)

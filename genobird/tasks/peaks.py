@@ -26,9 +26,9 @@ from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.peaks import Track, merge
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
-from genobird.tasks.finetune import POSITIVE_WEIGHT
 from genobird.tasks.fit import FitSettings, fit, settled_precision
 from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
 from genobird.tasks.held_out import gc_contents, measure, predict

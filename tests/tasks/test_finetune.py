@@ -10,7 +10,7 @@ import torch
 from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import UsageError
-from genobird.heads import HeadConfig
+from genobird.heads import POSITIVE_WEIGHT, HeadConfig
 from genobird.neighbours import Neighbours
 from genobird.tasks import finetune
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
@@ -97,7 +97,7 @@ def test_the_chromatin_loss_weighs_positives_by_eight(chromatin_batches, tiny_to
     expected = -(8 * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
     assert float(metrics["loss"].detach()) == pytest.approx(expected, rel=1e-5)
     assert int(metrics["weight"]) == len(y)
-    assert finetune.POSITIVE_WEIGHT == 8.0
+    assert POSITIVE_WEIGHT == 8.0
 
 
 def test_four_chromatin_steps_are_two_a_crash_and_two_more(chromatin_config, tmp_path, monkeypatch):
