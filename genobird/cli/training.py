@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from genobird.cli.run_folder import run_folder
 from genobird.cli.running import provenance, refuse_existing
 from genobird.errors import UsageError
 
@@ -161,10 +162,7 @@ def pretrain(
     from genobird.tasks.pretrain import PretrainConfig
     from genobird.tasks.pretrain import pretrain as run
 
-    settings = load_config(PretrainConfig, config, overrides or ())
-    _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
-    typer.echo(f"model written to {output / 'model'}")
+    _train(run, load_config(PretrainConfig, config, overrides or ()), output, resume, force, quiet)
 
 
 @finetune_app.command("chromatin")
@@ -218,10 +216,7 @@ def finetune_chromatin(
     from genobird.tasks.finetune import ChromatinConfig
     from genobird.tasks.finetune import finetune_chromatin as run
 
-    settings = load_config(ChromatinConfig, config, overrides or ())
-    _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
-    typer.echo(f"model written to {output / 'model'}")
+    _train(run, load_config(ChromatinConfig, config, overrides or ()), output, resume, force, quiet)
 
 
 def _chosen(held_out: list[str] | None, minutes: float | None, steps: int | None) -> list[str]:
@@ -254,11 +249,11 @@ def _on_peaks(
     intervals = list(read_bed(regions)) if regions else None
     with open_genome(fasta) as genome:
         tracks = read_tracks(peaks, names, genome, skip_missing=keep_going)
-        _start(output, settings, resume, force)
-        report = finetune_peaks(
-            tracks, genome, model or bundled_model(), output, settings, regions=intervals,
-            resume=resume, progress=_bar(quiet), provenance=provenance(),
-        )  # fmt: skip
+        with run_folder(output, settings, resume=resume, force=force):
+            report = finetune_peaks(
+                tracks, genome, model or bundled_model(), output, settings, regions=intervals,
+                resume=resume, progress=_bar(quiet), provenance=provenance(),
+            )  # fmt: skip
     for track in report["tracks"]:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
@@ -289,10 +284,7 @@ def finetune_mlm(
     from genobird.tasks.mlm import MLMConfig
     from genobird.tasks.mlm import finetune_mlm as run
 
-    settings = load_config(MLMConfig, config, overrides or ())
-    _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
-    typer.echo(f"model written to {output / 'model'}")
+    _train(run, load_config(MLMConfig, config, overrides or ()), output, resume, force, quiet)
 
 
 @finetune_app.command("promoter")
@@ -309,28 +301,15 @@ def finetune_promoter(
     from genobird.tasks.finetune import PromoterConfig
     from genobird.tasks.finetune import finetune_promoter as run
 
-    settings = load_config(PromoterConfig, config, overrides or ())
-    _start(output, settings, resume, force)
-    run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
+    _train(run, load_config(PromoterConfig, config, overrides or ()), output, resume, force, quiet)
+
+
+def _train(
+    run: Callable[..., Any], settings: Any, output: Path, resume: bool, force: bool, quiet: bool
+) -> None:
+    with run_folder(output, settings, resume=resume, force=force):
+        run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
-
-
-def _start(output: Path, settings: Any, resume: bool, force: bool) -> None:
-    """Make the run directory and keep the configuration in it."""
-    import shutil
-
-    import yaml
-
-    if resume and force:
-        raise UsageError("--resume continues a run and --force replaces it; choose one")
-    if not resume:
-        refuse_existing(output / "model", force)
-        if force:
-            shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "config.yaml"
-    if not (resume and path.exists()):
-        path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
 def _bar(quiet: bool) -> bool:

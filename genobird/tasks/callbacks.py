@@ -57,33 +57,46 @@ class SaveState(AfterSteps):
 
 
 class Interrupt(AfterSteps):
-    """Ctrl-C ends the run after the step under way and saves its state; a second one at once."""
+    """Ctrl-C or SIGTERM ends the run after the step under way and saves its state.
+
+    A second one ends it at once. SIGTERM is what `kill`, `timeout` and cluster schedulers send.
+    """
+
+    SIGNALS = signal.SIGINT, signal.SIGTERM
 
     def __init__(self, state: SaveState) -> None:
-        self.state, self.asked = state, False
+        self.state = state
+        self.asked: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle Ctrl-C; other threads than the main one have no say in signals."""
+        """Handle signals; other threads than the main one have no say in them."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._ask)
+        before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def _ask(self, *_: Any) -> None:
-        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
-        self.asked = True
+    def _ask(self, number: int, _: Any) -> None:
+        again = "press Ctrl-C again" if number == signal.SIGINT else "send SIGTERM again"
+        logger.warning("stopping after this step; %s to stop at once", again)
+        self.asked = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def after_step(self, trainer: pl.Trainer) -> None:
         """Save and leave, if asked to."""
-        if self.asked:
-            self.state.save(trainer)
-            raise KeyboardInterrupt
+        if self.asked is None:
+            return
+        self.state.save(trainer)
+        logger.warning("step %d is saved; --resume goes on", trainer.global_step)
+        if self.asked == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)  # as shells say it
+        raise KeyboardInterrupt
 
 
 class ReturnMemory(AfterSteps):

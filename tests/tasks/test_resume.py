@@ -4,9 +4,8 @@ import signal
 import pytest
 import torch
 
-from genobird.cli.training import _start
 from genobird.errors import UsageError
-from tests.tasks.runs import SETTINGS, Crash, assert_same, at_step, crash, rows
+from tests.tasks.runs import Crash, assert_same, at_step, crash, rows
 
 
 @pytest.mark.parametrize("validate", [True, False])
@@ -141,17 +140,12 @@ def test_a_crash_while_saving_leaves_the_last_state(run, batches, monkeypatch):
     assert_same(run("parts", resume=True), whole)
 
 
-def test_a_resumed_run_keeps_the_configuration_it_was_started_with(tmp_path):
-    _start(tmp_path / "run", SETTINGS, resume=False, force=False)
-    before = (tmp_path / "run" / "config.yaml").read_text()
-    _start(tmp_path / "run", SETTINGS.model_copy(update={"steps": 9}), resume=True, force=False)
-    assert (tmp_path / "run" / "config.yaml").read_text() == before
-    _start(tmp_path / "new", SETTINGS, resume=True, force=False)
-    assert (tmp_path / "new" / "config.yaml").read_text() == before
-
-
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_ctrl_c_ends_the_run_after_its_step_with_a_state_to_resume(run, batches, tmp_path):
@@ -162,6 +156,17 @@ def test_ctrl_c_ends_the_run_after_its_step_with_a_state_to_resume(run, batches,
     assert signal.getsignal(signal.SIGINT) is before
     state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 3
+    assert_same(run("parts", resume=True, save_every=100), whole)
+
+
+def test_sigterm_does_the_same_and_tells_the_shell(run, batches, tmp_path, caplog):
+    whole = run("whole", save_every=100)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as found:
+        run("parts", at_step(batches, 2, terminate), save_every=100)
+    assert found.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "step 3 is saved; --resume goes on" in caplog.text
     assert_same(run("parts", resume=True, save_every=100), whole)
 
 

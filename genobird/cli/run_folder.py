@@ -1,0 +1,123 @@
+"""The folder of a training run: begun, continued, or put in the place of an older run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genobird.cli.running import refuse_existing
+from genobird.errors import UsageError
+
+SETTINGS = "config.yaml"
+SAVED = ("encoded", "last.ckpt", "model", "states")
+"""What a run is continued from, or was made for."""
+FILES = (*SAVED, SETTINGS, "held_out.json", "last.part", "logs", "not-finite.pt")
+"""All that a run writes: nothing else of a folder is ever removed."""
+ASIDE = ".replaced"
+
+
+@contextmanager
+def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Iterator[None]:
+    """Keep the settings of a run in its folder, and an older run safe until it is replaced.
+
+    What --force replaces is set aside, and removed when the new run has ended well. A run that
+    fails before it has saved anything leaves the folder as it found it.
+
+    Args:
+        output: the folder.
+        settings: of the run, a pydantic model; a resumed run keeps those that it began with.
+        resume: continue what is there.
+        force: replace what is there.
+
+    Raises:
+        UsageError: both are asked for, a run is there and neither is, or what is there is no run.
+    """
+    import yaml
+
+    if resume and force:
+        raise UsageError("--resume continues a run and --force replaces it; choose one")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file, and a run needs a folder; choose another place")
+    _restore(output)
+    if not (resume or force):
+        _refuse_run(output)
+    if force:
+        _refuse_others(output)
+    existed = output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    if force:
+        _set_aside(output)
+    if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        (output / SETTINGS).write_text(text)
+    try:
+        yield
+    except BaseException:
+        if not _present(output, SAVED):
+            for name in _present(output, FILES):
+                _remove(output / name)
+            _restore(output)
+            if not existed and not any(output.iterdir()):
+                output.rmdir()
+        raise
+    _remove(output / ASIDE)
+
+
+def _present(output: Path, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if (output / name).exists()]
+
+
+def _refuse_run(output: Path) -> None:
+    from genobird.tasks.state import SavedRun
+
+    refuse_existing(output / "model", force=False)
+    if saved := SavedRun.read(output):
+        saved.refuse_new()
+    if _present(output, SAVED):
+        raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force")
+
+
+def _refuse_others(output: Path) -> None:
+    """Refuse to replace what has only the names of a run's files."""
+    import yaml
+
+    found = _present(output, FILES)
+    try:
+        settings = yaml.safe_load((output / SETTINGS).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        settings = None
+    is_run = isinstance(settings, dict) and ("fit" in settings or "held_out" in settings)
+    if found and not is_run:
+        raise UsageError(
+            f"{output} holds {', '.join(found)} and is no run of genobird; choose another place"
+        )
+
+
+def _set_aside(output: Path) -> None:
+    _remove(output / ASIDE)
+    if found := _present(output, FILES):
+        (output / ASIDE).mkdir()
+        for name in found:
+            os.replace(output / name, output / ASIDE / name)
+
+
+def _restore(output: Path) -> None:
+    """Put back a run whose successor was stopped before it had saved anything."""
+    aside = output / ASIDE
+    if not aside.is_dir() or _present(output, SAVED):
+        return
+    for name in _present(aside, FILES):
+        _remove(output / name)
+        os.replace(aside / name, output / name)
+    aside.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+import pytest
+from pydantic import BaseModel
+
+from genobird.cli.run_folder import run_folder
+from genobird.errors import InputError, UsageError
+from genobird.tasks.fit import FitSettings
+
+
+class Settings(BaseModel):
+    fit: FitSettings
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def run(folder, *, resume=False, force=False, steps=5, save=True, fail=None):
+    """A run that logs, saves its state, fails if asked to, and writes its model."""
+    settings = Settings(fit=FitSettings(steps=steps))
+    with run_folder(folder, settings, resume=resume, force=force):
+        (folder / "logs").mkdir(exist_ok=True)
+        (folder / "logs" / "metrics.csv").write_text(f"{steps}\n")
+        if save:
+            (folder / "states").mkdir(exist_ok=True)
+            (folder / "states" / "state").write_text(f"{steps}\n")
+        if fail is not None:
+            raise fail
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model" / "weights").write_text(f"{steps}\n")
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run, with a file of its user in it."""
+    folder = tmp_path / "run"
+    run(folder)
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+FAILURES = [InputError("no such file"), KeyboardInterrupt(), SystemExit(143)]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_what_is_replaced_stays_if_the_new_run_saves_nothing(finished, failure):
+    before = contents(finished)
+    with pytest.raises(type(failure)):
+        run(finished, force=True, steps=9, save=False, fail=failure)
+    assert contents(finished) == before
+
+
+def test_what_is_replaced_is_kept_until_the_new_run_has_ended(finished):
+    with pytest.raises(KeyboardInterrupt):
+        run(finished, force=True, steps=9, fail=KeyboardInterrupt())
+    assert contents(finished)["states/state"] == "9\n"
+    assert contents(finished)[".replaced/model/weights"] == "5\n"
+    run(finished, resume=True, steps=9)
+    assert not (finished / ".replaced").exists()
+    found = contents(finished)
+    assert found["model/weights"] == "9\n"
+    assert "steps: 9" in found["config.yaml"]
+    assert found["notes.txt"] == "mine"
+
+
+def test_a_run_that_was_killed_before_it_saved_anything_gives_the_old_one_back(finished):
+    before = contents(finished)
+    settings = Settings(fit=FitSettings())
+    with run_folder(finished, settings, resume=False, force=True):
+        (finished / "logs").mkdir()
+        killed = contents(finished)
+    # As kill -9 leaves it.
+    for name, text in killed.items():
+        path = finished / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (finished / "logs").mkdir(exist_ok=True)
+    with pytest.raises(UsageError, match="run/model exists; choose another place"):
+        run(finished)
+    assert contents(finished) == before
+
+
+def test_force_replaces_runs_alone(tmp_path):
+    folder = tmp_path / "project"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "model").mkdir()
+    (folder / "logs" / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match="project holds model, logs and is no run of genobird"):
+        run(folder, force=True)
+    (folder / "config.yaml").write_text("theirs: 1")
+    with pytest.raises(UsageError, match="and is no run of genobird"):
+        run(folder, force=True)
+    assert (folder / "logs" / "thesis.txt").read_text() == "years"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years")
+    run(other, force=True)
+    assert (other / "thesis.txt").read_text() == "years"
+
+
+def test_a_refused_run_changes_nothing(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, fail=KeyboardInterrupt())
+    before = contents(folder)
+    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume, or --force"):
+        run(folder, steps=77)
+    with pytest.raises(UsageError, match="choose one"):
+        run(folder, steps=77, resume=True, force=True)
+    assert contents(folder) == before
+    with pytest.raises(KeyboardInterrupt):  # resumed with other settings: those it began with stay
+        run(folder, steps=77, resume=True, fail=KeyboardInterrupt())
+    assert contents(folder)["config.yaml"] == before["config.yaml"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path, resume):
+    with pytest.raises(InputError):
+        run(tmp_path / "new", resume=resume, save=False, fail=InputError("no such file"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "g.fa").write_text(">chr1")
+    with pytest.raises(UsageError, match=r"g\.fa is a file, and a run needs a folder"):
+        run(tmp_path / "g.fa", force=True)
