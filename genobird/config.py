@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -32,7 +32,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         try:
             loaded = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"{path} is no YAML: {_fault(error)}") from error
         values = {} if loaded is None else loaded
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}; a mapping is needed")
@@ -42,7 +42,8 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         return kind.model_validate(values)
     except ValidationError as error:
         where = f"{path}: " if path else ""
-        raise ConfigError(where + explain(error, kind)) from error
+        remedy = "; give it in --config FILE or with --set {key}=..."
+        raise ConfigError(where + explain(error, kind, remedy)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -60,8 +61,22 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is no YAML") from error
 
 
-def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Say in one line what is wrong with the values of a pydantic model, and what is allowed."""
+def _fault(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Say in one line what is no YAML, and where: lines and columns count from 1."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return str(error).splitlines()[0]
+
+
+def explain(error: ValidationError, kind: type[BaseModel], remedy: str = "") -> str:
+    """Say in one line what is wrong with the values of a pydantic model, and what is allowed.
+
+    Args:
+        error: what pydantic found.
+        kind: the model.
+        remedy: what to add where a key is missing; `{key}` in it stands for the key.
+    """
     # A misspelt key makes another one missing: it is the one to name.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
@@ -69,13 +84,19 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         allowed = ", ".join(sorted(_fields(kind, first["loc"][:-1])))
         return f"unknown key {key}; allowed here: {allowed}"
     message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "missing":
+        message += remedy.format(key=key)
     return f"{key}: {message}" if key else message
 
 
 def _fields(kind: type[BaseModel], sections: Sequence[int | str]) -> set[str]:
+    """The keys of the model in some section, through models, lists and mappings of models."""
+    found: Any = kind
     for section in sections:
-        field = kind.model_fields.get(str(section))
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            kind = annotation
-    return set(kind.model_fields)
+        if section in getattr(found, "model_fields", ()):
+            found = found.model_fields[section].annotation
+            if type(None) in get_args(found):
+                found = get_args(found)[0]  # of Model | None
+        elif get_args(found):
+            found = get_args(found)[-1]  # of dict[str, Model] or list[Model]
+    return set(getattr(found, "model_fields", ()))

@@ -56,16 +56,27 @@ class ChromatinDataset:
         features: F rows `index name class`.
         bin_bp: width of a bin.
         path: the directory.
+
+    Raises:
+        UsageError: a directory without `index.json`.
+        InputError: an index or a table that is damaged, or a split that leaves a contig.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / "index.json").is_file():
             raise UsageError(f"{path} is no chromatin dataset: it has no index.json")
         self.path = path
-        self.index = json.loads((path / "index.json").read_text())
+        self.index = _read_index(path / "index.json")
         self.bin_bp: int = self.index["bin_bp"]
-        self.features = pd.read_csv(path / "features.tsv", sep="\t")
+        self.features = _read_features(path / "features.tsv", self.index.get("features"))
         self._array = lru_cache(maxsize=None)(self._open)
+        for interval in (i for split in self.index["splits"] for i in self.intervals(split)):
+            if interval.end > self.length(interval.contig):
+                raise InputError(
+                    f"{path}: {interval} of its splits ends after {interval.contig} "
+                    f"({self.length(interval.contig):,} bp); build the dataset again with splits "
+                    "that end within the contigs"
+                )
 
     def __reduce__(self) -> tuple[type[ChromatinDataset], tuple[Path]]:
         return ChromatinDataset, (self.path,)  # a process that makes batches opens its own
@@ -108,16 +119,49 @@ class ChromatinDataset:
         return np.unpackbits(packed, axis=1, count=len(self.features), bitorder="little")
 
 
+def _read_index(file: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        missing = [key for key in ("bin_bp", "splits") if key not in index]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); build the dataset again") from error
+    if missing:
+        raise InputError(f"{file} lacks {' and '.join(missing)}; build the dataset again")
+    return dict(index)
+
+
+def _read_features(file: Path, count: int | None) -> pd.DataFrame:
+    """Read the table of F features; `count` is F, or None where it is not known."""
+    try:
+        table = pd.read_csv(file, sep="\t")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); build the dataset again") from error
+    if count not in (None, len(table)):
+        raise InputError(
+            f"{file} has {len(table)} features, the dataset's index.json {count}; build the "
+            "dataset again"
+        )
+    return table
+
+
 def read_promoters(path: Path, split: str) -> pd.DataFrame:
     """Read the windows of a split.
 
     Raises:
         UsageError: a missing file, or a split without windows.
+        InputError: no Parquet table, or a damaged one.
         TableError: a column is missing.
     """
     if not path.is_file():
         raise UsageError(f"there is no promoter table {path}")
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"{path} is no Parquet table, or is cut short ({reason}); give one that "
+            "`python -m pipelines.promoters` wrote"
+        ) from error
     missing = [name for name in PROMOTER_COLUMNS if name not in table.columns]
     if missing:
         raise TableError(f"{path} lacks the columns {', '.join(missing)}")

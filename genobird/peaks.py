@@ -7,9 +7,11 @@ Bin i of a contig is [200 i, 200 i + 200). It is positive for a feature when mor
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,20 @@ class Track:
 
     feature: Feature
     peaks: Peaks
+
+
+class Contigs(Protocol):
+    """What peaks are placed on, such as a `Genome`."""
+
+    @property
+    def path(self) -> Path | str:
+        """What messages call it."""
+
+    def resolve(self, name: str) -> str:
+        """Return its own name of a contig, or raise a ContigError."""
+
+    def length(self, name: str) -> int:
+        """Return the bases of a contig."""
 
 
 def read_peaks(path: Path) -> Peaks:
@@ -101,6 +117,27 @@ def read_tracks(
     ]
 
 
+def place_tracks(tracks: Sequence[Track], genome: Contigs) -> list[Track]:
+    """Check the peaks of tracks, leave out those on contigs that a genome lacks, and count these.
+
+    One chromosome of a whole genome's peaks is fine, also where some tracks have none there.
+
+    Raises:
+        ContigError: every peak of every track is on a contig that the genome lacks.
+        OutOfBoundsError: a peak that ends after its contig: another assembly.
+    """
+    placed, missing = [], Counter[str]()
+    sources = [track.feature.source_file or track.feature.name for track in tracks]
+    for track, source in zip(tracks, sources, strict=True):
+        peaks, elsewhere = _divide(track.peaks, genome, source)
+        placed.append(Track(track.feature, peaks))
+        missing.update(elsewhere)
+    total = sum(len(places) for track in tracks for places in track.peaks.values())
+    named = sources[0] if len(sources) == 1 else f"{len(sources)} tracks"
+    _refuse_missing(missing, total, genome, named, skip_missing=True)
+    return placed
+
+
 def place_peaks(peaks: Peaks, genome: Genome, source: Path, *, skip_missing: bool = False) -> Peaks:
     """Check peaks against a genome and call contigs as it does.
 
@@ -114,6 +151,14 @@ def place_peaks(peaks: Peaks, genome: Genome, source: Path, *, skip_missing: boo
         ContigError: a contig that the genome lacks, unless `skip_missing` and others are there.
         OutOfBoundsError: a peak that ends after its contig: another assembly.
     """
+    placed, missing = _divide(peaks, genome, source)
+    total = sum(len(places) for places in peaks.values())
+    _refuse_missing(missing, total, genome, source, skip_missing=skip_missing)
+    return placed
+
+
+def _divide(peaks: Peaks, genome: Contigs, source: Path | str) -> tuple[Peaks, dict[str, int]]:
+    """Return peaks by the genome's names of contigs, and how many are on others, by contig."""
     placed: dict[str, list[NDArray[np.int64]]] = {}
     missing: dict[str, int] = {}
     for name, places in peaks.items():
@@ -130,15 +175,30 @@ def place_peaks(peaks: Peaks, genome: Genome, source: Path, *, skip_missing: boo
                 f"({length:,} bp); are the peaks of another assembly than {genome.path}?"
             )
         placed.setdefault(contig, []).append(places)
-    if missing:
-        total = sum(len(places) for places in peaks.values())
-        named = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
-        found = f"{source}: {sum(missing.values()):,} of {total:,} peaks lie on {named}"
-        if not placed or not skip_missing:
-            hint = "" if not placed else "; --keep-going leaves them out"
-            raise ContigError(f"{found}, not in {genome.path}; check the assembly{hint}")
-        logger.warning("%s, not in %s: left out", found, genome.path)
-    return {contig: np.concatenate(parts) for contig, parts in placed.items()}
+    return {contig: np.concatenate(parts) for contig, parts in placed.items()}, missing
+
+
+def _refuse_missing(
+    missing: Mapping[str, int],
+    total: int,
+    genome: Contigs,
+    source: Path | str,
+    *,
+    skip_missing: bool,
+) -> None:
+    """Refuse peaks on contigs that a genome lacks, or warn that they are left out.
+
+    `missing` counts them by contig; `total` counts all peaks, and some must remain.
+    """
+    if not missing:
+        return
+    count = sum(missing.values())
+    named = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+    found = f"{source}: {count:,} of {total:,} peaks lie on {named}"
+    if count == total or not skip_missing:
+        hint = "" if count == total else "; --keep-going leaves them out"
+        raise ContigError(f"{found}, not in {genome.path}; check the assembly{hint}")
+    logger.warning("%s, not in %s: left out", found, genome.path)
 
 
 def merge(peaks: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ interruption keeps finished pairs and yields the same bytes as writing at once.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shutil
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -33,7 +33,7 @@ from genobird import __version__
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.digest import file_sha256
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
-from genobird.tokenizer import Tokenizer
+from genobird.tokenizer import N_SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ INDEX = "index.json"
 SENTENCE = np.dtype([("document", "<u4"), ("start", "<u4"), ("token", "<u8"), ("strand", "S1")])
 
 _BATCH = 2_000
-_TOTALS = ("tokens", "sentences", "bp")
 _REMEDY = "delete it and run `genobird shards` with the same arguments to make it anew"
 
 
@@ -106,13 +105,11 @@ def write(
 ) -> Shards:
     """Segment every document of a corpus; go on where an earlier call was interrupted.
 
-    Each process reads the contig it works on, and holds no other.
-
     Args:
         corpus: A corpus directory.
         tokenizer: What to segment with.
         output: Directory of the shards; finished pairs of the same corpus and tokenizer are kept.
-        threads: Number of processes; 1 works in this one.
+        threads: Number of processes, each with one contig in memory; 1 works in this one.
         fastas: The FASTA files of the corpus, where they have moved.
         force: Delete the shards that are in the way, whatever they belong to.
 
@@ -144,7 +141,7 @@ def write(
         for file in _encode_all(_Encoder(source, tokenizer, output), threads):
             logger.info("%s: %d tokens of %d bp", file.name, file.tokens, file.bp)
             files.append(file)
-        done = {key: sum(getattr(file, key) for file in files) for key in _TOTALS}
+        done = {key: sum(getattr(f, key) for f in files) for key in ("tokens", "sentences", "bp")}
         done |= {"complete": True, "files": tuple(files)}
         _write_index(output, plan.model_copy(update=done))
     except OSError as error:
@@ -165,8 +162,7 @@ class Shards:
     """
 
     def __init__(self, path: Path, index: ShardIndex) -> None:
-        self.path = path
-        self.index = index
+        self.path, self.index = path, index
         self.documents: list[Document] = []
         for number, file in enumerate(index.files):
             self.documents += _documents(number, file, self._sentences(number))
@@ -181,7 +177,7 @@ class Shards:
 
         Raises:
             UsageError: There are no shards.
-            ShardError: A file is missing, truncated or altered, or the shards are incomplete.
+            ShardError: A file is missing, truncated or damaged, or the shards are incomplete.
         """
         path = Path(path)
         index = _read_index(path)
@@ -190,6 +186,7 @@ class Shards:
         for file in index.files:
             _check_file(path / f"{file.name}.tokens.npy", file.tokens_file, check_hashes)
             _check_file(path / f"{file.name}.sentences.npy", file.sentences_file, check_hashes)
+            _check_ids(path / f"{file.name}.tokens.npy", index.vocab_size)
         return cls(path, index)
 
     def __len__(self) -> int:
@@ -227,8 +224,7 @@ class Shards:
 
 
 def _documents(number: int, file: ShardFile, rows: NDArray[np.void]) -> Iterator[Document]:
-    changes = np.flatnonzero(np.diff(rows["document"])) + 1
-    firsts = [0, *changes.tolist()]
+    firsts = [0, *(np.flatnonzero(np.diff(rows["document"])) + 1).tolist()]
     tokens = [*rows["token"][firsts].tolist(), file.tokens]
     for k, (first, last) in enumerate(zip(firsts, [*firsts[1:], len(rows)], strict=True)):
         yield Document(number, tokens[k], tokens[k + 1], first, last)
@@ -244,9 +240,7 @@ class _Encoder:
     """Makes the pair of one contig and pass; keeps the contig it read last."""
 
     def __init__(self, source: Corpus, tokenizer: Tokenizer, output: Path) -> None:
-        self.source = source
-        self.tokenizer = tokenizer
-        self.output = output
+        self.source, self.tokenizer, self.output = source, tokenizer, output
         self.contig = self.sequence = ""
 
     def __call__(self, number: int) -> ShardFile:
@@ -280,8 +274,7 @@ class _Encoder:
         ]
         counts = np.concatenate([count for _, count in parts])
         table = np.zeros(len(rows), dtype=SENTENCE)
-        table["document"] = rows["document"]
-        table["start"] = rows["start"]
+        table["document"], table["start"] = rows["document"], rows["start"]
         table["token"] = np.cumsum(counts) - counts
         table["strand"] = np.where(rows["reverse"], b"-", b"+")
         return np.concatenate([ids for ids, _ in parts]), table
@@ -302,9 +295,8 @@ def _encode_all(encoder: _Encoder, threads: int) -> Iterator[ShardFile]:
     if threads <= 1:
         yield from map(encoder, numbers)
         return
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(threads, context, _start_worker, (encoder,)) as pool:
+        with ProcessPoolExecutor(threads, get_context("spawn"), _start_worker, (encoder,)) as pool:
             yield from pool.map(_work, numbers)
     except BrokenProcessPool as error:
         raise GenobirdError(
@@ -314,7 +306,7 @@ def _encode_all(encoder: _Encoder, threads: int) -> Iterator[ShardFile]:
 
 
 # The encoder of a worker process; set once when the process starts.
-_encoder: _Encoder | None = None
+_encoder: _Encoder
 
 
 def _start_worker(encoder: _Encoder) -> None:
@@ -325,31 +317,28 @@ def _start_worker(encoder: _Encoder) -> None:
 
 
 def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
+    if parent := parent_process():
         parent.join()
         os._exit(1)
 
 
 def _work(number: int) -> ShardFile:
-    assert _encoder is not None
     return _encoder(number)
 
 
 def _is_complete(output: Path, plan: ShardIndex, force: bool) -> bool:
     """Tell whether nothing is left to do; refuse or clear a folder of something else."""
-    if not output.exists():
+    hidden = output.is_dir() and all(entry.name.startswith(".") for entry in output.iterdir())
+    if hidden or not output.exists():
         return False
     if not (output / INDEX).is_file():
-        if output.is_dir() and all(entry.name.startswith(".") for entry in output.iterdir()):
-            return False
         raise UsageError(f"{output} exists and holds no shards; choose another folder")
     if force:
         shutil.rmtree(output)
         return False
     found = _read_index(output)
-    for name in ("corpus_sha256", "tokenizer_sha256"):
-        if getattr(found, name) != getattr(plan, name):
-            other = name.removesuffix("_sha256")
+    for other in ("corpus", "tokenizer"):
+        if getattr(found, f"{other}_sha256") != getattr(plan, f"{other}_sha256"):
             raise UsageError(
                 f"{output} holds shards of another {other}; choose another folder or use force"
             )
@@ -393,8 +382,19 @@ def _record(path: Path) -> FileRecord:
 def _check_file(path: Path, record: FileRecord, check_hash: bool) -> None:
     if not path.is_file():
         raise ShardError(f"{path} is missing; run `genobird shards` again to make it anew")
-    size = path.stat().st_size
-    if size != record.size:
+    if (size := path.stat().st_size) != record.size:
         raise ShardError(f"{path} has {size:,} bytes, {record.size:,} expected; {_REMEDY}")
     if check_hash and file_sha256(path) != record.sha256:
         raise ShardError(f"{path} has been altered (its SHA-256 differs); {_REMEDY}")
+
+
+def _check_ids(path: Path, vocab_size: int) -> None:
+    """Tell other data by a file's ends and its middle: to read all of it would take minutes."""
+    try:
+        ids = np.load(path, mmap_mode="r")
+        some = np.concatenate([ids[at:][:_BATCH] for at in (0, len(ids) // 2, -_BATCH)])
+        fine = some.dtype == np.uint16 and some.min() >= N_SPECIAL and some.max() < vocab_size
+    except (ValueError, TypeError):
+        fine = False
+    if not fine:
+        raise ShardError(f"{path} holds other ids than {N_SPECIAL} to {vocab_size - 1}; {_REMEDY}")

@@ -94,7 +94,7 @@ def bundle(
         BackgroundError: the background is damaged, or of another model.
         OutputError: the result would be larger than `max_mb`.
     """
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, WEIGHTS)
     if card is not None:
         steps.require(card)
     figures = None if evaluation is None else _read_figures(evaluation)
@@ -104,7 +104,7 @@ def bundle(
     checkpoint.provenance = {"assembly": ASSEMBLY, **scrub(checkpoint.provenance)}
     if notes:
         checkpoint.provenance["notes"] = list(notes)
-    with steps.new_directory(output, force) as folder:
+    with steps.new_directory(output, force, WEIGHTS) as folder:
         checkpoint.save(folder, dtype=torch.float16, force=True)
         if card is not None:
             shutil.copyfile(card, folder / CARD)

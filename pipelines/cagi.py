@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 
 GROUP_BP = 1_000_000
+REPORT = "cagi.json"
 _CHUNK = 256  # variants at a time
 
 
@@ -307,7 +308,7 @@ def main(
     """Compare predicted effects of variants with measured ones."""
     from genobird.checkpoint import Checkpoint
 
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, REPORT)
     results = run(variants, model, baselines, fasta or (), seed, resamples, device, threads)
     report = {
         "version": steps.FORMAT_VERSION,
@@ -317,8 +318,8 @@ def main(
         "resamples": resamples,
         "results": results,
     }
-    with steps.new_directory(output, force) as folder:
-        (folder / "cagi.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    with steps.new_directory(output, force, REPORT) as folder:
+        (folder / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
         (folder / "cagi.md").write_text(markdown(report))
     for placement, populations in results.items():
         for where, part in populations.items():

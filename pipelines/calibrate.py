@@ -18,7 +18,7 @@ import typer
 from numpy.typing import NDArray
 from torch import nn
 
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head
@@ -121,7 +121,7 @@ def calibrate(
         UsageError: no data are given, the model lacks a head, or `output` exists.
         InputError: the data do not fit the model or cannot calibrate.
     """
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, WEIGHTS)
     if chromatin is None and promoters is None:
         raise UsageError("nothing to calibrate on; give --chromatin, --promoters or both")
     checkpoint = Checkpoint.load(model)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +26,18 @@ import numpy.typing as npt
 import pandas as pd
 import typer
 
-from genobird.errors import TableError, UsageError
-from genobird.peaks import BIN_BP, CUSTOM_CLASS, Feature, Peaks, Track, labels, merge, read_peaks
+from genobird.errors import ContigError, TableError, UsageError
+from genobird.peaks import (
+    BIN_BP,
+    CUSTOM_CLASS,
+    Feature,
+    Peaks,
+    Track,
+    labels,
+    merge,
+    place_tracks,
+    read_peaks,
+)
 from pipelines import grch37, manifest, steps
 from pipelines.grch37 import Contig
 from pipelines.manifest import Splits
@@ -34,6 +45,7 @@ from pipelines.manifest import Splits
 logger = logging.getLogger(__name__)
 
 FEATURES = manifest.FOLDER / "chromatin_features.tsv"
+QUALITY = "qc.tsv"  # corpora and shards hold an index.json too
 
 
 def split_bins(splits: Splits, contig: str, bins: int) -> dict[str, npt.NDArray[np.bool_]]:
@@ -144,7 +156,7 @@ def read_peak_files(paths: Sequence[Path], features: Sequence[Feature]) -> list[
     tracks: dict[tuple[bool, int, str], Track] = {}
     for path in _expand(paths):
         stem = path.name.removesuffix(".gz")
-        own = Feature(-1, stem.rsplit(".", 1)[0], CUSTOM_CLASS)
+        own = Feature(-1, stem.rsplit(".", 1)[0], CUSTOM_CLASS, stem)
         feature = official.get(stem, own)
         key = (feature.index < 0, feature.index, feature.name)
         if key in tracks:
@@ -181,6 +193,27 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     if missing:
         raise TableError(f"{path} has no column {missing[0]}; needed are {', '.join(columns)}")
     return table[columns]
+
+
+class _Located:
+    """The contigs of a split in one or several FASTA files, as something to place peaks on."""
+
+    def __init__(self, contigs: Mapping[str, Contig]) -> None:
+        self.contigs = contigs
+        self.genomes = {contig.genome.path: contig.genome for contig in contigs.values()}
+        self.names = {(c.genome.path, c.name): asked for asked, c in contigs.items()}
+        self.path = f"the split's contigs of {', '.join(map(str, self.genomes))}"
+
+    def resolve(self, name: str) -> str:
+        for path, genome in self.genomes.items():
+            with suppress(ContigError):
+                found = genome.resolve(name)
+                if (path, found) in self.names:
+                    return self.names[path, found]
+        raise ContigError(f"contig {name!r} is not in {self.path}")
+
+    def length(self, name: str) -> int:
+        return self.contigs[name].length
 
 
 @dataclass(frozen=True)
@@ -225,16 +258,19 @@ def build(
 
     Raises:
         UsageError: `output` exists, or no feature has enough positives.
+        OutOfBoundsError: an interval of the split or a peak ends after its contig.
+        ContigError: every peak is on another contig.
     """
+    lengths = {name: contig.length for name, contig in contigs.items()}
+    splits.refuse_outside(lengths)
+    tracks = place_tracks(tracks, _Located(contigs))
     parts = tuple(splits.parts)
     bins = dict.fromkeys(parts, 0)
     positives = {part: np.zeros(len(tracks), dtype=np.int64) for part in parts}
-    lengths: dict[str, int] = {}
-    with steps.new_directory(output, force) as folder:
+    with steps.new_directory(output, force, QUALITY) as folder:
         for name, contig in contigs.items():
             sequence = np.frombuffer(contig.sequence().encode("ascii"), dtype=np.uint8)
             masks = _split_usable(sequence, name, splits)
-            lengths[name] = len(sequence)
             table = labels(tracks, name, len(sequence) // BIN_BP)
             for part, mask in masks.items():
                 bins[part] += int(mask.sum())
@@ -301,7 +337,7 @@ def _write_tables(
     for part, counts in positives.items():
         table[f"{part}_positives"] = counts
         table[f"{part}_rate"] = counts / max(bins[part], 1)
-    table.to_csv(folder / "qc.tsv", sep="\t", index=False, float_format="%.6g")
+    table.to_csv(folder / QUALITY, sep="\t", index=False, float_format="%.6g")
 
 
 app = typer.Typer(add_completion=False)
@@ -329,7 +365,7 @@ def main(
         raise UsageError("give either --peaks with --tracks, or --bed")
     if others and tracks is None:
         raise UsageError("--others chooses among --tracks; give them with --peaks")
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, QUALITY)
     official = read_features(features)
     if peaks is not None and tracks is not None:
         found = (

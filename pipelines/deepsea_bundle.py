@@ -41,6 +41,7 @@ from pipelines.pairs import CHUNK, Hits, Part, Places, array_of, place
 logger = logging.getLogger(__name__)
 
 CONTEXT_BP = 8_000
+FEATURES = "features.tsv"
 KEPT = "kept"
 WHOLE = "kept, with 8,000 known bases on both sides"
 LEFT_OUT = (
@@ -193,6 +194,7 @@ def build(
 
     Raises:
         UsageError: no file is there, or `output` exists.
+        OutOfBoundsError: an interval of the split ends after its contig.
         TableError: a file is not as the bundle's.
         InputError: nothing was found in the genome.
     """
@@ -207,9 +209,10 @@ def build(
         raise TableError(f"windows are of {', '.join(f'{p.length} bp in {p.file}' for p in parts)}")
     wanted = [h[part.known] for part in parts for h in (part.forward, part.reverse)]
     index = WindowIndex(np.concatenate(wanted), parts[0].length)
-    with steps.new_directory(output, force) as folder:
+    lengths = {name: contig.length for name, contig in contigs.items()}
+    splits.refuse_outside(lengths)
+    with steps.new_directory(output, force, FEATURES) as folder:
         hits = _scan(contigs, index, folder)
-        lengths = {name: contig.length for name, contig in contigs.items()}
         dataset = Dataset(folder, lengths, len(features))
         positives = {}
         for part in parts:
@@ -223,7 +226,7 @@ def build(
                 "these the contigs of the files?"
             )
         columns = ["index", "name", "class"]
-        features[columns].to_csv(folder / "features.tsv", sep="\t", index=False)
+        features[columns].to_csv(folder / FEATURES, sep="\t", index=False)
         facts: dict[str, Any] = {
             "version": steps.FORMAT_VERSION,
             "bin_bp": BIN_BP,
@@ -287,7 +290,7 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, FEATURES)
     split = manifest.load_splits(splits, splits_file)
     table = read_features(features)
     inputs = [features, *fasta, *(bundle / f for f in mat.FILES.values() if (bundle / f).is_file())]

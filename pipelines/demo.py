@@ -34,6 +34,7 @@ INSET = 20_000
 TSS_DISTANCE = 5000
 BACKGROUND_STEP = 1000
 VARIANTS = 10
+SNPS = "variants.vcf"
 VCF_HEADER = """##fileformat=VCFv4.2
 ##reference=GRCh37
 ##contig=<ID={contig},length={length},assembly=GRCh37>
@@ -181,7 +182,7 @@ def build(
     random = draw_backgrounds(core, sequence, places, (len(here) + 2) // 3, seed)
     inside = [snp for snp in snps if core.start <= snp.position < core.end]
     chosen = nearest(inside, here, sequence, VARIANTS)
-    with steps.new_directory(output, force) as folder:
+    with steps.new_directory(output, force, SNPS) as folder:
         masked = mask(sequence, region)
         name = f"{region.contig}.demo.fa.gz"
         grch37.write_bgzf([(region.contig, masked)], folder / name, level=9)
@@ -192,7 +193,7 @@ def build(
             for s in chosen
         ]
         header = VCF_HEADER.format(contig=region.contig, length=contig.length)
-        (folder / "variants.vcf").write_text(header + "".join(lines), encoding="utf-8")
+        (folder / SNPS).write_text(header + "".join(lines), encoding="utf-8")
     return {"promoters": len(here), "background places": len(random), "variants": len(chosen)}
 
 
@@ -234,7 +235,7 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
     """Cut the demo region with its promoters, background places and SNPs."""
-    steps.refuse_existing(output, force)
+    steps.refuse_existing(output, force, SNPS)
     place = parse_region(region)
     check_unseen(place, manifest.load_splits(splits))
     tss = list(read_bed(steps.require(bed)))

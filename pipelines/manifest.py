@@ -6,6 +6,7 @@ for editors and for readers that are not Python (`python -m pipelines.manifest s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,8 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from genobird.errors import ConfigError, UsageError
+from genobird.config import explain
+from genobird.errors import ConfigError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval, parse_region
 from pipelines import steps
 
@@ -121,6 +123,7 @@ class _SplitFile(_Facts):
     splits: dict[str, _SplitRegions]
 
 
+_KINDS: dict[str, type[Manifest] | type[_SplitFile]] = {"files": Manifest, "splits": _SplitFile}
 _DOCUMENT: TypeAdapter[Manifest | _SplitFile] = TypeAdapter(
     Annotated[Manifest | _SplitFile, Field(discriminator="kind")]
 )
@@ -159,6 +162,25 @@ class Splits:
         intervals = (interval for part in self.parts.values() for interval in part)
         return list(dict.fromkeys(interval.contig for interval in intervals))
 
+    def refuse_outside(self, lengths: Mapping[str, int]) -> None:
+        """Refuse to be used with a genome that ends before an interval does.
+
+        Args:
+            lengths: bases of the contigs that there are; what is on others is passed over.
+
+        Raises:
+            OutOfBoundsError: an interval ends after its contig.
+        """
+        for part, intervals in self.parts.items():
+            for interval in intervals:
+                length = lengths.get(interval.contig, interval.end)
+                if interval.end > length:
+                    raise OutOfBoundsError(
+                        f"split {self.name}: {interval} of {part} ends after {interval.contig}, "
+                        f"which has {length:,} bp in the FASTA; give the FASTA of the whole "
+                        "contig, or a --splits-file whose intervals end within it"
+                    )
+
     def of(self, contig: str, start: int, end: int) -> tuple[str, Interval] | None:
         """Return the part, and the interval in it, that holds the whole of [start, end)."""
         for part, intervals in self.parts.items():
@@ -171,17 +193,20 @@ class Splits:
 def _read(path: Path) -> Manifest | _SplitFile:
     try:
         text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise UsageError(f"cannot read manifest {path}; data_manifests/ has {known}") from error
-    try:
-        return _DOCUMENT.validate_python(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    found = values.get("kind") if isinstance(values, dict) else None
+    if found not in ("files", "splits"):
+        raise ConfigError(f"{path} has no `kind: files` or `kind: splits`; add what it is")
+    kind = _KINDS[found]
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where or 'document'}: {first['msg']}") from error
+        raise ConfigError(f"{path}: {explain(error, kind)}") from error
 
 
 def load(name: str | Path) -> Manifest:

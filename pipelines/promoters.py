@@ -300,7 +300,9 @@ def build(
     Raises:
         BedError: a promoter is no single base with a strand.
         UsageError: no promoter has a window, or there is no room for the negatives.
+        OutOfBoundsError: an interval of the split ends after its contig.
     """
+    splits.refuse_outside({name: contig.length for name, contig in contigs.items()})
     sequences = {name: contig.sequence() for name, contig in contigs.items()}
     rows, dropped = positives(promoters, sequences, splits)
     if not rows:

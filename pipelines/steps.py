@@ -17,18 +17,35 @@ from genobird.errors import GenobirdError, OutputError, UsageError
 FORMAT_VERSION = 1
 
 
-def refuse_existing(path: Path, force: bool) -> None:
+def refuse_existing(path: Path, force: bool, result: str | None = None) -> None:
     """Refuse to replace a result, before any work is done for it.
 
+    Args:
+        path: what is to be written.
+        force: replace it, if it is a result.
+        result: a file that every folder of this step's results holds; None replaces anything.
+
     Raises:
-        UsageError: `path` exists and `force` is not set.
+        UsageError: `path` exists, and `force` is not set or it is something else than a result. An
+            empty folder is always replaced by force.
     """
-    if path.exists() and not force:
+    if not path.exists():
+        return
+    if not force:
         raise UsageError(f"{path} exists; choose another --output or pass --force to replace it")
+    if result is not None and not _may_replace(path, result):
+        raise UsageError(
+            f"{path} exists and holds no {result}, so it is no result of this step; choose another "
+            "--output"
+        )
 
 
-def _prepare(path: Path, force: bool) -> Path:
-    refuse_existing(path, force)
+def _may_replace(path: Path, result: str) -> bool:
+    return path.is_dir() and ((path / result).is_file() or not any(path.iterdir()))
+
+
+def _prepare(path: Path, force: bool, result: str | None = None) -> Path:
+    refuse_existing(path, force, result)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,14 +72,19 @@ def new_file(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path, force: bool = False) -> Iterator[Path]:
+def new_directory(path: Path, force: bool = False, result: str | None = None) -> Iterator[Path]:
     """Yield a temporary directory beside `path`; it becomes `path` when the block ends well.
 
+    Args:
+        path: the directory to write.
+        force: replace what is there.
+        result: see `refuse_existing`.
+
     Raises:
-        UsageError: `path` exists and `force` is not set.
+        UsageError: `path` exists and may not be replaced, see `refuse_existing`.
         OutputError: the directory cannot be written.
     """
-    part = _prepare(path, force)
+    part = _prepare(path, force, result)
     try:
         part.mkdir()
         yield part

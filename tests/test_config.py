@@ -77,7 +77,7 @@ def test_a_value_may_hold_an_equals_sign_and_null():
         ("- steps", [], "config.yaml holds a list; a mapping is needed$"),
         ("[]", [], "config.yaml holds a list; a mapping is needed$"),
         ("steps", [], "config.yaml holds a str; a mapping is needed$"),
-        ("steps: [", [], "config.yaml is no YAML: "),
+        ("steps: 3\nnames: [", [], "config.yaml is no YAML: line 2, column 9: expected the node"),
         ("steps: 1", ["steps"], "--set 'steps' is not of the form key=value$"),
         ("steps: 1", ["=3"], "--set '=3' is not of the form key=value$"),
         ("steps: 1", ["steps.x=3"], "--set 'steps.x=3': steps is no section$"),
@@ -89,6 +89,28 @@ def test_what_cannot_be_is_refused_in_one_line(write, text, overrides, message):
         load_config(Outer, write(text), overrides)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+class Needy(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    shards: Path
+    parts: dict[str, Inner] = Field(default_factory=dict)
+    maybe: Inner | None = None
+
+
+def test_a_missing_key_says_how_to_give_it(write):
+    message = "shards: Field required; give it in --config FILE or with --set shards=...$"
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        load_config(Needy, None)
+    with pytest.raises(ConfigError, match=f"config.yaml: {message}"):
+        load_config(Needy, write("parts: {}"))
+
+
+@pytest.mark.parametrize("where", ["parts.a", "maybe"])
+def test_an_unknown_key_in_a_mapping_of_sections_is_shown_its_own_kind(where):
+    message = f"unknown key {where}.rat; allowed here: names, rate$"
+    with pytest.raises(ConfigError, match=message):
+        load_config(Needy, None, ["shards=s", f"{where}.rat=1"])
 
 
 def test_a_missing_file_is_named(tmp_path):

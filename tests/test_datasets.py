@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genobird.datasets import ChromatinDataset, Predictions
+from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
 
 
@@ -87,8 +87,63 @@ def test_files_without_predictions_are_refused(tmp_path):
 
 
 def test_an_empty_file_of_a_dataset_is_refused(tmp_path):
-    (tmp_path / "index.json").write_text(json.dumps({"bin_bp": 200}))
-    (tmp_path / "features.tsv").write_text("index\tname\tclass\n0\ta\tTF\n")
-    (tmp_path / "chr1.sequence.npy").touch()
+    write_dataset(tmp_path)
+    (tmp_path / "chr1.sequence.npy").write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read; build the dataset again"):
         ChromatinDataset(tmp_path).length("chr1")
+
+
+def write_dataset(folder, **changes):
+    index = {"bin_bp": 200, "features": 2, "splits": {"train": [["chr1", 0, 1000]]}}
+    (folder / "index.json").write_text(json.dumps(index | changes))
+    (folder / "features.tsv").write_text("index\tname\tclass\n0\ta\tTF\n1\tb\tTF\n")
+    np.save(folder / "chr1.sequence.npy", np.full(1000, ord("A"), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "lacks bin_bp and splits"),
+        ("[]", "lacks bin_bp and splits"),
+        ('{"bin_bp": 200}', "lacks splits"),
+        ("{", "cannot be read"),
+        ("3", "cannot be read"),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_a_damaged_index_of_a_dataset_is_named(tmp_path, text, message):
+    write_dataset(tmp_path)
+    (tmp_path / "index.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=rf"index\.json {message}.*; build the dataset again"):
+        ChromatinDataset(tmp_path)
+
+
+def test_a_table_of_features_that_was_cut_is_refused(tmp_path):
+    write_dataset(tmp_path)
+    assert len(ChromatinDataset(tmp_path).features) == 2
+    write_dataset(tmp_path, features=3)
+    with pytest.raises(InputError, match=r"features\.tsv has 2 features, .*index\.json 3; build"):
+        ChromatinDataset(tmp_path)
+    (tmp_path / "features.tsv").write_text("")
+    with pytest.raises(InputError, match=r"features\.tsv cannot be read \(.*; build the dataset"):
+        ChromatinDataset(tmp_path)
+
+
+def test_a_dataset_whose_split_leaves_a_contig_is_refused(tmp_path):
+    # Older versions wrote such datasets; their bins ended in an IndexError.
+    write_dataset(tmp_path, splits={"train": [["chr1", 0, 1000]], "test": [["chr1", 800, 1001]]})
+    with pytest.raises(
+        InputError, match=r"chr1:801-1,001 of its splits ends after chr1 \(1,000 bp"
+    ):
+        ChromatinDataset(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 500, None])
+def test_what_is_no_whole_table_of_promoters_is_refused(tmp_path, keep):
+    path = tmp_path / "p.parquet"
+    pd.DataFrame({"sequence": ["ACGT" * 500] * 9, "start": range(9)}).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:keep] if keep is not None else b"chrom\tstart\n" * 99)
+    message = r"p\.parquet is no Parquet table, or is cut short \(.*python -m pipelines\.promoters"
+    with pytest.raises(InputError, match=message) as caught:
+        read_promoters(path, "train")
+    assert "\n" not in str(caught.value)

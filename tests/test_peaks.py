@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from genobird.errors import AssemblyError, BedError, ContigError, OutOfBoundsError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.peaks import Feature, Track, bin_coverage, labels, merge, place_peaks, read_tracks
+from genobird.peaks import (
+    Feature,
+    Track,
+    bin_coverage,
+    labels,
+    merge,
+    place_peaks,
+    place_tracks,
+    read_tracks,
+)
 
 BINS = 20
 INTERVALS = st.lists(
@@ -122,6 +131,21 @@ def test_a_contig_that_the_genome_lacks_is_an_error_unless_it_may_be_left_out(
     assert "2 of 3 peaks lie on chr9" in caplog.text
     with pytest.raises(ContigError, match=r"1 of 1 peaks lie on chr9.*check the assembly$"):
         read_tracks([bed(tmp_path, "chr9\t1\t2")], (), genome, skip_missing=True)
+
+
+def test_tracks_together_may_lie_on_one_chromosome_of_the_genome(genome, caplog):
+    first, second = (
+        Track(Feature(-1, name, "custom"), {contig: np.array([[1, 2]])})
+        for name, contig in (("a", "1"), ("b", "chr9"))
+    )
+    placed = place_tracks([first, second], genome)
+    assert [list(track.peaks) for track in placed] == [["chr1"], []]
+    assert "2 tracks: 1 of 2 peaks lie on chr9, not in" in caplog.text
+    with pytest.raises(ContigError, match=r"^b: 1 of 1 peaks lie on chr9"):
+        place_tracks([second], genome)
+    far = Track(Feature(-1, "c", "custom"), {"chr2": np.array([[0, 30_001]])})
+    with pytest.raises(OutOfBoundsError, match=r"^c: the peak chr2:1-30,001 ends after chr2"):
+        place_tracks([first, far], genome)
 
 
 def test_an_accession_of_another_assembly_is_refused(genome):

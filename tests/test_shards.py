@@ -256,12 +256,31 @@ def test_an_altered_file_is_found_by_its_hash(written: Shards, tmp_path: Path, p
     output = copy_of(written, tmp_path / "s")
     path = output / f"chr1.pass0.{part}.npy"
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[-50 if part == "tokens" else -1] ^= 1
     path.write_bytes(content)
     Shards.open(output)
     with pytest.raises(ShardError, match=rf"{part}\.npy has been altered .*; delete it and run"):
         Shards.open(output, check_hashes=True)
     Shards.open(written.path, check_hashes=True)
+
+
+@pytest.mark.parametrize("spared", [0, 128])  # the header of a .npy file has 128 bytes
+@pytest.mark.parametrize("filling", [b"\x00", b"\xfe"])
+def test_a_file_of_other_bytes_is_named_when_shards_are_opened(
+    written: Shards, corpus: Corpus, tiny_tokenizer: Tokenizer, tmp_path: Path,
+    spared: int, filling: bytes,
+) -> None:  # fmt: skip
+    # Its size is right; torch failed on ids that the tokenizer does not have.
+    output = copy_of(written, tmp_path / "s")
+    path = output / "chr2.pass1.tokens.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:spared] + filling * (len(content) - spared))
+    with pytest.raises(
+        ShardError, match=r"chr2\.pass1\.tokens\.npy holds other ids than 5 to \d+; "
+    ):
+        Shards.open(output)
+    shards.write(corpus.path, tiny_tokenizer, output)
+    assert hashes(output) == hashes(written.path)
 
 
 def test_shards_of_something_else_are_refused_unless_forced(

@@ -85,8 +85,8 @@ def train_baselines(
 
     Raises:
         UsageError: no data are given, a model and the data do not fit, the directory exists and
-            `force` is not given, or there is an unfinished run and neither is given, or it is
-            another.
+            `force` is not given, it holds no baselines, or there is an unfinished run and neither
+            is given, or it is another.
     """
     config = config or BaselineConfig()
     sources = {"chromatin": chromatin, "promoters": promoters, "sequence": sequence}
@@ -98,8 +98,7 @@ def train_baselines(
     if scan is not None and promoters is None:
         raise UsageError("a scan trains nothing; give the promoters to train on too")
     names = chosen(config.models, given)
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
+    _refuse_existing(output, force)
     if config.threads:
         torch.set_num_threads(config.threads)
     # What is asked for at the end is opened first: hours of training come between.
@@ -123,6 +122,15 @@ def train_baselines(
         shutil.rmtree(output, ignore_errors=True)
     os.replace(part, output)
     return facts
+
+
+def _refuse_existing(output: Path, force: bool) -> None:
+    if not output.exists():
+        return
+    if not force:
+        raise UsageError(f"{output} exists; choose another place or pass --force")
+    if not output.is_dir() or (any(output.iterdir()) and not (output / FACTS).is_file()):
+        raise UsageError(f"{output} exists and holds no baselines; choose another place")
 
 
 def _begun(

@@ -101,7 +101,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         ContigError: a contig that the genome lacks.
     """
     areas = _joined(areas)
-    if len(held_out) == 1 and (fraction := _fraction(held_out[0])) is not None:
+    if len(held_out) == 1 and (fraction := _fraction(held_out[0], genome)) is not None:
         tiles = [
             Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
             for area in areas
@@ -117,7 +117,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         return Parts(tuple(areas), tuple(_joined([tiles[i] for i in order[:count]])))
     found = []
     for text in held_out:
-        if _fraction(text) is not None:
+        if _fraction(text, genome) is not None:
             raise UsageError(f"--held-out {text} beside others; give one share or places")
         if ":" in text and text not in genome.contigs:
             region = parse_region(text)
@@ -194,14 +194,24 @@ def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64
     return [np.array(groups[i], dtype=np.int64) for i in order]
 
 
-def _fraction(text: str) -> float | None:
+def _fraction(text: str, genome: Genome) -> float | None:
+    """Read a share of the genome; None where the text names a place.
+
+    Raises:
+        UsageError: a number that is neither a share nor a contig's.
+    """
     try:
         number = float(text)
     except ValueError:
         return None
-    if not 0 < number < 1:
+    if 0 < number < 1:
+        return number
+    if text in genome.contigs or (text.isdigit() and number > 0):
         return None  # a contig may be called 20
-    return number
+    raise UsageError(
+        f"--held-out {text} is neither a share, which lies between 0 and 1 (0.2), nor a contig or "
+        f"region of {genome.path}; give one of these"
+    )
 
 
 def _inside(intervals: Sequence[Interval], contig: str, bins: int) -> NDArray[np.bool_]:

@@ -20,6 +20,18 @@ from genobird.errors import CheckpointError, UsageError
 
 STATE = "last.ckpt"
 
+# What torch raises for bytes that it did not write depends on where they are.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+
 FREE = frozenset(
     {
         "fit.activation_checkpointing",
@@ -78,7 +90,9 @@ class SavedRun:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             return cls(path, int(state["global_step"]), dict(state.get("identity", {})))
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        except PermissionError:
+            raise  # it names the file, and a state that is whole is no reason to start again
+        except _DAMAGE as error:
             raise CheckpointError(f"{file} is damaged; start again with --force") from error
 
     def refuse_new(self) -> None:

@@ -129,6 +129,21 @@ def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
     assert not list(tmp_path.iterdir())
 
 
+def test_force_replaces_baselines_and_nothing_else(promoter_path, tmp_path):
+    config = CONFIG.model_copy(update={"models": ("composition",)})
+    output, other = tmp_path / "b", tmp_path / "danger"
+    for folder in (output, other):
+        folder.mkdir()
+    for _ in range(2):
+        train_baselines(output, promoters=promoter_path, config=config, force=True)
+    (other / "chapter.txt").touch()
+    with pytest.raises(UsageError, match="danger exists and holds no baselines; choose another"):
+        train_baselines(other, promoters=promoter_path, config=config, force=True)
+    assert (other / "chapter.txt").exists()
+    with pytest.raises(UsageError, match="exists and holds no baselines"):
+        train_baselines(other / "chapter.txt", promoters=promoter_path, config=config, force=True)
+
+
 def test_a_run_that_was_stopped_goes_on_behind_the_last_model(promoter_path, tmp_path, monkeypatch):
     config = CONFIG.model_copy(update={"models": ("composition", "kmers", "gapped_kmers")})
     whole, output = tmp_path / "whole", tmp_path / "stopped"

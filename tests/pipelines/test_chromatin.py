@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genobird.errors import TableError, UsageError
+from genobird.datasets import ChromatinDataset
+from genobird.errors import ContigError, OutOfBoundsError, TableError, UsageError
 from genobird.genome.interval import Interval
 from genobird.peaks import Feature, Track, labels
 from pipelines import chromatin, grch37
@@ -98,6 +99,58 @@ def test_features_without_enough_positives_leave_nothing_to_learn(genome_path, t
     with pytest.raises(UsageError, match="none of 1 features has 50 positive training bins"):
         build(genome_path, tmp_path / "d", [track((200, 400))])
     assert not list(tmp_path.glob("*d*"))
+
+
+def test_a_split_that_ends_after_its_contig_is_refused(tmp_path):
+    # Training ended in an IndexError, for the file of bins was shorter than the split.
+    path = write_fasta(tmp_path / "short.fa", {"chr1": random_dna(49_900, seed=5)})
+    message = r"chr1:40,001-50,000 of test ends after chr1, which has 49,900 bp in the FASTA; give"
+    with pytest.raises(OutOfBoundsError, match=message):
+        build(path, tmp_path / "d", [track((200, 400))])
+    assert not (tmp_path / "d").exists()
+
+
+def test_contigs_of_the_split_may_be_missing(genome_path, tmp_path):
+    splits = Splits("two", (*SPLITS.train, Interval("chr2", 0, 9_000_000)), (), ())
+    many = [(start, start + 150) for start in range(0, 60_000, 400)]
+    with grch37.locate([genome_path], splits.contigs) as contigs:
+        chromatin.build([track(*many)], contigs, splits, tmp_path / "d")
+    assert ChromatinDataset(tmp_path / "d").intervals("train") == list(SPLITS.train)
+
+
+def test_a_peak_that_ends_after_its_contig_tells_of_another_assembly(genome_path, tmp_path):
+    message = r"^a\.narrowPeak: the peak chr1:60,001-60,051 ends after chr1 \(60,050 bp\); are the"
+    with pytest.raises(OutOfBoundsError, match=message):
+        build(genome_path, tmp_path / "d", [track((0, 400), (60_000, 60_051))])
+    assert not (tmp_path / "d").exists()
+
+
+def test_peaks_elsewhere_are_left_out_and_counted(genome_path, tmp_path, caplog):
+    many = [(start, start + 150) for start in range(0, 60_000, 400)]
+    mixed = Track(FEATURES[0], {"1": peaks(*many)["chr1"], "chr9": np.array([[1, 2], [3, 4]])})
+    other = Track(FEATURES[1], {"chrX": np.array([[5, 6]])})
+    build(genome_path, tmp_path / "d", [mixed, other])
+    assert (
+        "2 tracks: 3 of 153 peaks lie on chr9, chrX, not in the split's contigs of" in caplog.text
+    )
+    quality = pd.read_csv(tmp_path / "d" / "qc.tsv", sep="\t")
+    assert quality["peaks"].tolist() == [150, 0]
+    assert quality["train_positives"].tolist() == [75, 0]
+    with pytest.raises(ContigError, match=r"1 of 1 peaks lie on chrX, .*; check the assembly$"):
+        build(genome_path, tmp_path / "e", [other])
+
+
+def test_force_replaces_a_dataset_and_nothing_else(genome_path, tmp_path):
+    many = [(start, start + 150) for start in range(0, 60_000, 400)]
+    (tmp_path / "d").mkdir()
+    for _ in range(2):
+        build(genome_path, tmp_path / "d", [track(*many)], force=True)
+    (tmp_path / "thesis").mkdir()
+    for name in ("chapter.txt", "index.json"):
+        (tmp_path / "thesis" / name).touch()
+    with pytest.raises(UsageError, match=r"thesis exists and holds no qc\.tsv"):
+        build(genome_path, tmp_path / "thesis", [track(*many)], force=True)
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
 def write_tables(folder, rows, tracks=((7, 130), (8, 3), (9, -1), (10, 130))):

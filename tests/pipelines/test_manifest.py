@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 import yaml
 
-from genobird.errors import ConfigError, UsageError
+from genobird.errors import ConfigError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval
 from pipelines import manifest
 from pipelines.manifest import FOLDER, Splits
@@ -84,6 +84,31 @@ def test_parts_must_not_overlap():
         Splits("x", (Interval("chr1", 0, 10),), (), (Interval("chr1", 9, 20),))
 
 
+def test_an_interval_must_end_within_its_contig_where_that_is_there():
+    splits = Splits("x", (Interval("chr1", 0, 100), Interval("chr2", 0, 50)), (), ())
+    splits.refuse_outside({"chr1": 100})
+    with pytest.raises(OutOfBoundsError, match=r"x: chr2:1-50 of train ends after chr2, .* 49 bp"):
+        splits.refuse_outside({"chr1": 100, "chr2": 49})
+
+
+def test_an_unknown_key_of_a_split_is_the_one_that_is_named(tmp_path):
+    parts = {"description": "d", "trian": [], "validation": [], "test": [], "reserved": []}
+    path = write(tmp_path, {"kind": "splits", "assembly": "x", "splits": {"mine": parts}})
+    message = r"unknown key splits\.mine\.trian; allowed here: description, reserved, test, train,"
+    with pytest.raises(ConfigError, match=message):
+        manifest.load_splits("mine", path)
+    del parts["trian"]
+    path = write(tmp_path, {"kind": "splits", "assembly": "x", "splits": {"mine": parts}})
+    with pytest.raises(ConfigError, match=r"x\.yaml: splits\.mine\.train: Field required$"):
+        manifest.load_splits("mine", path)
+
+
+@pytest.mark.parametrize("document", [None, [1], {"splits": {}}, {"kind": ["files"]}])
+def test_a_document_of_no_known_kind_is_refused(tmp_path, document):
+    with pytest.raises(ConfigError, match=r"x\.yaml has no `kind: files` or `kind: splits`"):
+        manifest.load(write(tmp_path, document))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -108,8 +133,11 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 
 def test_text_that_is_no_yaml_is_refused(tmp_path):
     (tmp_path / "x.yaml").write_text("kind: [")
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match=r"is not YAML: .* line 1, column 8"):
         manifest.load(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00kind")
+    with pytest.raises(ConfigError, match="is not YAML: 'utf-8' codec"):
+        manifest.load_splits("mine", tmp_path / "x.yaml")
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):

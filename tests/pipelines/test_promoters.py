@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from genobird.errors import BedError, UsageError
+from genobird.errors import BedError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import reverse_complement
 from pipelines import grch37, manifest, pieces, promoters
@@ -174,6 +174,12 @@ def test_no_room_for_negatives_is_said(contigs):
         promoters.build(PROMOTERS, contigs, SPLITS, exclude=everywhere)
     with pytest.raises(UsageError, match="none of 1 promoters has a window"):
         promoters.build([tss(9, contig="chr9")], contigs, SPLITS)
+
+
+def test_a_split_that_ends_after_its_contig_is_refused(contigs):
+    splits = manifest.Splits("x", SPLITS.train, (), (Interval("chr1", 220_000, 300_001),))
+    with pytest.raises(OutOfBoundsError, match="chr1:220,001-300,001 of test ends after chr1"):
+        promoters.build(PROMOTERS, contigs, splits)
 
 
 def test_the_table_carries_where_it_came_from(contigs, tmp_path):

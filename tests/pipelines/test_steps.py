@@ -46,6 +46,29 @@ def test_what_exists_is_only_replaced_with_force(tmp_path):
     assert (tmp_path / "f").read_text() == "new"
 
 
+def test_force_spares_what_is_no_result_of_the_step(tmp_path):
+    for name in ("other", "empty", "result"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / "chapter.txt").touch()
+    (tmp_path / "result" / "index.json").touch()
+    (tmp_path / "file").touch()
+    for name in ("other", "file"):
+        message = rf"{name} exists and holds no index\.json, .*; choose another --output"
+        with pytest.raises(UsageError, match=message):
+            steps.refuse_existing(tmp_path / name, True, "index.json")
+        with (
+            pytest.raises(UsageError, match=message),
+            steps.new_directory(tmp_path / name, True, "index.json"),
+        ):
+            pass
+    for name in ("empty", "result"):
+        with steps.new_directory(tmp_path / name, True, "index.json") as part:
+            (part / "new").touch()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["new"]
+    assert (tmp_path / "other" / "chapter.txt").exists()
+    assert (tmp_path / "file").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (

@@ -63,10 +63,18 @@ def test_something_is_always_left_to_train_on(genome):
 def test_what_cannot_be_held_out_is_refused(genome):
     with pytest.raises(ContigError, match="contig 'chr9' is not in"):
         divide(["chr9"], WHOLE, genome, 0)
-    with pytest.raises(ContigError, match=r"contig '1\.5' is not in"):
-        divide(["1.5"], WHOLE, genome, 0)
+    with pytest.raises(ContigError, match="contig '20' is not in"):
+        divide(["20"], WHOLE, genome, 0)
     with pytest.raises(UsageError, match=r"0\.2 beside others; give one share or places"):
         divide(["chr1", "0.2"], WHOLE, genome, 0)
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "1.0", "-0.2", "nan"])
+def test_a_number_that_is_no_share_is_told_apart_from_a_contig(genome, text):
+    with pytest.raises(UsageError, match=f"--held-out {text} is neither a share, .* 0 and 1"):
+        divide([text], WHOLE, genome, 0)
+    with pytest.raises(UsageError, match="is neither a share"):
+        divide(["chr2", text], WHOLE, genome, 0)
 
 
 @given(st.integers(0, 59_000), st.integers(1, 5_000))
