@@ -251,6 +251,8 @@ def test_an_unwritable_output_ends_with_one_line(place, capsys):
         (["demo", "--no-such-option"], "no such option: --no-such-option"),
         (["report", "--output"], "--output"),
         (["report", "--output", "x.html"], "needs a region table"),
+        (["report", "--regions", "r.tsv", "-o", "x.pdf"], "it is HTML, allowed are .html, .htm"),
+        (["report", "--variants", "v", "--output", "./v"], "the report and the variant table are"),
         (["variants", "a.vcf"], "missing option --fasta"),
         (["demo", "--threads", "0"], "invalid value for --threads"),
         (["info", "no-such-model"], "no model directory no-such-model"),
@@ -309,16 +311,52 @@ def test_info_describes_a_model_as_json(tiny_checkpoint, capsys):
     assert parts.pop("total") == sum(parts.values())
     assert facts["sha256"]["model.safetensors"].startswith(facts["hash"])
     assert set(facts["heads"]) == {"promoter", "chromatin"}
+    assert facts["feature_names"]["TF"] == ["A|CTCF|None#130", "A|CTCF|None#338", "B|CTCF|None"]
+    assert sum(map(len, facts["feature_names"].values())) == 5
 
 
 def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_path, capsys):
     model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
-    figures = {"promoters": {"auroc": [0.9, 0.8, 0.95]}, "settings": {"seed": 0}}
+    area = {"low": 0.8, "point": 0.9, "high": 0.95}
+    one = {"features": 3, "auroc": area, "auprc": area}
+    figures = {
+        "promoters": {"figures": {"auroc": area, "auprc": area}, "curves": {"roc": [0.1] * 51}},
+        "chromatin": {"all_bins": {"classes": {"TF": one, "DNase": {"features": 0}}}},
+        "masked": {"bits_per_base": area},
+        "settings": {"seed": 0},
+    }
     (model / "evaluation.json").write_text(json.dumps(figures))
     assert main(["info", str(model)]) == 0
     text = capsys.readouterr().out
-    assert "auroc" in text
+    assert "  promoters: AUROC 0.900 [0.800, 0.950], AUPRC 0.900 [0.800, 0.950]\n" in text
+    assert "  chromatin, TF (3): AUROC 0.900 [0.800, 0.950]" in text
+    assert "  masked tokens: 0.900 [0.800, 0.950] bits a base\n" in text
     assert "settings" not in text
+    assert "roc:" not in text
+    assert main(["info", str(model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"] == figures
+
+
+def test_info_names_every_feature_once_in_a_page(tiny_checkpoint, tmp_path, capsys):
+    # It wrote 8,394 lines of the bundled model, most of them points of curves, and no name.
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    facts = json.loads((model / "provenance.json").read_text())
+    data = {"bins": {"train": 5_000}, "sources": {"a.fa.gz": "0" * 64}}
+    facts |= {"assembly": "GRCh37", "chromatin": {"bases_seen": 1_000, "data": data}}
+    (model / "provenance.json").write_text(json.dumps(facts))
+    assert main(["info", str(model)]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert re.fullmatch(r"genobird model [0-9a-f]{12}: .*, 23,878 parameters", lines[0])
+    assert len(lines) < 40
+    assert max(map(len, lines)) <= 100
+    at = lines.index("TF features (3)")
+    assert lines[at + 1] == "  A|CTCF|None#130, A|CTCF|None#338, B|CTCF|None"
+    for name in ("A|DNase|None", "B|H3K4me3|None"):
+        assert text.count(name) == 1
+    assert "  assembly: GRCh37\n" in text
+    assert "  chromatin: 5,000 train bins, 1,000 bases seen of a.fa.gz\n" in text
+    assert "  chromatin: 5 outputs, reads " in text
 
 
 def test_doctor_passes_with_a_good_model_and_fails_without(tiny_checkpoint, tmp_path, capsys):

@@ -20,12 +20,17 @@ from genobird.cli.options import (
     Resume,
     Threads,
 )
-from genobird.cli.running import command_line, open_genome, open_scorer, progress_of
+from genobird.cli.running import (
+    command_line,
+    open_genome,
+    open_scorer,
+    progress_of,
+    refuse_same_file,
+)
 from genobird.errors import UsageError
 from genobird.scoring.settings import DEFAULT, EffectSettings
 
 if TYPE_CHECKING:
-    from genobird.genome.interval import Interval
     from genobird.scoring.background import Background
 
 # Shares of the background whose smallest effect is shown.
@@ -83,10 +88,13 @@ def build(
     genobird variants --background FILE then tells of each ALT how many of these variants have an
     effect as large. A file fits the model that made it and no other.
     """
+    from genobird.genome.interval import read_intervals
     from genobird.scoring.background_build import build_background
 
+    inputs = {f"the input {path}": path for path in sources}
+    refuse_same_file({"--output": output}, {**inputs, "--fasta": fasta})
     settings = EffectSettings(shifts, segmentations, grid=window_grid)
-    intervals = [interval for text in exclude or () for interval in _intervals(text)]
+    intervals = [interval for text in exclude or () for interval in read_intervals(text)]
     genome = open_genome(fasta)
     began = time.monotonic()
     scorer = open_scorer(model, device, batch_size, threads)
@@ -156,9 +164,3 @@ def info(
 def _facts(made: Background) -> dict[str, Any]:
     facts = {"hash": made.hash, "variants": made.count, "outputs": len(made.outputs)}
     return {**facts, "smallest_evalue": 1 / (made.count + 1), **made.facts}
-
-
-def _intervals(text: str) -> list[Interval]:
-    from genobird.genome.interval import parse_region, read_bed
-
-    return list(read_bed(text)) if Path(text).is_file() else [parse_region(text)]

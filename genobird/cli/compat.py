@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genobird.cli.options import BatchSize, Device, Force, Json, Model, Precision, Quiet, Threads
-from genobird.cli.running import open_genome, open_scorer, progress_of, summarise
+from genobird.cli.running import (
+    open_genome,
+    open_scorer,
+    progress_of,
+    refuse_same_file,
+    summarise,
+)
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +87,7 @@ def kipoi_veff2(
     from genobird.scoring.compat import KIPOI_SCORES, choose, write_kipoi
     from genobird.scoring.table import check_output
 
+    refuse_same_file({"the table": output}, {"the VCF": source, "the FASTA": fasta})
     chosen = list(choose(scores or ["diff"], KIPOI_SCORES))
     check_output(output, (".tsv", ".tsv.gz"), force)
     began = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genobird.cli.options import Device, Force, Model, Quiet, Threads
-from genobird.cli.running import command_line, progress_of
+from genobird.cli.running import command_line, progress_of, refuse_same_file
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def report(
     """
     from genobird.report.page import report as make
 
+    refuse_same_file(
+        {"the report": output}, {"the region table": regions, "the variant table": variants}
+    )
     facts = {"command": command_line()}
     make(output, regions=regions, variants=variants, facts=facts, force=force)
     typer.echo(f"report written to {output}", err=True)
@@ -83,15 +86,18 @@ def info(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a model: shape, vocabulary, heads, features, origin, hashes, test figures."""
-    from genobird.report.description import describe
+    """Describe a model: shape, heads, training data, test figures and the names of its features.
+
+    With --json everything that is known of it: also hashes, all settings and the whole evaluation.
+    """
+    from genobird.report.description import describe, summary
     from genobird.scoring.scorer import bundled_model
 
     path = bundled_model() if model is None else model
     if model is None and not path.is_dir():
         raise UsageError("this installation has no bundled model; name a model directory")
     facts = describe(path)
-    typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+    typer.echo(json.dumps(facts, indent=2) if as_json else summary(facts))
 
 
 def doctor(
@@ -116,16 +122,6 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([vars(check) for check in checks], indent=2))
     return 0 if examination.healthy(checks) else 1
-
-
-def _text(facts: dict[str, Any]) -> str:
-    import yaml
-
-    shown = dict(facts)
-    if "evaluation" in shown:  # the figures; how they were made is in --json
-        parts = ("chromatin", "promoters", "masked")
-        shown["evaluation"] = {k: v for k, v in shown["evaluation"].items() if k in parts}
-    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)).rstrip()
 
 
 def _show(made: Demonstration) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from genobird.cli.options import Force, Json, Quiet
-from genobird.cli.running import command_line, progress_of, summarise
+from genobird.cli.running import command_line, progress_of, refuse_same_file, summarise
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +38,7 @@ def merge(
     """Join the shards of genobird variants --shard to the file that one run over all writes."""
     from genobird.scoring.merge import merge as join
 
+    refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
     began = time.monotonic()
     with progress_of("records", None, quiet) as advance:
         counts = join(shards, output, force=force, command=command_line(), progress=advance)

@@ -27,6 +27,7 @@ from genobird.cli.running import (
     open_genome,
     open_scorer,
     progress_of,
+    refuse_same_file,
     split_names,
     summarise,
 )
@@ -82,6 +83,7 @@ def mutagenesis(
     from genobird.scoring.mutagenesis import check_form, duration, prepare, write_mutagenesis
     from genobird.scoring.table import TableWriter, check_output
 
+    refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": fasta})
     check_output(output, force=force)
     check_form(form)
     if logo is not None:

@@ -22,7 +22,10 @@ Precision = Annotated[
 ]
 Features = Annotated[
     str | None,
-    typer.Option(help="Chromatin columns, separated by commas: names, or classes such as TF."),
+    typer.Option(
+        help="Chromatin columns, separated by commas: names (one without its #number stands for "
+        "all that differ in that alone), or classes such as TF; genobird info lists them."
+    ),
 ]
 Liftover = Annotated[
     Path | None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,6 +144,39 @@ def refuse_existing(output: Path, force: bool) -> None:
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists; choose another place or pass --force")
+
+
+def refuse_same_file(
+    outputs: Mapping[str, Path | str | None], inputs: Mapping[str, Path | str | None]
+) -> None:
+    """Refuse an output that is an input or another output: the one would replace the other.
+
+    Args:
+        outputs: what will be written, by how a message calls it; None and `-` are no file.
+        inputs: what will be read.
+
+    Raises:
+        UsageError: two are the same file, also by way of links; also with --force.
+    """
+    taken: dict[object, str] = {}
+    for name, path in (*inputs.items(), *outputs.items()):
+        if path is None or str(path) == "-":
+            continue
+        file = _file_of(path)
+        if name in outputs and file in taken:
+            raise UsageError(
+                f"{name} and {taken[file]} are the same file, {path}; name another one to write to"
+            )
+        taken[file] = name
+
+
+def _file_of(path: Path | str) -> object:
+    """Return what two names of one file have in common."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def provenance() -> dict[str, Any]:

@@ -28,6 +28,7 @@ from genobird.cli.running import (
     open_genome,
     open_scorer,
     progress_of,
+    refuse_same_file,
     split_names,
     summarise,
 )
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from genobird.scoring.journal import Journal, NoJournal
     from genobird.scoring.scorer import Scorer
 
-BED_ENDINGS = (".bed", ".bed.gz", ".bed.bgz")
 FASTA_ENDINGS = tuple(
     f".{kind}{packing}" for kind in ("fa", "fasta", "fna") for packing in ("", ".gz", ".bgz")
 )
@@ -92,6 +92,8 @@ def score(
     from genobird.scoring.journal import kept, may_replace
     from genobird.scoring.table import TableWriter, check_output
 
+    inputs = {"the input": regions, "--fasta": fasta, "--liftover": liftover}
+    refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
     replace = may_replace(output, force=force, resume=resume)
     check_output(output, force=replace)
     fasta_regions = regions.lower().endswith(FASTA_ENDINGS)
@@ -107,7 +109,9 @@ def score(
             )
         require_backend()
         check_tracks(bigwig, (), force)
-    intervals = [] if fasta_regions else _intervals(regions)
+    from genobird.genome.interval import read_intervals
+
+    intervals = [] if fasta_regions else read_intervals(regions)
     if fasta_regions and liftover is not None:
         raise UsageError("--liftover is for regions of a genome, not for FASTA regions")
     genome = open_genome(regions if fasta_regions else fasta)
@@ -147,15 +151,6 @@ def score(
             tracks = _tracks(scorer, genome, intervals, chosen, bigwig, force, quiet)
             summary["tracks"] = [str(path) for path in tracks]
     summarise("regions", summary, counts, scorer, began, output, quiet, as_json)
-
-
-def _intervals(regions: str) -> list[Interval]:
-    from genobird.genome.interval import parse_region, read_bed
-
-    path = Path(regions)
-    if regions == "-" or regions.lower().endswith(BED_ENDINGS) or path.exists():
-        return list(read_bed(regions))
-    return [parse_region(regions)]
 
 
 def _tracks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,13 +30,21 @@ from genobird.cli.running import (
     open_genome,
     open_scorer,
     progress_of,
+    refuse_same_file,
     split_names,
     summarise,
 )
 from genobird.errors import UsageError
 from genobird.scoring.settings import DEFAULT, SCORES, EffectSettings
 
+if TYPE_CHECKING:
+    from genobird.genome.streams import Peeked
+    from genobird.genome.variant import Variant
+
 logger = logging.getLogger(__name__)
+
+LOGOS = 3
+"""Variants of a report that get logos, where nothing else is asked for."""
 
 VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 
@@ -77,11 +85,14 @@ def variants(
         ),
     ] = None,
     report_logos: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=10, help="First variants of the report with logos, each about 126 windows."
+            min=0,
+            max=10,
+            help="First variants of the report with logos, each about 126 windows; default "
+            f"{LOGOS}.",
         ),
-    ] = 3,
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     batch_size: BatchSize = "auto",
@@ -91,7 +102,8 @@ def variants(
     scores: Annotated[
         str | None,
         typer.Option(
-            help=f"Further columns of the table, separated by commas: {', '.join(SCORES)}."
+            help="Further columns of the table (--table or --report, or a table as output), "
+            f"separated by commas: {', '.join(SCORES)}."
         ),
     ] = None,
     shifts: Annotated[
@@ -160,20 +172,24 @@ def variants(
     from genobird.scoring.shard import Shard
     from genobird.scoring.table import ENDINGS, STDOUT, check_output
 
+    refuse_same_file(
+        {"--output": output, "--table": table, "--report": report},
+        {
+            **{f"the input {text}": text for text in sources},
+            **{"--fasta": fasta, "--liftover": liftover, "--background": background},
+        },
+    )
     source = named_input(sources)
     listed = not isinstance(source, Peeked) or is_table(source)
-    if listed and (table is not None or output.endswith(VCF_ENDINGS)):
-        raise UsageError(
-            f"{table or output} is asked for, but variants that are no VCF give one table and no "
-            "VCF; name it with --output: .parquet, .tsv, .tsv.gz or -"
-        )
-    if listed and phased is not None:
-        raise UsageError("--phased needs the genotypes of a VCF; these variants have none")
-    if listed and shard is not None:
-        raise UsageError("--shard is for VCF; cut a table of variants itself")
+    if listed:
+        _refuse_what_needs_vcf(source, output, table, phased, shard)
     part = None if shard is None else Shard.parse(shard)
     named = tuple(split_names(scores) or ())
     settings = EffectSettings(shifts, segmentations, seed, window_grid, named, embedding)
+    if named and table is None and report is None and not listed:
+        raise UsageError("--scores are columns of the table; name one with --table or --report")
+    if report_logos is not None and report is None:
+        raise UsageError("--report-logos is of the report; name one with --report")
     replace = may_replace(output, force=force, resume=resume)
     check_output(output, ENDINGS if listed else VCF_ENDINGS, replace)
     if report is not None:
@@ -223,7 +239,7 @@ def variants(
             reporting.write_report(
                 *(report, whole, scorer, genome),
                 vcf=None if str(vcf) == STDOUT else Path(vcf),
-                logos=report_logos,
+                logos=LOGOS if report_logos is None else report_logos,
                 replace=replace,
             )
     summary: dict[str, Any] = {
@@ -237,3 +253,34 @@ def variants(
         summary["report"] = str(report)
     data = STDOUT if STDOUT in (output, table) else output
     summarise("alleles", summary, counts, scorer, began, data, quiet, as_json)
+
+
+def _refuse_what_needs_vcf(
+    source: Peeked | list[Variant],
+    output: str,
+    table: str | None,
+    phased: str | None,
+    shard: str | None,
+) -> None:
+    """Refuse options that variants which are no VCF cannot have.
+
+    Raises:
+        UsageError: there is one.
+        VcfError: there is one, and it is a VCF that has lost its first lines.
+    """
+    from genobird.genome.vcf import require_fileformat
+
+    if table is not None or output.endswith(VCF_ENDINGS):
+        message = (
+            f"{table or output} is asked for, but variants that are no VCF give one table and no "
+            "VCF; name it with --output: .parquet, .tsv, .tsv.gz or -"
+        )
+    elif phased is not None:
+        message = "--phased needs the genotypes of a VCF; these variants have none"
+    elif shard is not None:
+        message = "--shard is for VCF; cut a table of variants itself"
+    else:
+        return
+    if not isinstance(source, list):
+        require_fileformat(source.name, source.start)
+    raise UsageError(message)

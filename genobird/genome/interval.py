@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 
 from genobird.errors import BedError, InputError, UsageError
 from genobird.genome import streams
 
 STRANDS = ("+", "-", ".")
+BED_ENDINGS = (".bed", ".bed.gz", ".bed.bgz")
 
 _REGION = re.compile(
     r"(?P<contig>.+):(?P<first>[0-9][0-9,]*)(?:-(?P<last>[0-9][0-9,]*))?(?::(?P<strand>[+-]))?"
@@ -76,7 +78,7 @@ def parse_region(text: str) -> Interval:
     if match is None:
         raise UsageError(
             f"region {text!r} has no positions or is malformed; "
-            "write it 1-based as chr20:1,000-2,000 (whole contigs: give a BED file)"
+            "write it 1-based as chr20:1,000-2,000"
         )
     first = _position(match["first"])
     last = first if match["last"] is None else _position(match["last"])
@@ -85,6 +87,36 @@ def parse_region(text: str) -> Interval:
     if last < first:
         raise UsageError(f"region {text!r} ends before it starts; write it as chr20:1,000-2,000")
     return Interval(match["contig"], first - 1, last, match["strand"] or ".")
+
+
+def read_intervals(regions: Path | str | Interval | Iterable[Interval | str]) -> list[Interval]:
+    """Read regions: a BED file (`-` is standard input), a region string, intervals, or a list.
+
+    A string is a file if it ends as BED files do or if there is one of that name.
+
+    Raises:
+        UsageError: The file is missing, a string is no region, or something else is in the list.
+        BedError: The file cannot be read.
+    """
+    if isinstance(regions, str):
+        is_bed = regions == streams.STDIN or regions.lower().endswith(BED_ENDINGS)
+        return list(read_bed(regions)) if is_bed or exists(regions) else [_interval(regions)]
+    if isinstance(regions, Path):
+        return list(read_bed(regions))
+    return [_interval(one) for one in ([regions] if isinstance(regions, Interval) else regions)]
+
+
+def _interval(region: Interval | str) -> Interval:
+    if isinstance(region, Interval):
+        return region
+    if not isinstance(region, str):
+        raise UsageError(
+            f"{region!r} is among the regions; give intervals, or strings as chr20:1,000-2,000"
+        )
+    try:
+        return parse_region(region)
+    except UsageError as error:
+        raise UsageError(f"{error}; whole contigs or many regions: give a BED file") from None
 
 
 def read_bed(source: Path | str) -> Iterator[Interval]:

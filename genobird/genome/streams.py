@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
@@ -99,6 +100,8 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
 class Peeked:
     """The decompressed bytes of a source, opened once, the start of which can be looked at first.
 
+    A byte-order mark is left out.
+
     Args:
         source: A path or `-`.
         error: What to raise for damaged data.
@@ -111,7 +114,7 @@ class Peeked:
     def __init__(self, source: Path | str, error: type[InputError]) -> None:
         self.source: Final = source
         self._chunks = chunks(source, error)
-        self.start: Final = next(self._chunks, b"")
+        self.start: Final = next(self._chunks, b"").removeprefix(BOM_UTF8)
 
     @property
     def name(self) -> str:
@@ -130,7 +133,8 @@ class Peeked:
 def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
     """Yield the lines of a text file without their line feed; a carriage return is kept.
 
-    Bytes that are no UTF-8 survive a round trip through the error handler `surrogateescape`.
+    A byte-order mark, which some editors put first, is left out. Bytes that are no UTF-8 survive a
+    round trip through the error handler `surrogateescape`.
     """
     with closing(chunks(source, error)) as pieces:
         yield from split_lines(pieces)
@@ -138,13 +142,14 @@ def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
 
 def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the lines of a text that comes in pieces, as `lines` does."""
-    rest = b""
+    rest, code = b"", "utf-8-sig"  # the codec that drops a byte-order mark
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
-            yield line.decode("utf-8", "surrogateescape")
+            yield line.decode(code, "surrogateescape")
+            code = "utf-8"
     if rest:
-        yield rest.decode("utf-8", "surrogateescape")
+        yield rest.decode(code, "surrogateescape")
 
 
 def _unpacked(file: BinaryIO, name: str, error: type[InputError]) -> Iterator[bytes]:

@@ -155,6 +155,7 @@ class VcfReader:
         expected = "##fileformat=VCF"
         for line in self._lines:
             if not line.startswith(expected):
+                require_fileformat(self.name, line.encode("utf-8", "surrogateescape"))
                 break
             expected = "#"
             yield line
@@ -191,6 +192,23 @@ class VcfReader:
             info=columns[7],
             columns=tuple(columns[:7]),
             rest="".join(f"\t{column}" for column in columns[8:]) + line[len(body) :],
+        )
+
+
+def require_fileformat(name: str, start: bytes) -> None:
+    """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table.
+
+    Args:
+        name: What to call the source.
+        start: Its first bytes.
+
+    Raises:
+        VcfError: It begins with the line of columns of a VCF.
+    """
+    if start.startswith(b"#CHROM\tPOS\tID\tREF\tALT"):
+        raise VcfError(
+            f"{name} has a #CHROM line but no ##fileformat line before it; put "
+            "##fileformat=VCFv4.2 in front"
         )
 
 

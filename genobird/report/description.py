@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError
+from genobird.report.markdown import shown
+from genobird.scoring.columns import feature_columns
 
 EVALUATION = "evaluation.json"
+
+Facts = Mapping[str, Any]
+
+_WIDTH = 100
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -19,7 +27,8 @@ def describe(path: Path) -> dict[str, Any]:
         path: a model directory; it is verified first.
 
     Returns:
-        What can be written as JSON. `evaluation` is there where the directory has the file.
+        What can be written as JSON. `feature_names` are the columns of each class;
+        `evaluation` is there where the directory has the file.
 
     Raises:
         UsageError: there is no such directory.
@@ -51,6 +60,7 @@ def describe(path: Path) -> dict[str, Any]:
             "total": len(checkpoint.features),
             **{str(k): int(n) for k, n in checkpoint.features["class"].value_counts().items()},
         },
+        "feature_names": _names(checkpoint),
         "sha256": hashes,
         "provenance": provenance,
     }
@@ -60,3 +70,104 @@ def describe(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise CheckpointError(f"{path / EVALUATION} is damaged: {error}") from error
     return facts
+
+
+def summary(facts: Facts) -> str:
+    """Write the facts of `describe` for people, within a page or two.
+
+    Figures are medians over features (chromatin) or single ones, without baselines and curves.
+    """
+    total = f"{facts['parameters']['total']:,} parameters"
+    title = f"genobird model {facts['hash']}: a BigBird transformer over DNA, {total}"
+    parts = {
+        title: _wrapped(_shape(facts["encoder"], facts["tokenizer"])),
+        "heads": _heads(facts["heads"], "mlm" in facts["parameters"]),
+        "training": _training(facts["provenance"]),
+        "figures on held-out sequence, of features the median [95 % interval]": _figures(facts),
+        **_features(facts["feature_names"]),
+        "everything else, with the evaluation and its curves": ["  genobird info --json"],
+    }
+    paragraphs = ([heading, *lines] for heading, lines in parts.items())
+    return "\n\n".join("\n".join(lines) for lines in paragraphs if len(lines) > 1)
+
+
+def _names(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Return the columns of the features by class."""
+    made: dict[str, list[str]] = {}
+    columns = feature_columns(checkpoint.features)
+    for name, kind in zip(columns, checkpoint.features["class"], strict=True):
+        made.setdefault(str(kind), []).append(name)
+    return made
+
+
+def _wrapped(text: str) -> list[str]:
+    made = fill(
+        text,
+        _WIDTH,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return made.splitlines()
+
+
+def _shape(encoder: Facts, tokenizer: Facts) -> str:
+    stem = "" if encoder["stem"] == "none" else f" behind a {encoder['stem']} of convolutions"
+    return (
+        f"encoder: {encoder['layers']} layers of width {encoder['width']}, {encoder['heads']} "
+        f"heads, attention {encoder['pattern']} in blocks of {encoder['block_size']} tokens{stem}; "
+        f"{tokenizer['pieces']:,} {tokenizer['kind']} pieces of up to {tokenizer['longest_bp']} bp"
+    )
+
+
+def _heads(heads: Mapping[str, Facts], masked: bool) -> Iterator[str]:
+    for name, head in heads.items():
+        outputs = "1 output" if head["outputs"] == 1 else f"{head['outputs']:,} outputs"
+        around = f"{head['before_bp']:,} bp before and {head['after_bp']:,} bp after the place"
+        yield f"  {name}: {outputs}, reads {around}"
+    if masked:
+        yield "  masked tokens: log-likelihood ratios of variants"
+
+
+def _training(provenance: Facts) -> Iterator[str]:
+    """Yield a line on the data of each stage; a model of another origin may say less."""
+    if "assembly" in provenance:
+        yield f"  assembly: {provenance['assembly']}"
+    for stage in ("pretraining", "chromatin", "promoter", "mlm"):
+        facts = provenance.get(stage, {})
+        data = facts.get("data", {})
+        bins = [f"{number:,} {split} bins" for split, number in data.get("bins", {}).items()]
+        counts = [f"{data[unit]:,} {unit}" for unit in ("windows", "positives") if unit in data]
+        seen = [
+            f"{facts[f'{unit}_seen']:,} {unit} seen"
+            for unit in ("tokens", "bases")
+            if facts.get(f"{unit}_seen")
+        ]
+        files = [f"of {', '.join(data['sources'])}"] if data.get("sources") else []
+        if said := ", ".join([*bins, *counts, *seen]):
+            yield from _wrapped(" ".join([f"{stage}: {said}", *files]))
+
+
+def _figures(facts: Facts) -> Iterator[str]:
+    evaluation = facts.get("evaluation", {})
+    classes = evaluation.get("chromatin", {}).get("all_bins", {}).get("classes", {})
+    for kind, cells in classes.items():
+        if cells["features"]:
+            areas = f"AUROC {shown(cells['auroc'])}, AUPRC {shown(cells['auprc'])}"
+            yield f"  chromatin, {kind} ({cells['features']}): {areas}"
+    promoters = evaluation.get("promoters", {}).get("figures")
+    if promoters:
+        areas = f"AUROC {shown(promoters['auroc'])}, AUPRC {shown(promoters['auprc'])}"
+        yield f"  promoters: {areas}"
+    masked = evaluation.get("masked")
+    if masked:
+        yield f"  masked tokens: {shown(masked['bits_per_base'])} bits a base"
+
+
+def _features(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return the lines of each class: its names, as --features takes them."""
+    return {
+        f"{kind} features ({len(columns)})": _wrapped(", ".join(columns))
+        for kind, columns in names.items()
+    }

@@ -47,6 +47,8 @@ STATUSES = {
     "NOT_LIFTED": "the chain file leads from there to no place of the genome, or to several",
 }
 
+ENDINGS = (".html", ".htm")
+
 _NOTHING = "\N{EN DASH}"
 _NONE = pd.Series(dtype=str)
 _COLUMNS = 24
@@ -110,7 +112,7 @@ def report(
         force: replace an existing file.
 
     Raises:
-        UsageError: no table is given, one is missing, or the output exists.
+        UsageError: no table is given, one is missing, or the output exists or is no `.html`.
         TableError: a table is none of genobird's.
         OutputError: the file cannot be written.
     """
@@ -137,8 +139,12 @@ def check_report(output: Path, force: bool = False) -> None:
     """Refuse a file for a report before work begins.
 
     Raises:
-        UsageError: its folder is missing, or it exists and `force` is not given.
+        UsageError: another ending, a folder that is missing, or it exists and `force` is not given.
     """
+    if output.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            f"report {output} has an unknown ending; it is HTML, allowed are {', '.join(ENDINGS)}"
+        )
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise UsageError(f"{output} is no file in an existing folder; make the folder")
     if output.exists() and not force:

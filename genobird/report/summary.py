@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genobird.errors import TableError, UsageError
+from genobird.genome.streams import Peeked
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
 VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
@@ -31,6 +32,7 @@ BACKGROUND = "background"
 _OK = "OK"
 _PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
 _PIECE = 4096
+_WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
 _THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
 
@@ -130,6 +132,7 @@ def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
     """
     if not path.is_file():
         raise UsageError(f"{path} does not exist; check the path")
+    _require_rows(path)
     try:
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
@@ -142,8 +145,20 @@ def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
             ) as pieces:
                 yield from pieces
     except (ValueError, OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise TableError(f"{path} cannot be read as a table: {reason}") from error
+        reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        raise TableError(f"{path} cannot be read as a table: {reason}; {_WANTED}") from error
+
+
+def _require_rows(path: Path) -> None:
+    """Refuse what is seen to be no table by its first bytes."""
+    peeked = Peeked(path, TableError)
+    peeked.close()
+    if not peeked.start.strip():
+        raise TableError(f"{path} cannot be read as a table: it is empty; {_WANTED}")
+    if peeked.start.startswith((b"##fileformat=VCF", b"BCF")):
+        raise TableError(
+            f"{path} is a VCF, a report needs the table; give the file of genobird variants --table"
+        )
 
 
 def read_facts(path: Path) -> dict[str, str]:

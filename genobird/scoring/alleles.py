@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, islice
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ class Allele:
     variant: Variant
 
 
-Variants = Path | str | streams.Peeked | pd.DataFrame | Iterable[Variant | str]
+Listed = Variant | str | Sequence[Any]
+"""A variant, a string as `chr20:1000:A>G`, or a row of `(chrom, pos, ref, alt)`, 1-based."""
+Variants = Path | str | streams.Peeked | pd.DataFrame | Variant | Iterable[Listed]
+"""A file, a table, or a list of variants; a string that is no file, or a `Variant`, is one."""
 
 
 @dataclass
@@ -114,16 +118,16 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
     """Open variants of any kind; see `screen_variants`.
 
     Raises:
-        UsageError: The file is missing, or a string is no variant.
+        UsageError: The file is missing, or what is listed is no variant.
         VcfError, TableError: The file is neither VCF nor a table of variants. More such errors
             come while reading.
     """
+    if isinstance(variants, str):
+        variants = named_input([variants])
     if isinstance(variants, pd.DataFrame):
         yield AlleleSource("the table", _from_frame(variants))
-    elif isinstance(variants, str | Path | streams.Peeked):
-        peeked = (
-            variants if isinstance(variants, streams.Peeked) else streams.Peeked(variants, VcfError)
-        )
+    elif isinstance(variants, Path | streams.Peeked):
+        peeked = streams.Peeked(variants, VcfError) if isinstance(variants, Path) else variants
         if is_table(peeked):
             try:
                 yield AlleleSource(peeked.name, _from_table(peeked))
@@ -134,8 +138,22 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
             records = (record.variants() for record in reader)
             yield AlleleSource(peeked.name, records, reader.header)
     else:
-        read = ([v if isinstance(v, Variant) else parse_variant(v)] for v in variants)
-        yield AlleleSource("the list of variants", read)
+        listed = [variants] if isinstance(variants, Variant) else variants
+        yield AlleleSource("the list of variants", map(_listed, listed))
+
+
+def _listed(variant: Listed) -> list[Variant]:
+    """Read one of a list of variants; a row `(chrom, pos, ref, alt)` may have several ALTs."""
+    if isinstance(variant, Variant):
+        return [variant]
+    if isinstance(variant, str):
+        return [parse_variant(variant)]
+    if not isinstance(variant, Sequence) or len(variant) != len(COLUMNS):
+        raise UsageError(
+            f"{variant!r} is among the variants; give strings as chr20:1000:A>G, or rows of "
+            "(chrom, pos, ref, alt), pos 1-based"
+        )
+    return _alleles(variant, f"variant {tuple(variant)}")
 
 
 def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
@@ -145,14 +163,14 @@ def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
         UsageError: There is no such file, and it is no variant either.
     """
     first = texts[0]
-    if len(texts) == 1 and (first == streams.STDIN or Path(first).exists()):
+    if len(texts) == 1 and (first == streams.STDIN or exists(first)):
         return streams.Peeked(first, VcfError)
     variants = []
     for text in texts:
         try:
             variants.append(parse_variant(text))
         except UsageError:
-            if Path(text).exists():
+            if exists(text):
                 raise UsageError(
                     f"{text} is one of {len(texts)} inputs; give one file, or variants"
                 ) from None
@@ -189,9 +207,10 @@ def is_table(peeked: streams.Peeked) -> bool:
 
 def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
     lines = enumerate(streams.split_lines(peeked), start=1)
-    header = next(line for _, line in lines if not _is_note(line))
-    separator = _separator(header)
-    places = _places(_cells(header, separator)) or []
+    first = next(line for _, line in lines if not _is_note(line))
+    separator = _separator(first)
+    header = _cells(first, separator)
+    places = _places(header) or []
     for number, line in lines:
         if not line.strip():
             continue
@@ -201,6 +220,11 @@ def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
             raise TableError(
                 f"{where}: {len(cells)} column(s) found, alt is column {max(places) + 1}; "
                 "give each row as many columns as the header"
+            )
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise TableError(
+                f"{where}: {len(cells)} column(s) found, the header has {len(header)}; give each "
+                'row as many columns as the header, several ALTs with commas in quotes: "T,G"'
             )
         yield _alleles([cells[place] for place in places], where)
 

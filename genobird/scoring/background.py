@@ -253,6 +253,11 @@ class Background:
         path = Path(path)
         if not path.is_file():
             raise UsageError(f"there is no background {path}; make one: genobird background build")
+        if not zipfile.is_zipfile(path):
+            raise BackgroundError(
+                f"{path} is no usable background: it is no whole .npz file; give the file of "
+                "genobird background build, or make it again"
+            )
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 facts = json.loads(arrays["facts"].tobytes())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from genobird.errors import (
 from genobird.genome.build import beyond, require_chain, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval, read_bed
+from genobird.genome.interval import Interval, read_intervals
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.scoring.alleles import chain_file
@@ -42,9 +43,9 @@ from genobird.scoring.scorer import (
     opened,
     probabilities,
 )
-from genobird.scoring.table import TableWriter, clean_text, in_chunks
+from genobird.scoring.table import TableWriter, as_list, clean_text, in_chunks
 
-Regions = Path | str | pd.DataFrame | Iterable[Interval]
+Regions = Path | str | pd.DataFrame | Interval | Iterable[Interval | str]
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status")
 LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
@@ -108,7 +109,8 @@ def score_regions(
     Args:
         scorer: the model.
         regions: BED file, frame with columns `chrom start end` and perhaps `name strand` (0-based
-            half-open), or intervals.
+            half-open), intervals, or 1-based strings such as `chr20:1,001-2,000`; one interval or
+            string is a list of one.
         fasta: the genome.
         strict: raise for a region on an unknown contig or beyond its end, before scoring.
         features: columns, names or classes of the chromatin head; None is all.
@@ -120,7 +122,7 @@ def score_regions(
         chromatin feature, calibrated probabilities; NaN where the status is not OK.
 
     Raises:
-        BedError, TableError: the regions cannot be read.
+        BedError, TableError, UsageError: the regions cannot be read.
         AssemblyError: the chain file leads to another assembly.
         ContigError, OutOfBoundsError: with `strict`.
     """
@@ -139,10 +141,12 @@ def score_sequences(
 ) -> pd.DataFrame:
     """Score sequences around their midpoints; rows as `score_regions`, named by their number.
 
+    One string is a list of one sequence.
+
     Raises:
         SequenceError: letters that are no DNA, or an empty sequence.
     """
-    records = ((str(number), text) for number, text in enumerate(sequences))
+    records = ((str(number), text) for number, text in enumerate(as_list(sequences)))
     return pd.concat(sequence_frames(scorer, records, features), ignore_index=True)
 
 
@@ -214,16 +218,14 @@ def sequence_frames(
 
 
 def read_regions(regions: Regions) -> list[Interval]:
-    """Read regions of any kind; see `score_regions`.
+    """Read regions of any kind; see `score_regions`. `-` is BED on standard input.
 
     Raises:
-        BedError, TableError: they cannot be read.
+        BedError, TableError, UsageError: they cannot be read.
     """
     if isinstance(regions, pd.DataFrame):
         return list(_from_frame(regions))
-    if isinstance(regions, str | Path):
-        return list(read_bed(regions))
-    return list(regions)
+    return read_intervals(regions)
 
 
 def require_on_genome(
@@ -369,12 +371,23 @@ def _from_frame(frame: pd.DataFrame) -> Iterator[Interval]:
     for row, (_, values) in enumerate(frame.iterrows()):
         name, strand = values.get("name", ""), values.get("strand", ".")
         try:
+            if pd.isna(values["chrom"]):
+                raise InputError("chrom is empty; each row needs chrom, start and end")
             yield Interval(
                 str(values["chrom"]),
-                int(values["start"]),
-                int(values["end"]),
+                _whole(values["start"], "start"),
+                _whole(values["end"], "end"),
                 "." if pd.isna(strand) or strand == "" else str(strand),
                 "" if pd.isna(name) else str(name),
             )
-        except (InputError, TypeError, ValueError) as error:
+        except InputError as error:
             raise TableError(f"row {row} of the regions: {error}") from None
+
+
+def _whole(value: Any, title: str) -> int:
+    """Read a position of a table, where a column of integers with gaps holds floats."""
+    text = str(value).strip().removesuffix(".0")
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        found = f"{text!r} is no whole number" if text and pd.notna(value) else "is empty"
+        raise InputError(f"{title} {found}; give whole numbers, start 0-based")
+    return int(text)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genobird.batch import PackedBatch, add_specials, pack
 from genobird.checkpoint import Checkpoint
-from genobird.errors import UsageError
+from genobird.errors import SequenceError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
 from genobird.heads import Head, HeadConfig
@@ -30,6 +30,7 @@ from genobird.scoring.columns import feature_columns, select
 from genobird.scoring.device import Precision, device_of, precision_of, products
 from genobird.scoring.passes import Passes, Ready
 from genobird.scoring.settings import DEFAULT, EffectSettings
+from genobird.scoring.table import as_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ another way, and round differently."""
 
 class Scorer:
     """A model ready to predict, on one device.
+
+    Where its methods take a list of sequences or of features, one string is a list of one.
 
     Args:
         checkpoint: the model; its parts are moved to the device and set to evaluation.
@@ -109,7 +112,7 @@ class Scorer:
         """First 12 letters of the sha256 of the weights; empty for a model never saved."""
         return self.checkpoint.hash
 
-    def select_features(self, wanted: Sequence[str] | None) -> list[int]:
+    def select_features(self, wanted: str | Sequence[str] | None) -> list[int]:
         """Return places in `features` of column names, names or classes (`TF`), in model order.
 
         Raises:
@@ -152,6 +155,7 @@ class Scorer:
         readers: list[Reader] = [] if head is None else [head]
         outputs = 0 if head is None else head.config.outputs
         width = self.checkpoint.encoder.config.width if states else 0
+        sequences = as_list(sequences)
         readers += [_mean_state] if states else []
         if not sequences:
             return np.zeros((0, outputs), np.float32), np.zeros((0, width), np.float32)
@@ -184,6 +188,7 @@ class Scorer:
             UsageError: the model has no promoter head.
         """
         head = _require(self.checkpoint.promoter, "promoter")
+        sequences = as_list(sequences)
         if not sequences:
             return np.zeros(0, np.float32)
         places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
@@ -193,9 +198,12 @@ class Scorer:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
 
         Raises:
-            SequenceError: letters that are no DNA.
+            SequenceError: letters that are no DNA, or an empty sequence.
         """
-        texts = [normalise(text, f"sequence {index}") for index, text in enumerate(sequences)]
+        listed = enumerate(as_list(sequences))
+        texts = [normalise(text, f"sequence {index}") for index, text in listed]
+        if "" in texts:
+            raise SequenceError(f"sequence {texts.index('')} is empty; give one base at least")
         config = self.checkpoint.encoder.config
         if not texts:
             return np.zeros((0, config.width), np.float32)
@@ -280,7 +288,8 @@ class Scorer:
         """Change every base of a region; see `mutagenesis.mutagenesis`."""
         from genobird.scoring.mutagenesis import mutagenesis
 
-        return mutagenesis(self, region, fasta, features=features, form=form, most_bp=most_bp)
+        named = None if features is None else as_list(features)
+        return mutagenesis(self, region, fasta, features=named, form=form, most_bp=most_bp)
 
     def in_passes(
         self,

@@ -234,6 +234,11 @@ def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """Return texts as a list; one string is a list of one, not of its letters."""
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
 def clean_text(text: str) -> str:
     """Replace bytes that are no UTF-8 and were carried through as surrogates."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -56,7 +56,8 @@ def screen_variants(
     Args:
         scorer: the model.
         variants: VCF or BCF file, table (TSV, CSV or frame) with columns `chrom pos ref alt`
-            (1-based, several ALTs separated by commas), variants, or strings as `chr20:1000:A>G`.
+            (1-based, several ALTs separated by commas), or a list: of variants, of rows
+            `(chrom, pos, ref, alt)`, of strings as `chr20:1000:A>G`; one alone is a list of one.
         fasta: the genome.
         ref_mismatch: `flag`, `skip`, `swap` or `error`, see `RefMismatch`.
         features: columns, names or classes of the chromatin head; None is all.

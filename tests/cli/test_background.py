@@ -241,3 +241,20 @@ def test_phased_names_the_samples_that_there_are(capsys, vcf, options, tmp_path)
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "it has me" in err
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["new", "force"])
+def test_a_background_and_a_merged_file_replace_none_of_their_inputs(
+    capsys, vcf, tiny_genome_path, tmp_path, force
+):
+    other = tmp_path / "other.vcf"
+    shutil.copy(vcf, other)
+    before = vcf.read_bytes()
+    for command, fault in (
+        (["background", "build", vcf, other, "-f", tiny_genome_path, "-o", vcf], "the input"),
+        (["variants", "merge", vcf, other, "-o", vcf], "the shard"),
+    ):
+        assert main([*map(str, command), *force]) == 2
+        error = capsys.readouterr().err
+        assert f"--output and {fault} {vcf} are the same file" in error
+    assert vcf.read_bytes() == before

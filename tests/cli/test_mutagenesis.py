@@ -69,6 +69,8 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_
     out = ["-o", tmp_path / "out.tsv"]
     cases = [
         (("chr1", *options, *out), 2, "region 'chr1' has no positions"),
+        (("chr1", *options, *out), 2, "write it 1-based as chr20:1,000-2,000\n"),
+        ((REGION, *options[2:], "-f", "g.tsv", "-o", "g.tsv"), 2, "--output and --fasta are the"),
         (("chr9:1-5", *options, *out), 1, "contig 'chr9' is not in"),
         ((REGION, *options, *out, "--form", "tall"), 2, "form 'tall' is unknown"),
         ((REGION, *options, *out, "--logo", tmp_path / "a.pdf"), 2, "allowed are .svg, .png"),

@@ -252,3 +252,36 @@ def test_an_interrupt_leaves_nothing(capsys, bed, vcf, options, tmp_path, monkey
     assert code == 130
     assert_one_line(err, "interrupted")
     assert made(tmp_path) == set()
+
+
+def test_score_replaces_none_of_its_inputs(capsys, options, tmp_path):
+    fasta, region = tmp_path / "g.tsv", "chr1:20,001-20,200"
+    fasta.write_text(">chr1\nACGT\n")
+    bed = tmp_path / "in.tsv"
+    bed.write_text("chr1\t20000\t20200\n")
+    both = tmp_path / "out.tsv"
+    cases = [
+        ((region, *options[2:], "-f", fasta, "-o", fasta), "--output and --fasta are the same"),
+        ((bed, *options, "-o", bed), "--output and the input are the same file"),
+        ((bed, *options, "-o", both, "--bigwig", both), "--bigwig and --output are the same file"),
+    ]
+    for arguments, message in cases:
+        code, _, err = run(capsys, "score", *arguments, "--force")
+        assert code == 2
+        assert_one_line(err, message)
+    assert fasta.read_text() == ">chr1\nACGT\n"
+    assert bed.read_text() == "chr1\t20000\t20200\n"
+    assert not both.exists()
+
+
+def test_score_says_that_whole_contigs_come_in_a_bed(capsys, options, tmp_path):
+    code, _, err = run(capsys, "score", "chr1", *options, "-o", tmp_path / "out.tsv")
+    assert code == 2
+    assert_one_line(err, "region 'chr1' has no positions", "whole contigs", "give a BED file")
+
+
+def test_a_prefix_of_names_gets_names_that_begin_so(capsys, bed, options, tmp_path):
+    arguments = [*options, "-o", tmp_path / "out.tsv", "--features", "A"]
+    code, _, err = run(capsys, "score", bed, *arguments)
+    assert code == 2
+    assert_one_line(err, "did you mean A|DNase|None, A|CTCF|None#130, A|CTCF|None#338?")

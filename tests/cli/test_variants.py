@@ -167,7 +167,7 @@ def test_merge_refuses_what_it_cannot_do(run, variants):
         (("1.vcf.gz", "none.vcf.gz", "-o", "out.vcf.gz"), 2, "none.vcf.gz does not exist"),
         (("in.vcf", "-o", "out.vcf.gz"), 2, "not all .vcf.gz or all .parquet"),
         (("1.vcf.gz", "-o", "out.tsv"), 2, "unknown ending; allowed are .vcf, .vcf.gz"),
-        (("1.vcf.gz", "-o", "1.vcf.gz"), 2, "1.vcf.gz exists; pass --force"),
+        (("1.vcf.gz", "-o", "1.vcf.gz"), 2, "and the shard 1.vcf.gz are the same file"),
         (("1.vcf.gz",), 2, "missing option --output"),
         ((), 2, "missing argument SHARD"),
     ):
@@ -193,3 +193,65 @@ def test_both_verbs_have_their_help(run):
 def test_a_file_of_the_name_of_a_verb_can_be_scored(variants):
     write_vcf(Path("merge"), records(4))
     assert variants("-o", "out.vcf", source="./merge")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "q.vcf", "--report", "q.vcf"), "--report and --output are the same file, q.vcf"),
+        (("-o", "q.vcf", "--report", "in.vcf"), "--report and the input in.vcf are the same file"),
+        (("-o", "q.vcf", "--table", "q.tsv", "--report", "q.tsv"), "--report and --table are the"),
+        (("-o", "in.vcf"), "--output and the input in.vcf are the same file, in.vcf; name another"),
+        (("-o", "./in.vcf"), "--output and the input in.vcf are the same file"),
+        (("-o", "link.vcf"), "--output and the input in.vcf are the same file"),
+        (("-o", "q.vcf", "--table", "b.tsv", "--background", "b.tsv"), "--table and --background"),
+        (("-o", "q.vcf", "--table", "c.tsv", "--liftover", "c.tsv"), "--table and --liftover are"),
+    ],
+)
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_no_output_may_be_another_or_an_input(variants, words, message, force):
+    # A report replaced the scored VCF, and with --force the input.
+    Path("link.vcf").symlink_to("in.vcf")
+    for name in ("b.tsv", "c.tsv"):
+        Path(name).write_text("precious")
+    before = {path.name: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()}
+    code, out, err = variants(*words, *force)
+    assert (code, out) == (2, ""), err
+    assert message in err
+    assert err.count("\n") == 1
+    after = {path.name: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_a_table_is_not_replaced_by_its_own_scores(variants):
+    Path("in.tsv").write_text("chrom\tpos\tref\talt\tnote\nc0\t21\tA\tC\tmine\n")
+    code, _, err = variants("-o", "in.tsv", "--force", source="in.tsv")
+    assert code == 2
+    assert "--output and the input in.tsv are the same file" in err
+    assert Path("in.tsv").read_text().endswith("mine\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scores", "diff"), "--scores are columns of the table; name one with --table or"),
+        (("--report-logos", "2"), "--report-logos is of the report; name one with --report"),
+        (("--report", "r6.pdf"), "report r6.pdf has an unknown ending; it is HTML, allowed are"),
+    ],
+)
+def test_an_option_without_effect_is_refused(variants, words, message):
+    code, _, err = variants("-o", "out.vcf", *words)
+    assert code == 2
+    assert message in err
+    assert not list(Path.cwd().glob("out*"))
+
+
+@pytest.mark.parametrize("words", [("-o", "out.vcf"), ("-o", "out.tsv", "--shard", "1/2")])
+def test_a_vcf_without_its_first_lines_is_told_so(variants, words):
+    lines = Path("in.vcf").read_text().splitlines(keepends=True)
+    lost = "".join(line for line in lines if not line.startswith("##"))
+    Path("lost.vcf").write_text(lost)
+    code, _, err = variants(*words, source="lost.vcf")
+    assert code == 1
+    assert "lost.vcf has a #CHROM line but no ##fileformat line before it; put" in err
+    assert variants("-o", "out.tsv", source="lost.vcf")[0] == 0

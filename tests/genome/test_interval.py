@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pysam
@@ -51,7 +53,7 @@ def test_region_strings_are_one_based_and_inclusive() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("chr20", "has no positions or is malformed; write it 1-based"),
+        ("chr20", r"has no positions or is malformed; write it 1-based as chr20:1,000-2,000$"),
         ("", "has no positions"),
         ("chr20:", "malformed"),
         ("chr20:5-", "malformed"),
@@ -153,6 +155,15 @@ def test_a_bad_bed_line_is_named(text: str, reason: str, tmp_path: Path) -> None
     path.write_text(text)
     with pytest.raises(BedError, match=reason):
         list(read_bed(path))
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_the_byte_order_mark_of_an_editor_is_no_part_of_a_contig(
+    packing: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.bed"
+    path.write_bytes(packing(codecs.BOM_UTF8 + b"chr1\t1\t2\n\xef\xbb\xbfchr2\t1\t2\n"))
+    assert [interval.contig for interval in read_bed(path)] == ["chr1", "\ufeffchr2"]
 
 
 def test_a_truncated_bed_is_no_short_bed(tmp_path: Path) -> None:

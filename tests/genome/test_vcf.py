@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pysam
@@ -165,7 +166,10 @@ def test_a_record_knows_its_alleles(tmp_path: Path) -> None:
     [
         (b"", "has no VCF header; it must begin with ##fileformat=VCF"),
         (b"chr1\t5\t.\tA\tC\t.\t.\t.\n", "has no VCF header"),
-        (COLUMNS.encode() + b"\nchr1\t5\t.\tA\tC\t.\t.\t.\n", "has no VCF header"),
+        (
+            COLUMNS.encode() + b"\nchr1\t5\t.\tA\tC\t.\t.\t.\n",
+            "has a #CHROM line but no ##fileformat line before it; put ##fileformat=VCFv4.2",
+        ),
         (b"##fileformat=VCFv4.2\nchr1\t5\t.\tA\tC\t.\t.\t.\n", "has no VCF header"),
         (b"##fileformat=VCFv4.2\n", "has no VCF header"),
         (b"\x00\x01\x02", "has no VCF header"),
@@ -185,6 +189,18 @@ def test_a_malformed_file_is_one_clear_error_and_leaves_no_output(
         annotate(source, tmp_path / "out.vcf.gz", [STATUS, SCORE], numbered)
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["in.vcf"]
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_the_byte_order_mark_of_an_editor_is_no_part_of_the_header(
+    packing: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    text = f"##fileformat=VCFv4.2\n{COLUMNS}\nchr1\t5\t.\tA\tC\t.\t.\t.\n".encode()
+    path = tmp_path / "in.vcf"
+    path.write_bytes(packing(codecs.BOM_UTF8 + text))
+    with VcfReader(path) as reader:
+        assert reader.header[0] == "##fileformat=VCFv4.2"
+        assert [record.contig for record in reader] == ["chr1"]
 
 
 def test_a_missing_file_is_a_misuse(tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ def test_a_report_takes_names_from_the_vcf_and_logos_of_the_first_variants(tmp_p
 def test_a_report_of_no_table_is_refused(tmp_path):
     with pytest.raises(UsageError, match="needs a region table, a variant table or both"):
         report(tmp_path / "report.html")
+    with pytest.raises(UsageError, match=r"report\.pdf has an unknown ending.*\.html, \.htm"):
+        report(tmp_path / "report.pdf", variants=tmp_path / "v.tsv")
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path):

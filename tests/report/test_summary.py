@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -170,8 +172,14 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(TableError, match=r"bad\.parquet cannot be read as a table"):
         next(read_pieces(tmp_path / "bad.parquet"))
     (tmp_path / "empty.tsv").write_text("")
-    with pytest.raises(TableError, match=r"empty\.tsv cannot be read as a table"):
+    with pytest.raises(TableError, match=r"empty\.tsv cannot be read as a table: it is empty;"):
         next(read_pieces(tmp_path / "empty.tsv"))
+    (tmp_path / "a.vcf.gz").write_bytes(gzip.compress(b"##fileformat=VCFv4.2\n#CHROM\tPOS\n"))
+    with pytest.raises(TableError, match=r"a\.vcf\.gz is a VCF, a report needs the table; give"):
+        next(read_pieces(tmp_path / "a.vcf.gz"))
+    (tmp_path / "ragged.tsv").write_text("a\tb\n1\t2\n1\t2\t3\n")
+    with pytest.raises(TableError, match=r"a table: Expected 2 fields in line 3, saw 3; give the"):
+        next(read_pieces(tmp_path / "ragged.tsv"))
 
 
 def test_facts_come_from_the_metadata_of_parquet(tmp_path):

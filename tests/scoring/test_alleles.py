@@ -58,6 +58,9 @@ TABLES = {
     ),
     "vcf_columns_without_its_first_line": "#CHROM\tPOS\tID\tREF\tALT\tQUAL\n"
     + "".join(f"{c}\t{p}\t.\t{r}\t{a}\t.\n" for c, p, r, a in ROWS),
+    "vcf_of_an_editor": "\ufeff"
+    + VCF
+    + "".join(f"{c}\t{p}\t.\t{r}\t{a}\t.\t.\t.\n" for c, p, r, a in ROWS),
     "vcf": VCF + "".join(f"{c}\t{p}\t.\t{r}\t{a}\t.\t.\t.\n" for c, p, r, a in ROWS),
 }
 
@@ -70,7 +73,7 @@ def test_a_file_of_variants_is_known_by_its_first_line(name, kind, tmp_path, mon
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
     source = "-" if kind == "stdin" else str(pack(text, tmp_path / "in", kind))
     peeked = Peeked(source, VcfError)
-    assert is_table(peeked) == (name != "vcf")
+    assert is_table(peeked) == (name not in ("vcf", "vcf_of_an_editor"))
     assert list(read_alleles(peeked)) == ALLELES
 
 
@@ -344,3 +347,34 @@ def test_the_report_on_a_run_as_json_counts_the_statuses(
         arguments = [str(tmp_path / "in.csv"), *options, "-o", str(tmp_path / wrong)]
         assert main(["variants", *arguments]) == 2
         assert "variants that are no VCF give one table and no VCF" in capsys.readouterr().err
+
+
+def test_rows_one_string_and_one_variant_are_alleles_too(tmp_path):
+    assert list(read_alleles(ROWS)) == ALLELES
+    expected = [Allele(0, 1, Variant("chr1", 4, "A", "C"))]
+    assert list(read_alleles("chr1:5:A>C")) == expected
+    assert list(read_alleles(expected[0].variant)) == expected
+    long = f"chr1:5:A>{'ACGT' * 2_000}"  # longer than a name of a file may be
+    assert next(read_alleles(long)).variant.alt == "ACGT" * 2_000
+    with pytest.raises(UsageError, match=r"none\.vcf does not exist"):
+        list(read_alleles(str(tmp_path / "none.vcf")))
+    for wrong in (5, ("chr1", 5, "A")):
+        with pytest.raises(UsageError, match=r"is among the variants; give strings as chr20:1000"):
+            list(read_alleles([wrong]))
+    with pytest.raises(TableError, match=r"variant \('chr1', .*\): pos 'x' is no number"):
+        list(read_alleles([("chr1", "x", "A", "C")]))
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path, separator):
+    # An unquoted T,G of a CSV file lost its G.
+    rows = [("chrom", "pos", "ref", "alt"), ("chr1", "5", "A", "C"), ("chr1", "7", "A", "T", "G")]
+    source = tmp_path / "in.csv"
+    source.write_text("".join(separator.join(row) + "\n" for row in rows))
+    with pytest.raises(TableError, match=r"line 3: 5 column\(s\) found, the header has 4; give"):
+        list(read_alleles(source))
+
+
+def test_empty_cells_behind_a_row_lose_nothing(tmp_path):
+    (tmp_path / "in.csv").write_text("chrom,pos,ref,alt\nchr1,5,A,C,,\n")
+    assert list(read_alleles(tmp_path / "in.csv")) == [Allele(0, 1, Variant("chr1", 4, "A", "C"))]

@@ -149,7 +149,7 @@ def test_what_is_no_background_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"there is no background .*none.npz; make one"):
         Background.load(tmp_path / "none.npz")
     (tmp_path / "a.npz").write_text("text")
-    with pytest.raises(BackgroundError, match=r"is no usable background: .*make it again"):
+    with pytest.raises(BackgroundError, match=r"background: it is no whole \.npz.*make it again"):
         Background.load(tmp_path / "a.npz")
     background(deltas_of(30)).save(tmp_path / "b.npz")
     whole = (tmp_path / "b.npz").read_bytes()

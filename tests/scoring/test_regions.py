@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genobird.errors import BedError, ContigError, OutOfBoundsError, SequenceError, TableError
+from genobird.errors import (
+    BedError,
+    ContigError,
+    OutOfBoundsError,
+    SequenceError,
+    TableError,
+    UsageError,
+)
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring.regions import region_frames, sequence_frames
@@ -125,12 +132,29 @@ def test_bed_frame_and_intervals_give_the_same_table(scorer, genome, tmp_path):
     [
         ({"chrom": ["chr1"], "begin": [1], "end": [2]}, "no column start; needed are chrom"),
         ({"chrom": ["chr1"], "start": [5], "end": [2]}, "row 0 of the regions: end 2"),
-        ({"chrom": ["chr1"], "start": ["x"], "end": [2]}, "row 0 of the regions: invalid literal"),
+        ({"chrom": ["chr1"], "start": ["x"], "end": [2]}, "regions: start 'x' is no whole number"),
+        ({"chrom": ["chr1"], "start": [1], "end": [2.5]}, "regions: end '2.5' is no whole number"),
+        (
+            {"chrom": ["chr1"], "start": [np.nan], "end": [2]},
+            "of the regions: start is empty",
+        ),
+        ({"chrom": [None], "start": [1], "end": [2]}, "row 0 of the regions: chrom is empty"),
     ],
 )
 def test_a_frame_that_is_no_table_of_regions_is_refused(scorer, genome, frame, message):
     with pytest.raises(TableError, match=message):
         scorer.score_regions(pd.DataFrame(frame), genome)
+
+
+def test_strings_and_one_region_are_read_as_on_the_command_line(scorer, genome):
+    text, interval = "chr1:20,001-20,200:-", Interval("chr1", 20_000, 20_200, "-")
+    expected = scorer.score_regions([interval], genome)
+    for regions in (text, [text], interval):
+        pd.testing.assert_frame_equal(scorer.score_regions(regions, genome), expected)
+    with pytest.raises(UsageError, match=r"'chr1' has no positions.*give a BED file"):
+        scorer.score_regions("chr1", genome)
+    with pytest.raises(UsageError, match=r"5 is among the regions; give intervals, or strings"):
+        scorer.score_regions([5], genome)
 
 
 def test_no_regions_give_an_empty_table_with_columns(scorer, genome, tmp_path):

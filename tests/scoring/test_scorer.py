@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, GenobirdError, SequenceError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring import scorer as module
+from genobird.scoring.columns import feature_columns, select
 from genobird.scoring.scorer import Scorer, load, probabilities
 from tests.conftest import random_dna
 
@@ -83,6 +85,8 @@ def test_features_that_repeat_have_their_index_appended(scorer):
         (["tf", "B|CTCF|None"], [1, 2, 3]),
         (["A|CTCF|None"], [1, 2]),
         (["B|H3K4me3|None", "A|CTCF|None#338"], [2, 4]),
+        ("DNase", [0]),
+        ("A|CTCF|None", [1, 2]),
     ],
 )
 def test_features_are_chosen_by_column_name_or_class(scorer, wanted, places):
@@ -103,6 +107,32 @@ def test_an_embedding_is_one_vector_a_sequence(scorer):
     assert scorer.embed([]).shape == (0, 32)
     with pytest.raises(SequenceError, match="letter 'E'"):
         scorer.embed(["ACGE"])
+    with pytest.raises(SequenceError, match="sequence 1 is empty"):
+        scorer.embed(["ACGT", ""])
+
+
+def test_one_string_is_a_list_of_one_not_of_its_letters(scorer, genome):
+    # An embedding of 400 bp had 400 rows, and a table of ACGT four.
+    one, centre = SEQUENCES[0], CENTRES[:1]
+    np.testing.assert_array_equal(scorer.embed(one), scorer.embed([one]))
+    pd.testing.assert_frame_equal(scorer.score_sequences(one), scorer.score_sequences([one]))
+    for ask in (scorer.chromatin_logits, scorer.promoter_logits):
+        np.testing.assert_array_equal(ask(one, centre), ask([one], centre))
+    table = scorer.mutagenesis("chr1:30,001-30,001", genome, features="DNase")
+    assert table["output"].unique().tolist() == ["A|DNase|None"]
+
+
+def test_a_name_without_its_number_is_every_column_that_has_one():
+    # Of two experiments of that name the model has one, whose name in its table has the number.
+    table = pd.DataFrame({"name": ["K562|CTCF|None#338", "K562|CTCFL|None"], "index": [338, 5]})
+    columns = feature_columns(table)
+    assert select(columns, table.assign(**{"class": "TF"}), ["K562|CTCF|None"]) == [0]
+
+
+def test_the_beginning_of_many_names_is_answered_with_some_of_them():
+    table = pd.DataFrame({"name": [f"K562|{n}|None" for n in "ABCDE"], "class": "TF"})
+    with pytest.raises(UsageError, match=r"; 5 names begin so, such as K562\|A\|None, .*info"):
+        select(table["name"].tolist(), table, ["K562"])
 
 
 def test_no_sequences_give_no_rows(scorer):
