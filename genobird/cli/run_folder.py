@@ -15,7 +15,8 @@ from genobird.errors import UsageError
 SETTINGS = "config.yaml"
 SAVED = ("encoded", "last.ckpt", "model", "states")
 """What a run is continued from, or was made for."""
-FILES = (*SAVED, SETTINGS, "held_out.json", "last.part", "logs", "not-finite.pt")
+LOGS, BAD_BATCH = "logs", "not-finite.pt"
+FILES = (*SAVED, SETTINGS, LOGS, BAD_BATCH, "held_out.json", "last.part")
 """All that a run writes: nothing else of a folder is ever removed."""
 ASIDE = ".replaced"
 
@@ -24,8 +25,9 @@ ASIDE = ".replaced"
 def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Iterator[None]:
     """Keep the settings of a run in its folder, and an older run safe until it is replaced.
 
-    What --force replaces is set aside, and removed when the new run has ended well. A run that
-    fails before it has saved anything leaves the folder as it found it.
+    What --force replaces is set aside, removed when the new run has ended well, and put back when
+    that fails before it has saved anything. A run that fails before its first step leaves nothing.
+    The batch of a step that was not finite stays in any case.
 
     Args:
         output: the folder.
@@ -57,10 +59,9 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
     try:
         yield
     except BaseException:
-        if not _present(output, SAVED):
-            for name in _present(output, FILES):
-                _remove(output / name)
-            _restore(output)
+        _restore(output)
+        if not _present(output, (*SAVED, LOGS)):
+            _clear(output)
             if not existed and not any(output.iterdir()):
                 output.rmdir()
         raise
@@ -110,10 +111,18 @@ def _restore(output: Path) -> None:
     aside = output / ASIDE
     if not aside.is_dir() or _present(output, SAVED):
         return
+    _clear(output)
     for name in _present(aside, FILES):
-        _remove(output / name)
-        os.replace(aside / name, output / name)
-    aside.rmdir()
+        if not (output / name).exists():
+            os.replace(aside / name, output / name)
+    _remove(aside)
+
+
+def _clear(output: Path) -> None:
+    """Remove the files of a run, but for the batch that ended it."""
+    for name in _present(output, FILES):
+        if name != BAD_BATCH:
+            _remove(output / name)
 
 
 def _remove(path: Path) -> None:

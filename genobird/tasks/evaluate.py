@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from genobird.tasks.figures import (
 )
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
 from genobird.tasks.predict import predict_chromatin, predict_promoters
+from genobird.tasks.state import write_text
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
@@ -184,8 +184,9 @@ def evaluate(
         for kind, answers in kept.items():
             answers.save(output / f"{name}.{kind}.npz")
     if features is not None:
-        _write(output / PER_FEATURE, features.to_csv(sep="\t", index=False, float_format="%.5f"))
-    _write(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        text = features.to_csv(sep="\t", index=False, float_format="%.5f")
+        write_text(output / PER_FEATURE, text.removesuffix("\n"))
+    write_text(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False))
     return result
 
 
@@ -280,9 +281,3 @@ def _known(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
             names = {name for kind in KINDS for name in _files([folder], kind)}
             compared |= {name: {k: facts[k] for k in keys if k in facts} for name in names}
     return known, compared
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)

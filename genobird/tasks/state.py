@@ -155,7 +155,7 @@ def _said(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file that appears whole or not at all; a line feed ends it."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text + "\n")
     os.replace(part, path)

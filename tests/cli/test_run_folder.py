@@ -2,7 +2,7 @@ import pytest
 from pydantic import BaseModel
 
 from genobird.cli.run_folder import run_folder
-from genobird.errors import InputError, UsageError
+from genobird.errors import GenobirdError, InputError, UsageError
 from genobird.tasks.fit import FitSettings
 
 
@@ -18,15 +18,18 @@ def contents(folder):
     }
 
 
-def run(folder, *, resume=False, force=False, steps=5, save=True, fail=None):
+def run(folder, *, resume=False, force=False, steps=5, log=True, save=True, bad=False, fail=None):
     """A run that logs, saves its state, fails if asked to, and writes its model."""
     settings = Settings(fit=FitSettings(steps=steps))
     with run_folder(folder, settings, resume=resume, force=force):
-        (folder / "logs").mkdir(exist_ok=True)
-        (folder / "logs" / "metrics.csv").write_text(f"{steps}\n")
+        if log:
+            (folder / "logs").mkdir(exist_ok=True)
+            (folder / "logs" / "metrics.csv").write_text(f"{steps}\n")
         if save:
             (folder / "states").mkdir(exist_ok=True)
             (folder / "states" / "state").write_text(f"{steps}\n")
+        if bad:
+            (folder / "not-finite.pt").write_text("batch")
         if fail is not None:
             raise fail
         (folder / "model").mkdir(exist_ok=True)
@@ -119,8 +122,23 @@ def test_a_refused_run_changes_nothing(tmp_path):
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path, resume):
     with pytest.raises(InputError):
-        run(tmp_path / "new", resume=resume, save=False, fail=InputError("no such file"))
+        run(tmp_path / "new", resume=resume, log=False, save=False, fail=InputError("no file"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_batch_that_ended_a_run_before_it_saved_anything_stays(tmp_path, finished, force):
+    folder = finished if force else tmp_path / "new"
+    before = contents(finished)
+    with pytest.raises(GenobirdError, match="is not finite"):
+        run(folder, force=force, steps=9, save=False, bad=True, fail=GenobirdError("is not finite"))
+    found = contents(folder)
+    assert found.pop("not-finite.pt") == "batch"
+    if force:
+        assert found == before
+    else:
+        assert found["logs/metrics.csv"] == "9\n"
+        assert "steps: 9" in found["config.yaml"]
 
 
 def test_a_file_is_no_folder(tmp_path):
