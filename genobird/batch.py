@@ -8,7 +8,7 @@ does not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -82,6 +82,40 @@ class PackedBatch:
     def with_ids(self, ids: Tensor) -> PackedBatch:
         """Return the batch with other ids of the same shape (masking)."""
         return replace(self, ids=ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Sequences and the places in them that a head is asked about.
+
+    Attributes:
+        batch: S sequences.
+        spans: int64 [P, C, 2], the tokens of each place's cells in the packed batch, half-open, at
+            least one token each.
+        owner: int64 [P], the sequence of each place.
+        bases: uint8 [P, L], the bases around each place (`local.bases_around`); L = 0 for heads
+            that read none.
+    """
+
+    batch: PackedBatch
+    spans: Tensor
+    owner: Tensor
+    bases: Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.uint8))
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """What heads read: each sequence's first token and the tokens over its places, int64 [M].
+
+        Tokens may repeat.
+        """
+        first, last = self.spans[:, :1, 0], self.spans[:, -1:, 1] - 1
+        offsets = torch.arange(int((last - first).max()) + 1, device=first.device)
+        return torch.cat([self.batch.starts, torch.minimum(first + offsets, last).flatten()])
+
+    def to(self, device: torch.device | str) -> Places:
+        """Return the places on a device."""
+        moved = (x.to(device) for x in (self.spans, self.owner, self.bases))
+        return Places(self.batch.to(device), *moved)
 
 
 def add_specials(*segments: UInt16Array) -> UInt16Array:

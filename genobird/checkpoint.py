@@ -1,7 +1,8 @@
 """A trained model as a directory that needs nothing from its surroundings.
 
 ```
-model.safetensors   weights: encoder.*, mlm.*, nsp.*, promoter.*, chromatin.*
+model.safetensors   weights: encoder.*, mlm.*, nsp.*, promoter.*, chromatin.*; a promoter head that
+                    asks the chromatin head as it is here does not hold it a second time
 config.json         shapes of the encoder and of each head
 tokenizer.model     the SentencePiece tokenizer
 features.tsv        features of the chromatin head, in order (index, name, class)
@@ -118,7 +119,7 @@ class Checkpoint:
             for trained in [dict(module.named_parameters())]
             for key, value in module.state_dict().items()
         }
-        save_file(tensors, part / WEIGHTS)
+        save_file(_once(tensors), part / WEIGHTS)
         (part / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
         shapes = Shapes(
             encoder=self.encoder.config,
@@ -174,6 +175,8 @@ class Checkpoint:
             provenance=provenance,
             directory=path,
         )
+        if checkpoint.promoter and checkpoint.promoter.profiles:
+            tensors = _shared(tensors)
         for name, module in checkpoint.modules().items():
             _load_part(path, name, module, tensors)
         return checkpoint
@@ -188,6 +191,28 @@ class Checkpoint:
 def _fits(path: Path, what: str, found: int, expected: int) -> None:
     if found != expected:
         raise CheckpointError(f"{path} has {found} {what}, config.json says {expected}")
+
+
+_ASKED, _CHROMATIN = "promoter.profiles.", "chromatin."
+
+
+def _once(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Leave out the head that the promoter head asks where it is the chromatin head itself."""
+    asked = {key: _CHROMATIN + key.removeprefix(_ASKED) for key in tensors if _ASKED in key}
+    if all(other in tensors and torch.equal(tensors[key], tensors[other])
+           for key, other in asked.items()):  # fmt: skip
+        return {key: value for key, value in tensors.items() if key not in asked}
+    return tensors
+
+
+def _shared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give the promoter head the chromatin head's weights where it has none of its own."""
+    if any(key.startswith(_ASKED) for key in tensors):
+        return tensors
+    heads = {
+        key.removeprefix(_CHROMATIN): v for key, v in tensors.items() if key.startswith(_CHROMATIN)
+    }
+    return {**tensors, **{_ASKED + key: value for key, value in heads.items()}}
 
 
 def _load_part(

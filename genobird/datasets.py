@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from genobird.errors import InputError, TableError, UsageError
 from genobird.genome.interval import Interval
+from genobird.genome.sequence import NO_BASE
 
 PROMOTER_COLUMNS = (
     "chrom",
@@ -142,6 +143,54 @@ def _read_features(file: Path, count: int | None) -> pd.DataFrame:
             "dataset again"
         )
     return table
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Placed sequences with labels, apart from the contigs they lie on.
+
+    Attributes:
+        path: the file (`pipelines/sites.py` writes one).
+        features: names of the F labels.
+        codes: uint8 [N, L], bases centred on the site's midpoint (`local.base_codes`).
+        labels: uint8 [N, F], 0 or 1, of the 200 bp around the midpoint.
+        known: bool [N, F], which labels are known.
+    """
+
+    path: Path
+    features: list[str]
+    codes: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def around(self, site: int, shift: int, span_bp: int) -> NDArray[np.uint8]:
+        """Return the bases around a place `shift` bases off a site's midpoint, [span_bp]."""
+        room = max(0, span_bp // 2 + abs(shift) - self.codes.shape[1] // 2)
+        codes = np.pad(self.codes[site], room, constant_values=NO_BASE)
+        first = len(codes) // 2 + shift - span_bp // 2
+        return codes[first : first + span_bp]
+
+    @classmethod
+    def load(cls, path: Path) -> Sites:
+        """Read a `.npz` file.
+
+        Raises:
+            UsageError: a missing file.
+            InputError: a file that holds no sites.
+        """
+        if not path.is_file():
+            raise UsageError(f"there are no sites {path}")
+        names = ("features", "codes", "labels", "known")
+        found = read_arrays(path, names, "holds no sites; write it anew")
+        features = [str(name) for name in found["features"]]
+        labels, known = (
+            np.unpackbits(found[key], axis=1, count=len(features), bitorder="little")
+            for key in ("labels", "known")
+        )
+        return cls(path, features, found["codes"], labels, known.astype(bool))
 
 
 def read_promoters(path: Path, split: str) -> pd.DataFrame:

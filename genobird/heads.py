@@ -4,11 +4,14 @@ A head reads, for each place it is asked about, the tokens over an interval of b
 (`pool = "bin"`: their mean and maximum, beside [CLS]; `pool = "cells"`: the same of what it keeps
 of each token, in each of the cells that the interval is cut into, so that it knows where around the
 place something lies), [CLS] alone (`pool = "cls"`, the paper's, appendix F), or what another head
-says of places side by side in the interval (`pool = "profiles"`: a promoter shows in chromatin).
+predicts for places side by side in the interval (`pool = "profiles"`: a promoter shows in
+chromatin). With `local` it reads the bases around the place too (`local.py`), and with
+`pool = "local"` these alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genobird.batch import PackedBatch
+from genobird.batch import Places
 from genobird.errors import UsageError
+from genobird.local import LocalConfig, LocalNetwork
 
 POSITIVE_WEIGHT = 8.0
 """How often a positive chromatin label counts in training (paper, table 21). Logits are ln 8 too
@@ -30,7 +34,7 @@ class HeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     outputs: int = Field(1, ge=1, description="Logits a place: 1 for promoters, F for chromatin.")
-    pool: Literal["cls", "bin", "cells", "profiles"] = Field(
+    pool: Literal["cls", "bin", "cells", "profiles", "local"] = Field(
         "bin", description="What of the sequence the head reads."
     )
     hidden: int = Field(0, ge=0, description="Width of a hidden layer; 0 for a linear head.")
@@ -43,6 +47,9 @@ class HeadConfig(BaseModel):
     cell_width: int = Field(64, ge=1, description="Numbers that are kept of a token.")
     step_bp: int = Field(
         200, ge=1, description="From one place to the next that the profiles are asked about."
+    )
+    local: LocalConfig | None = Field(
+        None, description="Shape of the network that reads the bases around the place."
     )
     profiles: HeadConfig | None = Field(
         None,
@@ -57,6 +64,10 @@ class HeadConfig(BaseModel):
                 f"{self.before_bp} and {self.after_bp} bp are no whole number of cells of "
                 f"{self.cell_bp} bp; change before_bp, after_bp or cell_bp"
             )
+        if self.pool == "local" and self.local is None:
+            raise ValueError("pool = local reads bases alone; give the shape of `local`")
+        if self.pool == "profiles" and self.local is not None:
+            raise ValueError("a head with pool = profiles reads bases by the head it asks")
         if self.profiles is None:
             return self
         if self.pool != "profiles" or self.profiles.pool != "cells":
@@ -76,15 +87,27 @@ class HeadConfig(BaseModel):
 
     def widens_to(self, other: HeadConfig) -> bool:
         """Say whether a head of this shape can become the other without answering otherwise."""
-        free = {"outputs", "cell_width", "dropout"}
+        free = {"outputs", "cell_width", "dropout", "local"}
         wider = other.outputs >= self.outputs and other.cell_width >= self.cell_width
-        return wider and self.model_dump(exclude=free) == other.model_dump(exclude=free)
+        same = self.local in (None, other.local)
+        return wider and same and self.model_dump(exclude=free) == other.model_dump(exclude=free)
 
     @property
     def cells(self) -> int:
         """Cells of a place, C; 1 is the whole interval."""
         split = self.pool in ("cells", "profiles")
         return (self.before_bp + self.after_bp) // self.cell_bp if split else 1
+
+    @property
+    def bases(self) -> tuple[int, int]:
+        """Bases before the place and from it on that local networks read; 0, 0 without one."""
+        if self.local:
+            return self.local.span_bp // 2, self.local.span_bp // 2
+        if not self.profiles or not self.profiles.local:
+            return 0, 0
+        half = self.profiles.local.span_bp // 2
+        first = self.profiles.before_bp - self.before_bp
+        return half - first, half + first + (self.asked - 1) * self.step_bp
 
     @property
     def asked(self) -> int:
@@ -99,22 +122,34 @@ class Head(nn.Module):
 
     Attributes:
         reads: numbers that are pooled of each place, R.
-        profiles: the head that is asked, a copy of its own; None without pool = profiles.
+        far: those of them that come from hidden states; the others are the local network's.
+        profiles: the head that is asked; None without pool = profiles.
     """
 
     def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__()
         self.config, self.width = config, width
         self.profiles: Head | None = None
+        self.local: LocalNetwork | None = None
+        self.reads = self.far = self._build_far(config, width)
+        if config.local:
+            self.local = LocalNetwork(config.local)
+            self.local_out = nn.Linear(config.local.hidden, config.outputs)
+            self.reads += config.local.hidden
+
+    def _build_far(self, config: HeadConfig, width: int) -> int:
+        """Build what reads hidden states, and return how many numbers of a place it reads."""
         self.norm: nn.Module
+        if config.pool == "local":
+            return 0
         if config.pool == "profiles":
             if config.profiles is None:
                 raise UsageError("pool = profiles asks another head; its shape is missing")
             self.profiles = Head(config.profiles, width)
             read = config.asked * config.profiles.outputs
-            self.reads, self.norm = read, nn.BatchNorm1d(read)
+            self.norm = nn.BatchNorm1d(read)
             self.layers = _layers(config, read, norms=False)
-            return
+            return read
         kept, cells = width, config.pool == "cells"
         if cells:
             # As in the tower, batch norms learn several times faster than what else was tried.
@@ -122,44 +157,47 @@ class Head(nn.Module):
             self.keep = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, kept))
             self.cell_norm = nn.BatchNorm1d(2 * kept)
         read = width if config.pool == "cls" else width + 2 * config.cells * kept
-        self.reads = read
         self.norm = nn.LayerNorm(width if cells else read)
         self.layers = _layers(config, read, norms=cells)
+        return read
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, places: Places) -> Tensor:
         """Predict.
 
         Args:
             hidden: [T, D] of the encoder.
-            batch: the sequences.
-            spans: int64 [P, C, 2], the tokens of each place's cells in the packed batch (half-open,
-                at least one token).
-            owner: int64 [P], the sequence of each place.
+            places: P places in the sequences that the encoder has read, packed for this head.
 
         Returns:
             Logits [P, outputs].
         """
-        return self.answer(self.pool(hidden, batch, spans, owner))
+        return self.answer(self.pool(hidden, places))
 
-    def pool(self, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor) -> Tensor:
-        """Read hidden states at each place.
+    def pool(self, hidden: Tensor, places: Places) -> Tensor:
+        """Read hidden states and bases at each place.
 
-        Heads on a frozen encoder begin with what this gives: only `keep` has weights here.
+        Heads on a frozen encoder begin with what this gives: only `keep` and the local network have
+        weights here.
 
         Args:
             hidden: as in `forward`.
-            batch: as in `forward`.
-            spans: as in `forward`.
-            owner: as in `forward`.
+            places: as in `forward`.
 
         Returns:
-            [CLS], then mean and maximum of each cell: [P, R], R = D + 2 C c, where c numbers are
-            kept of a token, D without cells; R = D with pool = cls, and R = K F with pool =
-            profiles, the F logits of K places.
+            [CLS], then mean and maximum of each cell, then what the local network sees: [P, R],
+            R = D + 2 C c + h, where c numbers are kept of a token, D without cells; R = D + h with
+            pool = cls, and R = K F with pool = profiles, the F logits of K places.
         """
         if self.profiles is not None:
-            return self._profiles(self.profiles, hidden, batch, spans, owner)
-        cls = hidden[batch.starts[owner]]
+            return self._profiles(self.profiles, hidden, places)
+        parts = [] if self.config.pool == "local" else [self._pool_tokens(hidden, places)]
+        if self.local is not None:
+            parts.append(self.local(places.bases))
+        return torch.cat(parts, dim=1)
+
+    def _pool_tokens(self, hidden: Tensor, places: Places) -> Tensor:
+        spans = places.spans
+        cls = hidden[places.batch.starts[places.owner]]
         if self.config.pool == "cls":
             return cls
         # Neighbouring places share cells; each is read once.
@@ -176,27 +214,32 @@ class Head(nn.Module):
         read = torch.cat([mean.to(states.dtype), states.amax(1)], dim=-1)  # [K, 2 c]
         return torch.cat([cls, read[where].view(len(cls), -1).to(cls.dtype)], dim=-1)
 
-    def _profiles(
-        self, profiles: Head, hidden: Tensor, batch: PackedBatch, spans: Tensor, owner: Tensor
-    ) -> Tensor:
+    def _profiles(self, profiles: Head, hidden: Tensor, places: Places) -> Tensor:
         """Ask the other head about K places side by side, [P, K F]."""
-        pooled = profiles.pool(hidden, batch, spans, owner)  # [P, D + C r], r numbers a cell
+        pooled = profiles._pool_tokens(hidden, places)  # [P, D + C r], r numbers a cell
         cls = pooled[:, : self.width]
-        cells = pooled[:, self.width :].view(*spans.shape[:2], -1)
+        cells = pooled[:, self.width :].view(*places.spans.shape[:2], -1)
         step = self.config.step_bp // self.config.cell_bp
         # Neighbouring places share cells: each takes its own run of them, [P, K, r, cells].
         runs = cells.unfold(1, profiles.config.cells, step).transpose(2, 3).flatten(2)
         heads = cls[:, None].expand(-1, runs.shape[1], -1)
-        each = torch.cat([heads, runs], dim=2)  # [P, K, D + cells r]
-        return profiles.answer(each.flatten(0, 1)).view(len(spans), -1)
+        each = torch.cat([heads, runs], dim=2).flatten(0, 1)  # [P K, D + cells r]
+        if profiles.local is not None:
+            span = profiles.local.config.span_bp
+            bases = places.bases.unfold(1, span, self.config.step_bp).flatten(0, 1)  # [P K, span]
+            each = torch.cat([each, profiles.local(bases).to(each.dtype)], dim=1)
+        return profiles.answer(each).view(len(places.spans), -1)
 
-    def widened(self, config: HeadConfig) -> Head:
-        """Return a head with more outputs, or more numbers kept of a token, that answers as this.
+    def widened(self, config: HeadConfig, outputs: Sequence[int] | None = None) -> Head:
+        """Return a head with more outputs, more numbers kept of a token, or a local network.
 
-        What is new of the kept numbers adds nothing until it is trained; a new output is 0.
+        It answers as this one does: what is new of the kept numbers, and a new local network, add
+        nothing until they are trained; a new output is 0.
 
         Args:
-            config: this head's, with larger `outputs` or `cell_width`; its dropout may differ too.
+            config: this head's, with larger `outputs` or `cell_width`, or with `local`; its dropout
+                may differ too.
+            outputs: where each output of this head stands among the new ones; None is the first.
 
         Raises:
             UsageError: it differs otherwise, or is smaller.
@@ -208,26 +251,53 @@ class Head(nn.Module):
         both = torch.cat([torch.arange(kept), more + torch.arange(kept)])  # mean and maximum
         cells = torch.arange(config.cells)[:, None] * 2 * more + both
         read = torch.cat([torch.arange(self.width), self.width + cells.flatten()])
-        state, last = wide.state_dict(), len(wide.layers) - 1
+        rows = torch.arange(self.config.outputs) if outputs is None else torch.tensor(outputs)
+        if wide.local is not None:
+            nn.init.zeros_(wide.local_out.weight)
+            nn.init.zeros_(wide.local_out.bias)
+        outer = (f"layers.{len(wide.layers) - 1}.", "local_out.")
+        state = wide.state_dict()
         for name, values in self.state_dict().items():
             new = state[name]
-            if name == f"layers.{last}.weight" or name == f"layers.{last}.bias":
+            if not values.dim():
+                new.copy_(values)
+                continue
+            places: Tensor = torch.arange(len(values))
+            if name.startswith(outer):
+                places = rows
                 new.zero_()
+            elif name.startswith("cell_norm."):
+                places = both
             if name == "layers.1.weight" and self.config.pool == "cells":
                 new.zero_()
-                new[: len(values), read] = values
-            elif name.startswith("cell_norm.") and values.dim():
-                new[both] = values
-            elif values.dim():
-                new[: len(values)] = values
+                new[places[:, None], read] = values
             else:
-                new.copy_(values)
+                new[places] = values
         return wide
+
+    @torch.no_grad()
+    def average_with(self, near: Head, new: Tensor) -> None:
+        """Take the local network of another head; logits become the mean of both heads'.
+
+        Args:
+            near: a head with a local network of the same shape; outputs beyond its own are 0 there.
+            new: bool [outputs], those that this head has not learnt: they become `near`'s alone.
+        """
+        assert self.local is not None
+        assert near.local is not None
+        self.local.load_state_dict(near.local.state_dict())
+        share = torch.where(new, 1.0, 0.5)  # of `near`
+        known = near.config.outputs
+        last = self.layers[-1]
+        for name, values in near.local_out.named_parameters():
+            scale = share if values.dim() == 1 else share[:, None]
+            getattr(self.local_out, name)[:known] = values * scale[:known]
+            getattr(last, name).mul_(1 - scale)
 
     def narrowed(self, outputs: int) -> Head:
         """Return a head that gives the first outputs of this one alone, [P, outputs]."""
         narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)
-        last = f"layers.{len(narrow.layers) - 1}."
+        last = (f"layers.{len(narrow.layers) - 1}.", "local_out.") if self.far else ("local_out.",)
         state = self.state_dict()
         narrow.load_state_dict(
             {k: v[:outputs] if k.startswith(last) else v for k, v in state.items()}
@@ -236,6 +306,13 @@ class Head(nn.Module):
 
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""
+        far, near = pooled[:, : self.far], pooled[:, self.far :]
+        if self.local is None:
+            return self._answer_far(far)
+        logits: Tensor = self.local_out(near)
+        return logits + self._answer_far(far) if self.far else logits
+
+    def _answer_far(self, pooled: Tensor) -> Tensor:
         if self.config.pool != "cells":
             return self.layers(self.norm(pooled))  # type: ignore[no-any-return]
         cls, cells = pooled[:, : self.width], pooled[:, self.width :]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from genobird.errors import InputError
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import reverse_complement
+from genobird.genome.sequence import base_codes, reverse_complement
 from genobird.report.markdown import shown
 from genobird.report.markdown import table as markdown_table
 from pipelines import nested, steps
@@ -87,7 +87,7 @@ def baseline_candidates(
     Raises:
         InputError: the baselines have other features than the model.
     """
-    from genobird.baselines.network import base_codes, predict_codes
+    from genobird.baselines.network import predict_codes
     from genobird.baselines.network_models import NetworkModel
     from genobird.baselines.train import load_baselines
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genobird.batch import pack
+from genobird.batch import Places, pack
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
 from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, UsageError
+from genobird.heads import Head, HeadConfig
 from genobird.neighbours import Neighbours
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
@@ -27,7 +28,9 @@ def outputs(checkpoint):
         hidden = found["encoder"] = checkpoint.encoder(batch)[batch.valid]
         for name in ("promoter", "chromatin"):
             head = checkpoint.modules()[name].eval()
-            found[name] = head(checkpoint.encoder(batch), batch, spans, torch.tensor([0, 1]))
+            found[name] = head(
+                checkpoint.encoder(batch), Places(batch, spans, torch.tensor([0, 1]))
+            )
         around = batch.around(torch.arange(len(batch.ids))[batch.valid], checkpoint.mlm.reach)
         found["mlm"] = checkpoint.mlm(hidden, checkpoint.encoder.embedding.weight, around)
         found["nsp"] = checkpoint.nsp(hidden)
@@ -252,3 +255,22 @@ def test_statistics_of_norms_keep_their_range_in_half_precision(tiny_tokenizer, 
     stem = Checkpoint.load(tmp_path / "half").encoder.stem
     assert (stem.norm.running_var == 1e6).all()
     torch.testing.assert_close(stem.out.weight, made.encoder.stem.out.weight.half().float())
+
+
+def test_a_promoter_head_that_asks_the_chromatin_head_does_not_hold_it_twice(
+    tiny_tokenizer, tmp_path
+):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    width = checkpoint.encoder.config.width
+    profiles = HeadConfig(outputs=3, hidden=8, pool="cells", cell_bp=40, cell_width=5)
+    shape = {"pool": "profiles", "before_bp": 200, "after_bp": 200, "cell_bp": 40, "step_bp": 40}
+    checkpoint.chromatin = Head(profiles, width)
+    checkpoint.promoter = Head(HeadConfig(**shape, profiles=profiles), width)
+    checkpoint.save(tmp_path / "two")
+    checkpoint.promoter.profiles.load_state_dict(checkpoint.chromatin.state_dict())
+    checkpoint.save(tmp_path / "one")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("one", "two")]
+    assert sizes[0] < sizes[1]
+    loaded = Checkpoint.load(tmp_path / "one")
+    for key, value in checkpoint.promoter.state_dict().items():
+        assert torch.equal(loaded.promoter.state_dict()[key], value)

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genobird.batch import pack
+from genobird.batch import Places, pack
 from genobird.errors import UsageError
+from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig, place_spans
+from genobird.local import LocalConfig, LocalNetwork, bases_around
 from genobird.places import pack_places
 from tests.conftest import random_dna
 from tests.models import random_ids
@@ -44,6 +46,76 @@ def test_a_place_beyond_its_sequence_reads_the_nearest_token():
     assert spans.tolist() == [[[0, 1]], [[2, 3]]]
 
 
+LOCAL = LocalConfig(
+    span_bp=40,
+    filters=6,
+    filter_bp=5,
+    pool_bp=2,
+    width=5,
+    dilations=(2,),
+    cells=4,
+    kept=3,
+    hidden=7,
+)
+
+
+def local_head(seed=0, **changes):
+    """A head that reads both ways, with weights that matter."""
+    torch.manual_seed(seed)
+    shape = {"outputs": 3, "hidden": 8, "pool": "cells", "cell_bp": 20, "cell_width": 3}
+    head = Head(HeadConfig(before_bp=40, after_bp=40, local=LOCAL, **{**shape, **changes}), 12)
+    head.train()
+    head.local(torch.randint(0, 5, (64, LOCAL.span_bp), dtype=torch.uint8))  # norms have seen some
+    return head.eval()
+
+
+def test_what_a_head_reads_of_bases_depends_on_those_around_the_place_alone(tiny_tokenizer):
+    sequence = random_dna(600, seed=5)
+    head = local_head(pool="local")
+    whole = pack_places([sequence], [np.array([300])], tiny_tokenizer, head.config, 16)
+    part = pack_places([sequence[280:320]], [np.array([20])], tiny_tokenizer, head.config, 16)
+    expected = head(torch.zeros(0, 12), whole)
+    torch.testing.assert_close(head(torch.zeros(0, 12), part), expected)
+    other = sequence[:290] + reverse_complement(sequence[290:310]) + sequence[310:]
+    changed = pack_places([other], [np.array([300])], tiny_tokenizer, head.config, 16)
+    assert not torch.allclose(head(torch.zeros(0, 12), changed), expected)
+
+
+def test_beyond_its_sequence_a_head_reads_no_base():
+    codes = bases_around("ACGTN", np.array([0, 4]), 3, 2)
+    assert codes.tolist() == [[4, 4, 4, 0, 1], [1, 2, 3, 4, 4]]
+    assert bases_around("ACGT", np.array([1]), 0, 0).shape == (1, 0)
+
+
+def test_the_average_of_two_heads_gives_the_mean_of_their_logits(tiny_tokenizer):
+    near = local_head(seed=1, pool="local", outputs=4)
+    shape = local_head(outputs=4).config
+    far = Head(shape.model_copy(update={"outputs": 2, "local": None}), 12).eval()
+    both = far.widened(shape, outputs=[3, 1]).eval()
+    both.average_with(near, torch.tensor([True, False, True, False]))
+    asked = pack_places(
+        [random_dna(600, 5)], [np.array([90, 300])], tiny_tokenizer, both.config, 16
+    )
+    hidden = torch.randn(len(asked.batch.ids), 12)
+    known = far(hidden, asked)
+    alone = near(hidden, asked)
+    expected = alone.clone()
+    expected[:, [3, 1]] = (alone[:, [3, 1]] + known) / 2
+    torch.testing.assert_close(both.eval()(hidden, asked), expected)
+
+
+def test_motifs_begin_filters_on_both_strands():
+    network = LocalNetwork(LOCAL)
+    odds = np.arange(12, dtype=np.float64).reshape(4, 3)
+    network.set_motifs([odds, np.ones((4, 9))])
+    first, second, wide = network.motifs.weight[:3, :, 0]
+    assert torch.equal(first[:, 1:4], torch.from_numpy(odds / 4).float())
+    assert torch.equal(second, first.flip(0, 1))
+    assert torch.equal(wide, torch.full((4, 5), 0.25))
+    with pytest.raises(ValueError, match="4 motifs on two strands, 6 filters"):
+        network.set_motifs([odds] * 4)
+
+
 def places(tokenizer):
     """Three sequences with four places, the last two of one sequence."""
     batch = pack([random_ids(tokenizer, n, seed=n) for n in (30, 50, 17)], 16)
@@ -51,7 +123,7 @@ def places(tokenizer):
     owner = [0, 1, 2, 2]
     within = [(1, 29), (5, 6), (3, 9), (9, 15)]
     spans = [(starts[s] + a, starts[s] + b) for s, (a, b) in zip(owner, within, strict=True)]
-    return batch, torch.tensor(spans)[:, None], torch.tensor(owner)
+    return Places(batch, torch.tensor(spans)[:, None], torch.tensor(owner))
 
 
 @pytest.mark.parametrize("hidden_width", [0, 8])
@@ -61,7 +133,8 @@ def test_a_head_reads_cls_and_the_mean_and_maximum_of_its_tokens(
 ):
     torch.manual_seed(0)
     head = Head(HeadConfig(outputs=5, pool=pool, hidden=hidden_width), 12).eval()
-    batch, spans, owner = places(tiny_tokenizer)
+    asked = places(tiny_tokenizer)
+    batch, spans, owner = asked.batch, asked.spans, asked.owner
     hidden = torch.randn(len(batch.ids), 12)
     rows = []
     for (first, end), s in zip(spans[:, 0].tolist(), owner.tolist(), strict=True):
@@ -72,7 +145,7 @@ def test_a_head_reads_cls_and_the_mean_and_maximum_of_its_tokens(
         for layer in head.layers:
             x = layer(x)
         rows.append(x)
-    torch.testing.assert_close(head(hidden, batch, spans, owner), torch.stack(rows))
+    torch.testing.assert_close(head(hidden, Places(batch, spans, owner)), torch.stack(rows))
 
 
 @given(
@@ -114,14 +187,15 @@ def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
         read = torch.stack([torch.cat([x.mean(0), x.amax(0)]) for x in kept])  # [C, 2 c]
         read = torch.relu(head.cell_norm(read)).flatten()
         rows.append(head.layers(torch.cat([head.norm(hidden[start]), read])[None])[0])
-    found = head(hidden, batch, spans, owner)
+    found = head(hidden, Places(batch, spans, owner))
     torch.testing.assert_close(found, torch.stack(rows))
-    assert not torch.allclose(found, head(hidden, batch, spans.flip(1), owner), atol=1e-4)
+    assert not torch.allclose(found, head(hidden, Places(batch, spans.flip(1), owner)), atol=1e-4)
 
 
-def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer):
+@pytest.mark.parametrize("local", [None, LOCAL])
+def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer, local):
     torch.manual_seed(0)
-    shape = {"pool": "cells", "cell_bp": 20, "cell_width": 3}
+    shape = {"pool": "cells", "cell_bp": 20, "cell_width": 3, "local": local}
     profiles = HeadConfig(outputs=4, hidden=8, before_bp=60, after_bp=40, **shape)
     config = HeadConfig(
         pool="profiles", before_bp=100, after_bp=80, cell_bp=20, step_bp=40, profiles=profiles
@@ -133,16 +207,16 @@ def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer):
     sequence = random_dna(600, seed=5)
     hidden = None
     answers = []
-    for offset in (-40, 0, 40):
+    for offset in (-40, 0, 40):  # the middles of the profiles, from 40 bp before the place on
         places = pack_places(
             [sequence], [np.array([200, 310]) + offset], tiny_tokenizer, profiles, 16
         )
         if hidden is None:
             hidden = torch.randn(len(places.batch.ids), 12)
-        answers.append(asked(hidden, places.batch, places.spans, places.owner))
+        answers.append(asked(hidden, places))
     read = torch.cat(answers, dim=1)
     places = pack_places([sequence], [np.array([200, 310])], tiny_tokenizer, config, 16)
-    rest = (hidden, places.batch, places.spans, places.owner)
+    rest = (hidden, places)
     torch.testing.assert_close(head.pool(*rest), read)
     torch.testing.assert_close(head(*rest), head.layers(head.norm(read)))
     assert head.reads == read.shape[1] == 12
@@ -151,34 +225,36 @@ def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer):
 def test_a_place_is_read_alone_as_among_others(tiny_tokenizer):
     torch.manual_seed(0)
     head = Head(HeadConfig(outputs=5, hidden=8), 12).eval()
-    batch, spans, owner = places(tiny_tokenizer)
+    asked = places(tiny_tokenizer)
+    batch, spans, owner = asked.batch, asked.spans, asked.owner
     hidden = torch.randn(len(batch.ids), 12)
-    together = head(hidden, batch, spans, owner)
+    together = head(hidden, Places(batch, spans, owner))
     for p in range(len(owner)):
-        alone = head(hidden, batch, spans[p : p + 1], owner[p : p + 1])
+        alone = head(hidden, Places(batch, spans[p : p + 1], owner[p : p + 1]))
         torch.testing.assert_close(alone[0], together[p], rtol=1e-5, atol=1e-6)
 
 
 def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
     torch.manual_seed(0)
     head = Head(HeadConfig(), 12).eval()
-    batch, spans, owner = places(tiny_tokenizer)
+    asked = places(tiny_tokenizer)
+    batch, spans, owner = asked.batch, asked.spans, asked.owner
     hidden = torch.randn(len(batch.ids), 12)
-    expected = head(hidden, batch, spans, owner)
+    expected = head(hidden, Places(batch, spans, owner))
     read = torch.zeros(len(hidden), dtype=torch.bool)
     read[batch.starts] = True
     for first, end in spans[:, 0].tolist():
         read[first:end] = True
     assert not read.all()
     torch.testing.assert_close(
-        head(hidden.where(read[:, None], torch.tensor(1e4)), batch, spans, owner), expected
+        head(hidden.where(read[:, None], torch.tensor(1e4)), Places(batch, spans, owner)), expected
     )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"pool": "max"}, "'cls', 'bin', 'cells' or 'profiles'"),
+        ({"pool": "max"}, "'cls', 'bin', 'cells', 'profiles' or 'local'"),
         ({"outputs": 0}, "greater than or equal to 1"),
         ({"after_bp": 0}, "greater than or equal to 1"),
         ({"pool": "cells", "cell_bp": 30}, "100 and 100 bp are no whole number of cells of 30 bp"),
@@ -207,20 +283,21 @@ def test_a_widened_head_answers_as_before_and_a_narrowed_one_again(
     spans = torch.arange(1, 1 + 2 * config.cells).view(2, config.cells)
     spans, owner = torch.stack([spans, spans + 3], dim=-1), torch.zeros(2, dtype=torch.int64)
     head, hidden = Head(config, 12), torch.randn(len(batch.ids), 12)
-    head(hidden, batch, spans, owner)  # batch norms have seen something
+    head(hidden, Places(batch, spans, owner))  # batch norms have seen something
     head.eval()
     wide = head.widened(
         config.model_copy(update={"outputs": 5, "cell_width": 10, "dropout": 0.5})
     ).eval()
-    before, after = (h(hidden, batch, spans, owner) for h in (head, wide))
+    before, after = (h(hidden, Places(batch, spans, owner)) for h in (head, wide))
     torch.testing.assert_close(after[:, :3], before)
     assert not after[:, 3:].any()
-    wide.train()(hidden, batch, spans, owner).square().sum().backward()
+    wide.train()(hidden, Places(batch, spans, owner)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in wide.parameters())
     narrow = wide.eval().narrowed(3)
     assert narrow.config.outputs == 3
     torch.testing.assert_close(
-        narrow.eval()(hidden, batch, spans, owner), wide(hidden, batch, spans, owner)[:, :3]
+        narrow.eval()(hidden, Places(batch, spans, owner)),
+        wide(hidden, Places(batch, spans, owner))[:, :3],
     )
 
 

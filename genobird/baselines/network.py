@@ -19,25 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.errors import InputError
+from genobird.genome.sequence import complement_codes
 
 UInt8Array = NDArray[np.uint8]
 
 STEP_BP = 200
 """Bases between neighbouring outputs."""
-_N = 4
-
-_CODES = np.full(256, _N, dtype=np.uint8)
-_CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
-
-
-def base_codes(sequence: str) -> UInt8Array:
-    """Return A C G T as 0 to 3 and all else as 4, uint8 [L]."""
-    return _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
-
-
-def complement_codes(codes: UInt8Array) -> UInt8Array:
-    """Return the codes [..., L] of the other strand, read in its direction."""
-    return np.where(codes < _N, 3 - codes, _N).astype(np.uint8)[..., ::-1]
 
 
 class Network(nn.Module, ABC):

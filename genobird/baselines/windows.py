@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.baselines.network import Batch, UInt8Array, base_codes, complement_codes
+from genobird.baselines.network import Batch, UInt8Array
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.errors import InputError
+from genobird.genome.sequence import base_codes, complement_codes
 
 Bins = NDArray[np.int64]
 

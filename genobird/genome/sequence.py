@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from genobird.errors import SequenceError
 
 ALPHABET: Final = "ACGTN"
@@ -14,7 +17,14 @@ ILLEGAL: Final = b"\0"
 """What `NORMAL` makes of a byte that is no letter of DNA."""
 
 _AMBIGUOUS = "RYSWKMBDHVN"
-_COMPLEMENT = dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True))
+_PAIRED = dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True))
+
+NO_BASE: Final = 4
+"""Code of N, of a masked base and of what lies beyond a sequence; A C G T are 0 to 3."""
+
+_CODES = np.full(256, NO_BASE, dtype=np.uint8)
+_CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
+_COMPLEMENT = np.array([3, 2, 1, 0, NO_BASE], dtype=np.uint8)
 
 
 def _byte_table(mapping: dict[str, str]) -> bytes:
@@ -31,7 +41,7 @@ NORMAL: Final = _byte_table(
 """Table for `bytes.translate`: upper-case, ambiguity codes to N, everything else to `ILLEGAL`."""
 
 _REVERSED = _byte_table(
-    _COMPLEMENT | {letter.lower(): image.lower() for letter, image in _COMPLEMENT.items()}
+    _PAIRED | {letter.lower(): image.lower() for letter, image in _PAIRED.items()}
 )
 
 
@@ -79,3 +89,15 @@ def n_fraction(sequence: str) -> float:
 def _unknown_letter(letter: str, place: str) -> str:
     hint = "write T for U" if letter in "Uu" else "remove it or give the DNA sequence"
     return f"letter {letter!r} at {place} is no DNA; allowed are ACGTN and IUPAC codes; {hint}"
+
+
+def base_codes(sequence: str) -> NDArray[np.uint8]:
+    """Return the codes of upper-case bases: 0 to 3 for A C G T, `NO_BASE` for all else, [L]."""
+    codes: NDArray[np.uint8] = _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+    return codes
+
+
+def complement_codes(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the codes [..., L] of the other strand, read in its direction."""
+    turned: NDArray[np.uint8] = _COMPLEMENT[codes[..., ::-1]]
+    return turned

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import PackedBatch, add_specials, pack
+from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.errors import SequenceError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
 from genobird.heads import Head, HeadConfig
-from genobird.places import Places, pack_places
+from genobird.places import pack_places
 from genobird.scoring.columns import feature_columns, select
 from genobird.scoring.device import Precision, device_of, precision_of, products
 from genobird.scoring.passes import Passes, Ready
@@ -320,19 +320,19 @@ class Scorer:
         def compute(prepared: tuple[Places, int]) -> Tensor:
             asked, count = prepared[0].to(self.device), prepared[1]
             hidden = self.encode(asked.batch, asked.tokens)
-            values = [read(hidden, asked.batch, asked.spans, asked.owner) for read in readers]
+            values = [read(hidden, asked) for read in readers]
             return torch.cat(values, dim=1)[:count]
 
         return self.in_passes([len(sequence) for sequence in sequences], prepare, compute)
 
 
-Reader = Callable[[Tensor, PackedBatch, Tensor, Tensor], Tensor]
-"""Hidden states [T, D], their batch, spans [P, C, 2], owners [P] to values [P, columns]: a head."""
+Reader = Callable[[Tensor, Places], Tensor]
+"""Hidden states [T, D] and places in them to values [P, columns]: a head."""
 
 
-def _mean_state(hidden: Tensor, _batch: PackedBatch, spans: Tensor, _owner: Tensor) -> Tensor:
+def _mean_state(hidden: Tensor, places: Places) -> Tensor:
     """Return the mean hidden state over each place's cells, [P, D]."""
-    edges = zip(spans[:, 0, 0].tolist(), spans[:, -1, 1].tolist(), strict=True)
+    edges = zip(places.spans[:, 0, 0].tolist(), places.spans[:, -1, 1].tolist(), strict=True)
     return torch.stack([hidden[first:end].mean(0) for first, end in edges])
 
 

@@ -8,9 +8,9 @@ have seen, with any number of workers, and nothing about the data order has to b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from genobird.batch import PackedBatch, add_specials, pack
-from genobird.places import Places
+from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.shards import Shards
 from genobird.tokenizer import MASK, N_SPECIAL
 
@@ -196,12 +195,14 @@ class LabelledBatch:
     """Places in sequences, with labels.
 
     Attributes:
-        places: what the head is asked about, P places; None where `pooled` is known.
+        places: what the head is asked about, P places; None where `pooled` or `bases` is given.
         labels: float32 [P, F].
         weights: float32 [P], how much each place counts.
         targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
         pieces: int64 [M], their true pieces.
         pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.
+        bases: uint8 [P, L], all that a head with pool = local reads.
+        known: bool [P, F], which labels are known; None is all.
     """
 
     places: Places | None
@@ -210,14 +211,10 @@ class LabelledBatch:
     targets: Tensor = _NONE
     pieces: Tensor = _NONE
     pooled: Tensor | None = None
+    bases: Tensor | None = None
+    known: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""
-        return LabelledBatch(
-            None if self.places is None else self.places.to(device),
-            self.labels.to(device),
-            self.weights.to(device),
-            self.targets.to(device),
-            self.pieces.to(device),
-            None if self.pooled is None else self.pooled.to(device),
-        )
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in parts.items() if v is not None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
+from genobird.datasets import Sites
 from genobird.digest import file_sha256
 from genobird.errors import UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
+from genobird.motifs import distinct, read_motifs
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import LabelledBatch
+from genobird.tasks.enriched import EnrichedBatches, EnrichedSettings
 from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
@@ -42,7 +46,14 @@ class ChromatinConfig(_FinetuneConfig):
 
     head: HeadConfig = HeadConfig(outputs=1, hidden=512)
     keep_head: bool = Field(
-        False, description="Go on with the chromatin head that is there, wider if head says so."
+        False,
+        description="Go on with the chromatin head that is there, wider if head says so, with new "
+        "outputs for features it lacks.",
+    )
+    local_from: Path | None = Field(
+        None,
+        description="With keep_head and head.local: a model whose chromatin head has learnt such a "
+        "local network for these features; training begins with the mean of both heads' logits.",
     )
     auxiliary_path: Path | None = Field(
         None,
@@ -59,6 +70,20 @@ class ChromatinConfig(_FinetuneConfig):
         0.0, ge=0, description="Weight of the masked tokens' loss (data.mask_rate), in nats."
     )
     data: ChromatinDataSettings = ChromatinDataSettings()
+    enriched: EnrichedSettings | None = Field(
+        None,
+        description="Train a head with pool = local on single places instead of windows.",
+    )
+    sites: Path | None = Field(None, description="With enriched: placed sites of other contigs.")
+    motifs: Path | None = Field(
+        None, description="With head.local: matrices (JASPAR) that the first filters begin with."
+    )
+
+    @model_validator(mode="after")
+    def _local(self) -> ChromatinConfig:
+        if (self.enriched is None) != (self.head.pool != "local"):
+            raise ValueError("enriched places are for head.pool = local, and that head for them")
+        return self
 
 
 class PromoterConfig(_FinetuneConfig):
@@ -128,19 +153,24 @@ class Finetuning(Task):
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
         hidden, pooled = None, batch.pooled
-        if pooled is None:
+        if batch.bases is not None:
+            assert self.head.local is not None
+            pooled = self.head.local(batch.bases)
+        elif pooled is None:
             places = batch.places
             assert places is not None
             if self.freeze_encoder:
                 self.checkpoint.encoder.eval()
             with torch.set_grad_enabled(self.training and not self.freeze_encoder):
                 hidden = self.checkpoint.encoder(places.batch)
-            pooled = self.head.pool(hidden, places.batch, places.spans, places.owner)
+            pooled = self.head.pool(hidden, places)
         logits = self.head.answer(pooled).float()
         weight = torch.full_like(logits[0], self.positive_weight)
         losses = F.binary_cross_entropy_with_logits(
             logits, batch.labels, pos_weight=weight, reduction="none"
         )  # [P, F + A]
+        if batch.known is not None:
+            losses = losses * batch.known
         share = batch.weights / batch.weights.sum()
         loss = share @ losses[:, : self.outputs].mean(1)
         metrics = {"weight": torch.tensor(len(logits))}
@@ -185,7 +215,17 @@ def finetune_chromatin(
     checkpoint.encoder.deepen(config.add_layers)
     checkpoint.features = dataset.features
 
-    def batches(split: str, augment: bool) -> ChromatinBatches:
+    if config.motifs and not config.keep_head:
+        _begin_with_motifs(checkpoint.chromatin, config.motifs, dataset.features["name"].tolist())
+    sites = Sites.load(config.sites) if config.sites else None
+
+    def batches(split: str, augment: bool) -> ChromatinBatches | EnrichedBatches:
+        if config.enriched:
+            assert shape.local is not None
+            return EnrichedBatches(
+                dataset, split, config.enriched, span_bp=shape.local.span_bp, sites=sites,
+                auxiliary=auxiliary, seed=config.fit.seed, augment=augment,
+            )  # fmt: skip
         return ChromatinBatches(
             dataset, split, config.data, tokenizer=checkpoint.tokenizer, head=shape,
             block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed, augment=augment,
@@ -221,12 +261,11 @@ def _kept_head(
 ) -> Head:
     """Return the model's chromatin head, wider where the configuration asks for it."""
     head = checkpoint.chromatin
-    if head is None or head.config.outputs != len(dataset.features):
+    if head is None:
         raise UsageError(
-            f"{config.checkpoint} has no chromatin head for {len(dataset.features)} features; set "
-            "keep_head to false for a new one"
+            f"{config.checkpoint} has no chromatin head; set keep_head to false for a new one"
         )
-    _same_features(checkpoint, config, dataset)
+    columns = _columns(checkpoint, config, dataset)
     if not head.config.widens_to(shape):
         new = shape.model_dump()
         changes = [
@@ -236,33 +275,62 @@ def _kept_head(
         ]
         raise UsageError(
             f"the chromatin head of {config.checkpoint} cannot change so: {', '.join(changes)}; "
-            "only cell_width may grow and dropout change; set keep_head to false for a new one"
+            "only cell_width may grow, dropout change and local be added; set keep_head to false "
+            "for a new one"
         )
-    return head.widened(shape)
+    wide = head.widened(shape, columns)
+    if config.local_from is not None:
+        unknown = torch.ones(shape.outputs, dtype=torch.bool)
+        unknown[columns] = False
+        wide.average_with(_local_head(config.local_from, dataset, shape), unknown)
+    return wide
 
 
-def _same_features(
+def _columns(
     checkpoint: Checkpoint, config: ChromatinConfig, dataset: ChromatinDataset
-) -> None:
-    """Refuse data that would give the outputs of a kept head other names."""
-    pairs = zip(checkpoint.features["name"], dataset.features["name"], strict=True)
-    other = [(n, old, new) for n, (old, new) in enumerate(pairs) if old != new]
-    if other:
-        n, old, new = other[0]
+) -> list[int]:
+    """Return where the outputs of a kept head stand among the features of the data."""
+    place = {name: column for column, name in enumerate(dataset.features["name"])}
+    missing = [name for name in checkpoint.features["name"] if name not in place]
+    if missing:
         raise UsageError(
-            f"{len(other)} of the {len(dataset.features)} features differ: number {n} is {old!r} "
-            f"in {config.checkpoint} and {new!r} in {config.data_path}; a head is kept for its own "
-            "features in their order; set keep_head to false for a new one"
+            f"{len(missing)} of the {len(checkpoint.features)} features of {config.checkpoint} are "
+            f"not in {config.data_path}, {missing[0]!r} the first; a head is kept for all of its "
+            "features; set keep_head to false for a new one"
         )
+    return [place[name] for name in checkpoint.features["name"]]
+
+
+def _local_head(path: Path, dataset: ChromatinDataset, shape: HeadConfig) -> Head:
+    """Return the chromatin head of a model, whose local network has the wanted shape."""
+    found = Checkpoint.load(path)
+    head = found.chromatin
+    if head is None or head.config.local != shape.local:
+        raise UsageError(
+            f"the chromatin head of {path} has no local network of the shape {shape.local!r}; give "
+            "head.local as that model was trained with"
+        )
+    if found.features["name"].tolist() != dataset.features["name"].tolist():
+        raise UsageError(f"{path} was trained for other features than those of {dataset.path}")
+    return head
 
 
 def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:
     """Let new outputs begin with how often their labels are positive: they learn slower alone."""
     index = auxiliary.index
     rates = torch.tensor(index["positives"]["train"]).clamp(min=1) / index["bins"]["train"]
-    bias = head.layers[-1].bias
+    bias = (head.layers[-1] if head.far else head.local_out).bias
     assert isinstance(bias, Tensor)
     bias.data[-len(rates) :] = (POSITIVE_WEIGHT * rates / (1 - rates)).log()
+
+
+def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> None:
+    """Let the first filters of a new local network be motifs, of the features' factors first."""
+    if head.local is None:
+        raise UsageError("motifs are for a head with a local network; give head.local too")
+    factors = {part.upper() for name in features for part in name.split("|")}
+    chosen = distinct(read_motifs(path), factors, head.local.config.filters // 2)
+    head.local.set_motifs([motif.odds for motif in chosen])
 
 
 def finetune_promoter(

@@ -183,7 +183,7 @@ def _pass(
     kind = torch.device(device).type
     with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
         hidden = checkpoint.encoder(asked.batch, wanted=asked.tokens)
-    pooled = head.pool(hidden, asked.batch, asked.spans, asked.owner)
+    pooled = head.pool(hidden, asked)
     return np.concatenate(rows), pooled.to("cpu", torch.float16).numpy()
 
 

@@ -185,8 +185,8 @@ def _logits(
     """Run encoder and head once, [P, F]."""
     encoder, head = checkpoint.encoder.to(device).eval(), head.to(device).eval()
     block_size = encoder.config.block_size
-    batch = pack_places(sequences, places, checkpoint.tokenizer, head.config, block_size).to(device)
+    asked = pack_places(sequences, places, checkpoint.tokenizer, head.config, block_size).to(device)
     with autocast(precision, device):
-        logits = head(encoder(batch.batch), batch.batch, batch.spans, batch.owner)
+        logits = head(encoder(asked.batch), asked)
     found: NDArray[np.float32] = logits.float().cpu().numpy()
     return found

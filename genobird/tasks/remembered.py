@@ -120,7 +120,7 @@ def _encode(drawn: LabelledBatch, encoder: BigBird, head: Head, precision: Preci
     assert asked is not None
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         hidden = encoder(asked.batch, wanted=asked.tokens)
-        pooled = head.pool(hidden, asked.batch, asked.spans, asked.owner).half()
+        pooled = head.pool(hidden, asked).half()
     return pooled, drawn.labels, drawn.weights
 
 

@@ -8,14 +8,12 @@ from pydantic import ValidationError
 from genobird.baselines.convolution import Convolution, ConvolutionConfig
 from genobird.baselines.network import (
     NetworkSettings,
-    base_codes,
-    complement_codes,
     fit_network,
     predict_codes,
 )
 from genobird.baselines.windows import generator
 from genobird.errors import InputError
-from genobird.genome.sequence import reverse_complement
+from genobird.genome.sequence import base_codes, complement_codes, reverse_complement
 
 SMALL = ConvolutionConfig(outputs=3, first=8, second=8, hidden=16)
 

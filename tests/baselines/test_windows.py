@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from genobird.baselines.network import base_codes, complement_codes
 from genobird.baselines.windows import (
     BinBatches,
     PromoterBatches,
@@ -11,6 +10,7 @@ from genobird.baselines.windows import (
 )
 from genobird.datasets import read_promoters
 from genobird.errors import InputError
+from genobird.genome.sequence import base_codes, complement_codes
 
 
 def test_a_bin_lies_in_the_middle_of_its_bases_and_n_fill_what_the_contig_lacks(dataset):

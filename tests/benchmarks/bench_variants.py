@@ -102,7 +102,7 @@ def naive(scorer: Scorer) -> Way:
             return
         at = [np.array([place], dtype=np.int64)]
         asked = pack_places([text], at, parts.tokenizer, head.config, size).to(scorer.device)
-        head(parts.encoder(asked.batch), asked.batch, asked.spans, asked.owner).cpu()
+        head(parts.encoder(asked.batch), asked).cpu()
 
     def mask(text: str, place: int) -> None:
         if parts.mlm is None:

@@ -59,9 +59,7 @@ def test_a_head_says_of_kept_states_what_it_says_of_the_sequence(model, genome, 
             model.tokenizer, model.chromatin.config, 16,
         )  # fmt: skip
         with torch.no_grad():
-            logits = model.chromatin(
-                model.encoder(asked.batch), asked.batch, asked.spans, asked.owner
-            )
+            logits = model.chromatin(model.encoder(asked.batch), asked)
         expected.append(logits.view(2, len(numbers), -1).mean(0).numpy())
     np.testing.assert_allclose(found, np.concatenate(expected), atol=2e-3)
     assert np.abs(found).max() > 0.05  # the states matter

@@ -50,7 +50,7 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
             batch = draws(step)
             places = batch.places
             hidden = checkpoint.encoder(places.batch)
-            logits.append(head(hidden, places.batch, places.spans, places.owner))
+            logits.append(head(hidden, places))
             labels.append(batch.labels)
         expected, known = torch.cat(logits), torch.cat(labels)
         order = visiting_order(len(known), 3, 0)

@@ -1,0 +1,195 @@
+"""Training batches of single places where something binds, as many others, and placed sites.
+
+Bins with a bound factor are one in sixteen, and a factor binds in one of two hundred. Long windows
+show a network each motif a few thousand times; short stretches around bound bins show it as often
+in a tenth of the time. Placed sites are short sequences of contigs whose rest is not at hand: what
+lies beside them is unknown, so the flanks of ordinary bins are masked as often as not, lest a
+masked flank tell that a site is open.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from genobird.datasets import ChromatinDataset, Sites
+from genobird.errors import InputError, UsageError
+from genobird.genome.sequence import NO_BASE, base_codes, complement_codes
+from genobird.tasks.data import LabelledBatch, generator
+
+_ORDINARY, _SITE = 0, 1
+
+
+class EnrichedSettings(BaseModel):
+    """How single places are drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    places: int = Field(128, ge=1, description="Places per batch.")
+    classes: tuple[str, ...] = Field(
+        ("TF",), description="Bins with a positive label of these classes are visited each epoch."
+    )
+    others: float = Field(1.0, ge=0, description="Other bins per visited one, drawn anew.")
+    shift_bp: int = Field(16, ge=0, description="Bases that a place may lie off its bin's centre.")
+    masked_flanks: float = Field(
+        0.35, ge=0, le=1, description="Share of the bins whose flanks are masked as sites' are."
+    )
+    kept_bp: tuple[int, int] = Field(
+        (150, 380), description="Least and most bases that stay between masked flanks."
+    )
+    site_weight: float = Field(0.6, ge=0, description="Weight of a site beside a bin.")
+
+
+class EnrichedBatches:
+    """Batches of places for heads that read bases alone (`pool = "local"`).
+
+    Args:
+        dataset: bins and their labels.
+        split: whose bins are visited.
+        settings: how they are drawn.
+        span_bp: bases read around a place.
+        sites: further places; none with `augment` off.
+        auxiliary: a dataset of the same bins whose labels are learnt beside.
+        seed: of every draw.
+        augment: shift, turn and mask what is read.
+
+    Raises:
+        InputError: the split has no bin with a positive label of the wanted classes.
+    """
+
+    def __init__(
+        self,
+        dataset: ChromatinDataset,
+        split: str,
+        settings: EnrichedSettings,
+        *,
+        span_bp: int,
+        sites: Sites | None = None,
+        auxiliary: ChromatinDataset | None = None,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        self.dataset, self.settings, self.span_bp = dataset, settings, span_bp
+        self.sites = sites if augment else None
+        self.auxiliary, self.seed, self.augment = auxiliary, seed, augment
+        if sites is not None:
+            _same_features(sites, dataset, auxiliary)
+        self.contigs = sorted({interval.contig for interval in dataset.intervals(split)})
+        bound, rest = zip(*(self._divide(split, name) for name in self.contigs), strict=True)
+        self.bound, self.rest = np.concatenate(bound), np.concatenate(rest)
+        if not len(self.bound):
+            raise InputError(
+                f"{dataset.path}: no bin of split {split} is positive for a feature of the classes "
+                f"{', '.join(settings.classes)}; choose others (enriched.classes)"
+            )
+
+    def _divide(self, split: str, contig: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the bins of a contig with and without a wanted label, [n, 2] each: contig, bin."""
+        wanted = self.dataset.features["class"].isin(self.settings.classes).to_numpy()
+        bins = np.concatenate(
+            [
+                self.dataset.usable_bins(interval)
+                for interval in self.dataset.intervals(split)
+                if interval.contig == contig
+            ]
+        )
+        bound = self.dataset.labels(contig, bins)[:, wanted].any(1)
+        rows = np.stack([np.full(len(bins), self.contigs.index(contig)), bins], axis=1)
+        return rows[bound], rows[~bound]
+
+    @property
+    def visits(self) -> int:
+        """Places of an epoch."""
+        others = min(len(self.rest), round(self.settings.others * len(self.bound)))
+        return len(self.bound) + others + (len(self.sites) if self.sites else 0)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.visits // self.settings.places)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Return what an epoch visits, in its order, [visits, 3]: kind, contig or site, bin."""
+        rng = generator(self.seed, 4, epoch)
+        sites = np.arange(len(self.sites)) if self.sites else np.zeros(0, np.int64)
+        others = self.visits - len(self.bound) - len(sites)
+        drawn = self.rest[np.sort(rng.choice(len(self.rest), others, replace=False))]
+        bins = np.concatenate([self.bound, drawn])
+        rows = np.concatenate(
+            [
+                np.insert(bins, 0, _ORDINARY, axis=1),
+                np.stack([np.full_like(sites, _SITE), sites, sites], axis=1),
+            ]
+        )
+        order: NDArray[np.int64] = rng.permutation(rows)
+        return order
+
+    def __call__(self, step: int) -> LabelledBatch:
+        """Make the batch of a step; the end of an epoch that fills no batch is left out."""
+        size = min(self.settings.places, self.visits)
+        epoch, part = divmod(step, self.visits // size)
+        if getattr(self, "_order_of", None) != epoch:
+            self._order_of, self._order = epoch, self._epoch(epoch)
+        rng = generator(self.seed, 1, step)
+        rows = self._order[part * size : (part + 1) * size]
+        bases, labels, known = zip(*(self._place(row, rng) for row in rows), strict=True)
+        weights = np.where(rows[:, 0] == _SITE, self.settings.site_weight, 1.0)
+        return LabelledBatch(
+            None,
+            torch.from_numpy(np.stack(labels).astype(np.float32)),
+            torch.from_numpy(weights.astype(np.float32)),
+            bases=torch.from_numpy(np.stack(bases)),
+            known=torch.from_numpy(np.stack(known)),
+        )
+
+    def _place(
+        self, row: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return bases [span], labels [F + A] and which of these are known, of one place."""
+        kind, where, number = row.tolist()
+        shift = int(rng.integers(-self.settings.shift_bp, self.settings.shift_bp + 1))
+        shift *= self.augment
+        if kind == _SITE:
+            assert self.sites is not None
+            codes = self.sites.around(number, shift, self.span_bp)
+            labels, known = self.sites.labels[number], self.sites.known[number]
+        else:
+            contig, width = self.contigs[where], self.dataset.bin_bp
+            codes = self._bases(contig, number * width + width // 2 + shift)
+            labels = self._labels(contig, number)
+            known = np.ones(len(labels), dtype=bool)
+            if self.augment and rng.random() < self.settings.masked_flanks:
+                kept = min(int(rng.integers(*self.settings.kept_bp)), self.span_bp)
+                first = (self.span_bp - kept) // 2
+                codes = np.pad(
+                    codes[first : first + kept],
+                    (first, self.span_bp - kept - first),
+                    constant_values=NO_BASE,
+                )
+        if self.augment and rng.random() < 0.5:
+            codes = complement_codes(codes)
+        return codes, labels, known
+
+    def _labels(self, contig: str, number: int) -> NDArray[np.uint8]:
+        sources = [self.dataset, *([self.auxiliary] if self.auxiliary else [])]
+        return np.concatenate([data.labels(contig, np.array([number]))[0] for data in sources])
+
+    def _bases(self, contig: str, centre: int) -> NDArray[np.uint8]:
+        start, end = centre - self.span_bp // 2, centre + self.span_bp // 2
+        length = self.dataset.length(contig)
+        inside = base_codes(self.dataset.sequence(contig, max(0, start), min(end, length)))
+        return np.pad(inside, (max(0, -start), max(0, end - length)), constant_values=NO_BASE)
+
+
+def _same_features(
+    sites: Sites, dataset: ChromatinDataset, auxiliary: ChromatinDataset | None
+) -> None:
+    names = dataset.features["name"].tolist()
+    names += auxiliary.features["name"].tolist() if auxiliary else []
+    if sites.features != names:
+        raise UsageError(
+            f"{sites.path} has labels of {len(sites.features)} features, the data of {len(names)}, "
+            "or in another order; build the sites from the same tracks with the same "
+            "--min-positives"
+        )

@@ -1,0 +1,275 @@
+"""Public tests of variant scores: pairs of alleles of which one is known to bind or to be open.
+
+    ctcf-pairs    alleles of 100 bp, the bound one first: the CTCF features must prefer it
+    dsqtl-pairs   alleles of 100 bp, the more accessible one first: GM12878's DNase must prefer it
+    ctcf-asb      SNPs with allele-specific CTCF and others nearby: AUROC of the change's size
+    raqtl         reporter QTLs of K562: sign of the change of K562's DNase against the measured one
+    cagi          reporter constructs of lymphoblastoid cells: Spearman with the measured skew
+
+All are tests: nothing is trained or chosen by them. Where a test has no sequence but the alleles',
+these are given to the model as they are. The best match of a factor's matrix is the rival to beat.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import NO_BASE, base_codes
+from genobird.motifs import Motif, best_of_each, read_motifs
+from pipelines import steps
+from pipelines.constructs import alleles, read_variants
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Predict = Callable[[Sequence[str], Sequence[int]], Floats]
+"""Sequences and the base of each that a bin is centred on, to logits [S, F]."""
+FLANK = 8_100
+_RESAMPLES = 1_000
+
+
+def columns(features: Sequence[str], *, cell: str = "", target: str = "") -> list[int]:
+    """Return places of features `cell|target|treatment` of a cell and a target; empty is any."""
+    split = [name.split("|") for name in features]
+    return [
+        place
+        for place, (found_cell, found_target, *_) in enumerate(split)
+        if cell in ("", found_cell) and target in ("", found_target)
+    ]
+
+
+def deltas(predict: Predict, pairs: Sequence[tuple[str, str, int]]) -> Floats:
+    """Return logits of the second allele minus those of the first, [n, F].
+
+    Args:
+        predict: the model.
+        pairs: sequences of both alleles, and the place of the allele in them.
+    """
+    texts = [text for pair in pairs for text in pair[:2]]
+    places = [place for *_, place in pairs for _ in range(2)]
+    logits = predict(texts, places)
+    change: Floats = logits[1::2].astype(np.float64) - logits[::2]
+    return change
+
+
+def matrix_scan(motif: Motif) -> Predict:
+    """Return what predicts the best match of a matrix on either strand, in bits, [S, 1]."""
+
+    def predict(sequences: Sequence[str], places: Sequence[int]) -> Floats:
+        width = max(map(len, sequences))
+        codes = np.full((len(sequences), width), NO_BASE, dtype=np.uint8)
+        for row, sequence in enumerate(sequences):
+            codes[row, : len(sequence)] = base_codes(sequence)
+        both = [scores.max(axis=1) for scores in motif.scan(codes)]
+        best: Floats = np.maximum(*both)[:, None]
+        return best
+
+    return predict
+
+
+def read_pairs(path: Path) -> list[tuple[str, str, int]]:
+    """Read pairs of alleles: the preferred one first, and the middle."""
+    table = pd.read_csv(steps.require(path), sep="\t", comment="#")
+    first, second = table.columns[1:3]
+    return [(a, b, len(a) // 2) for a, b in zip(table[first], table[second], strict=True)]
+
+
+class Located:
+    """Sequence around placed SNPs: from contigs where they are at hand, else from placed sites."""
+
+    def __init__(self, genomes: Sequence[Path], sites: Path) -> None:
+        self.contigs = {name: genome for genome in map(Genome, genomes) for name in genome.contigs}
+        table = pd.read_csv(steps.require(sites), sep="\t", comment="#")
+        self.sites = {str(name): rows.sort_values("start") for name, rows in table.groupby("chrom")}
+
+    def alleles(self, chrom: str, at: int, ref: str, alt: str) -> tuple[str, str, int] | None:
+        """Return the sequences of REF and ALT and the place, or None where REF is not found.
+
+        Args:
+            chrom: contig.
+            at: first base of REF, 0-based.
+            ref: REF.
+            alt: ALT.
+        """
+        for text, start in self._around(chrom, at):
+            place = at - start
+            if text[place : place + len(ref)] == ref:
+                return text, text[:place] + alt + text[place + len(ref) :], place
+        return None
+
+    def _around(self, chrom: str, at: int) -> Iterator[tuple[str, int]]:
+        genome = self.contigs.get(chrom)
+        if genome is not None:
+            yield genome.fetch_clipped(chrom, at - FLANK, at + FLANK)
+        sites = self.sites.get(chrom)
+        if sites is not None:
+            found = sites[(sites["start"] <= at) & (sites["end"] > at)]
+            middle = (found["start"] + found["end"]) / 2
+            nearest = found.loc[(middle - at).abs().sort_values().index[:1]]
+            starts, texts = nearest["start"].tolist(), nearest["sequence"].str.upper().tolist()
+            yield from zip(texts, starts, strict=True)
+
+    def read(self, path: Path) -> tuple[pd.DataFrame, list[tuple[str, str, int]]]:
+        """Return the rows of a table of SNPs whose sequence is known, and their alleles."""
+        table = pd.read_csv(steps.require(path), sep="\t", comment="#")
+        table = table[table["sequence_here"] != "."]
+        rows = zip(table["chrom"], table["pos1"], table["ref"], table["alt"], strict=True)
+        found = [self.alleles(str(c), int(at) - 1, str(ref), str(alt)) for c, at, ref, alt in rows]
+        known = [row is not None for row in found]
+        return table[known].reset_index(drop=True), [row for row in found if row is not None]
+
+
+def _share(right: Floats, seed: int = 0) -> dict[str, float]:
+    """Return a share with its bootstrapped 95 % interval."""
+    rng = np.random.default_rng(seed)
+    draws = rng.choice(right, (_RESAMPLES, len(right))).mean(axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"n": len(right), "value": float(right.mean()), "low": float(low), "high": float(high)}
+
+
+def _statistic(
+    measure: Callable[[NDArray[np.int64]], float], count: int, seed: int = 0
+) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    draws = [measure(rng.integers(count, size=count)) for _ in range(_RESAMPLES)]
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    value = measure(np.arange(count))
+    return {"n": count, "value": float(value), "low": float(low), "high": float(high)}
+
+
+def preferred(change: Floats) -> dict[str, float]:
+    """Return the share of pairs whose first allele has the larger logit; a draw counts half."""
+    mean = change.mean(axis=1)
+    return _share(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5)))
+
+
+def detection(change: Floats, hits: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the AUROC of hits by the size of the mean change."""
+    size = np.abs(change.mean(axis=1))
+
+    def measure(rows: NDArray[np.int64]) -> float:
+        return float(roc_auc_score(hits[rows], size[rows]))
+
+    return _statistic(measure, len(hits))
+
+
+def agreement(change: Floats, measured: Floats) -> dict[str, float]:
+    """Return how often the mean change has the sign of the measured one."""
+    return _share((np.sign(change.mean(axis=1)) == np.sign(measured)).astype(np.float64))
+
+
+def correlation(change: Floats, measured: Floats) -> dict[str, float]:
+    """Return Spearman's correlation of the mean change with the measured one."""
+    mean = change.mean(axis=1)
+
+    def measure(rows: NDArray[np.int64]) -> float:
+        return float(spearmanr(mean[rows], measured[rows]).statistic)
+
+    return _statistic(measure, len(measured))
+
+
+def run(
+    predict: Predict, features: Sequence[str], folder: Path, located: Located
+) -> dict[str, dict[str, float]]:
+    """Run all tests that a model has features for.
+
+    Args:
+        predict: the model.
+        features: names of its F features.
+        folder: of the variant files.
+        located: knows the sequence around placed SNPs.
+    """
+    ctcf = columns(features, target="CTCF")
+    dnase = columns(features, target="DNase")
+    lymphoblast = columns(features, cell="GM12878", target="DNase")
+    k562 = columns(features, cell="K562", target="DNase")
+    found: dict[str, dict[str, float]] = {}
+    change = deltas(predict, read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz"))
+    found["ctcf-pairs"] = preferred(change[:, ctcf])
+    change = deltas(predict, read_pairs(folder / "dsqtl_lcl_allele_pairs_100bp.tsv.gz"))
+    found["dsqtl-pairs"] = preferred(change[:, lymphoblast])
+    table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
+    change = deltas(predict, pairs)
+    found["ctcf-asb"] = detection(change[:, ctcf], table["asb"].to_numpy() == 1)
+    table, pairs = located.read(folder / "raqtl_k562.tsv.gz")
+    change = deltas(predict, pairs)
+    found["raqtl"] = agreement(change[:, k562], table["log2_alt_ref"].to_numpy(np.float64))
+    table, constructs = read_variants(folder / "cagi4_eqtl_mpra_train.csv.gz")
+    active = np.flatnonzero(table["Regulatory_Hit"].to_numpy() == 1)
+    texts, places = alleles([constructs[row] for row in active])
+    logits = predict(texts, places).astype(np.float64)
+    change = logits[1::2] - logits[::2]
+    found["cagi"] = correlation(
+        change[:, dnase], table["LogSkew.Comb"].to_numpy(np.float64)[active]
+    )
+    return found
+
+
+def run_scan(motif: Motif, folder: Path, located: Located) -> dict[str, dict[str, float]]:
+    """Run the tests of a factor with its matrix alone."""
+    predict = matrix_scan(motif)
+    change = deltas(predict, read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz"))
+    table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
+    near = [
+        (a[max(0, p - 50) : p + 50], b[max(0, p - 50) : p + 50], min(p, 50)) for a, b, p in pairs
+    ]
+    return {
+        "ctcf-pairs": preferred(change),
+        "ctcf-asb": detection(deltas(predict, near), table["asb"].to_numpy() == 1),
+    }
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of the variant files.")],
+    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
+    sites: Annotated[Path, typer.Option(help="Placed sites with their sequence.")],
+    motifs: Annotated[Path, typer.Option(help="Matrices (JASPAR); CTCF's is the rival.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    model: Annotated[Path | None, typer.Option(help="Model; the bundled one by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Test the variant scores of a model on public pairs of alleles."""
+    from genobird.scoring.scorer import load
+
+    steps.refuse_existing(output, force)
+    located = Located(fasta, sites)
+    scorer = load(model, threads=threads)
+
+    def predict(sequences: Sequence[str], places: Sequence[int]) -> Floats:
+        return scorer.chromatin_logits(sequences, places).astype(np.float64)
+
+    report: dict[str, Any] = {
+        "model": scorer.model_hash,
+        "tests": run(predict, scorer.features, data, located),
+        "matrix scan": run_scan(best_of_each(read_motifs(motifs))["CTCF"], data, located),
+    }
+    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    _say(report)
+
+
+def _say(report: Mapping[str, Any]) -> None:
+    for who in ("tests", "matrix scan"):
+        for name, found in report[who].items():
+            logger.info("%s, %s: %.3f [%.3f, %.3f], n = %d", who, name,
+                        found["value"], found["low"], found["high"], found["n"])  # fmt: skip
+
+
+if __name__ == "__main__":
+    steps.run(app)
