@@ -65,7 +65,8 @@ def local_head(seed=0, **changes):
     shape = {"outputs": 3, "hidden": 8, "pool": "cells", "cell_bp": 20, "cell_width": 3}
     head = Head(HeadConfig(before_bp=40, after_bp=40, local=LOCAL, **{**shape, **changes}), 12)
     head.train()
-    head.local(torch.randint(0, 5, (64, LOCAL.span_bp), dtype=torch.uint8))  # norms have seen some
+    for _ in range(30):  # batch norms have seen what they will see
+        head.local(torch.randint(0, 5, (64, LOCAL.span_bp), dtype=torch.uint8))
     return head.eval()
 
 
