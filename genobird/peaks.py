@@ -219,24 +219,33 @@ def merge(peaks: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([peaks[first, 0], reach[last]], axis=1)
 
 
-def bin_coverage(peaks: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
-    """Base pairs of each 200-bp bin that the union of `peaks` covers; [bins], each in 0..200."""
+def coverage(peaks: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Base pairs of [start, start + 200) that the union of `peaks` covers; [n], each in 0..200."""
     union = merge(peaks)
     if not len(union):
-        return np.zeros(bins, dtype=np.int64)
-    edges = np.arange(bins + 1, dtype=np.int64) * BIN_BP
+        return np.zeros(len(starts), dtype=np.int64)
     covered_before = np.concatenate([[0], np.cumsum(union[:, 1] - union[:, 0])])
-    at = np.searchsorted(union[:, 0], edges, side="right") - 1  # the last peak starting at <= edge
-    inside = np.minimum(edges, union[at, 1]) - union[at, 0]
-    covered = np.where(at >= 0, covered_before[np.maximum(at, 0)] + inside, 0)
-    return np.diff(covered)
+
+    def before(edges: NDArray[np.int64]) -> NDArray[np.int64]:
+        at = (
+            np.searchsorted(union[:, 0], edges, side="right") - 1
+        )  # the last that starts at <= edge
+        inside = np.minimum(edges, union[at, 1]) - union[at, 0]
+        return np.where(at >= 0, covered_before[np.maximum(at, 0)] + inside, 0)
+
+    return before(starts + BIN_BP) - before(starts)
 
 
-def labels(tracks: Sequence[Track], contig: str, bins: int) -> NDArray[np.bool_]:
-    """Which bins are positive; [bins, F], F in the order of `tracks`."""
-    table = np.zeros((bins, len(tracks)), dtype=bool)
+def labels_at(tracks: Sequence[Track], contig: str, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which stretches [start, start + 200) are positive; [n, F], F in the order of `tracks`."""
+    table = np.zeros((len(starts), len(tracks)), dtype=bool)
     for column, track in enumerate(tracks):
         peaks = track.peaks.get(contig)
         if peaks is not None:
-            table[:, column] = 2 * bin_coverage(peaks, bins) > BIN_BP
+            table[:, column] = 2 * coverage(peaks, starts) > BIN_BP
     return table
+
+
+def labels(tracks: Sequence[Track], contig: str, bins: int) -> NDArray[np.bool_]:
+    """Which bins of a contig are positive; [bins, F], F in the order of `tracks`."""
+    return labels_at(tracks, contig, np.arange(bins, dtype=np.int64) * BIN_BP)

@@ -13,7 +13,7 @@ from genobird.genome.fasta import Genome
 from genobird.peaks import (
     Feature,
     Track,
-    bin_coverage,
+    coverage,
     labels,
     merge,
     place_peaks,
@@ -43,7 +43,7 @@ def covered(places, length):
 def test_coverage_is_that_of_the_bases(places):
     array = np.array(places, dtype=np.int64).reshape(-1, 2)
     bases = covered(places, BINS * 200).reshape(BINS, 200).sum(axis=1)
-    assert bin_coverage(array, BINS).tolist() == bases.tolist()
+    assert coverage(array, np.arange(BINS) * 200).tolist() == bases.tolist()
 
 
 @given(INTERVALS)

@@ -233,7 +233,9 @@ def finetune_chromatin(
         )  # fmt: skip
 
     task = Finetuning(
-        checkpoint, config.fit, "chromatin", positive_weight=POSITIVE_WEIGHT,
+        checkpoint, config.fit, "chromatin",
+        # Enriched places show positives often enough.
+        positive_weight=1.0 if config.enriched else POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight, outputs=known,
         auxiliary_weight=config.auxiliary_weight,
     )  # fmt: skip
