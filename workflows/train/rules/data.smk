@@ -7,6 +7,9 @@ if AUXILIARY is True:  # other tracks of the table, where there is one
     AUXILIARY = config["chromatin"]["peaks"] if OTHER_TRACKS else []
 
 
+SITES = config["chromatin"].get("sites")
+
+
 rule split:
     output:
         f"{OUT}/data/{{part}}.bed",
@@ -177,3 +180,34 @@ use rule chromatin as auxiliary with:
         split=config["split"],
         file=SPLITS_FILE,
         positives=config["chromatin"]["min_positives"],
+
+
+if SITES:
+
+    rule sites:
+        input:
+            sites=SITES["table"],
+            peaks=[config["chromatin"]["peaks"], SITES["peaks"]],
+            tracks=config["chromatin"]["tracks"],
+            chromatin=f"{OUT}/data/chromatin",
+            auxiliary=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+        output:
+            f"{OUT}/data/sites.npz",
+        log:
+            f"{OUT}/logs/sites.log",
+        conda:
+            "../envs/genobird.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=30,
+        params:
+            peaks=lambda wildcards, input: [f"--peaks {path}" for path in input.peaks],
+            auxiliary=lambda wildcards, input: (
+                f"--auxiliary {input.auxiliary}" if input.auxiliary else ""
+            ),
+            split=SITES["split"],
+            file=SPLITS_FILE,
+        shell:
+            "python -m pipelines.sites --sites {input.sites} {params.peaks}"
+            " --tracks {input.tracks} --chromatin {input.chromatin} {params.auxiliary}"
+            " --splits {params.split} {params.file} --output {output} --force > {log} 2>&1"

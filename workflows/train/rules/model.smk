@@ -1,6 +1,7 @@
 # A training rule resumes: its run directory lies beside the output that Snakemake would delete.
 
-CHROMATIN_STAGES = config["finetune"]["chromatin"]
+LOCAL = config["finetune"]["local"]
+MOTIFS = config["chromatin"]["motifs"]
 
 
 rule pretrain:
@@ -28,6 +29,40 @@ rule pretrain:
         " --set tokenizer={input.tokenizer} --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
 
+if LOCAL:
+
+    # What is written around a place: a network that reads bases alone, and needs no encoder.
+    rule finetune_local:
+        input:
+            checkpoint=f"{OUT}/pretrain/model",
+            data=f"{OUT}/data/chromatin",
+            auxiliary_path=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+            sites=f"{OUT}/data/sites.npz" if SITES else [],
+            motifs=MOTIFS or [],
+            settings=LOCAL,
+        output:
+            directory(f"{OUT}/local/model"),
+        log:
+            f"{OUT}/logs/finetune_local.log",
+        conda:
+            "../envs/genobird.yaml"
+        threads: config["threads"]
+        resources:
+            gpu=config["gpus"],
+            mem_mb=16000,
+            runtime=1440,
+        params:
+            run=subpath(output[0], parent=True),
+            auxiliary=given("auxiliary_path"),
+            sites=given("sites"),
+            motifs=given("motifs"),
+        shell:
+            "genobird finetune chromatin --config {input.settings} --output {params.run}"
+            " --set checkpoint={input.checkpoint} --set data_path={input.data}"
+            " {params.auxiliary} {params.sites} {params.motifs}"
+            " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+
+
 rule finetune_chromatin:
     input:
         # The model of the stage before this one.
@@ -37,7 +72,10 @@ rule finetune_chromatin:
             else f"{OUT}/pretrain/model"
         ),
         data=f"{OUT}/data/chromatin",
-        auxiliary=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+        auxiliary_path=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+        local_from=lambda wildcards: (
+            f"{OUT}/local/model" if LOCAL and is_last(wildcards) else []
+        ),
         settings=lambda wildcards: CHROMATIN_STAGES[int(wildcards.stage) - 1],
     output:
         directory(f"{OUT}/chromatin/{{stage}}/model"),
@@ -54,12 +92,12 @@ rule finetune_chromatin:
         runtime=1440,
     params:
         run=subpath(output[0], parent=True),
-        auxiliary=lambda wildcards, input: (
-            f"--set auxiliary_path={input.auxiliary}" if input.auxiliary else ""
-        ),
+        auxiliary=given("auxiliary_path"),
+        local=given("local_from"),
     shell:
         "genobird finetune chromatin --config {input.settings} --output {params.run}"
-        " --set checkpoint={input.checkpoint} --set data_path={input.data} {params.auxiliary}"
+        " --set checkpoint={input.checkpoint} --set data_path={input.data}"
+        " {params.auxiliary} {params.local}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
 
