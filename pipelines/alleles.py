@@ -160,6 +160,8 @@ def detection(change: Floats, hits: NDArray[np.bool_]) -> dict[str, float]:
     size = np.abs(change.mean(axis=1))
 
     def measure(rows: NDArray[np.int64]) -> float:
+        if len(np.unique(hits[rows])) < 2:  # a draw without hits, or of hits alone
+            return float("nan")
         return float(roc_auc_score(hits[rows], size[rows]))
 
     return _statistic(measure, len(hits))
