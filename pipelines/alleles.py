@@ -149,6 +149,10 @@ def _statistic(
     return {"n": count, "value": float(value), "low": float(low), "high": float(high)}
 
 
+def _varies(values: NDArray[Any]) -> bool:
+    return len(np.unique(values)) > 1
+
+
 def preferred(change: Floats) -> dict[str, float]:
     """Return the share of pairs whose first allele has the larger logit; a draw counts half."""
     mean = change.mean(axis=1)
@@ -160,7 +164,7 @@ def detection(change: Floats, hits: NDArray[np.bool_]) -> dict[str, float]:
     size = np.abs(change.mean(axis=1))
 
     def measure(rows: NDArray[np.int64]) -> float:
-        if len(np.unique(hits[rows])) < 2:  # a draw without hits, or of hits alone
+        if not _varies(hits[rows]):  # a draw without hits, or of hits alone
             return float("nan")
         return float(roc_auc_score(hits[rows], size[rows]))
 
@@ -177,6 +181,8 @@ def correlation(change: Floats, measured: Floats) -> dict[str, float]:
     mean = change.mean(axis=1)
 
     def measure(rows: NDArray[np.int64]) -> float:
+        if not (_varies(mean[rows]) and _varies(measured[rows])):
+            return float("nan")
         return float(spearmanr(mean[rows], measured[rows]).statistic)
 
     return _statistic(measure, len(measured))

@@ -119,9 +119,9 @@ def main(
     for path in peaks:
         read = read_peak_table(path, tracks, official)
         read += read_other_tracks(path, tracks) if auxiliary is not None else []
-        for track in read:
-            known = found.get(track.feature.name, Track(track.feature, {}))
-            found[track.feature.name] = Track(track.feature, {**known.peaks, **track.peaks})
+        for one in read:
+            known = found.get(one.feature.name, Track(one.feature, {}))
+            found[one.feature.name] = Track(one.feature, {**known.peaks, **one.peaks})
     wanted = [
         name
         for path in (chromatin, auxiliary)
@@ -132,16 +132,16 @@ def main(
     if missing:
         raise InputError(f"{tracks} has no track of the feature {missing[0]}")
     table = read_sites(sites, manifest.load_splits(splits, splits_file))
-    labels, known = site_labels(table, [found[name] for name in wanted])
+    labels, is_known = site_labels(table, [found[name] for name in wanted])
     with steps.new_file(output, force) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
             features=np.array(wanted),
             codes=site_codes(table),
             labels=np.packbits(labels, axis=1, bitorder="little"),
-            known=np.packbits(known, axis=1, bitorder="little"),
+            known=np.packbits(is_known, axis=1, bitorder="little"),
         )
-    logger.info("%d sites, %d positive labels", len(table), (labels & known).sum())
+    logger.info("%d sites, %d positive labels", len(table), (labels & is_known).sum())
 
 
 if __name__ == "__main__":
