@@ -53,11 +53,16 @@ def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
             chain.append(facts)
             facts = facts.get("earlier")
         for turn, found in enumerate(reversed(chain), start=1):
+            if isinstance(found.get("local"), Mapping):
+                yield "local network", found["local"]
             yield (f"{name} {turn}" if len(chain) > 1 else name), found
 
 
 def _seen(facts: Facts) -> str:
     units = [unit for unit in ("tokens", "bases") if facts.get(f"{unit}_seen")]
     seen = "".join(f"{facts[f'{unit}_seen']:,} {unit}" for unit in units[:1])
-    others = facts.get("data", {}).get("auxiliary", {}).get("features")
+    data = facts.get("data", {})
+    sites = data.get("sites", {}).get("sites")
+    others = data.get("auxiliary", {}).get("features")
+    seen += f", {sites:,} placed sites among them" if sites else ""
     return f"{seen}, labels of {others:,} other tracks beside" if others else seen

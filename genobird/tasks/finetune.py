@@ -243,12 +243,13 @@ def finetune_chromatin(
         task, batches("train", True), batches("validation", False), config, output, resume, progress
     )
     sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
-    facts = {
-        **(provenance or {}),
-        "bases_seen": config.fit.batches * config.data.sequences * config.data.window_bp,
-    }
+    facts = {**(provenance or {}), "bases_seen": config.fit.batches * _bases_per_batch(config)}
     if config.keep_head:
         facts["earlier"] = checkpoint.provenance.get("chromatin")
+    if config.local_from:
+        facts["local"] = Checkpoint.load(config.local_from).provenance.get("chromatin")
+    if sites:
+        sources["sites"] = {"sites": len(sites), "sha256": file_sha256(sites.path)}
     if auxiliary:
         checkpoint.chromatin = checkpoint.chromatin.narrowed(known)
         sources["auxiliary"] = {
@@ -256,6 +257,13 @@ def finetune_chromatin(
             "sources": auxiliary.index.get("sources"),
         }
     return _finish(checkpoint, "chromatin", settled, sources, output, facts)
+
+
+def _bases_per_batch(config: ChromatinConfig) -> int:
+    if config.enriched:
+        assert config.head.local is not None
+        return config.enriched.places * config.head.local.span_bp
+    return config.data.sequences * config.data.window_bp
 
 
 def _kept_head(
@@ -431,7 +439,8 @@ def _fit(
     progress: bool,
 ) -> _FinetuneConfig:  # fmt: skip
     """Train, and return the configuration with what `auto` became."""
-    sources = {key: getattr(config, key, None) for key in ("data_path", "auxiliary_path")}
+    keys = ("data_path", "auxiliary_path", "sites", "motifs")
+    sources = {key: getattr(config, key, None) for key in keys}
     fit(
         task, train, output, validation=validation, resume=resume, progress=progress,
         validations=min(config.validation_batches, len(validation)),
@@ -448,11 +457,14 @@ def _sha256(path: Path) -> str:
     return file_sha256(path / "index.json" if path.is_dir() else path)
 
 
+_PATHS = {"checkpoint", "data_path", "auxiliary_path", "local_from", "sites", "motifs"}
+
+
 def _finish(
     checkpoint: Checkpoint, head: str, config: _FinetuneConfig, sources: dict[str, Any],
     output: Path, provenance: dict[str, Any] | None,
 ) -> Checkpoint:  # fmt: skip
-    settings = config.model_dump(mode="json", exclude={"checkpoint", "data_path", "auxiliary_path"})
+    settings = config.model_dump(mode="json", exclude=_PATHS)
     facts = {**(provenance or {}), "config": settings, "data": sources}
     checkpoint.provenance = {**checkpoint.provenance, head: facts}
     checkpoint.save(output / "model", force=True)
