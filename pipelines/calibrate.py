@@ -78,19 +78,58 @@ def _most_likely(x: Doubles, base: Doubles, targets: Doubles) -> Doubles:
 
 
 def move(head: Head, line: Line, weight: float = 1.0) -> None:
-    """Change a head's last layer so that its calibrated logits lie on the line.
+    """Change a head's last layers so that its calibrated logits lie on the line.
 
     Args:
         head: changed in place.
         line: for logits from which ln `weight` was taken.
         weight: of a positive label in training.
     """
-    last = head.layers[-1]
-    assert isinstance(last, nn.Linear)
-    shift = float(np.log(weight))
+    lasts = [head.layers[-1]] if head.far else []
+    lasts += [head.local_out] if head.local is not None else []
     with torch.no_grad():
-        last.weight.mul_(line.slope)
-        last.bias.mul_(line.slope).add_(line.offset + (1 - line.slope) * shift)
+        for parameter in (p for last in lasts for p in last.parameters()):
+            parameter.mul_(line.slope)
+        bias = lasts[0].bias
+        assert isinstance(bias, torch.Tensor)
+        bias.add_(_offset(line, weight))
+
+
+def _offset(line: Line, weight: float) -> float:
+    """Return what raw logits are moved by after they were scaled."""
+    return line.offset + (1 - line.slope) * float(np.log(weight))
+
+
+@torch.no_grad()
+def follow(promoter: Head, chromatin: Head, line: Line, weight: float) -> None:
+    """Let a promoter head ask the moved chromatin head, and answer as before.
+
+    Its batch norm takes the move back. The model then holds the asked head once.
+
+    Args:
+        promoter: a head with pool = profiles that asks the chromatin head as it was; in place.
+        chromatin: the moved head.
+        line: how it was moved.
+        weight: of a positive label in its training.
+    """
+    assert promoter.profiles is not None
+    assert isinstance(promoter.norm, nn.BatchNorm1d)
+    promoter.profiles.load_state_dict(chromatin.state_dict())
+    mean, variance = promoter.norm.running_mean, promoter.norm.running_var
+    assert mean is not None
+    assert variance is not None
+    mean.mul_(line.slope).add_(_offset(line, weight))
+    # (L - m) / sqrt(v + eps) of the old logits, exactly
+    eps = promoter.norm.eps
+    variance.add_(eps).mul_(line.slope**2).sub_(eps)
+
+
+def _asks(promoter: Head | None, chromatin: Head) -> bool:
+    """Say whether a promoter head asks the chromatin head as it is."""
+    if promoter is None or promoter.profiles is None:
+        return False
+    asked, own = promoter.profiles.state_dict(), chromatin.state_dict()
+    return asked.keys() == own.keys() and all(torch.equal(asked[key], own[key]) for key in own)
 
 
 def calibrate(
@@ -132,7 +171,10 @@ def calibrate(
         logits = found.logits - np.float32(np.log(POSITIVE_WEIGHT))
         lines["chromatin"] = fit_line(logits, found.labels)
         assert checkpoint.chromatin is not None
+        asked = _asks(checkpoint.promoter, checkpoint.chromatin)
         move(checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
+        if asked and checkpoint.promoter is not None:
+            follow(checkpoint.promoter, checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
     if promoters is not None:
         table = read_promoters(promoters, split)
         logits = predict_promoters(checkpoint, table, precision=precision)

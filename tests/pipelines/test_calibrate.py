@@ -11,8 +11,11 @@ import torch
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, UsageError
+from genobird.heads import Head, HeadConfig
+from genobird.local import LocalConfig
+from genobird.places import pack_places
 from genobird.tasks.predict import predict_chromatin, predict_promoters
-from pipelines.calibrate import Line, calibrate, fit_line, move
+from pipelines.calibrate import Line, calibrate, fit_line, follow, move
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
 
@@ -144,3 +147,32 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
 def test_nothing_to_calibrate_on_is_refused(saved, tmp_path):
     with pytest.raises(UsageError, match="give --chromatin, --promoters or both"):
         calibrate(saved, tmp_path / "out")
+
+
+def test_a_promoter_head_that_asks_a_moved_head_answers_as_before(tiny_tokenizer):
+    torch.manual_seed(0)
+    shape = {"cell_bp": 20, "step_bp": 40}
+    local = LocalConfig(
+        span_bp=40, filters=6, filter_bp=5, pool_bp=2, width=5, dilations=(2,), cells=4, kept=3
+    )
+    profiles = HeadConfig(
+        outputs=4, hidden=8, pool="cells", before_bp=60, after_bp=40, local=local, **shape
+    )
+    chromatin = Head(profiles, 12).eval()
+    config = HeadConfig(pool="profiles", before_bp=100, after_bp=80, profiles=profiles, **shape)
+    promoter = Head(config, 12).eval()
+    promoter.profiles.load_state_dict(chromatin.state_dict())
+    promoter.norm.running_mean.normal_()
+    promoter.norm.running_var.uniform_(0.5, 2)
+    places = [np.array([200, 310])]
+    asked = pack_places([random_dna(600, seed=5)], places, tiny_tokenizer, config, 16)
+    hidden = torch.randn(len(asked.batch.ids), 12)
+    line = Line(0.8, -0.3)
+    expected = promoter(hidden, asked)
+    before = pack_places([random_dna(600, seed=5)], places, tiny_tokenizer, profiles, 16)
+    raw = chromatin(hidden, before)
+    move(chromatin, line, 8.0)
+    shift = np.log(8.0)
+    torch.testing.assert_close(chromatin(hidden, before), (raw - shift) * 0.8 - 0.3 + shift)
+    follow(promoter, chromatin, line, 8.0)
+    torch.testing.assert_close(promoter(hidden, asked), expected, rtol=1e-4, atol=1e-5)
