@@ -119,7 +119,7 @@ def main(
         return scorer.chromatin_logits(sequences, [len(text) // 2 for text in sequences])
 
     def rank(ref: Floats, alt: Floats) -> Floats:
-        return relative_sizes(alt - ref, scorer.features, scorer.background)
+        return relative_sizes(ref, alt, scorer.features, scorer.background)
 
     effects = motif_effects(
         predict, rank, dataset, sites, chosen, own, flank_bp=FLANK, partners=partners

@@ -12,10 +12,19 @@ def test_a_change_counts_relative_to_what_is_usual_for_its_feature():
     usual = np.linspace(0.01, 1, 100)
     deltas = np.stack([usual, usual / 10], axis=1).astype(np.float32)
     background = Background.of(deltas, NAMES[:2], [0, 1], model="m")
-    found = relative_sizes(np.array([[-0.5, 0.2, 0.3]]), NAMES, background)
+    alt = np.array([[-0.5, 0.2, 0.3]])
+    found = relative_sizes(np.zeros((1, 3)), alt, NAMES, background)
     np.testing.assert_allclose(found, [[0.5, 2.0, 0.3]], rtol=0.02)
 
 
 def test_without_a_background_the_unit_is_a_logit():
-    deltas = np.array([[-0.5, np.nan, 2.0]], np.float32)
-    np.testing.assert_array_equal(relative_sizes(deltas, NAMES, None), np.abs(deltas))
+    alt = np.array([[-0.5, np.nan, 2.0]], np.float32)
+    found = relative_sizes(np.zeros((1, 3), np.float32), alt, NAMES, None)
+    np.testing.assert_array_equal(found, np.abs(alt))
+
+
+def test_what_is_improbable_with_either_allele_does_not_compete_with_what_is_not():
+    ref = np.array([[-9.0, -1.0, -9.0], [-9.0, -8.0, -7.0]])
+    alt = np.array([[-6.0, -1.5, -2.0], [-8.0, -6.0, -6.5]])
+    found = relative_sizes(ref, alt, NAMES, None)
+    np.testing.assert_allclose(found, [[0, 0.5, 7], [1, 2, 0.5]])
