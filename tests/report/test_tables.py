@@ -11,7 +11,7 @@ import pytest
 
 from genobird.datasets import Predictions
 from genobird.errors import InputError, UsageError
-from genobird.report.markdown import number, shown
+from genobird.report.evaluation import number, shown
 from genobird.report.tables import Sources, render, write_tables
 from genobird.tasks.figures import evaluate_chromatin, evaluate_masked, evaluate_promoters
 from genobird.tasks.masked import MaskedTokens
@@ -198,7 +198,7 @@ def test_promoters_stand_by_kind_of_negatives(tables, evaluations):
 
 
 def test_curves_follow_a_run_over_its_interruptions(tables, run):
-    from genobird.report.table_language import _metrics
+    from genobird.report.sections import _metrics
 
     table = _metrics(run)
     assert table["step"].tolist() == [9, 19, 29, 39]
@@ -210,7 +210,7 @@ def test_the_parts_of_a_run_are_read_by_their_number(run):
     head = "epoch,step,train/bits_per_base\n"
     for part in range(12):
         (run / "logs" / f"metrics.{part}.csv").write_text(f"{head}0,{part},2.0\n")
-    from genobird.report.table_language import _metrics
+    from genobird.report.sections import _metrics
 
     assert _metrics(run)["step"].tolist() == [*range(12), 29, 39]
 
