@@ -26,6 +26,7 @@ CHROMIUM = next(
     ),
     None,
 )
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 PHONE_PX = 360
 
@@ -105,6 +106,7 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
     assert all(link.startswith("#") for link in checker.links)
     assert {link[1:] for link in checker.links} <= set(checker.names)
     assert "<script" not in page
+    assert f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' in page
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
 
