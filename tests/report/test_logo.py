@@ -91,6 +91,17 @@ def test_a_logo_in_svg_is_well_formed_and_names_outputs_and_places(tmp_path):
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_names_of_a_logo_are_text_and_short(tmp_path, kind):
+    table = table_of("ACG", (r"$\frac$", "x" * 200_000)).assign(chrom="a$$b")
+    draw_logo(table, tmp_path / f"logo.{kind}")
+    if kind == "svg":
+        texts = "".join(ElementTree.parse(tmp_path / "logo.svg").getroot().itertext())
+        assert r"$\frac$" in texts
+        assert "a$$b, 1-based" in texts
+        assert len(texts) < 10_000
+
+
 @pytest.mark.parametrize("length", [1, 3, 700])
 def test_a_logo_of_any_length_can_be_drawn(tmp_path, length):
     draw_logo(table_of(("ACGT" * 200)[:length]), tmp_path / "logo.png")
