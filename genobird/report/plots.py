@@ -43,14 +43,14 @@ _COLOURS = {
 _LINES = (ACCENT, "#c2571a", "#7b5fb3", "#3f8f4f", "#b0892a", "#b34a6e", "#4a7fb5", "#808080")
 
 _SVG = "http://www.w3.org/2000/svg"
-_LITERAL: dict[str, Any] = {
+_LITERAL: dict[Any, Any] = {
     "text.parse_math": False,
     "text.usetex": False,
     "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "genobird",
 }
-PAGE: dict[str, Any] = {
+PAGE: dict[Any, Any] = {
     "font.size": 9,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -78,7 +78,7 @@ def short(text: str, most: int = 60) -> str:
 
 
 @contextmanager
-def figure_of(width: float, height: float, style: Mapping[str, Any] = PAGE) -> Iterator[Figure]:
+def figure_of(width: float, height: float, style: Mapping[Any, Any] = PAGE) -> Iterator[Figure]:
     """Open a figure to draw and save before it closes; sizes in inches."""
     with mpl.rc_context({**_LITERAL, **style}):
         yield Figure(figsize=(width, height), layout="constrained")

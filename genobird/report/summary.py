@@ -210,7 +210,7 @@ def summarise_regions(
         statuses.update(piece["status"])
         if _PROMOTER not in scored:
             scored[_PROMOTER] = np.nan
-        others = [name for name in scored if name not in REGION_KEYS]
+        others = [str(name) for name in scored if name not in REGION_KEYS]
         values = _numbers(scored, others, "a probability", 0, 1)
         keys = scored[list(REGION_KEYS)]
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
