@@ -12,7 +12,6 @@ provenance.json     what it was made from, and the sha256 of the files above
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,11 @@ import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, GenobirdError, UsageError
+from genobird.files import Draft, file_sha256
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import Tokenizer
@@ -93,7 +92,7 @@ class Checkpoint:
         return str(self.provenance.get("sha256", {}).get(WEIGHTS, ""))[:12]
 
     def save(self, path: Path, *, dtype: torch.dtype = torch.float32, force: bool = False) -> None:
-        """Write the directory under a temporary name, then rename it.
+        """Write the directory.
 
         Args:
             path: the directory.
@@ -104,12 +103,15 @@ class Checkpoint:
 
         Raises:
             UsageError: the directory exists and `force` is not given.
+            OutputError: it cannot be written.
         """
         if path.exists() and not force:
             raise UsageError(f"{path} exists; choose another place or pass --force")
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        with Draft(path) as part:
+            part.mkdir()
+            self._write(part, dtype)
+
+    def _write(self, part: Path, dtype: torch.dtype) -> None:
         tensors = {
             f"{name}.{key}": value.detach()
             .to("cpu", dtype if key in trained else value.dtype)
@@ -118,8 +120,7 @@ class Checkpoint:
             for trained in [dict(module.named_parameters())]
             for key, value in module.state_dict().items()
         }
-        save_file(tensors, part / WEIGHTS)
-        (part / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
+        (part / WEIGHTS).write_bytes(save(tensors))
         shapes = Shapes(
             encoder=self.encoder.config,
             mlm=self.mlm is not None,
@@ -135,9 +136,6 @@ class Checkpoint:
             "sha256": {name: file_sha256(part / name) for name in files},
         }
         (part / PROVENANCE).write_text(json.dumps(self.provenance, indent=2) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

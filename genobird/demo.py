@@ -7,18 +7,18 @@ Enters package data, leaves a folder with `regions.tsv`, `variants.vcf.gz` with 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import genobird
-from genobird.errors import OutputError, UsageError
+from genobird.errors import UsageError
+from genobird.files import Draft, unwritable, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
 from genobird.genome.vcf import VcfReader
-from genobird.report.page import render, write
+from genobird.report.page import render
 from genobird.report.summary import (
     RegionSummary,
     VariantSummary,
@@ -92,20 +92,17 @@ def run(
         OutputError: it cannot be written.
     """
     check_output(output, force)
-    part = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    draft = Draft(output)
     try:
-        part.mkdir()
-        made = _write(scorer, part, command, progress)
+        draft.part.mkdir()
+        made = _write(scorer, draft.part, command, progress)
         output.mkdir(exist_ok=True)
         for name in FILES:
-            os.replace(part / name, output / name)
+            os.replace(draft.part / name, output / name)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{output} cannot be written: {reason}; check space and permissions"
-        ) from error
+        raise unwritable(output, error) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        draft.discard()
     return Demonstration(output, *made)
 
 
@@ -139,5 +136,5 @@ def _write(
     if len(variants.top):
         variants.top["id"] = variants.top["record"].map(names)
     title = "GRCh37 chr20:54.9-56.3 Mb, scored by genobird"
-    write(folder / "report.html", render(regions, variants, facts, title))
+    write_text(folder / "report.html", render(regions, variants, facts, title))
     return regions, variants

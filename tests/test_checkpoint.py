@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from genobird.batch import pack
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
-from genobird.digest import file_sha256
+from genobird.files import file_sha256
 from genobird.errors import CheckpointError, UsageError
 from genobird.neighbours import Neighbours
 from genobird.tokenizer import Tokenizer

@@ -7,7 +7,6 @@ it back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +26,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from genobird.errors import OutputError, TableError, UsageError
+from genobird.errors import TableError, UsageError
+from genobird.files import Draft
 from genobird.report.plots import ACCENT, INK, MUTED, figure_of, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
 
@@ -76,20 +76,12 @@ def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
         OutputError: the file cannot be written.
     """
     check_logo(path, force)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with mpl.rc_context(_STYLE):
         figure = _figure(table)
         kind = path.suffix[1:].lower()
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        try:
+        with Draft(path) as part:
             figure.savefig(part, format=kind, dpi=150, metadata=metadata)
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror}; check the folder, space and "
-                "permissions"
-            ) from error
 
 
 def check_logo(path: Path, force: bool = False) -> None:

@@ -6,7 +6,6 @@ SVG, colours for light and dark.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 import genobird
-from genobird.errors import OutputError, UsageError
+from genobird.errors import UsageError
+from genobird.files import write_text
 from genobird.report.plots import along_contig, below, histogram
 from genobird.report.summary import (
     BACKGROUND,
@@ -132,7 +132,7 @@ def report(
             origin |= {f"{key} ({name})": value for key, value in found.items()}
     drawn = logos(variant_summary.top) if logos and variant_summary else {}
     origin |= facts or {}
-    write(output, render(region_summary, variant_summary, origin, logos=drawn))
+    write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
 
 
 def check_report(output: Path, force: bool = False) -> None:
@@ -190,23 +190,6 @@ def render(
         "meanings": _meanings(regions, variants),
     }
     return _template().render(values)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}; check the folder, space and permissions"
-        ) from error
 
 
 def auroc(regions: RegionSummary) -> float | None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.errors import BackgroundError, OutputError, UsageError
+from genobird.errors import BackgroundError, UsageError
+from genobird.files import Draft
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -213,7 +213,7 @@ class Background:
         return np.array([np.interp(ranks, kept.ranks, values) for values in kept.values])
 
     def save(self, path: Path) -> None:
-        """Write the file under a temporary name, then rename it; the same facts, the same bytes.
+        """Write the file; the same facts, the same bytes.
 
         Raises:
             OutputError: it cannot be written.
@@ -225,22 +225,14 @@ class Background:
             "count": self.count,
             **self.facts,
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        try:
+        with Draft(path) as part, part.open("wb") as file:
             np.savez_compressed(
-                part,
+                file,
                 facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
                 ranks=self.sizes.ranks,
                 sizes=self.sizes.values.astype(np.float32),
                 surprises=self.surprises.values[0],
             )
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise OutputError(
-                f"{path} cannot be written: {reason}; check space and permissions"
-            ) from error
 
     @classmethod
     def load(cls, path: Path | str) -> Background:

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
-from genobird.digest import file_sha256
 from genobird.errors import AssemblyError, BackgroundError, ContigError, OutputError, UsageError
+from genobird.files import file_sha256, locked, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
@@ -102,7 +102,7 @@ def build_background(
         "exclude": [str(interval) for interval in exclude],
         **settings_facts(settings),
     }
-    with opened(fasta) as genome:
+    with locked(output), opened(fasta) as genome:
         outputs = _outputs(scorer, genome)
         rows = _Rows(output, {**facts, "outputs": outputs}, len(outputs))
         rows.open(resume=resume, force=force, chunk=scorer.chunk)
@@ -114,10 +114,10 @@ def build_background(
             rows.append(table[[f"{name}|delta" for name in outputs]].to_numpy(np.float32))
             if progress is not None:
                 progress(len(part))
-    facts |= {"version": __version__, "command": command}
-    background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
-    background.save(output)
-    rows.remove()
+        facts |= {"version": __version__, "command": command}
+        background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
+        background.save(output)
+        rows.remove()
     return background
 
 
@@ -189,6 +189,8 @@ class _Rows:
     def open(self, *, resume: bool, force: bool, chunk: int) -> None:
         """Find or make the folder; `done` whole chunks of rows are there already."""
         folder = self._folder
+        if folder.is_symlink() or (folder / _ROWS).is_symlink():
+            raise UsageError(f"{folder} is a link, or holds one; move it away")
         if folder.exists() and not resume:
             if not force:
                 raise UsageError(
@@ -201,9 +203,12 @@ class _Rows:
                 self.remove()
                 folder.mkdir()
                 (folder / _ROWS).touch()
-                (folder / _FACTS).write_text(json.dumps(self._facts))
+                write_text(folder / _FACTS, json.dumps(self._facts))
                 return
-            found = json.loads((folder / _FACTS).read_text() or "{}")
+            try:
+                found = dict(json.loads((folder / _FACTS).read_text() or "{}"))
+            except (TypeError, ValueError):
+                found = {}
             other = [key for key in self._facts if found.get(key) != self._facts[key]]
             if other:
                 raise UsageError(

@@ -18,8 +18,8 @@ import genobird
 from genobird.bits import BaseBits
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
-from genobird.digest import file_sha256
 from genobird.errors import InputError, UsageError
+from genobird.files import file_sha256
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import (

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
-from genobird.digest import file_sha256
 from genobird.errors import UsageError
+from genobird.files import file_sha256
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
