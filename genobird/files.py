@@ -68,7 +68,7 @@ def open_plain(path: Path, flags: int) -> int:
 
 @contextmanager
 def locked(*outputs: Path | str) -> Iterator[None]:
-    """Keep other runs from writing the same outputs for the length of the block.
+    """Keep other runs, and other threads, from writing outputs for the length of the block.
 
     What a killed run left of them under temporary names is removed. Standard output is no file.
 
@@ -97,7 +97,8 @@ class Draft:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         with ExitStack() as stack:
-            stack.enter_context(_lock(_place(path)))
+            if (place := _place(path)) not in _held.get():
+                stack.enter_context(_lock(place))
             try:
                 folder = tempfile.mkdtemp(".tmp", f"{_stem(path)}.", os.fspath(path.parent))
             except OSError as error:
@@ -175,10 +176,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _lock(place: Path) -> Iterator[None]:
-    """Hold the lock of an output, if no block around holds it."""
-    if place in _held.get():
-        yield
-        return
+    """Hold the lock of an output."""
     path = place.with_name(f"{_stem(place)}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from genobird.batch import pack
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
+from genobird.errors import CheckpointError, OutputError, UsageError
 from genobird.files import file_sha256
-from genobird.errors import CheckpointError, UsageError
 from genobird.neighbours import Neighbours
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
@@ -141,7 +141,7 @@ def test_a_save_that_fails_leaves_the_old_model_and_can_be_repeated(checkpoint, 
 
     with monkeypatch.context() as patched:
         patched.setattr(Tokenizer, "save", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OutputError, match="no space"):
             checkpoint.save(saved, force=True)
     Checkpoint.load(saved)
     checkpoint.save(saved, force=True)

@@ -31,6 +31,7 @@ from genobird.cli.running import (
     split_names,
     summarise,
 )
+from genobird.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +100,18 @@ def mutagenesis(
     if not quiet and scan.size > _SOON:
         logger.info("%s windows, %s", f"{scan.size:,}", duration(scan.seconds()))
     meta = {"version": genobird.__version__, "model": scorer.model_hash, "command": command_line()}
-    with (
-        TableWriter(output, force=force, meta=meta) as writer,
-        progress_of("bases", scan.length, quiet) as advance,
-    ):
-        chosen = cast(Literal["long", "wide"], form)
-        table = write_mutagenesis(scan, writer, chosen, advance)
+    with locked(output, *([] if logo is None else [logo])):
+        with (
+            TableWriter(output, force=force, meta=meta) as writer,
+            progress_of("bases", scan.length, quiet) as advance,
+        ):
+            chosen = cast(Literal["long", "wide"], form)
+            table = write_mutagenesis(scan, writer, chosen, advance)
+        if logo is not None:
+            from genobird.report.logo import draw_logo
+
+            draw_logo(table, logo, force=force)
     summary = {"region": str(interval), "outputs": scan.names, "output": output}
     if logo is not None:
-        from genobird.report.logo import draw_logo
-
-        draw_logo(table, logo, force=force)
         summary["logo"] = str(logo)
     summarise("changes", summary, Counter(OK=scan.size), scorer, began, output, quiet, as_json)

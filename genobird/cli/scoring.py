@@ -33,6 +33,7 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.files import locked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,7 @@ def score(
     warn_of_training({} if fasta_regions else scorer.checkpoint.provenance, genome)
     from genobird.scoring.identity import identity_of
 
-    with genome:
+    with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
             kept([output], identity_of(scorer, chosen), force=force, resume=resume) as journal,
             TableWriter(output, force=replace, meta=meta) as writer,

@@ -35,6 +35,7 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.files import locked
 from genobird.scoring.settings import DEFAULT, SCORES, EffectSettings
 
 if TYPE_CHECKING:
@@ -220,7 +221,9 @@ def variants(
         "force": force,
         "command": command_line(),
     }
-    with genome, progress_of("alleles" if listed else "records", None, quiet) as advance:
+    pages = [] if report is None else [report]  # what is scored locks its own outputs
+    unit = "alleles" if listed else "records"
+    with locked(*pages), genome, progress_of(unit, None, quiet) as advance:
 
         def count(number: int) -> None:
             nonlocal records

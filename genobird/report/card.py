@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genobird.errors import InputError
+from genobird.files import write_text
 from genobird.report.card_figures import FIGURES, Facts, calibration, interval_text, verdicts
 from genobird.report.facts import read_json
 from genobird.report.markdown import listed, number, shown, table
@@ -42,7 +43,7 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
         )
     output = output or model / "MODEL_CARD.md"
     shapes = read_json(model / "config.json")
-    output.write_text(model_card({**provenance, "shapes": shapes}, figures))
+    write_text(output, model_card({**provenance, "shapes": shapes}, figures))
     return output
 
 

@@ -40,11 +40,11 @@ def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bo
         raise UsageError(
             f"output {path} has an unknown ending; allowed are {', '.join(endings)} and -"
         )
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"output {path} is no file in an existing folder; make the folder")
-    if path.exists() and not force:
-        raise UsageError(f"output {path} exists; pass --force or choose another name")
     try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"output {path} is no file in an existing folder; make the folder")
+        if path.exists() and not force:
+            raise UsageError(f"output {path} exists; pass --force or choose another name")
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise unwritable(path, error) from error
