@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, model_validator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from genobird.errors import CheckpointError, GenobirdError, UsageError
+from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
 from genobird.files import Draft, file_sha256
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
@@ -33,6 +33,8 @@ from genobird.tokenizer import Tokenizer
 FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
+# Bases that a head may read of a place; the other shapes show in the weights.
+_MOST_BP = 1 << 24
 
 
 class Shapes(BaseModel):
@@ -45,6 +47,17 @@ class Shapes(BaseModel):
     mlm: bool = False
     promoter: HeadConfig | None = None
     chromatin: HeadConfig | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Shapes:
+        heads = [self.promoter, self.chromatin]
+        for head in heads:
+            if head is None:
+                continue
+            if head.before_bp + head.after_bp > _MOST_BP:
+                raise ValueError(f"a head reads {head.before_bp} + {head.after_bp} bp of a place")
+            heads.append(head.profiles)
+        return self
 
 
 @dataclass
@@ -151,8 +164,8 @@ class Checkpoint:
         try:
             shapes = Shapes.model_validate_json((path / CONFIG).read_text())
             tokenizer = Tokenizer.load(path / TOKENIZER)
-            tensors = load_file(path / WEIGHTS)
-            features = pd.read_csv(path / FEATURES, sep="\t")
+            features = _read_features(path / FEATURES)
+            found = _shapes_in(path / WEIGHTS)
         except (ValueError, SafetensorError, GenobirdError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is no usable model: {reason}") from error
@@ -160,18 +173,30 @@ class Checkpoint:
         _fits(path / TOKENIZER, "pieces", tokenizer.vocab_size, config.vocab_size)
         outputs = shapes.chromatin.outputs if shapes.chromatin else 0
         _fits(path / FEATURES, "features", len(features), outputs)
-        width = config.width
-        checkpoint = cls(
-            BigBird(config, tokenizer.bases),
-            tokenizer,
-            mlm=MaskedLMHead(config) if shapes.mlm else None,
-            nsp=nn.Linear(width, 2) if config.nsp else None,
-            promoter=Head(shapes.promoter, width) if shapes.promoter else None,
-            chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
-            features=features,
-            provenance=provenance,
-            directory=path,
-        )
+
+        def built() -> Checkpoint:
+            width = config.width
+            return cls(
+                BigBird(config, tokenizer.bases),
+                tokenizer,
+                mlm=MaskedLMHead(config) if shapes.mlm else None,
+                nsp=nn.Linear(width, 2) if config.nsp else None,
+                promoter=Head(shapes.promoter, width) if shapes.promoter else None,
+                chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
+                features=features,
+                provenance=provenance,
+                directory=path,
+            )
+
+        # Without memory first: whoever wrote config.json may ask for more than there is.
+        try:
+            with torch.device("meta"):
+                empty = built()
+        except (ValueError, TypeError, RuntimeError, OverflowError, GenobirdError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path / CONFIG} has no usable shapes: {reason}") from error
+        _require_shapes(path, empty, found)
+        checkpoint, tensors = built(), load_file(path / WEIGHTS)
         for name, module in checkpoint.modules().items():
             _load_part(path, name, module, tensors)
         return checkpoint
@@ -186,6 +211,35 @@ class Checkpoint:
 def _fits(path: Path, what: str, found: int, expected: int) -> None:
     if found != expected:
         raise CheckpointError(f"{path} has {found} {what}, config.json says {expected}")
+
+
+def _read_features(path: Path) -> pd.DataFrame:
+    texts = {"name": str, "class": str}
+    features = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False)
+    if missing := [name for name in ("index", *texts) if name not in features.columns]:
+        raise InputError(f"{path.name} has no column {', '.join(missing)}")
+    return features
+
+
+def _shapes_in(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each tensor in a weights file, from its first bytes."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+
+
+def _require_shapes(path: Path, empty: Checkpoint, found: Mapping[str, list[int]]) -> None:
+    """Refuse weights that are missing or of other shapes than those of parts without memory.
+
+    Lists of neighbours are as long as they are in the file.
+    """
+    for name, module in empty.modules().items():
+        for key, value in module.state_dict().items():
+            shape, expected = found.get(f"{name}.{key}"), list(value.shape)
+            if shape is None or (shape != expected and "neighbours." not in key):
+                raise CheckpointError(
+                    f'{path / WEIGHTS} does not fit its config.json: {name} wants "{key}" of shape '
+                    f"{expected}, found {shape or 'none'}"
+                )
 
 
 def _load_part(
@@ -208,7 +262,7 @@ def _verify(path: Path) -> dict[str, Any]:
     try:
         provenance: dict[str, Any] = json.loads((path / PROVENANCE).read_text())
         hashes = dict(provenance["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path / PROVENANCE} is damaged; fetch the model again") from error
     for name in (WEIGHTS, CONFIG, TOKENIZER, FEATURES):
         if not (path / name).is_file():

@@ -22,8 +22,12 @@ STDIN: Final = "-"
 BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that every complete BGZF file ends with."""
 
-# A run of N packs 1000:1, so 64 KiB of input bounds a chunk to 64 MiB.
+MOST_LINE: Final = 1 << 26
+"""Bytes of a line: 64 MiB hold the genotypes of millions of samples. Memory follows the longest."""
+
 _CHUNK = 1 << 16
+# A run of N packs 1000:1: what is unpacked needs a bound of its own.
+_MOST_UNPACKED = 1 << 20
 
 
 class Compression(StrEnum):
@@ -137,19 +141,38 @@ def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
     round trip through the error handler `surrogateescape`.
     """
     with closing(chunks(source, error)) as pieces:
-        yield from split_lines(pieces)
+        yield from split_lines(pieces, label(source), error)
 
 
-def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines of a text that comes in pieces, as `lines` does."""
-    rest, code = b"", "utf-8-sig"  # the codec that drops a byte-order mark
+def split_lines(
+    pieces: Iterable[bytes], name: str = "the text", error: type[InputError] = InputError
+) -> Iterator[str]:
+    """Yield the lines of a text that comes in pieces, as `lines` does.
+
+    Raises:
+        InputError: Of the kind `error`: a line is longer than `MOST_LINE`.
+    """
+    begun: list[bytes] = []  # pieces of the line that has not ended
+    size = number = 0
+    code = "utf-8-sig"  # the codec that drops a byte-order mark
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
+        *ended, rest = piece.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*begun, ended[0]])
+            begun, size = [], 0
+        for line in ended:
             yield line.decode(code, "surrogateescape")
             code = "utf-8"
-    if rest:
-        yield rest.decode(code, "surrogateescape")
+        begun.append(rest)
+        size += len(rest)
+        number += len(ended)
+        if size > MOST_LINE:
+            raise error(
+                f"{name}, line {number + 1} has more than {MOST_LINE >> 20} MiB, the most that is "
+                "read of one; is it such a file? Genotypes can go: bcftools view -G"
+            )
+    if size:
+        yield b"".join(begun).decode(code, "surrogateescape")
 
 
 def _unpacked(file: BinaryIO, name: str, error: type[InputError]) -> Iterator[bytes]:
@@ -177,11 +200,11 @@ def _inflated(
             if not packed:
                 break
             member, size = zlib.decompressobj(wbits=31), 0
-        text = member.decompress(packed)
+        text = member.decompress(packed, _MOST_UNPACKED)
         size += len(text)
         if text:
             yield text
-        packed = member.unused_data
+        packed = member.unconsumed_tail or member.unused_data
         if member.eof:
             member = None
         packed = packed or file.read(_CHUNK)

@@ -146,7 +146,7 @@ class VcfReader:
     def _read_records(self) -> Iterator[Record]:
         number = 0
         for at, line in enumerate(self._lines, start=len(self.header) + 1):
-            if not line.strip():
+            if not line.rstrip("\r"):
                 continue
             yield self._record(number, line, at)
             number += 1
@@ -277,7 +277,7 @@ def _vcf_lines(peeked: streams.Peeked) -> Generator[str, None, None]:
     """Yield the lines of a VCF, or of a BCF as htslib writes it in text."""
     try:
         if not peeked.start.startswith(b"BCF"):
-            yield from streams.split_lines(peeked)
+            yield from streams.split_lines(peeked, peeked.name, VcfError)
             return
         if str(peeked.source) != streams.STDIN:
             yield from _bcf_lines(Path(peeked.source), peeked.name)

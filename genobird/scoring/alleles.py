@@ -206,7 +206,7 @@ def is_table(peeked: streams.Peeked) -> bool:
 
 
 def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
-    lines = enumerate(streams.split_lines(peeked), start=1)
+    lines = enumerate(streams.split_lines(peeked, peeked.name, TableError), start=1)
     first = next(line for _, line in lines if not _is_note(line))
     separator = _separator(first)
     header = _cells(first, separator)
