@@ -120,8 +120,11 @@ class Draft:
         if isinstance(error, OSError) and self._is_here(error):
             raise unwritable(self.path, error) from error
 
-    def publish(self) -> None:
+    def publish(self, *outdated: Path) -> None:
         """Give what was written its name.
+
+        Args:
+            outdated: files that belong to what it replaces, and go with that.
 
         Raises:
             OutputError: it cannot be written.
@@ -130,6 +133,8 @@ class Draft:
         try:
             for made in (*others, self.part):
                 _flush(made)
+            for path in outdated:
+                path.unlink(missing_ok=True)
             for made in others:
                 os.replace(made, self.path.with_name(made.name))
             if self.part.is_dir() and os.path.lexists(self.path):

@@ -217,9 +217,7 @@ class VcfWriter:
             self._text.unlink()
         if self._packed:
             self._make_index(draft.part)
-        for ending in (".tbi", ".csi"):
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
-        draft.publish()  # the index with it
+        draft.publish(*(Path(f"{self.path}{ending}") for ending in (".tbi", ".csi")))
 
     def _make_index(self, finished: Path) -> None:
         if not self._sorted:
