@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pandas as pd
 import pytest
@@ -252,3 +253,49 @@ def test_statistics_of_norms_keep_their_range_in_half_precision(tiny_tokenizer, 
     stem = Checkpoint.load(tmp_path / "half").encoder.stem
     assert (stem.norm.running_var == 1e6).all()
     torch.testing.assert_close(stem.out.weight, made.encoder.stem.out.weight.half().float())
+
+
+HUGE = [
+    ("encoder", "width", 10**9),
+    ("encoder", "width", 65_536),
+    ("encoder", "layers", 10**6),
+    ("encoder", "layers", 1_024),
+    ("encoder", "mlp_width", 262_144),
+    ("encoder", "stem_blocks", 10**6),
+    ("encoder", "stem_width", 65_536),
+    ("encoder", "stem_kernel", 10**9 + 1),
+    ("encoder", "pattern_seed", 2**70),
+    ("encoder", "neighbours", 8),
+    ("chromatin", "outputs", 10**9),
+    ("chromatin", "hidden", 10**12),
+    ("chromatin", "hidden", 2**70),
+    ("promoter", "before_bp", 10**18),
+    ("promoter", "cell_width", 10**9),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value"), HUGE)
+def test_shapes_that_no_memory_holds_are_refused_before_any_is_taken(saved, part, name, value):
+    shapes = json.loads((saved / CONFIG).read_text())
+    shapes[part][name] = value
+    if name == "cell_width":
+        shapes[part]["pool"] = "cells"
+        shapes[part]["cell_bp"] = 1
+    (saved / CONFIG).write_text(json.dumps(shapes))
+    rehash(saved)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.load(saved)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 19)  # in KiB
+
+
+@pytest.mark.parametrize(
+    "text", ["a\tb\n1\t2\n1\t2\n1\t2\n", "index\tname\n", "\n", "index\n", '"\n', "index\tclass\n"]
+)
+def test_features_without_columns_are_refused(saved, text):
+    (saved / FEATURES).write_text(text)
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r"is no usable model: ") as caught:
+        Checkpoint.load(saved)
+    assert "\n" not in str(caught.value)

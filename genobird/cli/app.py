@@ -28,7 +28,7 @@ from genobird.cli import (
     training,
     variants,
 )
-from genobird.errors import GenobirdError
+from genobird.errors import GenobirdError, UsageError
 
 INTERRUPTED = 130
 DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
@@ -120,6 +120,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 def _run(argv: list[str]) -> int:
     try:
+        _require_text(argv)
         result = app(argv, standalone_mode=False)
     except typer.TyperException as error:
         return _misuse(error.format_message())
@@ -139,6 +140,22 @@ def _run(argv: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _require_text(words: Sequence[str]) -> None:
+    """Refuse names that are no UTF-8 before work begins: htslib, Arrow and others cannot open them.
+
+    Raises:
+        UsageError: an argument is one.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"argument {word!a} is no valid UTF-8; rename that file or folder, or make a "
+                "link to it"
+            ) from None
+
+
 def _unforeseen(error: Exception, words: Sequence[str]) -> str:
     """Say in one line what failed where, and what to do."""
     package = Path(genobird.__file__).parent
@@ -150,7 +167,7 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
     verb = " ".join(["genobird", *words[:1]])
     if isinstance(error, MemoryError):
         return f"{verb} needs more memory than there is{step}; try a smaller --batch-size or input"
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT]
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT].rstrip(":")
     return (
         f"{verb} failed{step}: {text}; this is a fault of genobird: please report this line and "
         f"the input that leads to it, {DEBUG} shows the whole traceback"

@@ -328,7 +328,7 @@ def _read_head(path: Path) -> _Head | None:
             return None
         try:
             identity = json.loads(second)
-        except ValueError:
+        except (ValueError, RecursionError):
             identity = None
         if not isinstance(identity, dict):
             raise UsageError(f"{path} is damaged in its second line; remove it to begin anew")

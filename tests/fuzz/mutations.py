@@ -26,8 +26,9 @@ NUMBERS = (
 )
 WORDS = (
     b"", b" ", b".", b"*", b"-", b"+", b"<DEL>", b"A,C", b"A,,C", b",", b";", b"=", b"|", b"#",
-    b">", b"%3B", b"\xff\xfe", b"\0", b'"', b"'", b'=HYPERLINK("a")', b"$\\frac$", b"$$", b"<b>", b"NA",
-    b"ACGTN" * 300, b"A[chr1:5[", b"a" * 140_000, b"chr1:1-5", "é".encode(), b"\r", b"\x1f\x8b",
+    b">", b"%3B", b"\xff\xfe", b"\0", b'"', b"'", b'=HYPERLINK("a")', b"$\\frac$", b"$$", b"<b>",
+    b"NA", b"ACGTN" * 300, b"A[chr1:5[", b"a" * 140_000, b"chr1:1-5", "é".encode(), b"\r",
+    b"\x1f\x8b",
 )  # fmt: skip
 VALUES = (
     None, True, -1, 0, 1.5, 1_000_000, 10**9, 2**63, 2**70, 1e300, "", "text", [], {}, [[]],

@@ -198,7 +198,7 @@ def test_model_directory(place: Place, tiny_checkpoint: Path) -> None:
             facts["sha256"][name] = file_sha256(path / name)
             (path / PROVENANCE).write_text(json.dumps(facts))
         checkpoint = Checkpoint.load(path)
-        found = Scorer(checkpoint, "cpu")
+        found = Scorer(checkpoint, device="cpu")
         found.select_features(None)
         with Genome(place.genome) as genome:
             warn_of_training(checkpoint.provenance, genome)

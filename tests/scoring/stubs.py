@@ -92,7 +92,9 @@ class Screen:
             "status": [locus.status.value for locus in loci],
         }
         for name in names:
-            texts = (f"{allele.variant} {name}".encode() for allele in alleles)
+            texts = (
+                f"{allele.variant} {name}".encode("utf-8", "surrogateescape") for allele in alleles
+            )
             values = np.array([zlib.crc32(text) for text in texts], np.float32) / 2**32
             values[~np.array(scored, bool)] = np.nan
             table |= {f"{name}|ref": values, f"{name}|alt": values**2}

@@ -284,3 +284,26 @@ def test_a_journal_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypat
 
 def _full_disk(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("second", ["", "{", "[]", "3", "\xff", "[" * 9_000, '{"a": 1}trailing'])
+def test_a_damaged_head_is_one_clear_error(tmp_path, second):
+    output = tmp_path / "out.tsv"
+    journal_of(output).write_bytes(b"genobird journal 1 open\n" + second.encode() + b"\nmore")
+    for options in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(UsageError, match=r"out\.tsv\.partial is damaged in its second line"):
+            run(output, [0], **options)
+    assert names(tmp_path) == ["out.tsv.partial"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_journal_is_never_written_through_a_link(tmp_path, there):
+    output, victim = tmp_path / "out.tsv", tmp_path / "victim"
+    if there:
+        victim.touch()
+    journal_of(output).symlink_to(victim)
+    for options in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(OutputError, match=r"out\.tsv\.partial is no file of its own"):
+            run(output, [0], **options)
+    assert victim.exists() == there
+    assert not there or victim.read_bytes() == b""
