@@ -185,7 +185,7 @@ def _lock(place: Path) -> Iterator[None]:
     path = place.with_name(f"{_stem(place)}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_locked(path)
+        descriptor, alone = _open_locked(path)
     except BlockingIOError as error:
         raise OutputError(
             f"{place.name} is in use: another run writes the same output; wait for it or choose "
@@ -194,7 +194,8 @@ def _lock(place: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(place, error) from error
     try:
-        _sweep(place)
+        if alone:
+            _sweep(place)
         yield
     finally:
         with suppress(OSError):
@@ -202,17 +203,19 @@ def _lock(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path) -> tuple[int, bool]:
+    """Open and lock a file; False where the file system knows no locks."""
     while True:
-        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
+        descriptor, alone = open_plain(path, os.O_RDWR | os.O_CREAT), True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
+            alone = False
         if os.fstat(descriptor).st_nlink:  # else its run ended just now, and removed it
-            return descriptor
+            return descriptor, alone
         os.close(descriptor)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -96,6 +97,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 tokenizer: Tokenizer
 
+# The tests kill a fork of their own process; Python 3.12 warns of threads in such.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 every_writer = pytest.mark.parametrize("name", WRITERS)
 
 
@@ -257,6 +260,16 @@ def test_only_what_a_run_of_the_same_output_left_is_swept(here):
         (here / name).mkdir()
     table(here / "a.tsv")
     assert sorted(path.name for path in here.iterdir()) == sorted(["a.tsv", *others])
+
+
+def test_where_there_are_no_locks_a_run_sweeps_nothing(here, monkeypatch):
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", unknown)
+    (here / ".a.tsv.k3x_09ab.tmp").mkdir()
+    table(here / "a.tsv")
+    assert sorted(path.name for path in here.iterdir()) == [".a.tsv.k3x_09ab.tmp", "a.tsv"]
 
 
 def test_the_longest_names_work(here):
