@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             environment.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = DEBUG in words or DEBUG_VARIABLE in os.environ
+    debug = DEBUG in words or bool(os.environ.get(DEBUG_VARIABLE))
     words = [word for word in words if word != DEBUG]
     with _log_to_stderr():
         try:

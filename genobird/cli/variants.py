@@ -35,7 +35,7 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
-from genobird.files import locked
+from genobird.files import STDOUT, locked
 from genobird.scoring.settings import DEFAULT, SCORES, EffectSettings
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def variants(
     from genobird.scoring.journal import may_replace
     from genobird.scoring.listing import list_variants
     from genobird.scoring.shard import Shard
-    from genobird.scoring.table import ENDINGS, STDOUT, check_output
+    from genobird.scoring.table import ENDINGS, check_output
 
     refuse_same_file(
         {"--output": output, "--table": table, "--report": report},

@@ -74,7 +74,8 @@ def mutated_frame(frame: pd.DataFrame, rng: random.Random) -> pd.DataFrame:
     if way == 0:
         return frame.drop(columns=name)
     if way == 1:
-        return frame.rename(columns={name: rng.choice(("", "x", "status", "chrom", "a|delta"))})
+        names = {"", "x", "status", "chrom", "a|delta"} - {*frame.columns}
+        return frame.rename(columns={name: rng.choice(sorted(names))})
     if way == 2:
         return frame.iloc[: rng.choice((0, 1))]
     if way == 3:
