@@ -9,18 +9,34 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
-from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError
+from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError, quoted
+from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.position import grouped
 
 _TEXT = re.compile(
     r"(?P<contig>.+)[:\-_\s](?:g\.)?(?P<position>[0-9][0-9,]*)[:\-_\s]?"
     r"(?P<ref>[A-Za-z]+)[>:\-_/\s](?P<alt>[A-Za-z]+|\*|\.|<[^<>]+>)"
+    r"(?:_(?P<assembly>[A-Za-z0-9]+))?"
 )
+# An allele that is written as none, or in words.
+_GAP = re.compile(
+    r".+[:\-_\s](?:g\.)?[0-9][0-9,_]*[:\-_\s]?(?:[A-Za-z]+[>:\-_/\s]-+|-+[>:_/\s][A-Za-z]+)"
+    r"|.+:g\.[0-9_]+(?:del|ins|dup|inv).*"
+)
+_RSID = re.compile("rs[0-9]+", re.IGNORECASE)
 _BASES = re.compile("[ACGT]+", re.IGNORECASE)
 _SEQUENCE = re.compile("[A-Z]+", re.IGNORECASE)
 # Bases fetched at a time while an indel moves left.
 _STRIDE = 256
+
+
+BASE_BEFORE: Final = (
+    "give the base before, as VCF does: where GA at 999 loses its A, chr20:999:GA>G"
+)
+"""What to do about an allele `-`, as MAF and ANNOVAR write it."""
 
 
 class Status(StrEnum):
@@ -81,19 +97,24 @@ def parse_variant(text: str) -> Variant:
     """Read a variant in text, 1-based.
 
     Understood are `chr20-1000-A-G`, `chr20:1000:A>G`, `chr20:1000:A:G`, `chr20:1000-A-G`,
-    `chr20_1000_A_G` and `NC_000020.10:g.1000A>G`; positions may hold commas.
+    `chr20_1000_A_G`, `chr20_1000_A_G_b37` (as GTEx) and `NC_000020.10:g.1000A>G`; positions may
+    hold commas.
 
     Raises:
         UsageError: The text is none of these, or the position is 0.
     """
     match = _TEXT.fullmatch(text.strip())
-    position = int(match["position"].replace(",", "")) if match else 0
-    if match is None or position < 1:
-        raise UsageError(
-            f"variant {text!r} cannot be read; write it 1-based as chr20:1000:A>G or chr20-1000-A-G"
-        )
+    position = grouped(match["position"]) if match else None
+    if match is None or not position or (match["assembly"] and assembly_in(text) is None):
+        raise UsageError(f"variant {quoted(text)} {_fault(text.strip())}")
     alt = match["alt"] if match["alt"].startswith("<") else match["alt"].upper()
     return Variant(match["contig"], position - 1, match["ref"].upper(), alt)
+
+
+def assembly_in(text: str) -> str | None:
+    """Return the assembly that a variant in text names, as `chr20_1000_A_G_b37` does."""
+    match = _TEXT.fullmatch(text.strip())
+    return assemblies.named(match["assembly"]) if match and match["assembly"] else None
 
 
 def trim(variant: Variant) -> Variant:
@@ -203,6 +224,18 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
         text[at - left : at] + right.upper() for left, right in zip(anchors, rights, strict=True)
     )
     return AlleleWindows(ref, alt, variant.position - anchors[0], *anchors)
+
+
+def _fault(text: str) -> str:
+    """Say why a text is no variant, and what to do."""
+    if _RSID.fullmatch(text):
+        return (
+            "is an identifier of dbSNP, and genobird has no list of these; give the place and the "
+            "alleles, 1-based: chr20:1000:A>G"
+        )
+    if _GAP.fullmatch(text):
+        return f"has an allele without bases; {BASE_BEFORE}"
+    return "cannot be read; write it 1-based as chr20:1000:A>G or chr20-1000-A-G"
 
 
 def _shared(first: str, second: str, most: int) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 import pysam
 
-from genobird.errors import VcfError
+from genobird.errors import VcfError, quoted
 from genobird.genome import streams
 from genobird.genome.fasta import Genome
 from genobird.genome.index import quiet_htslib
@@ -30,6 +30,7 @@ from genobird.genome.info import (
     extend_header,
     own_keys,
 )
+from genobird.genome.position import position
 from genobird.genome.variant import (
     AlleleWindows,
     Status,
@@ -180,13 +181,14 @@ class VcfReader:
                 f"{self.name}, line {at}: {line.count(chr(9)) + 1} columns found, the header names "
                 f"{self._columns}; the line is cut short"
             )
-        contig, position, _, ref, alt = columns[:5]
-        if not (position.isascii() and position.isdigit()):
-            raise VcfError(f"{self.name}, line {at}: POS {position!r} is no whole number")
+        contig, pos, _, ref, alt = columns[:5]
+        start = position(pos)
+        if start is None:
+            raise VcfError(f"{self.name}, line {at}: POS {quoted(pos)} is no whole number")
         return Record(
             number=number,
             contig=contig,
-            position=int(position) - 1,
+            position=start - 1,
             ref=ref,
             alts=() if alt in (".", "") else tuple(alt.split(",")),
             info=columns[7],
