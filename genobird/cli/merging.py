@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from genobird.cli.options import Force, Json, Quiet
+from genobird.cli.outputs import as_named
 from genobird.cli.running import command_line, progress_of, refuse_same_file, summarise
 
 
@@ -27,6 +28,7 @@ def merge(
         typer.Option(
             "--output",
             "-o",
+            callback=as_named,
             help=".vcf, .vcf.gz (gets an index), .bcf or - for VCF; .parquet, .tsv, .tsv.gz or - "
             "for tables.",
         ),

@@ -222,7 +222,9 @@ class ChainFile:
         if words[0] != "chain" or len(words) < 12:
             raise ValueError("'chain' and 11 columns are needed")
         contig, target, reverse = words[2], words[7], words[9] == "-"
-        size, start, end, target_size, first, last = (_number(words[at]) for at in (3, 5, 6, 8, 10, 11))
+        size, start, end, target_size, first, last = (
+            _number(words[at]) for at in (3, 5, 6, 8, 10, 11)
+        )
         if words[4] != "+" or words[9] not in ("+", "-"):
             raise ValueError("its strands are not + and + or -")
         self.source_lengths[contig] = size

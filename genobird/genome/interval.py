@@ -96,9 +96,13 @@ def parse_region(text: str) -> Interval:
     first = grouped(match["first"]) or 0
     last = first if match["last"] is None else grouped(match["last"]) or 0
     if first < 1:
-        raise UsageError(f"region {quoted(text)} starts at 0; regions are 1-based, the first base is 1")
+        raise UsageError(
+            f"region {quoted(text)} starts at 0; regions are 1-based, the first base is 1"
+        )
     if last < first:
-        raise UsageError(f"region {quoted(text)} ends before it starts; write it as chr20:1,000-2,000")
+        raise UsageError(
+            f"region {quoted(text)} ends before it starts; write it as chr20:1,000-2,000"
+        )
     return Interval(match["contig"], first - 1, last, match["strand"] or ".")
 
 

@@ -50,4 +50,3 @@ def position_of(value: object) -> int | None:
         return min(int(number), BEYOND) if number >= 0 and number.is_integer() else None
     digits, _, zeros = str(value).strip().partition(".")
     return None if zeros.strip("0") else position(digits)
-

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, quoted
 
 STDIN: Final = "-"
 BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -38,8 +38,10 @@ def require_file(path: Path | str) -> Path:
     """Return `path` when it is a file that can be read.
 
     Raises:
-        UsageError: It is missing, a folder or not readable.
+        UsageError: It is missing, a folder or not readable, or no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{quoted(path)} is given where a file is needed; give its path")
     path = Path(path)
     try:
         with path.open("rb"):
@@ -50,6 +52,8 @@ def require_file(path: Path | str) -> Path:
         raise UsageError(f"{path} is a folder, a file is needed; check the path") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise UsageError(f"{quoted(str(path))} is no name of a file; check the path") from None
 
 
 def label(source: Path | str) -> str:

@@ -106,7 +106,11 @@ def parse_variant(text: str) -> Variant:
     match = _TEXT.fullmatch(text.strip())
     position = grouped(match["position"]) if match else None
     if match is None or not position or (match["assembly"] and assembly_in(text) is None):
-        raise UsageError(f"variant {quoted(text)} {_fault(text.strip())}")
+        more = hint(text)
+        raise UsageError(
+            f"variant {quoted(text)} cannot be read; write it 1-based as chr20:1000:A>G or "
+            f"chr20-1000-A-G{more and f': {more}'}"
+        )
     alt = match["alt"] if match["alt"].startswith("<") else match["alt"].upper()
     return Variant(match["contig"], position - 1, match["ref"].upper(), alt)
 
@@ -226,16 +230,11 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
     return AlleleWindows(ref, alt, variant.position - anchors[0], *anchors)
 
 
-def _fault(text: str) -> str:
-    """Say why a text is no variant, and what to do."""
-    if _RSID.fullmatch(text):
-        return (
-            "is an identifier of dbSNP, and genobird has no list of these; give the place and the "
-            "alleles, 1-based: chr20:1000:A>G"
-        )
-    if _GAP.fullmatch(text):
-        return f"has an allele without bases; {BASE_BEFORE}"
-    return "cannot be read; write it 1-based as chr20:1000:A>G or chr20-1000-A-G"
+def hint(text: str) -> str:
+    """Say what to do about a text that is no variant; empty where nothing is known of it."""
+    if _RSID.fullmatch(text.strip()):
+        return "genobird has no list of dbSNP; give the place and the alleles of an rs number"
+    return BASE_BEFORE if _GAP.fullmatch(text.strip()) else ""
 
 
 def _shared(first: str, second: str, most: int) -> int:

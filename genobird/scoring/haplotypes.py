@@ -103,9 +103,7 @@ def genotype_of(record: Record, sample: int) -> Genotype:
     call = dict(zip(keys, cells, strict=False))
     text = call.get("GT", ".")
     if not _GENOTYPE.fullmatch(text):
-        raise VcfError(
-            f"{_where(record)}: genotype {quoted(text)} cannot be read; write it as 0|1"
-        )
+        raise VcfError(f"{_where(record)}: genotype {quoted(text)} cannot be read; write it as 0|1")
     numbers = [position(one) for one in re.findall(r"\.|[0-9]+", text)]  # None where it is .
     if max((number or 0 for number in numbers), default=0) > len(record.alts):
         raise VcfError(
