@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genobird.scoring.table import STDOUT, check_output
 
+VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 _STDOUT_FILES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 

@@ -25,7 +25,7 @@ from genobird.cli.options import (
     Resume,
     Threads,
 )
-from genobird.cli.outputs import as_named, refuse_early
+from genobird.cli.outputs import VCF_ENDINGS, as_named, refuse_early
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -47,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 LOGOS = 3
 """Variants of a report that get logos, where nothing else is asked for."""
-
-VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 
 
 def register(app: typer.Typer) -> None:
@@ -177,6 +175,7 @@ def variants(
     refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=force, resume=resume)
     refuse_early(table, ENDINGS, force=True)  # whether it may be replaced depends on the output
     from genobird.genome.streams import Peeked
+    from genobird.genome.vcf import require_vcf
     from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
     from genobird.scoring.background import MODEL, background_of
     from genobird.scoring.journal import may_replace
@@ -184,6 +183,8 @@ def variants(
 
     source = named_input(sources)
     listed = not isinstance(source, Peeked) or is_table(source)
+    if isinstance(source, Peeked) and not listed:
+        require_vcf(source.name, source.start)
     if listed:
         _refuse_what_needs_vcf(source, output, table, phased, shard)
     part = None if shard is None else Shard.parse(shard)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
 from os.path import exists
 from pathlib import Path
 
 from genobird.errors import BedError, InputError, UsageError, quoted
-from genobird.genome import streams
+from genobird.genome import lookalike, streams
 from genobird.genome.position import BEYOND, MOST_DIGITS, grouped, position
 
 STRANDS = ("+", "-", ".")
@@ -158,9 +159,15 @@ def read_bed(source: Path | str) -> Iterator[Interval]:
 
 
 def _bed_intervals(source: Path | str) -> Iterator[Interval]:
-    label = streams.label(source)
+    peeked = streams.Peeked(source, BedError)
+    with closing(peeked):
+        yield from _intervals_of(peeked)
+
+
+def _intervals_of(peeked: streams.Peeked) -> Iterator[Interval]:
+    label = peeked.name
     empty = True
-    for number, line in enumerate(streams.lines(source, BedError), start=1):
+    for number, line in enumerate(streams.split_lines(peeked), start=1):
         text = line.rstrip("\r\n")
         columns = text.split("\t") if "\t" in text else text.split()
         if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
@@ -168,10 +175,13 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
         try:
             yield _bed_interval(columns)
         except InputError as error:
+            if empty and (kind := lookalike.kind_of(peeked.start)):
+                raise BedError(f"{label} is no BED; {kind}") from None
             raise BedError(f"{label}, line {number}: {error}") from None
         empty = False
     if empty:
-        raise BedError(f"{label} holds no interval; BED needs chrom, start and end on each line")
+        kind = lookalike.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
+        raise BedError(f"{label} holds no interval; {kind}")
 
 
 def _bed_interval(columns: list[str]) -> Interval:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
@@ -95,10 +95,24 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
         InputError: Of the kind `error`: the data are cut short or damaged.
     """
     if str(source) == STDIN:
-        yield from _unpacked(sys.stdin.buffer, label(source), error)
+        yield from _checked(_unpacked(sys.stdin.buffer, label(source), error), source, error)
         return
     with require_file(source).open("rb") as file:
-        yield from _unpacked(file, label(source), error)
+        yield from _checked(_unpacked(file, label(source), error), source, error)
+
+
+def _checked(
+    pieces: Iterator[bytes], source: Path | str, error: type[InputError]
+) -> Iterator[bytes]:
+    """Refuse text of two bytes a letter: with its mark, or in the pattern of letters and zeros."""
+    start = next(pieces, b"")
+    zeros = start[:4:2], start[1:4:2]
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros.count(b"\0\0") == 1:
+        raise error(
+            f"{label(source)} is text in UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8"
+        )
+    yield start
+    yield from pieces
 
 
 class Peeked:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
 
 from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError, quoted
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.lookalike import BASE_BEFORE
 from genobird.genome.position import grouped
 
 _TEXT = re.compile(
@@ -31,12 +31,6 @@ _BASES = re.compile("[ACGT]+", re.IGNORECASE)
 _SEQUENCE = re.compile("[A-Z]+", re.IGNORECASE)
 # Bases fetched at a time while an indel moves left.
 _STRIDE = 256
-
-
-BASE_BEFORE: Final = (
-    "give the base before, as VCF does: where GA at 999 loses its A, chr20:999:GA>G"
-)
-"""What to do about an allele `-`, as MAF and ANNOVAR write it."""
 
 
 class Status(StrEnum):

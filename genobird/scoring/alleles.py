@@ -21,8 +21,9 @@ from genobird.genome.build import SAMPLE, place_on
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
+from genobird.genome.lookalike import BASE_BEFORE
 from genobird.genome.position import BEYOND, position_of
-from genobird.genome.variant import BASE_BEFORE, Variant, assembly_in, hint, parse_variant
+from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.rows import Columns, text_of, texts_of
 

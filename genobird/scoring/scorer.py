@@ -8,7 +8,7 @@ many threads: on a CPU to the bit where the matrix library rounds as it did wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib import resources
 from numbers import Integral
@@ -84,7 +84,8 @@ class Scorer:
         size = None if batch_size == "auto" else batch_size
         for what, number in (("threads", threads), ("batch size", size)):
             if number is not None and not (isinstance(number, Integral) and 1 <= number <= MOST):
-                raise UsageError(f"{what} {quoted(number)} found; 1 to {MOST:,} are allowed")
+                found = f"{what} {quoted(number)} found"
+                raise UsageError(f"{found}; 1 or more are allowed, {MOST:,} at most")
         if threads is not None:
             torch.set_num_threads(threads)
         self.precision: Final = precision_of(precision)
@@ -387,10 +388,7 @@ def bundled_model() -> Path:
 @contextmanager
 def opened(fasta: Path | str | Genome) -> Iterator[Genome]:
     """Open a FASTA file for the length of a block; a `Genome` stays as open as it was."""
-    if isinstance(fasta, Genome):
-        yield fasta
-        return
-    with Genome(fasta) as genome:
+    with nullcontext(fasta) if isinstance(fasta, Genome) else Genome(fasta) as genome:
         yield genome
 
 
