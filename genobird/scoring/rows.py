@@ -100,9 +100,7 @@ class Columns:
         """
         if self._is_row(given):
             return [given]
-        if not isinstance(given, Iterable) or (
-            np.ndim(given) == 0 and isinstance(given, np.ndarray)
-        ):
+        if not isinstance(given, Iterable) or (isinstance(given, np.ndarray) and given.ndim == 0):
             raise UsageError(f"{quoted(given)} is given as {self.what}; {self.hint}")
         return given
 
