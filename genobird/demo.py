@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 
 import genobird
-from genobird.errors import UsageError
 from genobird.files import Draft, unwritable, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
@@ -29,7 +28,7 @@ from genobird.report.summary import (
 from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
-from genobird.scoring.table import TableWriter
+from genobird.scoring.table import TableWriter, check_folder
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
 FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
@@ -55,21 +54,6 @@ def count() -> int:
         return sum(1 for _ in read_bed(bundled(REGIONS))) + sum(1 for _ in reader)
 
 
-def check_output(output: Path, force: bool) -> None:
-    """Refuse a place for the results before work begins.
-
-    Raises:
-        UsageError: it is a file, or holds something and `force` is not given.
-        OutputError: its folder is missing.
-    """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file; choose a folder")
-    if output.is_dir() and any(output.iterdir()) and not force:
-        raise UsageError(f"{output} exists; choose another folder or pass --force")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output} is in a folder that does not exist; make it first")
-
-
 def run(
     scorer: Scorer,
     output: Path,
@@ -91,7 +75,7 @@ def run(
         UsageError: the folder exists and `force` is not given.
         OutputError: it cannot be written.
     """
-    check_output(output, force)
+    check_folder(output, force)
     draft = Draft(output)
     try:
         draft.part.mkdir()

@@ -50,7 +50,6 @@ app = typer.Typer(
     cls=Verbs,
     help="BigBird for regulatory DNA: promoters, chromatin profiles, variant effects.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"max_content_width": 100},
     rich_markup_mode=None,  # plain text reads well everywhere, and costs no import
     pretty_exceptions_enable=False,

@@ -14,6 +14,7 @@ from genobird import __version__
 from genobird.errors import AssemblyError, ContigError
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.position import whole
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +118,12 @@ def _contig_lines(header: Sequence[str], genome: Genome, example: str | None) ->
         except (AssemblyError, ContigError):
             continue
         covered.add(name)
-        length = _CONTIG_LENGTH.search(line)
-        if length is not None and int(length[1]) != lengths[name]:
+        found = _CONTIG_LENGTH.search(line)
+        length = whole(found[1]) if found else None
+        if length is not None and length != lengths[name]:
             logger.warning(
-                "contig %s has %s bp in the VCF header but %d bp in %s; is it another assembly?",
-                *(match[1], length[1], lengths[name], genome.path),
+                "contig %s has %d bp in the VCF header but %d bp in %s; is it another assembly?",
+                *(match[1], length, lengths[name], genome.path),
             )
     return [
         f"##contig=<ID={_in_style(name, example)},length={length}>"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, quoted
 
 STDIN: Final = "-"
 BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -42,8 +42,10 @@ def require_file(path: Path | str) -> Path:
     """Return `path` when it is a file that can be read.
 
     Raises:
-        UsageError: It is missing, a folder or not readable.
+        UsageError: It is missing, a folder or not readable, or no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{quoted(path)} is given where a file is needed; give its path")
     path = Path(path)
     try:
         with path.open("rb"):
@@ -54,6 +56,8 @@ def require_file(path: Path | str) -> Path:
         raise UsageError(f"{path} is a folder, a file is needed; check the path") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise UsageError(f"{quoted(str(path))} is no name of a file; check the path") from None
 
 
 def label(source: Path | str) -> str:
@@ -95,10 +99,24 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
         InputError: Of the kind `error`: the data are cut short or damaged.
     """
     if str(source) == STDIN:
-        yield from _unpacked(sys.stdin.buffer, label(source), error)
+        yield from _checked(_unpacked(sys.stdin.buffer, label(source), error), source, error)
         return
     with require_file(source).open("rb") as file:
-        yield from _unpacked(file, label(source), error)
+        yield from _checked(_unpacked(file, label(source), error), source, error)
+
+
+def _checked(
+    pieces: Iterator[bytes], source: Path | str, error: type[InputError]
+) -> Iterator[bytes]:
+    """Refuse text of two bytes a letter: with its mark, or in the pattern of letters and zeros."""
+    start = next(pieces, b"")
+    zeros = start[:4:2], start[1:4:2]
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros.count(b"\0\0") == 1:
+        raise error(
+            f"{label(source)} is text in UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8"
+        )
+    yield start
+    yield from pieces
 
 
 class Peeked:

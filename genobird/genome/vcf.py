@@ -17,8 +17,8 @@ from typing import Final
 
 import pysam
 
-from genobird.errors import VcfError
-from genobird.genome import streams
+from genobird.errors import VcfError, quoted
+from genobird.genome import lookalike, streams
 from genobird.genome.fasta import Genome
 from genobird.genome.index import quiet_htslib
 from genobird.genome.info import (
@@ -30,6 +30,7 @@ from genobird.genome.info import (
     extend_header,
     own_keys,
 )
+from genobird.genome.position import position
 from genobird.genome.variant import (
     AlleleWindows,
     Status,
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 _COLUMNS = 8
+_LOOKED_AT = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class VcfReader:
     def __init__(self, source: Path | str | streams.Peeked) -> None:
         peeked = source if isinstance(source, streams.Peeked) else streams.Peeked(source, VcfError)
         self.name: Final = peeked.name
+        self._start = peeked.start[:_LOOKED_AT]
         self._lines = _vcf_lines(peeked)
         self.header: Final = tuple(self._read_header())
         self._columns = self.header[-1].count("\t") + 1
@@ -161,11 +164,7 @@ class VcfReader:
             yield line
             if line.startswith("#CHROM\t"):
                 return
-        raise VcfError(
-            f"{self.name} has no VCF header; it must begin with ##fileformat=VCFv4.x and have a "
-            "line #CHROM POS ID REF ALT QUAL FILTER INFO, separated by tabs; a table instead "
-            "begins with a line that names chrom, pos, ref and alt"
-        )
+        raise _no_header(self.name, self._start)
 
     def _record(self, number: int, line: str, at: int) -> Record:
         body = line.rstrip("\r")
@@ -180,13 +179,14 @@ class VcfReader:
                 f"{self.name}, line {at}: {line.count(chr(9)) + 1} columns found, the header names "
                 f"{self._columns}; the line is cut short"
             )
-        contig, position, _, ref, alt = columns[:5]
-        if not (position.isascii() and position.isdigit()):
-            raise VcfError(f"{self.name}, line {at}: POS {position!r} is no whole number")
+        contig, pos, _, ref, alt = columns[:5]
+        start = position(pos)
+        if start is None:
+            raise VcfError(f"{self.name}, line {at}: POS {quoted(pos)} is no whole number")
         return Record(
             number=number,
             contig=contig,
-            position=int(position) - 1,
+            position=start - 1,
             ref=ref,
             alts=() if alt in (".", "") else tuple(alt.split(",")),
             info=columns[7],
@@ -210,6 +210,31 @@ def require_fileformat(name: str, start: bytes) -> None:
             f"{name} has a #CHROM line but no ##fileformat line before it; put "
             "##fileformat=VCFv4.2 in front"
         )
+
+
+def require_vcf(name: str, start: bytes) -> None:
+    """Refuse what begins as no VCF or BCF does, and say what it is.
+
+    Args:
+        name: What to call the source.
+        start: Its first bytes, unpacked.
+
+    Raises:
+        VcfError: It is something else.
+    """
+    if not start.startswith((b"##fileformat=VCF", b"BCF")):
+        require_fileformat(name, start)
+        raise _no_header(name, start)
+
+
+def _no_header(name: str, start: bytes) -> VcfError:
+    expected = (
+        "it must begin with ##fileformat=VCFv4.x and have a line #CHROM POS ID REF ALT QUAL FILTER "
+        "INFO, separated by tabs; a table instead begins with a line that names chrom, pos, ref "
+        "and alt"
+    )
+    known = lookalike.kind_of(start) or lookalike.without_header(start)
+    return VcfError(f"{name} has no VCF header; {known or expected}")
 
 
 def annotate(

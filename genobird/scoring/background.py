@@ -308,6 +308,18 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
     return found
 
 
+def check_background(output: Path, force: bool = False) -> None:
+    """Refuse a file for a background before work begins.
+
+    Raises:
+        UsageError: another ending, a folder that is missing, or it exists and `force` is not given.
+    """
+    if output.suffix != ".npz" or not output.parent.is_dir():
+        raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
+    if output.exists() and not force:
+        raise UsageError(f"output {output} exists; pass --force or choose another name")
+
+
 def settings_facts(settings: EffectSettings) -> dict[str, int]:
     """Return the settings that decide how large effects are."""
     return {
@@ -326,10 +338,15 @@ def warn_of_settings(background: Background | None, settings: EffectSettings) ->
         for name, value in settings_facts(settings).items()
         if background.facts.get(name, value) != value
     }
-    if others:
-        made = ", ".join(f"{name} {value}" for name, value in others.items())
-        logger.warning(
-            "the background was made with %s: quantiles and E-values are a little off; "
-            "build one with the settings of this run",
-            made,
-        )
+    if not others:
+        return
+    from genobird.scoring.effects import LLR
+
+    moved = "quantiles and E-values are"
+    summed = {background.outputs[place] for place in background.summed}
+    if set(others) == {"segmentations"} and LLR not in summed:
+        moved = f"{LLR}|{QUANTILE} is"  # nothing else depends on how a sequence is cut
+    logger.warning(
+        "the background was made with %s: %s a little off; build one with the settings of this run",
+        *(", ".join(f"{name} {value}" for name, value in others.items()), moved),
+    )

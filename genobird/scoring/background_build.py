@@ -29,7 +29,7 @@ from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
 from genobird.scoring.alleles import Allele, opened_alleles
-from genobird.scoring.background import Background, settings_facts
+from genobird.scoring.background import Background, check_background, settings_facts
 from genobird.scoring.effects import LLR
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
@@ -87,10 +87,7 @@ def build_background(
     files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
     if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
-    if output.suffix != ".npz" or not output.parent.is_dir():
-        raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
-    if output.exists() and not force:
-        raise UsageError(f"output {output} exists; pass --force or choose another name")
+    check_background(output, force)
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {

@@ -50,6 +50,21 @@ def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bo
         raise unwritable(path, error) from error
 
 
+def check_folder(output: Path, force: bool) -> None:
+    """Refuse a folder for several outputs before work begins.
+
+    Raises:
+        UsageError: it is a file, or holds something and `force` is not given.
+        OutputError: its folder is missing.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; choose a folder")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise UsageError(f"{output} exists; choose another folder or pass --force")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output} is in a folder that does not exist; make it first")
+
+
 class TableWriter:
     """Write frames of the same columns one after the other.
 

@@ -56,8 +56,9 @@ def screen_variants(
     Args:
         scorer: the model.
         variants: VCF or BCF file, table (TSV, CSV or frame) with columns `chrom pos ref alt`
-            (1-based, several ALTs separated by commas), or a list: of variants, of rows
-            `(chrom, pos, ref, alt)`, of strings as `chr20:1000:A>G`; one alone is a list of one.
+            (1-based, several ALTs separated by commas or as a list) or a dict of such columns, or
+            a list: of variants, of rows `(chrom, pos, ref, alt)` as tuples, dicts or arrays, of
+            strings as `chr20:1000:A>G`; one alone is a list of one.
         fasta: the genome.
         ref_mismatch: `flag`, `skip`, `swap` or `error`, see `RefMismatch`.
         features: columns, names or classes of the chromatin head; None is all.
@@ -69,7 +70,8 @@ def screen_variants(
         One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
         also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
-        scored. `pos` is 1-based as in VCF, `record` counts from 0. `settings` may add `llr|se`,
+        scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`
+        counts from 0. `settings` may add `llr|se`,
         `embedding|distance` and, for each promoter and chromatin output, the columns of `odds`.
         With a background there is also `evalue`, after the keys, and `<output>|quantile`; see
         `background`.
