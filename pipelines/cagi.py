@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from genobird.errors import InputError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
-from genobird.report.markdown import shown
-from genobird.report.markdown import table as markdown_table
+from genobird.report.evaluation import shown
+from genobird.report.evaluation import table as markdown_table
 from pipelines import nested, steps
 from pipelines.constructs import Construct, alleles, gc_change, in_genome, read_variants
 

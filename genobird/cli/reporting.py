@@ -10,11 +10,12 @@ from genobird.cli.running import command_line
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     import pandas as pd
 
     from genobird.genome.fasta import Genome
+    from genobird.report.page import Key
     from genobird.scoring.scorer import Scorer
 
 STDOUT = "-"
@@ -61,10 +62,10 @@ def write_report(
     """
     from genobird.report.page import report as make
 
-    def draw(top: pd.DataFrame) -> Mapping[tuple[int, int], str]:
+    def draw(rows: pd.DataFrame) -> Iterable[tuple[Key, str]]:
         from genobird.report.alleles import allele_logos
 
-        return allele_logos(scorer, top, genome, logos)
+        return allele_logos(scorer, rows, genome)
 
     facts = {
         "genome": f"{genome.path.name}, {genome.assembly or 'unknown assembly'}",
@@ -72,4 +73,12 @@ def write_report(
         "command": command_line(),
         "version": genobird.__version__,
     }
-    make(report, variants=Path(table), source=vcf, logos=draw, facts=facts, force=replace)
+    make(
+        report,
+        variants=Path(table),
+        source=vcf,
+        logos=logos,
+        draw=draw,
+        facts=facts,
+        force=replace,
+    )

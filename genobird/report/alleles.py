@@ -6,7 +6,8 @@ A logo costs three windows a base and allele, so they are drawn of a few variant
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +20,7 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, left_align, windows
 from genobird.report.logo import Strip, pair
+from genobird.report.page import Key
 from genobird.report.summary import LIFTED
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
 from genobird.scoring.regions import RegionStatus, Site
@@ -33,36 +35,32 @@ _OK = RegionStatus.OK
 
 
 def allele_logos(
-    scorer: Scorer, top: pd.DataFrame, fasta: Path | str | Genome, count: int
-) -> dict[tuple[int, int], str]:
-    """Draw REF and ALT logos of the first variants of a summary, for the feature that leads each.
+    scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
+) -> Iterator[tuple[Key, str]]:
+    """Draw REF and ALT logos of variants of a summary, for the feature that leads each.
 
     Args:
         scorer: the model that the table was made with.
-        top: of `VariantSummary`.
+        rows: of `VariantSummary.top`.
         fasta: the genome of the variants, or that they were lifted to.
-        count: how many variants.
 
-    Returns:
-        `(record, allele)` -> SVG.
+    Yields:
+        `(record, allele)` and SVG, as soon as it is drawn.
     """
-    rows = top.head(count).to_dict("records")
-    sides: dict[tuple[int, int], list[_Side]] = {}
     with opened(fasta) as genome:
-        for row in rows:
-            key = int(row["record"]), int(row["allele"])
-            sides[key] = _sides(scorer, _variant(row), genome, str(row["feature"]))
-    scans = [side.scan for both in sides.values() for side in both]
-    if scans:
-        size = sum(scan.size for scan in scans)
-        seconds = scans[0].seconds() / scans[0].size * size
-        logger.info(
-            "logos of %d variant(s): %s windows, %s", len(rows), f"{size:,}", duration(seconds)
-        )
-    return {
-        (record, allele): pair([side.strip() for side in both], _title(row))
-        for row, ((record, allele), both) in zip(rows, sides.items(), strict=True)
-    }
+        found = [
+            (row, _sides(scorer, _variant(row), genome, str(row["feature"])))
+            for row in rows.to_dict("records")
+        ]
+    windows = [sum(side.scan.size for side in sides) for _, sides in found]
+    each = found[0][1][0].scan.seconds() / found[0][1][0].scan.size if found else 0.0
+    for place, (row, sides) in enumerate(found):
+        left = sum(windows[place:])
+        of = f"logo {place + 1} of {len(found)}"
+        logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
+        began = time.monotonic()
+        yield (row["record"], row["allele"]), pair([side.strip() for side in sides], _title(row))
+        each = (time.monotonic() - began) / windows[place]
 
 
 @dataclass(frozen=True, eq=False)

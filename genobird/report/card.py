@@ -5,17 +5,29 @@ Nothing in it is written by hand: verdicts against the baselines follow from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from genobird.errors import InputError
 from genobird.files import write_text
-from genobird.report.card_figures import FIGURES, Facts, calibration, interval_text, verdicts
-from genobird.report.facts import read_json
-from genobird.report.markdown import listed, number, shown, table
-from genobird.report.names import NAMES, name_of
-from genobird.report.stages import training
+from genobird.report.evaluation import (
+    NAMES,
+    Facts,
+    listed,
+    name_of,
+    number,
+    read_json,
+    shown,
+    table,
+)
 
+FIGURES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1": "F1 at 0.5",
+    "brier": "Brier score",
+}
+LOWER_IS_BETTER = {"brier", "bits_per_base"}
 PLACES = {"all_bins": "all bins", "tf_bins": "bins where any TF binds"}
 CHROMOSOMES, PROFILES = 24, 919
 DEEPSEA_CLASSES = {"TF", "DNase", "histone"}
@@ -61,7 +73,7 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
         "# Model card",
         *_identity(provenance, evaluation),
         *_data(evaluation),
-        *training(provenance),
+        *_training(provenance),
         *_baselines(evaluation),
         *_chromatin(evaluation),
         *_promoters(evaluation),
@@ -144,6 +156,59 @@ def _data(evaluation: Facts) -> Iterable[str]:
         )
 
 
+def _training(provenance: Facts) -> Iterable[str]:
+    """Yield the section on training: a row a stage, the commands and the notes."""
+    rows, commands = [], []
+    for stage, facts in _stages(provenance):
+        fit = facts.get("config", {}).get("fit", {})
+        rows.append(
+            [
+                stage,
+                f"{fit.get('steps', 0):,}",
+                f"{fit.get('learning_rate', '')} {fit.get('schedule', '')}",
+                str(fit.get("precision", "")),
+                str(fit.get("seed", "")),
+                _seen(facts),
+            ]
+        )
+        commands.append(facts.get("command"))
+    commands.append(provenance.get("command"))
+    if rows:
+        yield "## Training"
+        yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
+    calibration: Mapping[str, Facts] = provenance.get("calibration", {})
+    if calibration:
+        each = [
+            f"{name} logits x {line['slope']:.3g} {line['offset']:+.3g}"
+            for name, line in calibration.items()
+        ]
+        part = next(iter(calibration.values()))["split"]
+        yield f"Calibrated on the {part} part: {', '.join(each)}."
+    lines = [str(command) for command in dict.fromkeys(commands) if command]
+    if lines:
+        yield "Commands:\n\n```\n" + "\n".join(lines) + "\n```"
+    yield from map(str, provenance.get("notes", ()))
+
+
+def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
+    """Yield the stages of training in their order; one may have gone on with an earlier one."""
+    for name in ("pretraining", "chromatin", "promoter", "mlm"):
+        chain: list[Facts] = []
+        facts = provenance.get(name)
+        while isinstance(facts, Mapping):
+            chain.append(facts)
+            facts = facts.get("earlier")
+        for turn, found in enumerate(reversed(chain), start=1):
+            yield (f"{name} {turn}" if len(chain) > 1 else name), found
+
+
+def _seen(facts: Facts) -> str:
+    units = [unit for unit in ("tokens", "bases") if facts.get(f"{unit}_seen")]
+    seen = "".join(f"{facts[f'{unit}_seen']:,} {unit}" for unit in units[:1])
+    others = facts.get("data", {}).get("auxiliary", {}).get("features")
+    return f"{seen}, labels of {others:,} other tracks beside" if others else seen
+
+
 def _baselines(evaluation: Facts) -> Iterable[str]:
     """Say how the baselines were trained, where that is known."""
     facts = evaluation.get("data", {}).get("baselines", {})
@@ -172,7 +237,7 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
         f"{chromatin['windows']:,} bins of the {evaluation['split']} part, each read with at least "
         f"{settings['context_bp']:,} bp of context on both sides{strands}; context may reach over "
         "the part's border, labels never do. Medians over the features that have positives. "
-        + interval_text(chromatin["groups"], settings)
+        + _interval_text(chromatin["groups"], settings)
         + " The baselines were trained on the same training part and answer for the same bins."
     )
     for what, title in PLACES.items():
@@ -198,7 +263,7 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
                 )
         names = [name_of(name) for name in baselines]
         yield table(["class (features)", "figure", "transformer", *names, "chance"], rows)
-        yield from verdicts(
+        yield from _verdicts(
             (
                 f"median {FIGURES[figure]} of {kind}",
                 name,
@@ -210,7 +275,7 @@ def _chromatin(evaluation: Facts) -> Iterable[str]:
             if cells["features"]
             for figure in ("auroc", "auprc")
         )
-    yield from calibration(chromatin, "Calibration")
+    yield from _calibration(chromatin, "Calibration")
 
 
 def _promoters(evaluation: Facts) -> Iterable[str]:
@@ -219,7 +284,7 @@ def _promoters(evaluation: Facts) -> Iterable[str]:
         yield "## Promoters"
         yield (
             f"{found['windows']} windows, {found['positives']} promoters. "
-            + interval_text(found["groups"], evaluation["settings"])
+            + _interval_text(found["groups"], evaluation["settings"])
         )
         yield from _told_apart(found, "promoters")
 
@@ -235,7 +300,7 @@ def _scan(evaluation: Facts) -> Iterable[str]:
             f"{evaluation['split']} part, each on a random strand. All models were trained on as "
             "many negatives as promoters, so their probabilities are too high here; an order of "
             f"chance has an AUPRC of {number(found['positives'] / found['windows'])}. "
-            + interval_text(found["groups"], evaluation["settings"])
+            + _interval_text(found["groups"], evaluation["settings"])
         )
         yield from _told_apart(found, "promoters among all windows")
 
@@ -248,12 +313,12 @@ def _told_apart(found: Facts, what: str) -> Iterable[str]:
         for f, mine in found["figures"].items()
     ]
     yield table(["figure", "transformer", *map(name_of, baselines)], rows)
-    yield from verdicts(
+    yield from _verdicts(
         (FIGURES[figure], name, difference, figure)
         for name, baseline in baselines.items()
         for figure, difference in baseline["difference"].items()
     )
-    yield from calibration(found, f"Calibration of {what}")
+    yield from _calibration(found, f"Calibration of {what}")
 
 
 def _masked(evaluation: Facts) -> Iterable[str]:
@@ -263,7 +328,7 @@ def _masked(evaluation: Facts) -> Iterable[str]:
     yield "## Masked tokens"
     yield (
         f"{masked['tokens']:,} masked tokens ({masked['bases']:,} bases) of {masked['sequences']} "
-        "held-out windows. " + interval_text(masked["groups"], evaluation["settings"])
+        "held-out windows. " + _interval_text(masked["groups"], evaluation["settings"])
     )
     if reach := evaluation.get("encoder", {}).get("neighbours"):
         yield (
@@ -299,10 +364,69 @@ def _masked(evaluation: Facts) -> Iterable[str]:
             for name, found in each.items()
         ]
         yield table(["model", "all", "in repeats", "elsewhere"], rows)
-        yield from verdicts(
+        yield from _verdicts(
             ("bits per base", name, found["difference"]["bits_per_base"], "bits_per_base")
             for name, found in others.items()
         )
+
+
+def _verdicts(comparisons: Iterable[tuple[str, str, Facts, str]]) -> Iterable[str]:
+    """One sentence a baseline and outcome: where the transformer wins, loses, or neither."""
+    outcomes: dict[str, dict[str, list[str]]] = {}
+    for what, name, difference, figure in comparisons:
+        low, high = difference["low"], difference["high"]
+        if low is None or high is None:
+            continue
+        if figure in LOWER_IS_BETTER:
+            low, high = -high, -low
+        outcome = "wins" if low > 0 else "loses" if high < 0 else "draws"
+        outcomes.setdefault(name, {}).setdefault(outcome, []).append(
+            f"{what} ({shown(difference, signed=True)})"
+        )
+    for name, by_outcome in outcomes.items():
+        sentences = []
+        if lost := by_outcome.get("loses"):
+            sentences.append(f"**The transformer loses to the {name_of(name)}** in {listed(lost)}.")
+        if won := by_outcome.get("wins"):
+            sentences.append(f"The transformer beats the {name_of(name)} in {listed(won)}.")
+        if drawn := by_outcome.get("draws"):
+            sentences.append(
+                f"No difference from the {name_of(name)} can be shown in {listed(drawn)}."
+            )
+        yield " ".join(sentences)
+    if outcomes:
+        yield "In brackets: transformer minus baseline on the same windows, with its interval."
+
+
+def _calibration(result: Facts, title: str) -> Iterable[str]:
+    """Say how right the probabilities are: each model's error, the transformer's reliability."""
+    rows = []
+    named = {"transformer": result, **{name_of(n): b for n, b in result["baselines"].items()}}
+    for name, facts in named.items():
+        found = facts["calibration"]
+        shares = [number(found[key]) for key in ("predicted_share", "observed_share")]
+        rows.append([name, number(found["error"]), *shares])
+    yield f"### {title}"
+    yield table(["model", "expected calibration error", "predicted share", "observed share"], rows)
+    yield "Reliability of the transformer's probabilities:"
+    cells = [
+        [
+            f"{row['low']:.1f} to {row['high']:.1f}",
+            f"{row['count']:,}",
+            number(row["predicted"]),
+            number(row["observed"]),
+        ]
+        for row in result["calibration"]["table"]
+    ]
+    yield table(["probability", "labels", "predicted", "observed"], cells)
+
+
+def _interval_text(groups: int, settings: Facts) -> str:
+    """Say how the intervals were made."""
+    return (
+        f"In square brackets: 95 % bootstrap intervals, {settings['resamples']} resamples of "
+        f"{groups} stretches of {settings['group_bp'] / 1000:g} kb."
+    )
 
 
 def _limits(evaluation: Facts) -> Iterable[str]:

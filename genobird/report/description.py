@@ -10,12 +10,10 @@ from typing import Any
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError
-from genobird.report.markdown import shown
+from genobird.report.evaluation import Facts, shown
 from genobird.scoring.columns import feature_columns
 
 EVALUATION = "evaluation.json"
-
-Facts = Mapping[str, Any]
 
 _WIDTH = 100
 

@@ -1,4 +1,4 @@
-"""Sequence logos of saturation mutagenesis: letters as paths, and heat maps.
+"""Sequence logos of saturation mutagenesis, and heat maps.
 
 A letter stands at each base, as high as the base matters: minus the mean of the three deltas. A
 letter above the line supports the output: other bases there lower it. One below, upside down, holds
@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from logomaker import Glyph
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path as Outline
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from genobird.errors import TableError, UsageError
 from genobird.files import Draft
-from genobird.report.plots import ACCENT, INK, MUTED, figure_of, svg
+from genobird.report.plots import ACCENT, INK, MUTED, figure_of, save, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
 
 ENDINGS = (".svg", ".png")
@@ -36,7 +30,7 @@ COLOURS = {"A": "#1b8a4b", "C": "#2a5fa5", "G": "#d98e04", "T": "#c2313b"}
 COLUMNS = ("chrom", "pos", "ref", "alt", "output", "delta")
 
 _WIDEST = 60.0  # inches; more letters than fit are drawn smaller
-_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "genobird", "font.size": 8}
+_FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +70,9 @@ def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
         OutputError: the file cannot be written.
     """
     check_logo(path, force)
-    with mpl.rc_context(_STYLE):
-        figure = _figure(table)
-        kind = path.suffix[1:].lower()
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        with Draft(path) as part:
-            figure.savefig(part, format=kind, dpi=150, metadata=metadata)
+    strips = strips_of(table)
+    with Draft(path) as part:
+        _draw(strips, table, part, path.suffix[1:].lower())
 
 
 def check_logo(path: Path, force: bool = False) -> None:
@@ -144,45 +135,46 @@ def pair(strips: Sequence[Strip], title: str) -> str:
             axes.tick_params(axis="y", labelsize=7, length=2)
             axes.set_ylabel(strip.label, rotation=0, ha="right", va="center", color=ACCENT)
             axes.spines["bottom"].set_visible(False)
-    return svg(figure, title)
+        return svg(figure, title)
 
 
 def letters(axes: Axes, strip: Strip, colours: Mapping[str, str]) -> None:
-    """Draw the letters of a strip, each centred on its number, from 0."""
-    heights = strip.heights
-    for base, colour in colours.items():
-        outlines = [
-            _letter(base).transformed(Affine2D().scale(1, heights[at]).translate(at - 0.5, 0))
-            for at, found in enumerate(strip.bases)
-            if found == base and heights[at] != 0
-        ]
-        if outlines:
-            merged = Outline.make_compound_path(*outlines)
-            axes.add_patch(PathPatch(merged, facecolor=colour, edgecolor="none"))
+    """Draw the letters of a strip, each centred on its number, from 0; below 0 upside down."""
+    for at, (base, height) in enumerate(zip(strip.bases, strip.heights, strict=True)):
+        Glyph(
+            at,
+            base,
+            floor=min(height, 0.0),
+            ceiling=max(height, 0.0),
+            flip=bool(height < 0),
+            ax=axes,
+            width=0.92,
+            color=colours[base],
+            font_name=_FONT,
+        )
 
 
-def _figure(table: pd.DataFrame) -> Figure:
-    strips = strips_of(table)
+def _draw(strips: Mapping[str, Strip], table: pd.DataFrame, file: Path, kind: str) -> None:
     first, contig = int(table["pos"].min()), str(table["chrom"].iloc[0])
     length = len(next(iter(strips.values())).bases)
     width = float(np.clip(0.13 * length + 2.4, 7.0, _WIDEST))
-    figure = Figure(figsize=(width, 2.35 * len(strips) + 0.5), layout="constrained")
-    grid = figure.subplots(
-        2 * len(strips), 1, sharex=True, squeeze=False, height_ratios=[3, 2] * len(strips)
-    )
-    for (output, strip), axes in zip(strips.items(), grid[:, 0].reshape(-1, 2), strict=True):
-        _logo_axes(axes[0], strip, _title(table, output))
-        image = _heat_axes(axes[1], strip)
-        bar = figure.colorbar(
-            image, ax=list(axes), pad=0.01, fraction=min(0.04, 0.3 / width), aspect=14
+    with figure_of(width, 2.35 * len(strips) + 0.5, {"font.size": 8}) as figure:
+        grid = figure.subplots(
+            2 * len(strips), 1, sharex=True, squeeze=False, height_ratios=[3, 2] * len(strips)
         )
-        bar.set_label("ALT - REF, logit")
-        bar.outline.set_linewidth(0.5)
-    last = grid[-1, 0]
-    at = _ticks(first, length, most=max(3, int(width)))
-    last.set_xticks([position - first for position in at], [f"{position:,}" for position in at])
-    last.set_xlabel(f"{contig}, 1-based")
-    return figure
+        for (output, strip), axes in zip(strips.items(), grid[:, 0].reshape(-1, 2), strict=True):
+            _logo_axes(axes[0], strip, _title(table, output))
+            image = _heat_axes(axes[1], strip)
+            bar = figure.colorbar(
+                image, ax=list(axes), pad=0.01, fraction=min(0.04, 0.3 / width), aspect=14
+            )
+            bar.set_label("ALT - REF, logit")
+            bar.outline.set_linewidth(0.5)
+        last = grid[-1, 0]
+        at = _ticks(first, length, most=max(3, int(width)))
+        last.set_xticks([position - first for position in at], [f"{position:,}" for position in at])
+        last.set_xlabel(f"{contig}, 1-based")
+        save(figure, file, kind)
 
 
 def _title(table: pd.DataFrame, output: str) -> str:
@@ -206,7 +198,7 @@ def _logo_axes(axes: Axes, strip: Strip, title: str) -> None:
     room = 0.06 * (high - low) or 1.0
     axes.axhline(0, color="#555555", linewidth=0.5)
     axes.set(xlim=(-0.5, len(strip.bases) - 0.5), ylim=(low - room, high + room))
-    axes.set_ylabel("importance\n(logit)")
+    axes.set_ylabel("importance (logit)")
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(axis="x", length=0, labelbottom=False)
@@ -231,13 +223,3 @@ def _heat_axes(axes: Axes, strip: Strip) -> Any:
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     return image
-
-
-@cache
-def _letter(base: str) -> Outline:
-    """Return the outline of a letter in the unit square, with a little room on its sides."""
-    font = FontProperties(family="DejaVu Sans", weight="bold")  # comes with matplotlib
-    outline = TextPath((0, 0), base, size=1, prop=font)
-    box = outline.get_extents()
-    fit = Affine2D().translate(-box.x0, -box.y0).scale(0.92 / box.width, 1 / box.height)
-    return outline.transformed(fit.translate(0.04, 0))

@@ -6,7 +6,8 @@ SVG, colours for light and dark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 import genobird
 from genobird.errors import UsageError
 from genobird.files import write_text
-from genobird.report.plots import along_contig, below, histogram
+from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
     BACKGROUND,
     Effect,
@@ -32,6 +33,8 @@ from genobird.report.summary import (
     summarise_regions,
     summarise_variants,
 )
+
+logger = logging.getLogger(__name__)
 
 STATUSES = {
     "OK": "scored",
@@ -58,10 +61,15 @@ _FEWEST = 5  # values that a figure is drawn of
 _BASES = 12  # of an allele that are written
 _DETAILED = 10
 _RARE = 0.01  # E-value that the page counts at
-_NO_PROBABILITY = "llr"
 
-Logos = Mapping[tuple[int, int], str]
-"""`(record, allele)` -> SVG."""
+LLR = "llr"
+
+Key = tuple[int, int]
+"""`(record, allele)` of a variant."""
+Logos = Mapping[Key, str | None]
+"""Variants -> SVG; None is still to be drawn."""
+Draw = Callable[[pd.DataFrame], Iterable[tuple[Key, str]]]
+"""Draws the logos of rows of a summary, one after the other; see `allele_logos`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class Detail:
     row: Mapping[Any, Any]
     changes: Sequence[Change]
     logo: str | None
+    awaited: bool
+    """The logo is still to be drawn."""
 
 
 def report(
@@ -96,18 +106,22 @@ def report(
     regions: Path | None = None,
     variants: Path | None = None,
     source: Path | None = None,
-    logos: Callable[[pd.DataFrame], Logos] | None = None,
+    logos: int = 0,
+    draw: Draw | None = None,
     facts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
     """Write a report of tables on disk.
+
+    Logos take minutes, so the page is written without them and again with each that is drawn.
 
     Args:
         output: the HTML file.
         regions: region table, TSV or Parquet.
         variants: variant table, Parquet or TSV.
         source: VCF that the variants came from; their identifiers are taken from it.
-        logos: draws logos of the first variants of a summary; see `allele_logos`.
+        logos: how many of the first variants get a logo, if there is something that draws.
+        draw: draws them.
         facts: what is known about the tables' origin beside their metadata, name -> value.
         force: replace an existing file.
 
@@ -130,9 +144,17 @@ def report(
             known = (facts or {}).values()
             found = {k: v for k, v in read_facts(path).items() if v not in known}
             origin |= {f"{key} ({name})": value for key, value in found.items()}
-    drawn = logos(variant_summary.top) if logos and variant_summary else {}
     origin |= facts or {}
+    drawn: dict[Key, str | None] = {}
+    rows = variant_summary.top.head(logos) if draw and variant_summary else pd.DataFrame()
+    if len(rows):
+        drawn = dict.fromkeys(zip(rows["record"], rows["allele"], strict=True))
     write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
+    if draw is not None and drawn:
+        logger.info("%s is written; %d logo(s) follow", output, len(drawn))
+        for key, logo in draw(rows):
+            drawn[key] = logo
+            write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
 
 
 def check_report(output: Path, force: bool = False) -> None:
@@ -181,11 +203,11 @@ def render(
         "heat": _heat(regions) if regions else None,
         "along": _along(variants) if variants else None,
         "named": variants is not None and (variants.top.get("id", _NONE) != "").any(),
-        "likely": variants is not None and variants.top.get("llr", _NONE).notna().any(),
+        "likely": variants is not None and variants.top.get(LLR, _NONE).notna().any(),
         "rarity": _rarity(variants) if variants else None,
         "details": details,
         "quantiles": any(np.isfinite(c.effect.quantile) for d in details for c in d.changes),
-        "logos": any(detail.logo for detail in details),
+        "logos": any(detail.logo or detail.awaited for detail in details),
         "background": BACKGROUND,
         "meanings": _meanings(regions, variants),
     }
@@ -209,7 +231,7 @@ def feature_label(name: str) -> str:
     """Write `K562|CTCF|None#338` as `K562 CTCF #338`; a treatment that is None is left out."""
     body, _, index = name.partition("#")
     parts = [part for part in body.split("|") if part and part != "None"]
-    return " ".join([*parts, f"#{index}"] if index else parts)
+    return short(" ".join([*parts, f"#{index}"] if index else parts))
 
 
 def probability(value: float) -> str:
@@ -233,6 +255,11 @@ def difference(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def with_error(value: float, error: float) -> str:
+    """Write a difference with its standard error, where it has one."""
+    return difference(value) + (f" \N{PLUS-MINUS SIGN} {error:.2f}" if np.isfinite(error) else "")
+
+
 def evalue(value: float) -> str:
     """Write an E-value with two leading digits."""
     return f"{value:.2g}" if np.isfinite(value) else _NOTHING
@@ -241,25 +268,35 @@ def evalue(value: float) -> str:
 def region_text(row: Mapping[Any, Any]) -> str:
     """Write the place of a region 1-based inclusive, with its strand."""
     start, end = int(row["start"]) + 1, int(row["end"])
-    place = f"{row['chrom']}:{start:,}" + (f"-{end:,}" if end > start else "")
+    place = f"{short(row['chrom'])}:{start:,}" + (f"-{end:,}" if end > start else "")
     strand = str(row["strand"])
     return f"{place} {strand}".replace(" -", " \N{MINUS SIGN}") if strand in ("+", "-") else place
 
 
+def variant_text(row: Mapping[Any, Any]) -> str:
+    """Write a variant, 1-based."""
+    change = f"{allele(row['ref'])}>{allele(row['alt'])}"
+    return f"{short(row['chrom'])}:{row['pos']:,} {change}"
+
+
 def allele(bases: str) -> str:
     """Write an allele; of a long one the beginning and its length."""
-    return bases if len(bases) <= _BASES else f"{bases[:_BASES]}... ({len(bases):,} bp)"
+    return (
+        short(bases) if len(bases) <= _BASES else f"{short(bases[:_BASES])}... ({len(bases):,} bp)"
+    )
 
 
 def environment() -> Environment:
     """Return jinja's environment of the templates: a name that is not there is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("genobird.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["short"] = short
+    return made
 
 
 @cache
@@ -273,7 +310,8 @@ def _template() -> Template:
         largest=lambda values: max(values, key=abs),
         feature=feature_label,
         region=region_text,
-        allele=allele,
+        variant=variant_text,
+        llr=lambda row: with_error(row[LLR], row[f"{LLR}_se"]),
     )
     return found.get_template("report.html.j2")
 
@@ -319,7 +357,7 @@ def _along(variants: VariantSummary) -> str | None:
     top = variants.top
     if len(top) < _FEWEST or top["chrom"].nunique() > 1:
         return None
-    names = [str(name) if place < _NAMED else "" for place, name in enumerate(top["id"].fillna(""))]
+    names = [name if place < _NAMED else "" for place, name in enumerate(top["id"])]
     contig = str(top["chrom"].iloc[0])
     return along_contig(top["pos"].tolist(), top["delta"].tolist(), names, contig)
 
@@ -338,22 +376,23 @@ def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
 
 
 def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
-    return [
-        Detail(
-            row,
+    found = []
+    for row in top.head(_DETAILED).to_dict("records"):
+        changes, key = (
             [_change(effect) for effect in row["effects"]],
-            logos.get((int(row["record"]), int(row["allele"]))),
+            (row["record"], row["allele"]),
         )
-        for row in top.head(_DETAILED).to_dict("records")
-    ]
+        logo = logos.get(key)
+        found.append(Detail(row, changes, logo, key in logos and logo is None))
+    return found
 
 
 def _change(effect: Effect) -> Change:
     from genobird.heads import POSITIVE_WEIGHT
     from genobird.scoring.effects import PROMOTER
-    from genobird.scoring.scorer import probabilities
+    from genobird.scoring.odds import probabilities
 
-    if effect.name == _NO_PROBABILITY:
+    if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)
     weight = 1.0 if effect.name == PROMOTER else POSITIVE_WEIGHT
     ref, alt = probabilities(np.array([effect.ref, effect.alt], np.float32), weight)
@@ -361,5 +400,4 @@ def _change(effect: Effect) -> Change:
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    name = row.get("name")
-    return str(name) if isinstance(name, str) and name not in ("", ".") else region_text(row)
+    return region_text(row) if row["name"] in ("", ".") else short(row["name"])

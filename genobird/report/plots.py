@@ -1,8 +1,11 @@
-"""Figures of a report, as SVG text that takes its colours from the page it stands in.
+"""Figures of a page, as SVG text that takes its colours from the page it stands in.
 
-Enters numbers, leaves one `<svg>` element. Colours are the CSS variables `--accent`, `--muted` and
-`--base-a` to `--base-t`, and `currentColor`, so that a figure follows the light or dark theme of
-the page.
+Enters numbers and names, leaves one `<svg>` element. Colours are the CSS variables `--accent`,
+`--muted` and `--base-a` to `--base-t`, and `currentColor`, so that a figure follows the light or
+dark theme of the page.
+
+Names come from a user's files. `figure_of` and `save` are the only way to a drawing: there every
+text is literal, never mathtext or TeX, and short.
 """
 
 from __future__ import annotations
@@ -10,15 +13,22 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
+
+Line = tuple[Sequence[float], Sequence[float]]
 
 # Stand-ins that no figure uses otherwise; the page's own colours take their place in the SVG.
 INK, ACCENT, MUTED = "#010203", "#0405f6", "#070809"
@@ -29,11 +39,21 @@ _COLOURS = {
     MUTED: "var(--muted)",
     **{colour: f"var(--base-{base.lower()})" for base, colour in BASES.items()},
 }
+# Middle tones that can be told apart on a light and on a dark page; the first is the page's own.
+_LINES = (ACCENT, "#c2571a", "#7b5fb3", "#3f8f4f", "#b0892a", "#b34a6e", "#4a7fb5", "#808080")
 
-_STYLE: dict[Any, Any] = {
+_SVG = "http://www.w3.org/2000/svg"
+_LITERAL: dict[str, Any] = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "genobird",
+}
+PAGE: dict[str, Any] = {
     "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
@@ -46,15 +66,90 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.width": 0.6,
     "legend.frameon": False,
 }
+"""The look of figures in a page."""
+
+
+def short(text: str, most: int = 60) -> str:
+    """Return a name that fits: the middle of a long one left out, unprintable letters replaced."""
+    if len(text) > most:
+        tail = most // 3
+        text = f"{text[: most - tail - 1]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@contextmanager
+def figure_of(width: float, height: float, style: Mapping[str, Any] = PAGE) -> Iterator[Figure]:
+    """Open a figure to draw and save before it closes; sizes in inches."""
+    with mpl.rc_context({**_LITERAL, **style}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, file: Path | IO[bytes], kind: str) -> None:
+    """Write a figure of `figure_of`, with its texts short, to the same bytes each time.
+
+    Args:
+        figure: it is still open.
+        file: where to.
+        kind: `svg` or `png`.
+    """
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(short(text.get_text()))
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; in SVG the reader's own font has it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+
+
+def svg(figure: Figure, title: str) -> str:
+    """Return an open figure as one `<svg>` element that can stand beside others in a page.
+
+    Args:
+        figure: of `figure_of`.
+        title: read to those who do not see the figure.
+    """
+    file, title = io.BytesIO(), short(title, 120)
+    save(figure, file, "svg")
+    root = ElementTree.fromstring(file.getvalue())
+    for metadata in root.findall("{*}metadata"):
+        root.remove(metadata)
+    # Names must be unique in the page; those of groups are used by nobody.
+    mark = f"svg{hashlib.sha256(title.encode() + file.getvalue()).hexdigest()[:8]}-"
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        if element.tag == "g":
+            attributes.pop("id", None)
+        element.attrib.clear()
+        element.attrib.update({k: _of_page(k, v, mark) for k, v in attributes.items()})
+    for size in ("width", "height"):  # the page sets the width, the view box the proportions
+        del root.attrib[size]
+    root.attrib |= {"xmlns": _SVG, "role": "img", "aria-label": title}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _of_page(name: str, value: str, mark: str) -> str:
+    """Return the value of an attribute with a name of its own, and the page's fonts and colours."""
+    if name == "id":
+        return mark + value
+    if name == "href":
+        return f"#{mark}{value[1:]}"
+    value = value.replace("url(#", f"url(#{mark}")
+    value = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", value)
+    value = re.sub(r"font-family: [^;]*", "font-family: inherit", value)
+    for colour, variable in _COLOURS.items():
+        value = value.replace(colour, variable)
+    return value
 
 
 def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int = 20) -> str:
     """Draw how probabilities spread from 0 to 1.
 
     Args:
-        groups: Name of a group -> its probabilities; one or two groups.
-        label: What the horizontal axis shows.
-        bins: Bars from 0 to 1.
+        groups: name of a group -> its probabilities; one or two groups.
+        label: what the horizontal axis shows.
+        bins: bars from 0 to 1.
     """
     with figure_of(7.2, 2.5) as figure:
         axes = figure.subplots()
@@ -72,7 +167,7 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int =
         axes.set(xlim=(0, 1), xlabel=label, ylabel="regions")
         axes.locator_params(axis="y", integer=True, nbins=5)
         axes.legend(loc="upper center")
-    return svg(figure, f"Histogram: {label}")
+        return svg(figure, f"Histogram: {label}")
 
 
 def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> str:
@@ -92,10 +187,13 @@ def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int
             thresholds[shown], counts[shown], ".-", color=ACCENT, linewidth=1.6, label="found"
         )
         axes.set(xscale="log", yscale="log", xlabel="E-value", ylabel="alleles at or below")
+        for axis in (axes.xaxis, axes.yaxis):  # the default ones write mathtext
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlim(1.2, thresholds.min() / 1.2)
         axes.set_ylim(bottom=0.5)
         axes.legend(loc="upper right")
-    return svg(figure, "Alleles with small E-values, found and expected")
+        return svg(figure, "Alleles with small E-values, found and expected")
 
 
 def along_contig(
@@ -105,9 +203,9 @@ def along_contig(
 
     Args:
         positions: 1-based.
-        deltas: Logit differences, ALT minus REF.
-        names: Written beside a variant, where there is room; the first ones come first.
-        contig: Name of the contig.
+        deltas: logit differences, ALT minus REF.
+        names: written beside a variant, where there is room; the first ones come first.
+        contig: name of the contig.
     """
     with figure_of(7.2, 2.6) as figure:
         axes = figure.subplots()
@@ -132,32 +230,70 @@ def along_contig(
             )
         axes.margins(y=0.2)
         axes.set(xlabel=f"{contig}, Mb", ylabel="ALT minus REF, logit")
-    return svg(figure, f"Effects of variants along {contig}")
+        return svg(figure, f"Effects of variants along {contig}")
 
 
-@contextmanager
-def figure_of(width: float, height: float) -> Iterator[Figure]:
-    """Open a figure in the style of the page; sizes in inches of 9-point text."""
-    with mpl.rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+def panels(
+    parts: Mapping[str, Mapping[str, Line]],
+    *,
+    x: str,
+    y: str,
+    diagonal: bool = False,
+    unit: bool = True,
+    markers: bool = False,
+) -> str:
+    """Draw panels of lines side by side, with one legend.
+
+    Args:
+        parts: title of a panel -> name of a line -> its points; the same names in every panel.
+        x: what the horizontal axes show.
+        y: what the vertical axes show.
+        diagonal: draw y = x.
+        unit: both axes go from 0 to 1.
+        markers: mark the points.
+    """
+    handles: dict[str, Artist] = {}
+    names = list(dict.fromkeys(name for lines in parts.values() for name in lines))
+    with figure_of(min(9.0, 1.4 + 2.7 * len(parts)) if len(parts) > 1 else 5.4, 3.3) as figure:
+        grid = figure.subplots(1, len(parts), squeeze=False, sharey=True)
+        for axes, (title, lines) in zip(grid[0], parts.items(), strict=True):
+            if diagonal:
+                axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, zorder=0)
+            for name, (across, up) in lines.items():
+                place = names.index(name)
+                [handles[name]] = axes.plot(
+                    across, up, color=_LINES[place % len(_LINES)],
+                    linewidth=1.8 if place == 0 else 1.1, marker="o" if markers else None,
+                    markersize=3, linestyle="-" if place < len(_LINES) else "--",
+                )  # fmt: skip
+            axes.set(title=title, xlabel=x)
+            if unit:
+                axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        grid[0][0].set_ylabel(y)
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center",
+            ncols=2 if len(parts) == 1 else min(len(handles), 4),
+        )  # fmt: skip
+        return svg(figure, f"{y} against {x}: {', '.join(parts)}")
 
 
-def svg(figure: Figure, title: str) -> str:
-    """Return a figure as one `<svg>` element that can stand beside others in a page."""
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r'font: ([\d.]+px) [^;"]*', r"font-size: \1", text)
-    text = re.sub(r'font-family: [^;"]*', "font-family: inherit", text)
-    for colour, variable in _COLOURS.items():
-        text = text.replace(colour, variable)
-    # Names must be unique in the page; those of groups are used by nobody.
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    mark = hashlib.sha256(f"{title}{text}".encode()).hexdigest()[:8]
-    text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>svg{mark}-", text)
-    # The page sets the width, the view box the proportions.
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+def scatter(groups: Mapping[str, Line], *, x: str, y: str) -> str:
+    """Draw points of 0 to 1 against each other, with the diagonal.
+
+    Args:
+        groups: name of a group -> its points.
+        x: what the horizontal axis shows.
+        y: what the vertical axis shows.
+    """
+    with figure_of(4.6, 4.6) as figure:
+        axes = figure.subplots()
+        low = min(0.5, *(float(np.min(values)) for line in groups.values() for values in line))
+        axes.plot((low, 1), (low, 1), color=INK, linewidth=0.6, zorder=0)
+        for place, (name, (across, up)) in enumerate(groups.items()):
+            axes.plot(
+                across, up, "o", color=_LINES[place % len(_LINES)], markersize=3, alpha=0.7,
+                label=f"{name} ({len(across)})",
+            )  # fmt: skip
+        axes.set(xlabel=x, ylabel=y, aspect="equal")
+        axes.legend(loc="upper left")
+        return svg(figure, f"{y} against {x}")

@@ -7,6 +7,7 @@ a region.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from genobird.errors import TableError, UsageError
 from genobird.genome.streams import Peeked
+from genobird.report.plots import short
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
 VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
@@ -31,6 +33,8 @@ BACKGROUND = "background"
 
 _OK = "OK"
 _PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
+_TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status")
+_LARGEST = 10**18  # of a position; no genome comes near
 _PIECE = 4096
 _WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
@@ -102,9 +106,9 @@ class VariantSummary:
         statuses: rows (one an ALT) by status, most frequent first.
         top: the rows with the smallest E-value, or, of equal ones and where the table has none, the
             largest difference of any chromatin feature: the keys, `feature` with its `delta`,
-            `effects` (of the features that differ most, a list), `evalue`, `promoter` and `llr`
-            (NaN where the table has none), `id` (empty where the table has none) and the columns of
-            the place that REF was lifted to, where there are.
+            `effects` (of the features that differ most, a list), `evalue`, `promoter`, `llr` and
+            its standard error `llr_se` (NaN where the table has none), `id` (empty where the table
+            has none) and the columns of the place that REF was lifted to, where there are.
         rarity: how many E-values are small; None where the table has none.
     """
 
@@ -124,7 +128,7 @@ class VariantSummary:
 
 
 def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield the rows of a table in pieces; `.parquet` by its name, anything else as TSV.
+    """Yield the rows of a table in pieces, numbered from 0 on; TSV unless the name says `.parquet`.
 
     Raises:
         UsageError: there is no such file.
@@ -135,16 +139,27 @@ def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
     _require_rows(path)
     try:
         if path.suffix == ".parquet":
+            rows = 0
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(_PIECE):
-                    yield batch.to_pandas()
+                    piece = batch.to_pandas()
+                    piece.index = pd.RangeIndex(rows, rows := rows + len(piece))
+                    yield piece
         else:
-            text = {"chrom": str, "name": str, "strand": str, "status": str}
             with pd.read_csv(
-                path, sep="\t", dtype=text, keep_default_na=False, na_values=[""], chunksize=_PIECE
+                path,
+                sep="\t",
+                dtype=dict.fromkeys(_TEXT, str),
+                keep_default_na=False,
+                na_values=[""],
+                chunksize=_PIECE,
+                low_memory=False,
             ) as pieces:
-                yield from pieces
-    except (ValueError, OSError, pa.ArrowException) as error:
+                for piece in pieces:
+                    if not isinstance(piece.index, pd.RangeIndex):
+                        raise ValueError("its rows have more cells than its heading")
+                    yield piece
+    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
         raise TableError(f"{path} cannot be read as a table: {reason}; {_WANTED}") from error
 
@@ -167,7 +182,7 @@ def read_facts(path: Path) -> dict[str, str]:
         return {}
     metadata = pq.read_schema(path).metadata or {}
     return {
-        key.decode().removeprefix("genobird."): value.decode()
+        key.decode(errors="replace").removeprefix("genobird."): value.decode(errors="replace")
         for key, value in metadata.items()
         if key.startswith(b"genobird.")
     }
@@ -184,30 +199,31 @@ def summarise_regions(
         background: how names of background regions begin.
 
     Raises:
-        TableError: a column is missing.
+        TableError: a column is missing, or a value is none that it can hold.
     """
     statuses: Counter[str] = Counter()
     scores: list[NDArray[np.float64]] = []
     marks: list[NDArray[np.bool_]] = []
     best = pd.DataFrame(columns=[*REGION_KEYS, _PROMOTER])
     for piece in pieces:
-        _require(piece, REGION_KEYS, "region")
+        scored = _scored(piece, REGION_KEYS, "region")
         statuses.update(piece["status"])
-        scored = piece[piece["status"] == _OK]
         if _PROMOTER not in scored:
-            scored = scored.copy()
             scored[_PROMOTER] = np.nan
+        others = [name for name in scored if name not in REGION_KEYS]
+        values = _numbers(scored, others, "a probability", 0, 1)
+        keys = scored[list(REGION_KEYS)]
+        scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
         scores.append(scored[_PROMOTER].to_numpy(np.float64))
-        names = scored["name"].fillna("").astype(str)
-        marks.append(names.str.startswith(background).to_numpy(np.bool_))
+        marks.append(scored["name"].str.startswith(background).to_numpy(np.bool_))
         best = _largest(best, scored, _PROMOTER, top)
-    values = np.concatenate(scores) if scores else np.empty(0)
+    promoter = np.concatenate(scores) if scores else np.empty(0)
     is_background = np.concatenate(marks) if marks else np.empty(0, np.bool_)
-    known = np.isfinite(values)
+    known = np.isfinite(promoter)
     return RegionSummary(
         dict(statuses.most_common()),
-        values[known & ~is_background],
-        values[known & is_background],
+        promoter[known & ~is_background],
+        promoter[known & is_background],
         best.reset_index(drop=True),
         [name for name in best.columns if name not in (*REGION_KEYS, _PROMOTER)],
     )
@@ -221,20 +237,20 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
         top: rows to keep.
 
     Raises:
-        TableError: a column is missing.
+        TableError: a column is missing, or a value is none that it can hold.
     """
     statuses: Counter[str] = Counter()
     best = pd.DataFrame()
     small = np.zeros(len(_THRESHOLDS), np.int64)
     ranked = False
     for piece in pieces:
-        _require(piece, VARIANT_KEYS, "variant")
+        scored = _scored(piece, VARIANT_KEYS, "variant")
         statuses.update(piece["status"])
         features = _features(piece)
-        scored = piece[piece["status"] == _OK]
         if _EVALUE in piece:
             ranked = True
-            small += _at_most(scored[_EVALUE].dropna().to_numpy(np.float64))
+            [evalues] = _numbers(scored, [_EVALUE], "an E-value", 0, 1).T
+            small += _at_most(evalues[np.isfinite(evalues)])
         if len(scored):
             best = _first(best, _strongest(scored, features, top), top)
     rarity = Rarity(_THRESHOLDS, small, int(small[0])) if ranked else None
@@ -285,21 +301,21 @@ def _features(piece: pd.DataFrame) -> list[str]:
 
 def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.DataFrame:
     """Keep the first rows in the order of a summary, with the features that differ most."""
-    deltas = scored[[f"{name}|delta" for name in features]].to_numpy(np.float64)
+    deltas = _numbers(scored, [f"{name}|delta" for name in features])
     sizes = np.nan_to_num(np.abs(deltas), nan=-1.0)
     lifted = [name for name in LIFTED if name in scored]
     made = scored[[*VARIANT_KEYS, *lifted]].copy()
-    made["id"] = scored.get("id", "")
-    for name in (_PROMOTER, _LLR):
-        made[name] = scored.get(f"{name}|delta", np.nan)
-    made[_EVALUE] = scored.get(_EVALUE, np.nan)
+    made["id"] = scored["id"].fillna("").astype(str) if "id" in scored else ""
+    known = {_PROMOTER: f"{_PROMOTER}|delta", _LLR: f"{_LLR}|delta", "llr_se": f"{_LLR}|se"}
+    for name, column in {**known, _EVALUE: _EVALUE}.items():
+        made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
     made["size"] = sizes.max(axis=1)
     made["row"] = np.arange(len(scored))
     made = _first(pd.DataFrame(), made, count)
     effects = []
     for row in made.pop("row"):
-        found = scored.iloc[row]
         strongest = np.argsort(-sizes[row], kind="stable")[:STRONGEST]
+        found = scored.iloc[[row]]
         effects.append([_effect(found, features[place]) for place in strongest])
     made["effects"] = pd.Series(effects, index=made.index, dtype=object)
     made["feature"] = [found[0].name for found in effects]
@@ -307,9 +323,10 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     return made
 
 
-def _effect(row: pd.Series, name: str) -> Effect:
-    parts = (row.get(f"{name}|{part}", np.nan) for part in ("ref", "alt", "delta", "quantile"))
-    return Effect(name, *(float(part) for part in parts))
+def _effect(row: pd.DataFrame, name: str) -> Effect:
+    columns = (f"{name}|{part}" for part in ("ref", "alt", "delta", "quantile"))
+    parts = (_numbers(row, [c])[0, 0] if c in row else np.nan for c in columns)
+    return Effect(name, *map(float, parts))
 
 
 def _first(best: pd.DataFrame, more: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -325,7 +342,12 @@ def _largest(best: pd.DataFrame, more: pd.DataFrame, column: str, count: int) ->
     return rows.sort_values(column, ascending=False, kind="stable").head(count)
 
 
-def _require(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> None:
+def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame:
+    """Return a copy of the scored rows, whose keys hold what they should.
+
+    Raises:
+        TableError: a column is missing or there twice, or a key is none.
+    """
     missing = [key for key in keys if key not in piece]
     if missing:
         command = "score" if kind == "region" else "variants"
@@ -333,3 +355,70 @@ def _require(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> None:
             f"the {kind} table has no column {missing[0]}; give the table that genobird {command} "
             f"wrote, whose columns begin with {' '.join(keys)}"
         )
+    if not piece.columns.is_unique:
+        twice = piece.columns[piece.columns.duplicated()][0]
+        raise TableError(f"the {kind} table has two columns {twice}; {_WANTED}")
+    _require_text(piece, "status")
+    scored = piece[piece["status"] == _OK].copy()
+    for key in keys:
+        if key in ("name", "strand"):
+            scored[key] = scored[key].fillna("").astype(str)
+        elif key in _TEXT:
+            _require_text(scored, key)
+    whole = [key for key in keys if key not in _TEXT]
+    values = _numbers(scored, whole, "a whole number", 0, _LARGEST)
+    lost = ~(values == np.floor(values))  # also where there is none
+    if lost.any():
+        row, column = np.argwhere(lost)[0]
+        raise _wrong(scored, row, whole[column], "a whole number")
+    scored[whole] = values.astype(np.int64)
+    return scored
+
+
+def _require_text(rows: pd.DataFrame, name: str) -> None:
+    lost = [not isinstance(value, str) or not value for value in rows[name]]
+    if any(lost):
+        raise _wrong(rows, lost.index(True), name, "a text")
+
+
+def _numbers(
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    wanted: str = "a number",
+    low: float = -np.inf,
+    high: float = np.inf,
+) -> NDArray[np.float64]:
+    """Return columns as numbers [rows, names], NaN where there is none.
+
+    Raises:
+        TableError: something else stands there, or a number that is not from `low` to `high`.
+    """
+    try:
+        values = rows[list(names)].to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError):
+        texts = (name for name in names if not _are_numbers(rows[name]))
+        for name in texts:
+            row = next(row for row in range(len(rows)) if not _are_numbers(rows[name].iloc[[row]]))
+            raise _wrong(rows, row, name, wanted) from None
+        raise
+    lost = (values < low) | (values > high) | np.isinf(values)
+    if lost.any():
+        row, name = np.argwhere(lost)[0]
+        raise _wrong(rows, row, names[name], wanted)
+    return values
+
+
+def _are_numbers(values: pd.Series) -> bool:
+    try:
+        values.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _wrong(rows: pd.DataFrame, row: int, name: str, wanted: str) -> TableError:
+    """Return the error for a value; rows are counted from 1, the heading is none."""
+    value = rows[name].iloc[row]
+    found = "empty" if value is None or value is pd.NA or value != value else short(str(value))
+    at = f"row {rows.index[row] + 1:,} of the table"
+    return TableError(f"{at}: {short(name)} is {found}, {wanted} is needed; {_WANTED}")

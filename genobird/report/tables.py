@@ -17,11 +17,15 @@ import pandas as pd
 import genobird
 from genobird.errors import InputError, UsageError
 from genobird.files import write_text
-from genobird.report.facts import read_json
+from genobird.report.evaluation import read_json
 from genobird.report.page import environment
-from genobird.report.table_labelled import chromatin_section, promoter_section
-from genobird.report.table_language import masked_section, training_section
-from genobird.report.table_sections import Section
+from genobird.report.sections import (
+    Section,
+    chromatin_section,
+    masked_section,
+    promoter_section,
+    training_section,
+)
 
 NAMES = ("table1", "figure8", "table5", "table6", "table7")
 

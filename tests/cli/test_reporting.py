@@ -49,7 +49,7 @@ def test_a_report_comes_with_its_table_names_and_logos(capsys, vcf, options, tmp
     assert "rs77 chr1:20,001" in text
     assert 'aria-label="Bases around chr1:20001 that matter for A|DNase|None"' in text
     assert "tiny.fa" in text
-    assert "logos of 1 variant(s): 6 windows" in err
+    assert "logo 1 of 1: 6 windows left, about " in err
 
 
 def test_a_report_without_logos_of_variants_in_words(capsys, options, tmp_path, tiny_contigs):

@@ -102,20 +102,24 @@ def test_a_lifted_variant_is_taken_where_it_was_lifted_to():
     )
 
 
-def test_the_first_variants_get_logos_and_the_cost_is_said(
+def test_logos_come_one_after_the_other_and_what_remains_is_said(
     scorer, tiny_genome_path, tiny_contigs, caplog
 ):
     caplog.set_level("INFO", "genobird")
     base = tiny_contigs["chr1"][AT]
     rows = [row(Variant("chr1", AT, base, other(base)), record=n) for n in range(2)]
-    made = allele_logos(scorer, pd.DataFrame(rows), tiny_genome_path, 1)
-    assert list(made) == [(0, 2)]
-    root = ElementTree.fromstring(made[0, 2])
-    assert root.get("aria-label") == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
-    assert "logos of 1 variant(s): 18 windows, about " in caplog.text
+    drawn = allele_logos(scorer, pd.DataFrame(rows), tiny_genome_path)
+    key, logo = next(drawn)
+    assert key == (0, 2)
+    assert "logo 1 of 2: 36 windows left, about " in caplog.text
+    assert "logo 2 of 2" not in caplog.text
+    label = ElementTree.fromstring(logo).get("aria-label")
+    assert label == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
+    assert [key for key, _ in drawn] == [(1, 2)]
+    assert "logo 2 of 2: 18 windows left, about " in caplog.text
 
 
 def test_nothing_is_drawn_of_nothing(scorer, tiny_genome_path, caplog):
     caplog.set_level("INFO", "genobird")
-    assert allele_logos(scorer, pd.DataFrame(), tiny_genome_path, 3) == {}
-    assert "logos" not in caplog.text
+    assert not list(allele_logos(scorer, pd.DataFrame(), tiny_genome_path))
+    assert "logo" not in caplog.text

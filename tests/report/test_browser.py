@@ -26,26 +26,32 @@ CHROMIUM = next(
     ),
     None,
 )
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-PHONE_PX = 360
+WIDTHS = (360, 800, 1400)  # a phone, half a screen, a screen
 
-# Loads the page at the width of a phone and writes down what it finds.
+# Loads the page in frames of several widths and writes down what it finds.
 PROBE = """<!doctype html><meta charset="utf-8"><title>none</title>
-<iframe width="{width}" height="700" srcdoc="{page}"></iframe>
 <script>
-const frame = document.querySelector("iframe");
-frame.onload = () => {{
-  const page = frame.contentDocument;
+const found = [];
+function look(frame) {{
+  const page = frame.contentDocument, width = page.documentElement.clientWidth;
+  const all = [...page.body.querySelectorAll("*")];
   const lost = [...page.querySelectorAll("a")].filter(
     (a) => !page.getElementById(decodeURIComponent(a.hash.slice(1))));
   const figures = [...page.querySelectorAll("svg")].map((s) => s.getBoundingClientRect().height);
+  const cut = all.filter((e) => !e.closest("svg") && (e.scrollWidth > e.clientWidth + 1
+    && frame.contentWindow.getComputedStyle(e).display != "inline"
+    || e.getBoundingClientRect().right > width + 1));
   const style = frame.contentWindow.getComputedStyle(page.body);
-  document.title = JSON.stringify({{
-    width: page.documentElement.scrollWidth, links: page.querySelectorAll("a").length,
-    lost: lost.length, figures: figures.length, flat: figures.filter((h) => h < 30).length,
+  found.push({{
+    links: page.querySelectorAll("a").length, lost: lost.length, cut: cut.map((e) => e.outerHTML),
+    figures: figures.length, flat: figures.filter((h) => h < 30).length,
     ink: style.color, paper: style.backgroundColor}});
-}};
-</script>"""
+  document.title = JSON.stringify(found);
+}}
+</script>{frames}"""
+FRAME = '<iframe width="{width}" height="700" onload="look(this)" srcdoc="{page}"></iframe>'
 
 
 class Checker(HTMLParser):
@@ -105,26 +111,33 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
     assert all(link.startswith("#") for link in checker.links)
     assert {link[1:] for link in checker.links} <= set(checker.names)
     assert "<script" not in page
+    assert f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' in page
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_works_in_a_browser_of_a_phone(page, tmp_path, scheme):
+def test_the_page_works_in_a_browser_and_nothing_is_cut_at_any_width(page, tmp_path, scheme):
     probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(width=PHONE_PX, page=html.escape(page)))
+    frames = [FRAME.format(width=width, page=html.escape(page)) for width in WIDTHS]
+    probe.write_text(PROBE.format(frames="".join(frames)))
     done = browse(probe, tmp_path, scheme)
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None, done.stderr
     found = json.loads(html.unescape(title[1]))
-    assert found["width"] <= PHONE_PX
-    assert (found["lost"], found["flat"]) == (0, 0)
-    assert found["links"] >= 13
-    assert found["figures"] == 5
-    ink, paper = (np.mean([int(n) for n in re.findall(r"\d+", found[k])]) for k in ("ink", "paper"))
-    assert (ink > paper) == (scheme == "dark")
+    assert len(found) == len(WIDTHS)
+    for frame in found:
+        assert (frame["cut"], frame["lost"], frame["flat"]) == ([], 0, 0)
+        assert frame["links"] >= 13
+        assert frame["figures"] == 5
+        ink, paper = (brightness(frame[name]) for name in ("ink", "paper"))
+        assert (ink > paper) == (scheme == "dark")
     assert "CONSOLE" not in done.stderr
+
+
+def brightness(colour: str) -> float:
+    return float(np.mean([int(n) for n in re.findall(r"\d+", colour)]))
 
 
 def browse(file: Path, folder: Path, scheme: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
 
 from genobird.errors import OutputError, TableError, UsageError
 from genobird.report.logo import COLOURS, Strip, draw_logo, letters, pair, strips_of
@@ -61,15 +61,14 @@ def test_letters_fill_their_places_to_their_heights(bases, heights):
     strip = strip_of(bases, heights[: len(bases)])
     axes = Figure().subplots()
     letters(axes, strip, COLOURS)
-    patches = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
-    assert len(patches) == len(set(bases))
-    low = [box.y0 for box in (patch.get_path().get_extents() for patch in patches)]
-    high = [box.y1 for box in (patch.get_path().get_extents() for patch in patches)]
-    assert min(low) == pytest.approx(min(0, *strip.heights), abs=1e-4)
-    assert max(high) == pytest.approx(max(0, *strip.heights), abs=1e-4)
-    for patch in patches:
+    assert len(axes.patches) == len(bases)
+    for at, (patch, base, height) in enumerate(
+        zip(axes.patches, bases, strip.heights, strict=True)
+    ):
         box = patch.get_path().get_extents()
-        assert -0.5 < box.x0 < box.x1 < len(bases) - 0.5
+        assert (box.y0, box.y1) == pytest.approx((min(0, height), max(0, height)), abs=1e-4)
+        assert at - 0.5 < box.x0 < box.x1 < at + 0.5
+        assert to_hex(patch.get_facecolor()) == COLOURS[base]
 
 
 def test_a_logo_in_svg_is_well_formed_and_names_outputs_and_places(tmp_path):
@@ -90,6 +89,17 @@ def test_a_logo_in_svg_is_well_formed_and_names_outputs_and_places(tmp_path):
     again = tmp_path / "again.svg"
     draw_logo(table, again)
     assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_names_of_a_logo_are_text_and_short(tmp_path, kind):
+    table = table_of("ACG", (r"$\frac$", "x" * 200_000)).assign(chrom="a$$b")
+    draw_logo(table, tmp_path / f"logo.{kind}")
+    if kind == "svg":
+        texts = "".join(ElementTree.parse(tmp_path / "logo.svg").getroot().itertext())
+        assert r"$\frac$" in texts
+        assert "a$$b, 1-based" in texts
+        assert len(texts) < 10_000
 
 
 @pytest.mark.parametrize("length", [1, 3, 700])

@@ -169,6 +169,32 @@ def test_logos_stand_with_their_variants(ranked_table):
     assert "<b>Logos</b>" not in render(None, summary, {})
 
 
+def test_the_llr_is_named_and_shows_its_standard_error(ranked_table):
+    table = ranked_table.assign(**{"llr|delta": -1.234, "llr|se": 0.456})
+    page = render(None, summarise_variants([table]), {})
+    value = "\N{MINUS SIGN}1.23 \N{PLUS-MINUS SIGN} 0.46"
+    assert '<th class="n">LLR (nats)</th>' in page
+    assert page.count(f'data-name="LLR">{value}</td>') == 7
+    assert page.count(f"LLR {value} nats") == 7
+    assert "log-likelihood ratio" in page
+    bare = render(None, summarise_variants([table.drop(columns="llr|se")]), {})
+    assert f"LLR {value[:5]} nats" in bare
+    assert "LLR" not in render(None, summarise_variants([ranked_table]), {})
+
+
+def test_names_of_a_page_are_text_and_short(region_table, variant_table):
+    hostile = "$\\frac$<script>alert(1)</script>\N{RIGHT-TO-LEFT OVERRIDE}" + "x" * 200_000
+    page = render(
+        summarise_regions([region_table.assign(name=hostile, chrom=hostile)]),
+        summarise_variants([variant_table.assign(id=hostile, chrom=hostile)]),
+        {"command": hostile},
+    )
+    assert len(page) < 200_000
+    assert "$\\frac$&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+
+
 def test_a_title_says_what_the_page_is_about(region_table, variant_table):
     regions, variants = summarise_regions([region_table]), summarise_variants([variant_table])
     assert "<h1>Regions and variants scored" in render(regions, variants, {})
@@ -229,25 +255,55 @@ def test_a_report_of_tables_on_disk_names_them(tmp_path, region_table, variant_t
     assert "v.parquet" not in output.read_text()
 
 
-def test_a_report_takes_names_from_the_vcf_and_logos_of_the_first_variants(tmp_path, ranked_table):
-    ranked_table.drop(columns="id").to_parquet(tmp_path / "v.parquet")
+@pytest.fixture
+def source(tmp_path):
+    """The VCF of `ranked_table`."""
     header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     lines = [f"chr20\t{1234 + 5000 * n}\tname{n}\tA\tC\t.\t.\t.\n" for n in range(8)]
-    (tmp_path / "in.vcf").write_text(header + "".join(lines))
-    seen = []
+    path = tmp_path / "in.vcf"
+    path.write_text(header + "".join(lines))
+    return path
 
-    def logos(top):
-        seen.extend(top["record"])
-        return {(2, 1): "<svg>drawn</svg>"}
+
+def test_a_report_takes_names_from_the_vcf(tmp_path, ranked_table, source):
+    ranked_table.drop(columns="id").to_parquet(tmp_path / "v.parquet")
+    report(tmp_path / "report.html", variants=tmp_path / "v.parquet", source=source)
+    page = (tmp_path / "report.html").read_text()
+    assert "name2 chr20:11,234" in page
+    assert "<td>name2</td>" in page
+
+
+def test_the_page_stands_before_its_logos_and_gains_them_one_by_one(tmp_path, ranked_table):
+    ranked_table.to_parquet(tmp_path / "v.parquet")
+    output, seen = tmp_path / "report.html", []
+
+    def draw(rows):
+        for key in zip(rows["record"], rows["allele"], strict=True):
+            page = output.read_text()
+            seen.append((int(key[0]), page.count("<svg>logo"), page.count("still being computed")))
+            yield key, f"<svg>logo of {key[0]}</svg>"
+
+    report(output, variants=tmp_path / "v.parquet", logos=3, draw=draw)
+    assert seen == [(2, 0, 3), (3, 1, 2), (6, 2, 1)]
+    cards = output.read_text().split('<article class="card"')[1:]
+    drawn = [f"logo of {record}" in card for record, card in zip((2, 3, 6), cards, strict=False)]
+    assert drawn == [True] * 3
+    assert "still being computed" not in output.read_text()
+
+
+def test_a_run_that_ends_before_its_logos_leaves_a_page_that_says_so(tmp_path, ranked_table):
+    ranked_table.to_parquet(tmp_path / "v.parquet")
+
+    def draw(rows):
+        yield (2, 1), "<svg>logo of 2</svg>"
+        raise KeyboardInterrupt
 
     output = tmp_path / "report.html"
-    facts = {"command": "genobird variants"}
-    source = tmp_path / "in.vcf"
-    report(output, variants=tmp_path / "v.parquet", source=source, logos=logos, facts=facts)
+    with pytest.raises(KeyboardInterrupt):
+        report(output, variants=tmp_path / "v.parquet", logos=2, draw=draw)
     page = output.read_text()
-    assert seen == [2, 3, 6, 5, 1, 0, 4]
-    assert "name2 chr20:11,234" in page
-    assert "<svg>drawn</svg>" in page
+    assert "<svg>logo of 2</svg>" in page
+    assert page.count("If the run has ended, it was stopped before.") == 1
 
 
 def test_a_report_of_no_table_is_refused(tmp_path):

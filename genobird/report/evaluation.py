@@ -1,9 +1,44 @@
-"""Pieces of Markdown: tables, figures with their intervals, lists in prose."""
+"""How an evaluation is written down: its file, the names of its models, its figures, tables."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genobird.baselines.registry import MODELS
+from genobird.errors import InputError, UsageError
+
+Facts = Mapping[str, Any]
+
+NAMES = {
+    **{name: model.title for name, model in MODELS.items()},
+    "bert_512": "dense transformer of 512 tokens",
+    "counts": "counts of neighbouring pieces alone",
+}
+
+
+def name_of(model: str) -> str:
+    """Return what a model is called; one that is not known keeps its name."""
+    return NAMES.get(model, model)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Raises:
+        UsageError: there is no such file.
+        InputError: it is no JSON.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no {path}")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    return found
 
 
 def shown(interval: Mapping[str, float | None], *, signed: bool = False) -> str:
