@@ -129,8 +129,8 @@ class Draft:
         Raises:
             OutputError: it cannot be written.
         """
-        others = [made for made in self.part.parent.iterdir() if made != self.part]
         try:
+            others = [made for made in self.part.parent.iterdir() if made != self.part]
             for made in (*others, self.part):
                 _flush(made)
             for path in outdated:
@@ -165,7 +165,7 @@ class Draft:
         """Tell whether an error is about what is written, not about what is read."""
         name = error.filename
         return not isinstance(error, BrokenPipeError) and (
-            name is None or os.fspath(self.part.parent) in os.fsdecode(name)
+            name is None or str(self.part.parent) in str(name)
         )
 
 
