@@ -113,7 +113,7 @@ def test_vcf(place: Place) -> None:
 @pytest.mark.parametrize("separator", ["\t", ","])
 def test_table_of_variants(place: Place, separator: str) -> None:
     rows = [line.split("\t") for line in records(30)]
-    lines = [("chrom", "pos", "ref", "alt"), *((r[0], r[1], r[3], r[4]) for r in rows)]
+    lines = [("chrom", "pos", "ref", "alt"), *((r[0], r[1], r[3], f'"{r[4]}"') for r in rows)]
     seed = "".join(f"{separator.join(line)}\n" for line in lines).encode()
 
     def attempt(rng: random.Random) -> None:
