@@ -187,7 +187,7 @@ def split_lines(
         if size > MOST_LINE:
             raise error(
                 f"{name}, line {number + 1} has more than {MOST_LINE >> 20} MiB, the most that is "
-                "read of one; is it such a file? Genotypes can go: bcftools view -G"
+                "read of one; check the file; genotypes of a VCF go with bcftools view -G"
             )
     if size:
         yield b"".join(begun).decode(code, "surrogateescape")
