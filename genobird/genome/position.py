@@ -48,5 +48,6 @@ def position_of(value: object) -> int | None:
     if isinstance(value, Real):
         number = float(value)
         return min(int(number), BEYOND) if number >= 0 and number.is_integer() else None
-    digits, _, zeros = str(value).strip().partition(".")
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    digits, _, zeros = text.strip().partition(".")
     return None if zeros.strip("0") else position(digits)
