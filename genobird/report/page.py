@@ -368,7 +368,7 @@ def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
 def _change(effect: Effect) -> Change:
     from genobird.heads import POSITIVE_WEIGHT
     from genobird.scoring.effects import PROMOTER
-    from genobird.scoring.scorer import probabilities
+    from genobird.scoring.odds import probabilities
 
     if effect.name == _NO_PROBABILITY:
         return Change(effect, np.nan, np.nan)
