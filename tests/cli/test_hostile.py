@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_a_carriage_return_in_a_cell_costs_its_record_alone(run, tiny_contigs, t
     (tmp_path / "in.csv").write_text(text, newline="")
     assert run("variants", tmp_path / "in.csv", "-o", tmp_path / "out.tsv")[0] == 0
     found = pd.read_csv(tmp_path / "out.tsv", sep="\t")
-    assert found["ref"].tolist() == ["A\rB", ref]
+    assert found["ref"].tolist() == ["A\ufffdB", ref]
     assert found["status"].tolist() == ["AMBIGUOUS_BASE", "OK"]
 
 
@@ -185,8 +186,15 @@ def test_a_table_goes_to_dev_stdout(run, tiny_genome_path, tiny_checkpoint, caps
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_can_be_installed(shell, tmp_path):
+def test_completion_can_be_installed(shell):
     code = "import sys; from genobird.cli import main; sys.argv[0] = 'genobird'; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code]
-    shown = subprocess.run([*command, "--show-completion", shell], capture_output=True, text=True)
-    assert "_GENOBIRD_COMPLETE" in shown.stdout
+    asked = {"COMP_WORDS": "genobird va", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "genobird va"}
+    asked["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    for kind, expected in (("source", "_GENOBIRD_COMPLETE"), ("complete", "variants")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **asked, "_GENOBIRD_COMPLETE": f"{kind}_{shell}"},
+            capture_output=True,
+            text=True,
+        )
+        assert expected in done.stdout
