@@ -298,7 +298,7 @@ class Genome:
 
 def _path_of(fasta: Fasta) -> Path | str:
     """Return the path of a FASTA file, also of one that another library has opened."""
-    named = getattr(fasta, "filename", fasta)
+    named: Any = getattr(fasta, "filename", fasta)
     return os.fsdecode(named) if isinstance(named, bytes) else named
 
 

@@ -44,9 +44,10 @@ def position_of(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, Integral):
-        return min(int(value), BEYOND) if value >= 0 else None
+        return min(int(value), BEYOND) if int(value) >= 0 else None
     if isinstance(value, Real):
         number = float(value)
         return min(int(number), BEYOND) if number >= 0 and number.is_integer() else None
-    digits, _, zeros = str(value).strip().partition(".")
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    digits, _, zeros = text.strip().partition(".")
     return None if zeros.strip("0") else position(digits)

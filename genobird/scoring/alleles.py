@@ -140,8 +140,9 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
         variants = named_input([variants])
     if (frame := _ROWS.frame_of(variants)) is not None:
         rows = enumerate(_ROWS.of_frame(frame))
-        records = (_alleles(row, f"row {number} of the variants") for number, row in rows)
-        yield AlleleSource("the table", records)
+        yield AlleleSource(
+            "the table", (_alleles(row, f"row {number} of the variants") for number, row in rows)
+        )
     elif isinstance(variants, Path | streams.Peeked):
         peeked = streams.Peeked(variants, VcfError) if isinstance(variants, Path) else variants
         if is_table(peeked):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -140,10 +140,10 @@ def text_of(cell: object) -> str:
         return cell.decode("utf-8", "replace").strip()
     if isinstance(cell, (*_SEVERAL, Mapping)):
         raise TableError(f"{quoted(cell)} is found where one value is needed")
-    if pd.api.types.is_scalar(cell) and pd.isna(cell):
+    if pd.api.types.is_scalar(cell) and pd.isna(cast(Any, cell)):
         return ""
     if isinstance(cell, Real) and not isinstance(cell, Integral) and float(cell).is_integer():
-        return str(int(cell))
+        return str(int(float(cell)))
     return str(cell).strip()
 
 

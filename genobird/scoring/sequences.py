@@ -35,7 +35,8 @@ def named_sequences(sequences: Sequences) -> Iterator[tuple[str, str]]:
     if isinstance(sequences, pd.DataFrame) or not isinstance(sequences, Iterable):
         raise UsageError(f"{quoted(sequences)} is given as sequences; {_HINT}")
     keyed = isinstance(sequences, Mapping | pd.Series)
-    for key, item in sequences.items() if keyed else enumerate(sequences):
+    items: Any = sequences
+    for key, item in items.items() if keyed else enumerate(items):
         text = _text(item)
         if text is None:
             raise UsageError(f"{quoted(item)} is given as sequence {key}; {_HINT}")

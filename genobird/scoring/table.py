@@ -241,8 +241,13 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
 
 
 def clean_text(text: str) -> str:
-    """Replace bytes that are no UTF-8 and were carried through as surrogates."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Replace bytes that are no UTF-8 and were carried through as surrogates, and line ends."""
+    whole = (
+        text
+        if text.isascii()
+        else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    )
+    return whole.replace("\r", "\N{REPLACEMENT CHARACTER}")  # which a TSV leaves unquoted
 
 
 def _schema(frame: pd.DataFrame) -> Any:
