@@ -65,6 +65,10 @@ def report(
     variants: Annotated[
         Path | None, typer.Option(help="Table of genobird variants, TSV or Parquet.")
     ] = None,
+    vcf: Annotated[
+        Path | None,
+        typer.Option(help="VCF or BCF of the variants, scored or not: their IDs are shown."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Make a one-file HTML report of score tables.
@@ -74,10 +78,13 @@ def report(
     from genobird.report.page import report as make
 
     refuse_same_file(
-        {"the report": output}, {"the region table": regions, "the variant table": variants}
+        {"the report": output},
+        {"the region table": regions, "the variant table": variants, "--vcf": vcf},
     )
+    if vcf is not None and variants is None:
+        raise UsageError("--vcf has the IDs of a variant table; name that with --variants")
     facts = {"command": command_line()}
-    make(output, regions=regions, variants=variants, facts=facts, force=force)
+    make(output, regions=regions, variants=variants, source=vcf, facts=facts, force=force)
     typer.echo(f"report written to {output}", err=True)
 
 

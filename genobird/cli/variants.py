@@ -246,10 +246,11 @@ def variants(
             files["phased"] = phased
             counts = annotate_variants(scorer, source, genome, output, **files, **common)
         if report is not None:
-            vcf = source.source if isinstance(source, Peeked) and not listed else STDOUT
+            # What was written has the IDs too, and unlike a pipe it can be read again.
+            vcfs = [output, source.source] if isinstance(source, Peeked) and not listed else []
             reporting.write_report(
                 *(report, whole, scorer, genome),
-                vcf=None if str(vcf) == STDOUT else Path(vcf),
+                vcf=next((Path(vcf) for vcf in vcfs if Path(vcf).is_file()), None),
                 logos=LOGOS if report_logos is None else report_logos,
                 replace=replace,
             )

@@ -419,6 +419,8 @@ def _are_numbers(values: pd.Series) -> bool:
 def _wrong(rows: pd.DataFrame, row: int, name: str, wanted: str) -> TableError:
     """Return the error for a value; rows are counted from 1, the heading is none."""
     value = rows[name].iloc[row]
-    found = "empty" if value is None or value is pd.NA or value != value else short(str(value))
+    found = (
+        "empty" if value is pd.NA or value in (None, "") or value != value else short(str(value))
+    )
     at = f"row {rows.index[row] + 1:,} of the table"
     return TableError(f"{at}: {short(name)} is {found}, {wanted} is needed; {_WANTED}")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 from genobird.cli import main
 from genobird.report import alleles
+from genobird.report.plots import short
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
@@ -50,6 +53,42 @@ def test_a_report_comes_with_its_table_names_and_logos(capsys, vcf, options, tmp
     assert 'aria-label="Bases around chr1:20001 that matter for A|DNase|None"' in text
     assert "tiny.fa" in text
     assert "logo 1 of 1: 6 windows left, about " in err
+
+
+def test_ids_that_came_by_a_pipe_are_shown(capsys, vcf, options, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(vcf.read_bytes())))
+    page = tmp_path / "out.html"
+    arguments = ["-o", tmp_path / "out.vcf.gz", "--report", page, "--report-logos", 0]
+    code, _, err = run(capsys, "-", *options, *arguments, "--features", "DNase")
+    assert code == 0, err
+    assert "rs77 chr1:20,001" in page.read_text()
+
+
+def test_ids_come_from_a_vcf_beside_the_table(capsys, vcf, options, tmp_path):
+    table, page = tmp_path / "out.parquet", tmp_path / "out.html"
+    arguments = ["-o", tmp_path / "out.vcf", "--table", table, "--features", "DNase"]
+    code, _, err = run(capsys, vcf, *options, *arguments)
+    assert code == 0, err
+    assert main(["report", "--variants", str(table), "--vcf", str(vcf), "-o", str(page)]) == 0
+    assert "rs77 chr1:20,001" in page.read_text()
+    other = tmp_path / "other.html"
+    assert main(["report", "--vcf", str(vcf), "-o", str(other)]) == 2
+    assert "name that with --variants" in capsys.readouterr().err
+    assert not other.exists()
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "a$$b", "rs" + "x" * 200_000])
+def test_ids_of_any_kind_come_into_a_report(capsys, options, tmp_path, tiny_contigs, name):
+    rows = []
+    for at in range(20_000, 25_000, 1_000):
+        ref = tiny_contigs["chr1"][at]
+        rows.append(f"chr1\t{at + 1}\t{name}\t{ref}\t{'AC'[ref == 'A']}\t.\t.\t.\n")
+    path, page = tmp_path / "in.vcf", tmp_path / "out.html"
+    path.write_text(HEADER + "".join(rows))
+    arguments = ["-o", tmp_path / "out.vcf", "--report", page, "--report-logos", 1]
+    code, _, err = run(capsys, path, *options, *arguments, "--features", "DNase")
+    assert code == 0, err
+    assert page.read_text().count(escape(short(name))) >= 11  # figure, table, cards
 
 
 def test_a_report_without_logos_of_variants_in_words(capsys, options, tmp_path, tiny_contigs):

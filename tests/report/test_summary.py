@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -157,6 +159,88 @@ def test_a_table_of_another_kind_is_refused(missing):
         summarise_variants([bare])
 
 
+@pytest.mark.parametrize("end", ["tsv", "parquet"])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("start", np.nan, "start is empty, a whole number is needed; give the table of"),
+        ("start", "chr1", "start is chr1, a whole number is needed"),
+        ("start", 1.5, r"start is 1\.5, a whole number is needed"),
+        ("end", -1, "end is -1, a whole number is needed"),
+        ("end", "9" * 5000, "end is (9|inf).*, a whole number is needed"),
+        ("chrom", "", "chrom is empty, a text is needed"),
+        ("status", "", "status is empty, a text is needed"),
+        ("promoter", "high", "promoter is high, a probability is needed"),
+        ("promoter", 1.5, r"promoter is 1\.5, a probability is needed"),
+        ("promoter", float("inf"), "promoter is inf, a probability is needed"),
+        ("K562|CTCF|None", "high", r"K562\|CTCF\|None is high, a probability is needed"),
+    ],
+)
+def test_a_value_that_no_region_has_is_one_line(tmp_path, end, column, value, message):
+    table = regions([0.1, 0.2, 0.3]).astype({column: object})
+    table.loc[1, column] = value
+    with pytest.raises(TableError, match=f"^row 2 of the table: {message}") as caught:
+        summarise_regions(pieces_of(table, tmp_path / f"t.{end}"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("end", ["tsv", "parquet"])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("pos", "x", "pos is x, a whole number is needed"),
+        ("pos", 1e30, r"pos is 1e\+30, a whole number is needed"),
+        ("record", np.nan, "record is empty, a whole number is needed"),
+        ("ref", "", "ref is empty, a text is needed"),
+        ("alt", "", "alt is empty, a text is needed"),
+        ("f0|delta", "x", r"f0\|delta is x, a number is needed"),
+        ("f0|quantile", "x", r"f0\|quantile is x, a number is needed"),
+        ("llr|delta", "x", r"llr\|delta is x, a number is needed"),
+        ("llr|se", "x", r"llr\|se is x, a number is needed"),
+        ("evalue", "x", "evalue is x, an E-value is needed"),
+        ("evalue", 2.5, r"evalue is 2\.5, an E-value is needed"),
+    ],
+)
+def test_a_value_that_no_variant_has_is_one_line(tmp_path, end, column, value, message):
+    more = {"evalue": 0.5, "llr|se": 0.1, "f0|quantile": 0.9}
+    table = variants([[1.0], [2.0], [3.0]], **more).astype({column: object})
+    table.loc[1, column] = value
+    with pytest.raises(TableError, match=f"^row 2 of the table: {message}") as caught:
+        summarise_variants(pieces_of(table, tmp_path / f"t.{end}"))
+    assert "\n" not in str(caught.value)
+
+
+def pieces_of(table: pd.DataFrame, path: Path) -> Iterator[pd.DataFrame]:
+    """Write a table, where Parquet allows for it with its column of mixed types, and read it."""
+    if path.suffix == ".tsv":
+        table.to_csv(path, sep="\t", index=False)
+    else:
+        mixed = table.columns[table.map(type).nunique() > 1]
+        filled = table[mixed].map(lambda value: "" if value != value else str(value))
+        table.assign(**filled).to_parquet(path)
+    return read_pieces(path)
+
+
+def test_what_is_wrong_is_found_in_any_piece(tmp_path):
+    table = regions([0.5] * 5_000).astype({"start": object})
+    table.loc[4_500, "start"] = "x"
+    with pytest.raises(TableError, match=r"^row 4,501 of the table: start is x"):
+        summarise_regions(pieces_of(table, tmp_path / "t.tsv"))
+
+
+def test_rows_that_were_not_scored_may_lack_everything_but_a_status():
+    table = regions([float("nan"), 0.5]).astype({"start": object, "chrom": object})
+    table.loc[0, ["chrom", "start", "end", "name"]] = None
+    assert summarise_regions([table]).top["name"].tolist() == ["r1"]
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    table = regions([0.5])
+    with pytest.raises(TableError, match="region table has two columns promoter"):
+        summarise_regions([pd.concat([table, table[["promoter"]]], axis=1)])
+
+
 def test_tsv_and_parquet_read_alike(tmp_path):
     table = regions([0.1, float("nan")], ["NA", ""])
     table.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
@@ -177,6 +261,15 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     (tmp_path / "a.vcf.gz").write_bytes(gzip.compress(b"##fileformat=VCFv4.2\n#CHROM\tPOS\n"))
     with pytest.raises(TableError, match=r"a\.vcf\.gz is a VCF, a report needs the table; give"):
         next(read_pieces(tmp_path / "a.vcf.gz"))
+    (tmp_path / "shifted.tsv").write_text("a\tb\n1\t2\t3\n")
+    with pytest.raises(TableError, match="its rows have more cells than its heading; give the"):
+        next(read_pieces(tmp_path / "shifted.tsv"))
+    (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(b"a\tb\n" * 99_999)[:-20])
+    with pytest.raises(TableError, match=r"cut\.tsv\.gz cannot be read as a table"):
+        list(read_pieces(tmp_path / "cut.tsv.gz"))
+    (tmp_path / "latin.tsv").write_bytes(b"chrom\tname\nchr1\t\xe9\n")
+    with pytest.raises(TableError, match=r"latin\.tsv cannot be read as a table: 'utf-8' codec"):
+        next(read_pieces(tmp_path / "latin.tsv"))
     (tmp_path / "ragged.tsv").write_text("a\tb\n1\t2\n1\t2\t3\n")
     with pytest.raises(TableError, match=r"a table: Expected 2 fields in line 3, saw 3; give the"):
         next(read_pieces(tmp_path / "ragged.tsv"))
