@@ -36,6 +36,7 @@ _WHITE: Final = b" \t\r\n\v\f"
 _FIRST_CHUNKS = 4
 _BLOCK = 1 << 15
 _KEPT_BLOCKS = 64
+_KEPT_NAMES = 1024
 
 
 Fasta = Any
@@ -65,6 +66,7 @@ class Genome:
         self._lengths_of: dict[str, int] | None = None
         self._sha256: str | None = None
         self._blocks: dict[tuple[str, int], str] = {}
+        self._found: dict[str, str | None] = {}
         self._handle: Any = None
         self._lock = threading.RLock()
         renew_after_fork(self)
@@ -137,6 +139,17 @@ class Genome:
             f"contig {name!r} is not in {self.path}, which has {_some(self._lengths())}; "
             "check the name and the assembly"
         )
+
+    def find(self, name: str) -> str | None:
+        """Return what `resolve` returns, or None where it raises; names asked for are kept."""
+        if name not in self._found:
+            if len(self._found) >= _KEPT_NAMES:  # an input may have any number of them
+                self._found.clear()
+            try:
+                self._found[name] = self.resolve(name)
+            except (AssemblyError, ContigError):
+                self._found[name] = None
+        return self._found[name]
 
     def length(self, name: str) -> int:
         """Return the length in bp of a contig, under any of its names.

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError, quoted
+from genobird.errors import OutOfBoundsError, UsageError, quoted
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
 from genobird.genome.lookalike import BASE_BEFORE
@@ -169,25 +169,26 @@ def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
     """
     if variant.alt in ("", "."):
         return Status.MISSING_ALT
-    try:
-        contig = genome.resolve(variant.contig)
-    except (AssemblyError, ContigError):
+    contig = genome.find(variant.contig)
+    if contig is None:
         return Status.NO_CONTIG
-    if not 0 <= variant.position <= variant.end <= genome.length(contig):
+    ref, alt, end = variant.ref.upper(), variant.alt.upper(), variant.end
+    if not 0 <= variant.position <= end <= genome.length(contig):
         return Status.OUT_OF_BOUNDS
     if not _SEQUENCE.fullmatch(variant.ref):
         return Status.AMBIGUOUS_BASE
     if not _SEQUENCE.fullmatch(variant.alt):
         return Status.SYMBOLIC
-    if variant.ref.upper() == variant.alt.upper():
+    if ref == alt:
         return Status.NON_VARIANT
-    trimmed = trim(variant)
-    if max(len(trimmed.ref), len(trimmed.alt)) > flank:
-        return Status.TOO_LONG
-    bases, _ = genome.fetch_clipped(contig, variant.position, variant.end)
+    if max(len(ref), len(alt)) > flank:  # trimming makes alleles only shorter
+        trimmed = trim(variant)
+        if max(len(trimmed.ref), len(trimmed.alt)) > flank:
+            return Status.TOO_LONG
+    bases, _ = genome.fetch_clipped(contig, variant.position, end)
     if "N" in bases or not (_BASES.fullmatch(variant.ref) and _BASES.fullmatch(variant.alt)):
         return Status.AMBIGUOUS_BASE
-    return Status.OK if bases == variant.ref.upper() else Status.REF_MISMATCH
+    return Status.OK if bases == ref else Status.REF_MISMATCH
 
 
 def windows(variant: Variant, genome: Genome, before: int, after: int) -> AlleleWindows:

@@ -93,9 +93,8 @@ class Record:
 
     def variants(self) -> tuple[Variant, ...]:
         """Return one variant an ALT; one with ALT `.` where the record has none."""
-        return tuple(
-            Variant(self.contig, self.position, self.ref, alt) for alt in self.alts or (".",)
-        )
+        alts = self.alts or (".",)
+        return tuple([Variant(self.contig, self.position, self.ref, alt) for alt in alts])
 
 
 class VcfReader:
@@ -191,7 +190,7 @@ class VcfReader:
             alts=() if alt in (".", "") else tuple(alt.split(",")),
             info=columns[7],
             columns=tuple(columns[:7]),
-            rest="".join(f"\t{column}" for column in columns[8:]) + line[len(body) :],
+            rest="".join(f"\t{samples}" for samples in columns[8:]) + line[len(body) :],
         )
 
 

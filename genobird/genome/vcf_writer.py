@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pysam
 import pysam.bcftools
 
-from genobird.errors import UsageError, VcfError
+from genobird.errors import OutputError, UsageError, VcfError
 from genobird.files import STDOUT, Draft, unwritable
 from genobird.genome import streams
 from genobird.genome.index import quiet_htslib
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A .tbi index ends at 512 Mbp; longer contigs need a .csi.
 _TBI_END = 1 << 29
 _PIECE = 1 << 20
+# Characters that are gathered before they are written.
+_HELD = 1 << 13
 _END = ("ID=END,Number=1,Type=String", "ID=END,Number=1,Type=Integer")
 
 
@@ -65,6 +68,9 @@ class VcfWriter:
         self._stdout = str(path) == STDOUT
         self._info = {field.id: field for field in info}
         self._removed = {*self._info, *stale}
+        self._suspect = re.compile("|".join(map(re.escape, sorted(self._removed))))
+        self._waiting: list[str] = []
+        self._held = 0
         self._contigs: set[str] = set()
         self._last = ("", -1)
         self._longest = 0
@@ -112,7 +118,7 @@ class VcfWriter:
                     f"value(s) for {len(record.alts)} ALT"
                 )
             if several:
-                added.append(f"{key}={','.join(field.text(value) for value in several)}")
+                added.append(f"{key}={','.join([field.text(value) for value in several])}")
         line = "\t".join(record.columns)
         self._write(f"{line}\t{self._joined(record.info, added)}{record.rest}\n")
         contig, position = self._last
@@ -129,6 +135,7 @@ class VcfWriter:
         if self._file is None:
             return
         try:
+            self._flush()
             if self._draft is None:
                 self._file.flush()
                 return
@@ -146,7 +153,10 @@ class VcfWriter:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what was written so far; a finished file stays."""
+        """Remove what was written so far; a finished file stays, and so does standard output."""
+        if self._stdout and self._waiting:
+            with suppress(OSError, OutputError):
+                self._flush()
         file, self._file = self._file, None
         if self._draft is None:
             return
@@ -186,6 +196,14 @@ class VcfWriter:
             raise unwritable(self.path, error) from error
 
     def _write(self, text: str) -> None:
+        self._waiting.append(text)
+        self._held += len(text)
+        if self._held >= _HELD:
+            self._flush()
+
+    def _flush(self) -> None:
+        text = "".join(self._waiting)
+        self._waiting, self._held = [], 0
         try:
             with quiet_htslib():
                 self._file.write(text.encode("utf-8", "surrogateescape"))
@@ -196,9 +214,11 @@ class VcfWriter:
 
     def _joined(self, info: str, added: Sequence[str]) -> str:
         kept = info
-        items = info.split(";")
-        if any(item.partition("=")[0] in self._removed for item in items):
-            kept = ";".join(item for item in items if item.partition("=")[0] not in self._removed)
+        if self._suspect.search(info):  # most have no such key, and stay in one piece
+            items = [
+                item for item in info.split(";") if item.partition("=")[0] not in self._removed
+            ]
+            kept = ";".join(items)
         if not added:
             return kept or "."
         if kept in ("", "."):

@@ -62,6 +62,10 @@ class Allele:
     """Number of the ALT as in genotypes, from 1; 0 for a record without ALT."""
     variant: Variant
 
+    def variants(self) -> tuple[Variant, ...]:
+        """Return the one ALT, as a record returns all of its."""
+        return (self.variant,)
+
 
 Listed = Variant | str | Sequence[Any] | Mapping[str, Any]
 """A variant, a string as `chr20:1000:A>G`, or a row of `(chrom, pos, ref, alt)`, 1-based; see

@@ -59,6 +59,9 @@ class NoJournal:
         """Return what `make` makes."""
         return make()
 
+    def skip(self, number: int) -> None:
+        """Do nothing."""
+
     def seal(self) -> None:
         """Do nothing."""
 
@@ -197,6 +200,15 @@ class Journal:
             entry = _CHUNK.pack(number, digest) + pack_frame(frame)
             self._write(_LENGTH.pack(len(entry), zlib.crc32(entry)) + entry)
         return frame
+
+    def skip(self, number: int) -> None:
+        """Go past chunks in which nothing is to be scored, up to this one.
+
+        Raises:
+            UsageError: an earlier run scored one of them.
+        """
+        if self._next is not None and self._next.number <= number:
+            raise self._other_input()
 
     def seal(self) -> None:
         """Note that all outputs are complete, and about to get their names.

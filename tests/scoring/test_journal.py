@@ -173,6 +173,19 @@ def test_another_input_is_refused(tmp_path, contents):
     assert journal_of(output).read_bytes() == before
 
 
+def test_an_input_without_work_where_there_was_some_is_refused(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1, 2], unscored=[0, 2], stop=Killed)
+    before = journal_of(output).read_bytes()
+    with kept([output], IDENTITY, resume=True) as journal:
+        journal.skip(0)
+        with pytest.raises(UsageError, match="another input"):
+            journal.skip(1)
+        assert journal_of(output).read_bytes() == before
+        journal.frame(1, ["item 1"], lambda: frame_of(1))
+        journal.skip(2)
+
+
 def test_an_input_with_work_where_there_was_none_is_refused(tmp_path):
     output = tmp_path / "out.tsv"
     run(output, [0, 1], unscored=[0], stop=Killed)
