@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from genobird import files
 from genobird.bits import BaseBits
@@ -21,14 +22,17 @@ from genobird.errors import OutputError
 from genobird.files import Draft, file_sha256, locked, open_plain, write_text
 from genobird.genome.vcf import VcfReader, VcfWriter
 from genobird.report.logo import draw_logo
+from genobird.scoring.background import Background
 from genobird.scoring.table import TableWriter
 from genobird.scoring.tracks import _Track, require_backend
+from genobird.tasks import hidden, remembered
 from genobird.tokenizer import Tokenizer
 from pipelines import grch37, steps
 from tests.models import tiny_checkpoint
 
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 VCF = "##fileformat=VCFv4.2\n##contig=<ID=1,length=9999>\n" + "\t".join(COLUMNS) + "\n"
+EFFECTS = np.arange(99.0).reshape(-1, 3)[:, :2].astype(np.float32)
 PLACES = np.array(["1"]), np.array([0])
 
 
@@ -87,6 +91,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.bw": track,
     "a.svg": logo,
     "p.npz": lambda path: Predictions(*PLACES, np.zeros((1, 1)), np.zeros((1, 1))).save(path),
+    "h.npz": lambda path: hidden._write(path, (np.arange(99), np.zeros((99, 9), np.float16))),
+    "r.pt": lambda path: remembered._write(path, (torch.zeros(99),) * 3),
+    "e.npz": lambda path: Background.of(EFFECTS, ["a", "b"], [0, 1], model="0123").save(path),
     "b.npz": lambda path: BaseBits(*PLACES, np.array([9]), np.zeros(9)).save(path),
     "corpus": corpus,
     "step.txt": step_file,
