@@ -6,7 +6,6 @@ Both become bits on the genome, so that any of them can be asked about any other
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from genobird.datasets import read_arrays
 from genobird.errors import InputError, UsageError
+from genobird.files import Draft
 from genobird.shards import Shards
 
 Ints = NDArray[np.int64]
@@ -98,9 +98,8 @@ class BaseBits:
         return difference
 
     def save(self, path: Path) -> None:
-        """Write a `.npz` file under a temporary name, then rename it."""
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        """Write a `.npz` file."""
+        with Draft(path) as part, part.open("wb") as file:
             np.savez(
                 file,
                 contigs=self.contigs,
@@ -108,7 +107,6 @@ class BaseBits:
                 lengths=self.lengths,
                 bits=self.bits,
             )
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: Path) -> BaseBits:

@@ -13,21 +13,20 @@ provenance.json     what it was made from, and the sha256 of the files above
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import nn
 
-from genobird.digest import file_sha256
-from genobird.errors import CheckpointError, GenobirdError, UsageError
+from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
+from genobird.files import Draft, file_sha256
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import Tokenizer
@@ -35,6 +34,8 @@ from genobird.tokenizer import Tokenizer
 FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
+# Bases that a head may read of a place; the other shapes show in the weights.
+_MOST_BP = 1 << 24
 
 
 class Shapes(BaseModel):
@@ -47,6 +48,17 @@ class Shapes(BaseModel):
     mlm: bool = False
     promoter: HeadConfig | None = None
     chromatin: HeadConfig | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Shapes:
+        heads = [self.promoter, self.chromatin]
+        for head in heads:
+            if head is None:
+                continue
+            if head.before_bp + head.after_bp > _MOST_BP:
+                raise ValueError(f"a head reads {head.before_bp} + {head.after_bp} bp of a place")
+            heads.append(head.profiles)
+        return self
 
 
 @dataclass
@@ -94,7 +106,7 @@ class Checkpoint:
         return str(self.provenance.get("sha256", {}).get(WEIGHTS, ""))[:12]
 
     def save(self, path: Path, *, dtype: torch.dtype = torch.float32, force: bool = False) -> None:
-        """Write the directory under a temporary name, then rename it.
+        """Write the directory.
 
         Args:
             path: the directory.
@@ -105,12 +117,15 @@ class Checkpoint:
 
         Raises:
             UsageError: the directory exists and `force` is not given.
+            OutputError: it cannot be written.
         """
         if path.exists() and not force:
             raise UsageError(f"{path} exists; choose another place or pass --force")
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        with Draft(path) as part:
+            part.mkdir()
+            self._write(part, dtype)
+
+    def _write(self, part: Path, dtype: torch.dtype) -> None:
         tensors = {
             f"{name}.{key}": value.detach()
             .to("cpu", dtype if key in trained else value.dtype)
@@ -119,8 +134,7 @@ class Checkpoint:
             for trained in [dict(module.named_parameters())]
             for key, value in module.state_dict().items()
         }
-        save_file(_once(tensors), part / WEIGHTS)
-        (part / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
+        (part / WEIGHTS).write_bytes(save(_once(tensors)))
         shapes = Shapes(
             encoder=self.encoder.config,
             mlm=self.mlm is not None,
@@ -136,9 +150,6 @@ class Checkpoint:
             "sha256": {name: file_sha256(part / name) for name in files},
         }
         (part / PROVENANCE).write_text(json.dumps(self.provenance, indent=2) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -154,8 +165,8 @@ class Checkpoint:
         try:
             shapes = Shapes.model_validate_json((path / CONFIG).read_text())
             tokenizer = Tokenizer.load(path / TOKENIZER)
-            tensors = load_file(path / WEIGHTS)
-            features = pd.read_csv(path / FEATURES, sep="\t")
+            features = _read_features(path / FEATURES)
+            found = _shapes_in(path / WEIGHTS)
         except (ValueError, SafetensorError, GenobirdError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is no usable model: {reason}") from error
@@ -163,20 +174,32 @@ class Checkpoint:
         _fits(path / TOKENIZER, "pieces", tokenizer.vocab_size, config.vocab_size)
         outputs = shapes.chromatin.outputs if shapes.chromatin else 0
         _fits(path / FEATURES, "features", len(features), outputs)
-        width = config.width
-        checkpoint = cls(
-            BigBird(config, tokenizer.bases),
-            tokenizer,
-            mlm=MaskedLMHead(config) if shapes.mlm else None,
-            nsp=nn.Linear(width, 2) if config.nsp else None,
-            promoter=Head(shapes.promoter, width) if shapes.promoter else None,
-            chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
-            features=features,
-            provenance=provenance,
-            directory=path,
-        )
-        if checkpoint.promoter and checkpoint.promoter.profiles:
-            tensors = _shared(tensors)
+
+        def built() -> Checkpoint:
+            width = config.width
+            return cls(
+                BigBird(config, tokenizer.bases),
+                tokenizer,
+                mlm=MaskedLMHead(config) if shapes.mlm else None,
+                nsp=nn.Linear(width, 2) if config.nsp else None,
+                promoter=Head(shapes.promoter, width) if shapes.promoter else None,
+                chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
+                features=features,
+                provenance=provenance,
+                directory=path,
+            )
+
+        # Without memory first: whoever wrote config.json may ask for more than there is.
+        try:
+            with torch.device("meta"):
+                empty = built()
+        except (ValueError, TypeError, RuntimeError, OverflowError, GenobirdError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path / CONFIG} has no usable shapes: {reason}") from error
+        asks = empty.promoter is not None and empty.promoter.profiles is not None
+        _require_shapes(path, empty, _shared(found) if asks else found)
+        checkpoint, tensors = built(), load_file(path / WEIGHTS)
+        tensors = _shared(tensors) if asks else tensors
         for name, module in checkpoint.modules().items():
             _load_part(path, name, module, tensors)
         return checkpoint
@@ -205,14 +228,44 @@ def _once(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _shared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give the promoter head the chromatin head's weights where it has none of its own."""
-    if any(key.startswith(_ASKED) for key in tensors):
-        return tensors
-    heads = {
-        key.removeprefix(_CHROMATIN): v for key, v in tensors.items() if key.startswith(_CHROMATIN)
-    }
-    return {**tensors, **{_ASKED + key: value for key, value in heads.items()}}
+_Of = TypeVar("_Of")
+
+
+def _shared(named: dict[str, _Of]) -> dict[str, _Of]:
+    """Give the promoter head what the chromatin head has, where it has none of its own."""
+    if any(key.startswith(_ASKED) for key in named):
+        return named
+    own = {key: value for key, value in named.items() if key.startswith(_CHROMATIN)}
+    return {**named, **{_ASKED + k.removeprefix(_CHROMATIN): value for k, value in own.items()}}
+
+
+def _read_features(path: Path) -> pd.DataFrame:
+    texts = {"name": str, "class": str}
+    features = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False)
+    if missing := [name for name in ("index", *texts) if name not in features.columns]:
+        raise InputError(f"{path.name} has no column {', '.join(missing)}")
+    return features
+
+
+def _shapes_in(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each tensor in a weights file, from its first bytes."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+
+
+def _require_shapes(path: Path, empty: Checkpoint, found: Mapping[str, list[int]]) -> None:
+    """Refuse weights that are missing or of other shapes than those of parts without memory.
+
+    Lists of neighbours are as long as they are in the file.
+    """
+    for name, module in empty.modules().items():
+        for key, value in module.state_dict().items():
+            shape, expected = found.get(f"{name}.{key}"), list(value.shape)
+            if shape is None or (shape != expected and "neighbours." not in key):
+                raise CheckpointError(
+                    f'{path / WEIGHTS} does not fit its config.json: {name} wants "{key}" of shape '
+                    f"{expected}, found {shape or 'none'}"
+                )
 
 
 def _load_part(
@@ -235,7 +288,7 @@ def _verify(path: Path) -> dict[str, Any]:
     try:
         provenance: dict[str, Any] = json.loads((path / PROVENANCE).read_text())
         hashes = dict(provenance["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path / PROVENANCE} is damaged; fetch the model again") from error
     for name in (WEIGHTS, CONFIG, TOKENIZER, FEATURES):
         if not (path / name).is_file():

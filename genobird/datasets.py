@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird.errors import InputError, TableError, UsageError
+from genobird.files import Draft
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import NO_BASE
 
@@ -294,9 +294,8 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """Write a `.npz` file under a temporary name, then rename it."""
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        """Write a `.npz` file."""
+        with Draft(path) as part, part.open("wb") as file:
             np.savez(
                 file,
                 contigs=self.contigs,
@@ -306,7 +305,6 @@ class Predictions:
                 bin_bp=self.bin_bp,
                 sequences_sha256=self.sequences_sha256,
             )
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

@@ -7,18 +7,17 @@ Enters package data, leaves a folder with `regions.tsv`, `variants.vcf.gz` with 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import genobird
-from genobird.errors import OutputError, UsageError
+from genobird.files import Draft, unwritable, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
 from genobird.genome.vcf import VcfReader
-from genobird.report.page import render, write
+from genobird.report.page import render
 from genobird.report.summary import (
     RegionSummary,
     VariantSummary,
@@ -29,7 +28,7 @@ from genobird.report.summary import (
 from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
-from genobird.scoring.table import TableWriter
+from genobird.scoring.table import TableWriter, check_folder
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
 FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
@@ -55,21 +54,6 @@ def count() -> int:
         return sum(1 for _ in read_bed(bundled(REGIONS))) + sum(1 for _ in reader)
 
 
-def check_output(output: Path, force: bool) -> None:
-    """Refuse a place for the results before work begins.
-
-    Raises:
-        UsageError: it is a file, or holds something and `force` is not given.
-        OutputError: its folder is missing.
-    """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file; choose a folder")
-    if output.is_dir() and any(output.iterdir()) and not force:
-        raise UsageError(f"{output} exists; choose another folder or pass --force")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output} is in a folder that does not exist; make it first")
-
-
 def run(
     scorer: Scorer,
     output: Path,
@@ -91,21 +75,18 @@ def run(
         UsageError: the folder exists and `force` is not given.
         OutputError: it cannot be written.
     """
-    check_output(output, force)
-    part = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    check_folder(output, force)
+    draft = Draft(output)
     try:
-        part.mkdir()
-        made = _write(scorer, part, command, progress)
+        draft.part.mkdir()
+        made = _write(scorer, draft.part, command, progress)
         output.mkdir(exist_ok=True)
         for name in FILES:
-            os.replace(part / name, output / name)
+            os.replace(draft.part / name, output / name)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{output} cannot be written: {reason}; check space and permissions"
-        ) from error
+        raise unwritable(output, error) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        draft.discard()
     return Demonstration(output, *made)
 
 
@@ -139,5 +120,5 @@ def _write(
     if len(variants.top):
         variants.top["id"] = variants.top["record"].map(names)
     title = "GRCh37 chr20:54.9-56.3 Mb, scored by genobird"
-    write(folder / "report.html", render(regions, variants, facts, title))
+    write_text(folder / "report.html", render(regions, variants, facts, title))
     return regions, variants

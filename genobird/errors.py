@@ -23,6 +23,11 @@ GenobirdError              exit 1
 
 from __future__ import annotations
 
+from reprlib import Repr
+
+_QUOTED = Repr()
+_QUOTED.maxstring = _QUOTED.maxother = 60
+
 
 class GenobirdError(Exception):
     """Base of every error that genobird raises on purpose."""
@@ -94,3 +99,11 @@ class CheckpointError(GenobirdError):
 
 class OutputError(GenobirdError):
     """A result that cannot be written."""
+
+
+def quoted(found: object) -> str:
+    """Quote for a message what was found, cut where it is long."""
+    try:
+        return _QUOTED.repr(found)
+    except Exception:  # the value's own __repr__ fails, as that of an integer of 5,000 digits does
+        return f"a value of type {type(found).__name__}"

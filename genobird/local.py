@@ -8,6 +8,7 @@ where a window of the encoder begins, and how it was cut into tokens, changes no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -38,15 +39,21 @@ class LocalConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    span_bp: int = Field(600, ge=40, description="Bases read, centred on the place.")
-    filters: int = Field(384, ge=4, description="Motif filters.")
-    filter_bp: int = Field(19, ge=3, description="Bases a motif filter sees; odd.")
-    pool_bp: int = Field(8, ge=1, description="Bases of a cell: a filter's best match in it.")
-    width: int = Field(192, ge=4, description="Channels that combine motifs.")
-    dilations: tuple[int, ...] = Field((2, 4), description="Of the residual convolutions.")
-    cells: int = Field(5, ge=1, description="Cells that are pooled before positions are read.")
-    kept: int = Field(128, ge=1, description="Channels kept of each position.")
-    hidden: int = Field(384, ge=1, description="Numbers that come out.")
+    span_bp: int = Field(600, ge=40, le=65_536, description="Bases read, centred on the place.")
+    filters: int = Field(384, ge=4, le=16_384, description="Motif filters.")
+    filter_bp: int = Field(19, ge=3, le=1_001, description="Bases a motif filter sees; odd.")
+    pool_bp: int = Field(
+        8, ge=1, le=1_024, description="Bases of a cell: a filter's best match in it."
+    )
+    width: int = Field(192, ge=4, le=16_384, description="Channels that combine motifs.")
+    dilations: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (2, 4), max_length=64, description="Of the residual convolutions."
+    )
+    cells: int = Field(
+        5, ge=1, le=1_024, description="Cells that are pooled before positions are read."
+    )
+    kept: int = Field(128, ge=1, le=16_384, description="Channels kept of each position.")
+    hidden: int = Field(384, ge=1, le=65_536, description="Numbers that come out.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout around the hidden layer.")
 
     @model_validator(mode="after")

@@ -38,10 +38,12 @@ class BigBirdConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     vocab_size: int = Field(32_000, ge=10, le=65_535, description="Pieces, specials included.")
-    width: int = Field(768, ge=8, description="Hidden width, D.")
-    layers: int = Field(12, ge=0, description="Transformer layers; 0 leaves the stem alone.")
-    heads: int = Field(12, ge=1, description="Attention heads, H.")
-    mlp_width: int = Field(3072, ge=8, description="Width of the feed-forward layer.")
+    width: int = Field(768, ge=8, le=1 << 16, description="Hidden width, D.")
+    layers: int = Field(
+        12, ge=0, le=1024, description="Transformer layers; 0 leaves the stem alone."
+    )
+    heads: int = Field(12, ge=1, le=1024, description="Attention heads, H.")
+    mlp_width: int = Field(3072, ge=8, le=1 << 18, description="Width of the feed-forward layer.")
     dropout: float = Field(
         0.1, ge=0, lt=1, description="Dropout after each sublayer and embedding."
     )
@@ -49,23 +51,33 @@ class BigBirdConfig(BaseModel):
         "pre", description="Layer norm before or after a sublayer."
     )
     position: Literal["rope", "absolute"] = Field("absolute", description="Position encoding.")
-    max_tokens: int = Field(4096, ge=64, description="Longest sequence under absolute positions.")
+    max_tokens: int = Field(
+        4096, ge=64, le=1 << 24, description="Longest sequence under absolute positions."
+    )
     pattern: Literal[
         "bigbird", "full", "google", "longformer", "random", "random+window", "window"
     ] = Field("bigbird", description="Attention pattern.")
-    block_size: int = Field(64, ge=1, description="Tokens a block.")
-    window_blocks: int = Field(3, ge=1, description="Blocks of the sliding window.")
-    global_blocks: int = Field(2, ge=0, description="Global blocks at the start of a sequence.")
+    block_size: int = Field(64, ge=1, le=1 << 16, description="Tokens a block.")
+    window_blocks: int = Field(3, ge=1, le=1 << 12, description="Blocks of the sliding window.")
+    global_blocks: int = Field(
+        2, ge=0, le=1 << 12, description="Global blocks at the start of a sequence."
+    )
     global_tokens: Literal["internal", "extra"] = Field(
         "internal", description="Whether global blocks are a sequence's first ones, or learned."
     )
-    random_blocks: int = Field(3, ge=0, description="Random blocks a head and query block.")
-    pattern_seed: int = Field(0, ge=0, description="Key of the random blocks.")
+    random_blocks: int = Field(
+        3, ge=0, le=1 << 12, description="Random blocks a head and query block."
+    )
+    pattern_seed: int = Field(0, ge=0, lt=1 << 63, description="Key of the random blocks.")
     stem: Literal["none", "tower"] = Field("none", description="Base-resolution stem.")
-    stem_width: int = Field(256, ge=4, description="Channels of the stem's convolutions.")
-    stem_kernel: int = Field(17, ge=3, description="Bases the first convolution sees; odd.")
-    stem_pool: int = Field(4, ge=1, description="Bases of a cell of the tower.")
-    stem_blocks: int = Field(4, ge=0, description="Residual blocks of the tower.")
+    stem_width: int = Field(
+        256, ge=4, le=1 << 16, description="Channels of the stem's convolutions."
+    )
+    stem_kernel: int = Field(
+        17, ge=3, lt=1 << 12, description="Bases the first convolution sees; odd."
+    )
+    stem_pool: int = Field(4, ge=1, le=1 << 12, description="Bases of a cell of the tower.")
+    stem_blocks: int = Field(4, ge=0, le=16, description="Residual blocks of the tower.")
     neighbours: int = Field(
         0, ge=0, le=8, description="Pieces on each side whose counted pairs the MLM head reads."
     )

@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict
 
 from genobird import __version__
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
-from genobird.digest import file_sha256
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
+from genobird.files import Draft, file_sha256, locked, write_text
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -132,23 +132,23 @@ def write(
         return Shards.open(output)
     if fastas is None:
         source.verify()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for leftover in output.glob(".*.tmp"):
-            leftover.unlink()
-        _write_index(output, plan)
-        files: list[ShardFile] = []
-        for file in _encode_all(_Encoder(source, tokenizer, output), threads):
-            logger.info("%s: %d tokens of %d bp", file.name, file.tokens, file.bp)
-            files.append(file)
-        done = {key: sum(getattr(f, key) for f in files) for key in ("tokens", "sentences", "bp")}
-        done |= {"complete": True, "files": tuple(files)}
-        _write_index(output, plan.model_copy(update=done))
-    except OSError as error:
-        raise OutputError(
-            f"shards cannot be written to {output} ({error.strerror or error}); make room and run "
-            "the same command again: finished files are kept"
-        ) from error
+    with locked(output):
+        try:
+            output.mkdir(exist_ok=True)
+            _write_index(output, plan)
+            files: list[ShardFile] = []
+            for file in _encode_all(_Encoder(source, tokenizer, output), threads):
+                logger.info("%s: %d tokens of %d bp", file.name, file.tokens, file.bp)
+                files.append(file)
+            totals = ("tokens", "sentences", "bp")
+            done = {key: sum(getattr(file, key) for file in files) for key in totals}
+            done |= {"complete": True, "files": tuple(files)}
+            _write_index(output, plan.model_copy(update=done))
+        except (OSError, OutputError) as error:
+            raise OutputError(
+                f"shards cannot be written to {output} ({getattr(error, 'strerror', error)}); make "
+                "room and run the same command again: finished files are kept"
+            ) from error
     return Shards.open(output)
 
 
@@ -361,18 +361,12 @@ def _read_index(path: Path) -> ShardIndex:
 
 
 def _write_index(output: Path, index: ShardIndex) -> None:
-    temporary = output / f".{INDEX}.tmp"
-    temporary.write_text(index.model_dump_json(indent=1) + "\n")
-    temporary.replace(output / INDEX)
+    write_text(output / INDEX, index.model_dump_json(indent=1) + "\n")
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with Draft(path) as part:
+        np.save(part, array)
 
 
 def _record(path: Path) -> FileRecord:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from genobird.errors import InputError, OutputError, SequenceError, UsageError
+from genobird.errors import InputError, SequenceError, UsageError
+from genobird.files import Draft
 from genobird.genome.sequence import ALPHABET
 
 Kind = Literal["bpe", "unigram"]
@@ -177,23 +177,13 @@ class Tokenizer:
         return cls(model, str(path))
 
     def save(self, path: Path | str) -> None:
-        """Write the `.model` file under a temporary name, then rename it.
+        """Write the `.model` file.
 
         Raises:
             OutputError: The file cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(self.model)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(
-                f"the tokenizer cannot be written to {path} ({error.strerror}); "
-                "choose a folder with write permission and free space"
-            ) from error
+        with Draft(Path(path)) as part:
+            part.write_bytes(self.model)
 
     def encode(self, sequence: str) -> Encoding:
         """Segment a sequence.

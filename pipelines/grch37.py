@@ -159,9 +159,7 @@ def write_bgzf(
                     chunk = sequence[start : start + CHUNK]
                     lines = [chunk[i : i + LINE] for i in range(0, len(chunk), LINE)]
                     file.write(("\n".join(lines) + "\n").encode())
-        pysam.faidx(str(part))
-        for suffix in (".fai", ".gzi"):
-            part.with_name(part.name + suffix).replace(output.with_name(output.name + suffix))
+        pysam.faidx(str(part))  # both indexes lie beside it, and get their names with it
 
 
 def prepare(

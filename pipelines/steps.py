@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
-from genobird.digest import file_sha256
-from genobird.errors import GenobirdError, OutputError, UsageError
+from genobird.errors import GenobirdError, UsageError
+from genobird.files import Draft, file_sha256
 
 FORMAT_VERSION = 1
 
@@ -44,36 +42,22 @@ def _may_replace(path: Path, result: str) -> bool:
     return path.is_dir() and ((path / result).is_file() or not any(path.iterdir()))
 
 
-def _prepare(path: Path, force: bool, result: str | None = None) -> Path:
-    refuse_existing(path, force, result)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder of {path}: {error.strerror}") from error
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
 @contextmanager
 def new_file(path: Path, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; it becomes `path` when the block ends without error.
+    """Yield where to write; it becomes `path` when the block ends without error, see `Draft`.
 
     Raises:
         UsageError: `path` exists and `force` is not set.
         OutputError: the folder or the file cannot be written.
     """
-    part = _prepare(path, force)
-    try:
+    refuse_existing(path, force)
+    with Draft(path) as part:
         yield part
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_directory(path: Path, force: bool = False, result: str | None = None) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; it becomes `path` when the block ends well.
+    """Yield a new directory; it becomes `path` when the block ends without error, see `Draft`.
 
     Args:
         path: the directory to write.
@@ -84,19 +68,10 @@ def new_directory(path: Path, force: bool = False, result: str | None = None) ->
         UsageError: `path` exists and may not be replaced, see `refuse_existing`.
         OutputError: the directory cannot be written.
     """
-    part = _prepare(path, force, result)
-    try:
+    refuse_existing(path, force, result)
+    with Draft(path) as part:
         part.mkdir()
         yield part
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
-        part.rename(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pandas as pd
 import pytest
@@ -7,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from genobird.batch import Places, pack
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
-from genobird.digest import file_sha256
-from genobird.errors import CheckpointError, UsageError
+from genobird.errors import CheckpointError, OutputError, UsageError
+from genobird.files import file_sha256
 from genobird.heads import Head, HeadConfig
 from genobird.neighbours import Neighbours
 from genobird.tokenizer import Tokenizer
@@ -144,7 +145,7 @@ def test_a_save_that_fails_leaves_the_old_model_and_can_be_repeated(checkpoint, 
 
     with monkeypatch.context() as patched:
         patched.setattr(Tokenizer, "save", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OutputError, match="no space"):
             checkpoint.save(saved, force=True)
     Checkpoint.load(saved)
     checkpoint.save(saved, force=True)
@@ -274,3 +275,49 @@ def test_a_promoter_head_that_asks_the_chromatin_head_does_not_hold_it_twice(
     loaded = Checkpoint.load(tmp_path / "one")
     for key, value in checkpoint.promoter.state_dict().items():
         assert torch.equal(loaded.promoter.state_dict()[key], value)
+
+
+HUGE = [
+    ("encoder", "width", 10**9),
+    ("encoder", "width", 65_536),
+    ("encoder", "layers", 10**6),
+    ("encoder", "layers", 1_024),
+    ("encoder", "mlp_width", 262_144),
+    ("encoder", "stem_blocks", 10**6),
+    ("encoder", "stem_width", 65_536),
+    ("encoder", "stem_kernel", 10**9 + 1),
+    ("encoder", "pattern_seed", 2**70),
+    ("encoder", "neighbours", 8),
+    ("chromatin", "outputs", 10**9),
+    ("chromatin", "hidden", 10**12),
+    ("chromatin", "hidden", 2**70),
+    ("promoter", "before_bp", 10**18),
+    ("promoter", "cell_width", 10**9),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value"), HUGE)
+def test_shapes_that_no_memory_holds_are_refused_before_any_is_taken(saved, part, name, value):
+    shapes = json.loads((saved / CONFIG).read_text())
+    shapes[part][name] = value
+    if name == "cell_width":
+        shapes[part]["pool"] = "cells"
+        shapes[part]["cell_bp"] = 1
+    (saved / CONFIG).write_text(json.dumps(shapes))
+    rehash(saved)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.load(saved)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 19)  # in KiB
+
+
+@pytest.mark.parametrize(
+    "text", ["a\tb\n1\t2\n1\t2\n1\t2\n", "index\tname\n", "\n", "index\n", '"\n', "index\tclass\n"]
+)
+def test_features_without_columns_are_refused(saved, text):
+    (saved / FEATURES).write_text(text)
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=r"is no usable model: ") as caught:
+        Checkpoint.load(saved)
+    assert "\n" not in str(caught.value)

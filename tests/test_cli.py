@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -235,12 +234,12 @@ def test_bad_input_ends_with_one_line_and_nothing_written(case, place, capsys):
 
 
 def test_an_unwritable_output_ends_with_one_line(place, capsys):
-    # A folder stands where the temporary file would go: root may write everywhere else.
-    (place.folder / f".out.tsv.{os.getpid()}.tmp").mkdir()
+    # A folder stands where the lock would go: root may write everywhere else.
+    (place.folder / ".out.tsv.lock").mkdir()
     assert main(place.score(place.file("a.bed", BED))) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert_one_line(captured.err, r"out\.tsv cannot be written: ")
+    assert_one_line(captured.err, r"out\.tsv\.lock is no file of its own")
     assert not (place.folder / "out.tsv").exists()
 
 

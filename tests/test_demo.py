@@ -16,6 +16,7 @@ from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.vcf import VcfReader
+from genobird.scoring.table import check_folder
 
 ORIGINAL = demo.bundled
 
@@ -118,7 +119,7 @@ def test_a_demo_that_fails_leaves_nothing(small, tiny_checkpoint, monkeypatch, c
 def test_a_file_is_no_place_for_the_demo(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(UsageError, match="is a file; choose a folder"):
-        demo.check_output(tmp_path / "out", force=True)
+        check_folder(tmp_path / "out", force=True)
 
 
 def test_bundled_regions_and_variants_lie_in_the_bundled_sequence():

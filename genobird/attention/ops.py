@@ -72,6 +72,10 @@ def block_sparse_attention(
         out: Tensor = torch.ops.genobird.sparse_attention(q, k, v, layout.handle, scale)[0]
         return out
     if backend == "blocked":
+        # Only derivatives and tracing need the operator, whose first call imports torch's compiler:
+        # as much time and memory as the rest of torch.
+        if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+            return blocked.forward(q, k, v, layout, scale)
         out = torch.ops.genobird.blocked_attention(q, k, v, layout.handle, scale)
         return out
     if backend == "dense":

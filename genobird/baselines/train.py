@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
+from safetensors.numpy import save as pack_arrays
 
 from genobird.baselines.config import BaselineConfig
 from genobird.baselines.fitted import Fitted, labels_of
 from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
-from genobird.digest import file_sha256
 from genobird.errors import CheckpointError, UsageError
+from genobird.files import Draft, file_sha256, locked, write_text
 from genobird.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -108,19 +108,22 @@ def train_baselines(
         if windows is not None:
             read_promoters(windows, needed)
     part = output.with_name(f".{output.name}.part")
-    facts = _begun(part, config, chromatin, promoters, resume, force)
-    try:
-        _train(part, facts, names, chromatin, promoters, sequence, config)
-        predict_baselines(part, chromatin=chromatin, promoters=promoters, scan=scan, split=split)
-    except BaseException:
-        if (part / FACTS).is_file():
-            logger.warning("what was trained is kept; the same command with --resume goes on")
-        else:
-            shutil.rmtree(part, ignore_errors=True)
-        raise
-    if force:
-        shutil.rmtree(output, ignore_errors=True)
-    os.replace(part, output)
+    with locked(output):
+        facts = _begun(part, config, chromatin, promoters, resume, force)
+        try:
+            _train(part, facts, names, chromatin, promoters, sequence, config)
+            predict_baselines(
+                part, chromatin=chromatin, promoters=promoters, scan=scan, split=split
+            )
+        except BaseException:
+            if (part / FACTS).is_file():
+                logger.warning("what was trained is kept; the same command with --resume goes on")
+            else:
+                shutil.rmtree(part, ignore_errors=True)
+            raise
+        if force:
+            shutil.rmtree(output, ignore_errors=True)
+        os.replace(part, output)
     return facts
 
 
@@ -148,6 +151,8 @@ def _begun(
     ):  # fmt: skip
         if file is not None:
             facts[kind] = {"sha256": file_sha256(file)}
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link where an unfinished run would lie; move it away")
     unfinished = (path / FACTS).is_file()
     if unfinished and not (resume or force):
         raise UsageError(
@@ -189,8 +194,8 @@ def _train(
         file = path / f"{name}.safetensors"
         kept = load_arrays(file) if file.is_file() else {}
         kept |= {f"{kind}.{key}": np.ascontiguousarray(v) for key, v in model.arrays().items()}
-        save_arrays(kept, path / f".{file.name}.part")
-        os.replace(path / f".{file.name}.part", file)
+        with Draft(file) as part:
+            part.write_bytes(pack_arrays(kept))
         facts[kind][name] = {**model.facts, "seconds": seconds}
         _write_facts(path, facts)
         logger.info("%s of %s: %.0f s", name, kind, seconds)
@@ -213,9 +218,7 @@ def _train(
 
 
 def _write_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    part = path / f".{FACTS}.part"
-    part.write_text(json.dumps(facts, indent=2) + "\n")
-    os.replace(part, path / FACTS)
+    write_text(path / FACTS, json.dumps(facts, indent=2) + "\n")
 
 
 def _train_sequence(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,9 +28,12 @@ from genobird.cli import (
     training,
     variants,
 )
-from genobird.errors import GenobirdError
+from genobird.errors import GenobirdError, UsageError
 
 INTERRUPTED = 130
+DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
+# Characters of a message that nobody wrote for users.
+_MOST_TEXT = 300
 
 
 class Verbs(TyperGroup):
@@ -45,7 +50,6 @@ app = typer.Typer(
     cls=Verbs,
     help="BigBird for regulatory DNA: promoters, chromatin profiles, variant effects.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"max_content_width": 100},
     rich_markup_mode=None,  # plain text reads well everywhere, and costs no import
     pretty_exceptions_enable=False,
@@ -64,6 +68,9 @@ def _options(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    debug: Annotated[  # taken by `main`, so that it may also stand behind the verb
+        bool, typer.Option(DEBUG, help="Show the traceback of a fault of genobird itself.")
+    ] = False,
 ) -> None:
     pass
 
@@ -77,9 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: arguments without the program's name; default `sys.argv[1:]`.
+
+    Raises:
+        Exception: what genobird did not foresee, with `--debug` or GENOBIRD_DEBUG in the
+            environment.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in words or bool(os.environ.get(DEBUG_VARIABLE))
+    words = [word for word in words if word != DEBUG]
     with _log_to_stderr():
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _run(words)
+        except Exception as error:
+            if debug:
+                raise
+            return _report(_unforeseen(error, words), 1)
 
 
 @contextmanager
@@ -100,6 +119,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 def _run(argv: list[str]) -> int:
     try:
+        _require_text(argv)
         result = app(argv, standalone_mode=False)
     except typer.TyperException as error:
         return _misuse(error.format_message())
@@ -117,6 +137,40 @@ def _run(argv: list[str]) -> int:
     if result == INTERRUPTED:
         return _report("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Refuse names that are no UTF-8 before work begins: htslib, Arrow and others cannot open them.
+
+    Raises:
+        UsageError: an argument is one.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"argument {word!a} is no valid UTF-8; rename that file or folder, or make a "
+                "link to it"
+            ) from None
+
+
+def _unforeseen(error: Exception, words: Sequence[str]) -> str:
+    """Say in one line what failed where, and what to do."""
+    package = Path(genobird.__file__).parent
+    step = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        place = Path(frame.filename)
+        if place.is_relative_to(package):
+            step = f" at {place.relative_to(package)}, line {frame.lineno} ({frame.name})"
+    verb = " ".join(["genobird", *words[:1]])
+    if isinstance(error, MemoryError):
+        return f"{verb} needs more memory than there is{step}; try a smaller --batch-size or input"
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT].rstrip(":")
+    return (
+        f"{verb} failed{step}: {text}; this is a fault of genobird: please report this line and "
+        f"the input that leads to it, {DEBUG} shows the whole traceback"
+    )
 
 
 def _misuse(message: str) -> int:

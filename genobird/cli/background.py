@@ -88,11 +88,14 @@ def build(
     genobird variants --background FILE then tells of each ALT how many of these variants have an
     effect as large. A file fits the model that made it and no other.
     """
+    inputs = {f"the input {path}": path for path in sources}
+    refuse_same_file({"--output": output}, {**inputs, "--fasta": fasta})
+    from genobird.scoring.background import check_background
+
+    check_background(output, force)
     from genobird.genome.interval import read_intervals
     from genobird.scoring.background_build import build_background
 
-    inputs = {f"the input {path}": path for path in sources}
-    refuse_same_file({"--output": output}, {**inputs, "--fasta": fasta})
     settings = EffectSettings(shifts, segmentations, grid=window_grid)
     intervals = [interval for text in exclude or () for interval in read_intervals(text)]
     genome = open_genome(fasta)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genobird.cli.options import BatchSize, Device, Force, Json, Model, Precision, Quiet, Threads
+from genobird.cli.outputs import as_named
 from genobird.cli.running import (
     open_genome,
     open_scorer,
@@ -18,6 +19,7 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.scoring.table import check_output
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -46,7 +48,9 @@ def register(app: typer.Typer) -> None:
 def kipoi_veff2(
     source: Vcf,
     fasta: Fasta,
-    output: Annotated[str, typer.Argument(metavar="TSV", help=".tsv, .tsv.gz or -.")],
+    output: Annotated[
+        str, typer.Argument(metavar="TSV", callback=as_named, help=".tsv, .tsv.gz or -.")
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -84,12 +88,11 @@ def kipoi_veff2(
     Columns are #CHROM POS ID REF ALT, then MODEL/LABEL/SCORE; a row an ALT. Probabilities are
     genobird's calibrated ones, not those of the model whose name the columns may bear.
     """
-    from genobird.scoring.compat import KIPOI_SCORES, choose, write_kipoi
-    from genobird.scoring.table import check_output
-
     refuse_same_file({"the table": output}, {"the VCF": source, "the FASTA": fasta})
-    chosen = list(choose(scores or ["diff"], KIPOI_SCORES))
     check_output(output, (".tsv", ".tsv.gz"), force)
+    from genobird.scoring.compat import KIPOI_SCORES, choose, write_kipoi
+
+    chosen = list(choose(scores or ["diff"], KIPOI_SCORES))
     began = time.monotonic()
     scorer = _scorer(model, device, batch_size, threads, precision)
     if length is not None and not quiet:
@@ -132,11 +135,11 @@ def selene(
     Columns are chrom pos name ref alt strand ref_match contains_unk, then the features; a row an
     ALT, also for those that cannot be scored. Files are FOLDER/STEM_SCORE.tsv.
     """
+    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{folder} is no folder in an existing folder; make that first")
     from genobird.scoring.compat import SELENE_SCORES, choose, write_selene
 
     chosen = list(choose(scores or ["diffs"], SELENE_SCORES))
-    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no folder in an existing folder; make that first")
     began = time.monotonic()
     scorer = open_scorer(model, device, batch_size, threads, precision)
     with open_genome(fasta) as genome, progress_of("records", None, quiet) as advance:

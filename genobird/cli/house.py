@@ -11,6 +11,7 @@ import typer
 from genobird.cli.options import Device, Force, Model, Quiet, Threads
 from genobird.cli.running import command_line, progress_of, refuse_same_file
 from genobird.errors import UsageError
+from genobird.scoring.table import check_folder
 
 if TYPE_CHECKING:
     from genobird.demo import Demonstration
@@ -44,10 +45,10 @@ def demo(
     the model was not trained on it. Writes regions.tsv, variants.vcf.gz, variants.parquet and
     report.html.
     """
+    check_folder(output, force)
     from genobird import demo as demonstration
     from genobird.scoring.scorer import load
 
-    demonstration.check_output(output, force)
     scorer = load(model, device, threads=threads)
     with progress_of("places", demonstration.count(), quiet) as advance:
         made = demonstration.run(

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from genobird.cli.options import Force, Json, Quiet
+from genobird.cli.outputs import VCF_ENDINGS, as_named, refuse_early
 from genobird.cli.running import command_line, progress_of, refuse_same_file, summarise
+from genobird.scoring.table import ENDINGS
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +29,7 @@ def merge(
         typer.Option(
             "--output",
             "-o",
+            callback=as_named,
             help=".vcf, .vcf.gz (gets an index), .bcf or - for VCF; .parquet, .tsv, .tsv.gz or - "
             "for tables.",
         ),
@@ -36,9 +39,10 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Join the shards of genobird variants --shard to the file that one run over all writes."""
+    refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
+    refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=force)
     from genobird.scoring.merge import merge as join
 
-    refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
     began = time.monotonic()
     with progress_of("records", None, quiet) as advance:
         counts = join(shards, output, force=force, command=command_line(), progress=advance)

@@ -20,6 +20,7 @@ from genobird.cli.options import (
     Model,
     Precision,
     Quiet,
+    TableOutput,
     Threads,
 )
 from genobird.cli.running import (
@@ -31,6 +32,8 @@ from genobird.cli.running import (
     split_names,
     summarise,
 )
+from genobird.files import locked
+from genobird.scoring.table import TableWriter, check_output
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def mutagenesis(
         str, typer.Argument(help="1-based region, perhaps with a strand: chr20:1,001-1,200:+.")
     ],
     fasta: Fasta,
-    output: Annotated[str, typer.Option("--output", "-o", help=".tsv, .tsv.gz, .parquet or -.")],
+    output: TableOutput,
     logo: Annotated[
         Path | None, typer.Option(help="Sequence logo and heat map of each output: .svg or .png.")
     ] = None,
@@ -79,18 +82,18 @@ def mutagenesis(
     The outputs are asked about the midpoint of the region (chromatin: the 200 bp around it;
     promoter: a start there, along the strand), whichever base is changed. Values are logits.
     """
-    from genobird.genome.interval import parse_region
-    from genobird.scoring.mutagenesis import check_form, duration, prepare, write_mutagenesis
-    from genobird.scoring.table import TableWriter, check_output
-
     refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": fasta})
     check_output(output, force=force)
-    check_form(form)
     if logo is not None:
         from genobird.report.logo import check_logo
 
         check_logo(logo, force)
+    from genobird.genome.interval import parse_region
+
     interval = parse_region(region)
+    from genobird.scoring.mutagenesis import check_form, duration, prepare, write_mutagenesis
+
+    check_form(form)
     began = time.monotonic()
     with open_genome(fasta) as genome:
         genome.fetch(interval)
@@ -99,16 +102,18 @@ def mutagenesis(
     if not quiet and scan.size > _SOON:
         logger.info("%s windows, %s", f"{scan.size:,}", duration(scan.seconds()))
     meta = {"version": genobird.__version__, "model": scorer.model_hash, "command": command_line()}
-    with (
-        TableWriter(output, force=force, meta=meta) as writer,
-        progress_of("bases", scan.length, quiet) as advance,
-    ):
-        chosen = cast(Literal["long", "wide"], form)
-        table = write_mutagenesis(scan, writer, chosen, advance)
+    with locked(output, *([] if logo is None else [logo])):
+        with (
+            TableWriter(output, force=force, meta=meta) as writer,
+            progress_of("bases", scan.length, quiet) as advance,
+        ):
+            chosen = cast(Literal["long", "wide"], form)
+            table = write_mutagenesis(scan, writer, chosen, advance)
+        if logo is not None:
+            from genobird.report.logo import draw_logo
+
+            draw_logo(table, logo, force=force)
     summary = {"region": str(interval), "outputs": scan.names, "output": output}
     if logo is not None:
-        from genobird.report.logo import draw_logo
-
-        draw_logo(table, logo, force=force)
         summary["logo"] = str(logo)
     summarise("changes", summary, Counter(OK=scan.size), scorer, began, output, quiet, as_json)

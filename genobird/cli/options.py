@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from genobird.cli.outputs import as_named
+
 Fasta = Annotated[Path, typer.Option("--fasta", "-f", help="The genome: plain, gzip or BGZF.")]
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="Model directory; default the bundled one.")
@@ -19,6 +21,10 @@ Precision = Annotated[
     typer.Option(
         help="float32, or bf16: about twice as fast on processors that multiply bfloat16."
     ),
+]
+TableOutput = Annotated[
+    str,
+    typer.Option("--output", "-o", callback=as_named, help=".tsv, .tsv.gz, .parquet or -."),
 ]
 Features = Annotated[
     str | None,

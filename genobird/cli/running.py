@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 import genobird
-from genobird.errors import UsageError
+from genobird.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from genobird.genome.fasta import Genome
@@ -48,14 +48,16 @@ def open_scorer(
     Raises:
         UsageError: the batch size is no number, or the precision is unknown.
     """
+    from genobird.genome.position import whole
     from genobird.scoring.device import precision_of
     from genobird.scoring.scorer import load
 
     size: int | Literal["auto"] = "auto"
     if batch_size != "auto":
-        if not (batch_size.isascii() and batch_size.isdigit()):
-            raise UsageError(f"batch size {batch_size!r} found; auto or a number is allowed")
-        size = int(batch_size)
+        number = whole(batch_size)
+        if number is None:
+            raise UsageError(f"batch size {quoted(batch_size)} found; auto or a number is allowed")
+        size = number
     exact = precision_of(precision)
     return load(model, device, threads=threads, batch_size=size, precision=exact)
 

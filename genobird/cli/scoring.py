@@ -21,8 +21,10 @@ from genobird.cli.options import (
     Precision,
     Quiet,
     Resume,
+    TableOutput,
     Threads,
 )
+from genobird.cli.outputs import refuse_early
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -33,6 +35,8 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.files import locked
+from genobird.scoring.table import ENDINGS, TableWriter, check_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +65,7 @@ def score(
             "input, or one region, 1-based: chr20:1,000-2,000."
         ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help=".tsv, .tsv.gz, .parquet or -.")],
+    output: TableOutput,
     fasta: Annotated[
         Path | None, typer.Option("--fasta", "-f", help="The genome; not for FASTA regions.")
     ] = None,
@@ -89,11 +93,11 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score regions or sequences: promoter and chromatin probabilities around their midpoints."""
-    from genobird.scoring.journal import kept, may_replace
-    from genobird.scoring.table import TableWriter, check_output
-
     inputs = {"the input": regions, "--fasta": fasta, "--liftover": liftover}
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
+    refuse_early(output, ENDINGS, force=force, resume=resume)
+    from genobird.scoring.journal import kept, may_replace
+
     replace = may_replace(output, force=force, resume=resume)
     check_output(output, force=replace)
     fasta_regions = regions.lower().endswith(FASTA_ENDINGS)
@@ -134,7 +138,7 @@ def score(
     warn_of_training({} if fasta_regions else scorer.checkpoint.provenance, genome)
     from genobird.scoring.identity import identity_of
 
-    with genome:
+    with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
             kept([output], identity_of(scorer, chosen), force=force, resume=resume) as journal,
             TableWriter(output, force=replace, meta=meta) as writer,

@@ -25,6 +25,7 @@ from genobird.cli.options import (
     Resume,
     Threads,
 )
+from genobird.cli.outputs import VCF_ENDINGS, as_named, refuse_early
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -35,7 +36,9 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.errors import UsageError
+from genobird.files import STDOUT, locked
 from genobird.scoring.settings import DEFAULT, SCORES, EffectSettings
+from genobird.scoring.table import ENDINGS, check_output
 
 if TYPE_CHECKING:
     from genobird.genome.streams import Peeked
@@ -45,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 LOGOS = 3
 """Variants of a report that get logos, where nothing else is asked for."""
-
-VCF_ENDINGS = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 
 
 def register(app: typer.Typer) -> None:
@@ -70,12 +71,14 @@ def variants(
         typer.Option(
             "--output",
             "-o",
+            callback=as_named,
             help=".vcf, .vcf.gz (gets an index), .bcf or -; where the input is no VCF, the table: "
             ".parquet, .tsv, .tsv.gz or -.",
         ),
     ],
     table: Annotated[
-        str | None, typer.Option(help="All outputs of each ALT: .parquet, .tsv or .tsv.gz.")
+        str | None,
+        typer.Option(callback=as_named, help="All outputs of each ALT: .parquet, .tsv or .tsv.gz."),
     ] = None,
     report: Annotated[
         Path | None,
@@ -163,15 +166,6 @@ def variants(
     as_json: Json = False,
 ) -> None:
     """Score variants. Each record of a VCF passes through, and gains INFO keys GB_*."""
-    from genobird.genome.streams import Peeked
-    from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
-    from genobird.scoring.annotation import annotate_variants
-    from genobird.scoring.background import MODEL, background_of
-    from genobird.scoring.journal import may_replace
-    from genobird.scoring.listing import list_variants
-    from genobird.scoring.shard import Shard
-    from genobird.scoring.table import ENDINGS, STDOUT, check_output
-
     refuse_same_file(
         {"--output": output, "--table": table, "--report": report},
         {
@@ -179,8 +173,19 @@ def variants(
             **{"--fasta": fasta, "--liftover": liftover, "--background": background},
         },
     )
+    refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=force, resume=resume)
+    refuse_early(table, ENDINGS, force=True)  # whether it may be replaced depends on the output
+    from genobird.genome.streams import Peeked
+    from genobird.genome.vcf import require_vcf
+    from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
+    from genobird.scoring.background import MODEL, background_of
+    from genobird.scoring.journal import may_replace
+    from genobird.scoring.shard import Shard
+
     source = named_input(sources)
     listed = not isinstance(source, Peeked) or is_table(source)
+    if isinstance(source, Peeked) and not listed:
+        require_vcf(source.name, source.start)
     if listed:
         _refuse_what_needs_vcf(source, output, table, phased, shard)
     part = None if shard is None else Shard.parse(shard)
@@ -204,6 +209,9 @@ def variants(
     policy_of(ref_mismatch)
     chains = chain_file(liftover)
     genome = open_genome(fasta)
+    from genobird.scoring.annotation import annotate_variants
+    from genobird.scoring.listing import list_variants
+
     began = time.monotonic()
     scorer = open_scorer(model, device, batch_size, threads, precision)
     scorer.background = background_of(scorer, background)
@@ -220,7 +228,9 @@ def variants(
         "force": force,
         "command": command_line(),
     }
-    with genome, progress_of("alleles" if listed else "records", None, quiet) as advance:
+    pages = [] if report is None else [report]  # what is scored locks its own outputs
+    unit = "alleles" if listed else "records"
+    with locked(*pages), genome, progress_of(unit, None, quiet) as advance:
 
         def count(number: int) -> None:
             nonlocal records
@@ -228,7 +238,8 @@ def variants(
             advance(number)
 
         if listed:
-            counts = list_variants(scorer, source, genome, output, progress=advance, **common)
+            given = source if isinstance(source, Peeked) else sources
+            counts = list_variants(scorer, given, genome, output, progress=advance, **common)
         else:
             assert isinstance(source, Peeked)
             files: dict[str, Any] = {"table": table, "shard": part, "progress": count}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ from genobird.corpus.store import (
     joint_sha256,
     read,
 )
-from genobird.digest import file_sha256
-from genobird.errors import ContigError, InputError, OutputError, UsageError
+from genobird.errors import ContigError, InputError, UsageError
+from genobird.files import Draft, file_sha256
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_runs
@@ -81,25 +80,9 @@ def build(
     _require_free(output, force)
     genomes = [Genome(path) for path in fastas]
     by_contig = None if regions is None else _by_contig(genomes, regions)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _Writer(settings, by_contig).write(temporary, genomes)
-        if output.exists():
-            replaced = output.with_name(f".{output.name}.old")
-            output.replace(replaced)
-            temporary.replace(output)
-            shutil.rmtree(replaced)
-        else:
-            temporary.replace(output)
-    except OSError as error:
-        raise OutputError(
-            f"the corpus cannot be written to {output} ({error.strerror or error}); "
-            "choose a folder with write permission and free space"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with Draft(output) as part:
+        part.mkdir()
+        _Writer(settings, by_contig).write(part, genomes)
     return read(output)
 
 

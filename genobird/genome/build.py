@@ -17,6 +17,7 @@ from genobird.genome import assemblies
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
+from genobird.genome.position import whole
 from genobird.genome.variant import Status, Variant
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,8 @@ _INSIST = "--ignore-build goes on"
 def contigs_of(header: Iterable[str]) -> dict[str, int]:
     """Return the lengths in bp of the contigs that a VCF header gives them for."""
     found = (dict(_FACT.findall(match["facts"])) for match in map(_CONTIG.match, header) if match)
-    return {
-        facts["ID"]: int(facts["length"])
-        for facts in found
-        if "ID" in facts and facts.get("length", "").isdigit()
-    }
+    lengths = ((facts.get("ID"), whole(facts.get("length", ""))) for facts in found)
+    return {name: bp for name, bp in lengths if name is not None and bp is not None}
 
 
 def assembly_of(header: Sequence[str]) -> str | None:

@@ -15,9 +15,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from genobird.errors import ChainError, SequenceError
+from genobird.errors import ChainError, SequenceError, quoted
 from genobird.genome import assemblies, streams
 from genobird.genome.interval import Interval
+from genobird.genome.position import MOST_DIGITS, whole
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
 
@@ -196,7 +197,7 @@ class ChainFile:
                     mine = blocks.setdefault(contig, [])
                     continue
                 start, target, *ends = ahead
-                size, *gaps = (int(word) for word in words)
+                size, *gaps = map(_number, words)
                 mine.append(_Block(start, start + size, target, len(self._chains) - 1))
                 if len(gaps) == 2:
                     ahead = (start + size + gaps[0], target + size + gaps[1], *ends)
@@ -221,10 +222,19 @@ class ChainFile:
         if words[0] != "chain" or len(words) < 12:
             raise ValueError("'chain' and 11 columns are needed")
         contig, target, reverse = words[2], words[7], words[9] == "-"
-        size, start, end, target_size, first, last = (int(words[at]) for at in (3, 5, 6, 8, 10, 11))
+        size, start, end, target_size, first, last = (
+            _number(words[at]) for at in (3, 5, 6, 8, 10, 11)
+        )
         if words[4] != "+" or words[9] not in ("+", "-"):
             raise ValueError("its strands are not + and + or -")
         self.source_lengths[contig] = size
         self.target_lengths[target] = target_size
         self._chains.append(_Chain(target, target_size, reverse))
         return contig, (start, first, end, last)
+
+
+def _number(word: str) -> int:
+    number = whole(word)
+    if number is None:
+        raise ValueError(f"{quoted(word)} is no whole number of at most {MOST_DIGITS} digits")
+    return number

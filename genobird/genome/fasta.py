@@ -24,6 +24,7 @@ from genobird.errors import (
     OutOfBoundsError,
     SequenceError,
 )
+from genobird.forks import renew_after_fork
 from genobird.genome import assemblies, index, streams
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import ILLEGAL, NORMAL, normalise
@@ -35,6 +36,11 @@ _WHITE: Final = b" \t\r\n\v\f"
 _FIRST_CHUNKS = 4
 _BLOCK = 1 << 15
 _KEPT_BLOCKS = 64
+_KEPT_NAMES = 1024
+
+
+Fasta = Any
+"""A path, or an open FASTA file of another library; see `Genome`."""
 
 
 class Genome:
@@ -44,24 +50,26 @@ class Genome:
     the file for itself.
 
     Args:
-        path: FASTA file; plain, gzip or BGZF.
+        path: FASTA file; plain, gzip or BGZF. The open file of another library, which names it in
+            its attribute `filename`, will do: `pysam.FastaFile`, `pyfaidx.Fasta`.
 
     Raises:
         UsageError: The file is missing or not readable.
         FastaError: It is empty, cut short, no FASTA or no DNA.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path: Final = streams.require_file(path)
+    def __init__(self, path: Fasta) -> None:
+        self.path: Final = streams.require_file(_path_of(path))
         self._compression = streams.compression_of(self.path)
         self._index: index.FastaIndex | None = None
         self._memory: dict[str, str] | None = None
         self._lengths_of: dict[str, int] | None = None
         self._sha256: str | None = None
         self._blocks: dict[tuple[str, int], str] = {}
+        self._found: dict[str, str | None] = {}
         self._handle: Any = None
-        self._owner = os.getpid()
         self._lock = threading.RLock()
+        renew_after_fork(self)
         self._aliases_of: tuple[dict[str, str], str | None] | None = None
         if self._compression is streams.Compression.BGZF and not streams.ends_whole(self.path):
             raise FastaError(
@@ -85,7 +93,14 @@ class Genome:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Make the genome usable in a process that was forked; see `forks`."""
+        self._handle = None  # its position in the file is that of the parent
         self._lock = threading.RLock()
+        self._blocks = {}
 
     @property
     def contigs(self) -> dict[str, int]:
@@ -124,6 +139,17 @@ class Genome:
             f"contig {name!r} is not in {self.path}, which has {_some(self._lengths())}; "
             "check the name and the assembly"
         )
+
+    def find(self, name: str) -> str | None:
+        """Return what `resolve` returns, or None where it raises; names asked for are kept."""
+        if name not in self._found:
+            if len(self._found) >= _KEPT_NAMES:  # an input may have any number of them
+                self._found.clear()
+            try:
+                self._found[name] = self.resolve(name)
+            except (AssemblyError, ContigError):
+                self._found[name] = None
+        return self._found[name]
 
     def length(self, name: str) -> int:
         """Return the length in bp of a contig, under any of its names.
@@ -189,7 +215,7 @@ class Genome:
     def close(self) -> None:
         """Close the file; a later access opens it again."""
         with self._lock:
-            if self._handle is not None and self._owner == os.getpid():
+            if self._handle is not None:
                 self._handle.close()
             self._handle = None
             self._memory = None
@@ -261,9 +287,8 @@ class Genome:
             raise FastaError(f"{self.path}: {error}") from None
 
     def _opened(self) -> Any:
-        if self._handle is None or self._owner != os.getpid():
+        if self._handle is None:
             self._handle = self._indexed().open()
-            self._owner = os.getpid()
         return self._handle
 
     def _indexed(self) -> index.FastaIndex:
@@ -282,6 +307,12 @@ class Genome:
                 )
                 self._memory = dict(self.stream())
             return self._memory
+
+
+def _path_of(fasta: Fasta) -> Path | str:
+    """Return the path of a FASTA file, also of one that another library has opened."""
+    named: Any = getattr(fasta, "filename", fasta)
+    return os.fsdecode(named) if isinstance(named, bytes) else named
 
 
 def _some(names: Iterable[str]) -> str:

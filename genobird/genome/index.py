@@ -1,15 +1,15 @@
 """The index of a FASTA file (`.fai`, and `.gzi` for BGZF): find, verify, build.
 
-An index that lies beside the file is used when it is not older than the file and when every header
-line and the end of the file are exactly where it says. Otherwise it is built by htslib, beside the
-file where that can be written. A loaded index is bytes, so it travels to other processes.
+An index that lies beside the file is used when every header line and the end of the file are
+exactly where it says; that it is older, as after copying, does not matter. Otherwise it is built by
+htslib, beside the file where that can be written. A loaded index is bytes, so it travels to other
+processes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import struct
 import tempfile
 from bisect import bisect_right
@@ -22,16 +22,19 @@ from typing import Any
 
 import pysam
 
-from genobird.errors import FastaError, OutputError
+from genobird.errors import FastaError, OutputError, quoted
 from genobird.genome import streams
+from genobird.genome.position import whole
 from genobird.genome.streams import Compression
 
 logger = logging.getLogger(__name__)
 
 # Bytes read after the last contig, to see that nothing but blank lines follows.
 _AFTER_END = 1 << 12
-# Bytes that the headers between two contigs may take.
+# Bytes that the headers between two contigs may take, and that may follow the bases of a line.
 _MOST_BETWEEN = 1 << 20
+_MOST_AFTER_LINE = 1 << 12
+_BGZF_BLOCK = 1 << 16
 
 
 @contextmanager
@@ -106,9 +109,6 @@ def beside(path: Path, kind: Compression) -> tuple[Path, Path | None]:
 
 def _read(path: Path, fai: Path, gzi: Path | None) -> FastaIndex | None:
     try:
-        age = path.stat().st_mtime_ns
-        if any(file.stat().st_mtime_ns < age for file in (fai, gzi) if file is not None):
-            return None
         found = FastaIndex(path, fai.read_bytes(), gzi.read_bytes() if gzi else None)
         return found if _describes(found) else None
     except (OSError, ValueError, struct.error):
@@ -147,7 +147,9 @@ def _rows(fai: bytes) -> Iterator[tuple[str, int, int, int, int]]:
     """Yield name, length, offset, bases a line, bytes a line."""
     for line in fai.decode("utf-8", "surrogateescape").splitlines():
         name, *numbers = line.split("\t")
-        length, offset, bases, width = (int(number) for number in numbers[:4])
+        length, offset, bases, width = map(whole, numbers[:4])
+        if length is None or offset is None or bases is None or width is None:
+            raise ValueError(f"{quoted(line)} does not belong into an index")
         yield name, length, offset, bases, width
 
 
@@ -156,12 +158,11 @@ def _describes(found: FastaIndex) -> bool:
     end = 0  # offset after the last base so far
     with _byte_reader(found) as read:
         for name, length, offset, bases, width in _rows(found.fai):
-            header = re.escape(name.encode("utf-8", "surrogateescape"))
-            # Contigs without bases have no row, so their headers may stand in between.
-            between = rb"(\s*>[^\n]*\n)*?\s*>" + header + rb"(\s[^\n]*)?\n"
-            if not 0 < offset - end < _MOST_BETWEEN or length < 1 or not 0 < bases <= width:
+            if not 0 < offset - end < _MOST_BETWEEN or length < 1:
                 return False
-            if not re.fullmatch(between, read(end, offset - end)):
+            if not 0 < bases <= width < bases + _MOST_AFTER_LINE:
+                return False
+            if not _leads_to(name.encode("utf-8", "surrogateescape"), read(end, offset - end)):
                 return False
             first_line = min(bases, length)
             if not _ends(read(offset + first_line - 1, width - bases + 1)):
@@ -169,6 +170,17 @@ def _describes(found: FastaIndex) -> bool:
             lines, rest = divmod(length - 1, bases)
             end = offset + lines * width + rest + 1
         return end > 0 and _ends(read(end - 1, _AFTER_END))
+
+
+def _leads_to(name: bytes, text: bytes) -> bool:
+    """Tell whether a text ends with the header line of a contig, and has no bases before it.
+
+    Contigs without bases have no row in an index, so their headers may stand before.
+    """
+    *before, header, rest = [b"", *text.split(b"\n")]
+    words = header.lstrip().removeprefix(b">").split(b" ")[0].split()
+    empty = all(line.strip()[:1] in (b"", b">") for line in before)
+    return empty and header.lstrip()[:1] == b">" and words[:1] == [name] and not rest
 
 
 def _ends(text: bytes) -> bool:
@@ -195,6 +207,8 @@ def _byte_reader(found: FastaIndex) -> Iterator[Callable[[int, int], bytes]]:
 
         def read_block(offset: int, size: int) -> bytes:
             block = bisect_right(unpacked, offset) - 1
+            if offset - unpacked[block] >= _BGZF_BLOCK:
+                return b""
             bgzf.seek(packed[block] << 16 | (offset - unpacked[block]))
             return bytes(bgzf.read(max(0, size)))
 

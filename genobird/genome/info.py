@@ -14,6 +14,7 @@ from genobird import __version__
 from genobird.errors import AssemblyError, ContigError
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.position import whole
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ Value = float | int | str | None
 Values = Mapping[str, Sequence[Value]]
 """For each INFO key one value an ALT (`Number=A`), or any number of them (`Number=.`)."""
 
-_ESCAPED = {character: f"%{ord(character):02X}" for character in "%:;=, \r\n\t"}
+_ESCAPED = {ord(character): f"%{ord(character):02X}" for character in "%:;=, \r\n\t"}
 _INFO_ID = re.compile(r"[A-Za-z_][0-9A-Za-z_.]*")
 _CONTIG_LENGTH = re.compile(r"[<,]length=([0-9]+)")
 _OWN = re.compile(r"##genobird\w*=")
@@ -117,11 +118,12 @@ def _contig_lines(header: Sequence[str], genome: Genome, example: str | None) ->
         except (AssemblyError, ContigError):
             continue
         covered.add(name)
-        length = _CONTIG_LENGTH.search(line)
-        if length is not None and int(length[1]) != lengths[name]:
+        found = _CONTIG_LENGTH.search(line)
+        length = whole(found[1]) if found else None
+        if length is not None and length != lengths[name]:
             logger.warning(
-                "contig %s has %s bp in the VCF header but %d bp in %s; is it another assembly?",
-                *(match[1], length[1], lengths[name], genome.path),
+                "contig %s has %d bp in the VCF header but %d bp in %s; is it another assembly?",
+                *(match[1], length, lengths[name], genome.path),
             )
     return [
         f"##contig=<ID={_in_style(name, example)},length={length}>"
@@ -145,7 +147,7 @@ def _in_style(name: str, example: str | None) -> str:
 
 def encode_info(text: str) -> str:
     """Percent-encode a string for INFO, as VCF 4.3 says (and spaces, which older versions lack)."""
-    return "".join(_ESCAPED.get(character, character) for character in text)
+    return text.translate(_ESCAPED)
 
 
 def decode_info(text: str) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from numbers import Integral
 from os.path import exists
 from pathlib import Path
 
-from genobird.errors import BedError, InputError, UsageError
-from genobird.genome import streams
+from genobird.errors import BedError, InputError, UsageError, quoted
+from genobird.genome import lookalike, streams
+from genobird.genome.position import BEYOND, MOST_DIGITS, grouped, position
 
 STRANDS = ("+", "-", ".")
 BED_ENDINGS = (".bed", ".bed.gz", ".bed.bgz")
@@ -28,7 +31,8 @@ class Interval:
     """Bases `start` to `end` of a contig, 0-based half-open, sorted by contig then position.
 
     Raises:
-        InputError: A negative start, an end before the start or an unknown strand.
+        InputError: A negative start, an end before the start or an unknown strand; or something
+            that is no text or no whole number of at most 18 digits.
     """
 
     contig: str
@@ -38,6 +42,14 @@ class Interval:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.contig, str):
+            raise InputError(f"contig {quoted(self.contig)} of an interval is no text")
+        for title, place in (("start", self.start), ("end", self.end)):
+            if not isinstance(place, Integral) or place > BEYOND:
+                raise InputError(
+                    f"{title} {quoted(place)} of an interval on {self.contig} is no whole number "
+                    f"of at most {MOST_DIGITS} digits"
+                )
         if self.start < 0:
             raise InputError(f"start {self.start} of an interval on {self.contig} is below 0")
         if self.end < self.start:
@@ -45,7 +57,9 @@ class Interval:
                 f"end {self.end} of an interval on {self.contig} lies before its start {self.start}"
             )
         if self.strand not in STRANDS:
-            raise InputError(f"strand {self.strand!r} is unknown; allowed are '+', '-' and '.'")
+            raise InputError(
+                f"strand {quoted(self.strand)} is unknown; allowed are '+', '-' and '.'"
+            )
 
     @property
     def length(self) -> int:
@@ -77,16 +91,25 @@ def parse_region(text: str) -> Interval:
     match = _REGION.fullmatch(text.strip())
     if match is None:
         raise UsageError(
-            f"region {text!r} has no positions or is malformed; "
+            f"region {quoted(text)} has no positions or is malformed; "
             "write it 1-based as chr20:1,000-2,000"
         )
-    first = _position(match["first"])
-    last = first if match["last"] is None else _position(match["last"])
+    first = grouped(match["first"]) or 0
+    last = first if match["last"] is None else grouped(match["last"]) or 0
     if first < 1:
-        raise UsageError(f"region {text!r} starts at 0; regions are 1-based, the first base is 1")
+        raise UsageError(
+            f"region {quoted(text)} starts at 0; regions are 1-based, the first base is 1"
+        )
     if last < first:
-        raise UsageError(f"region {text!r} ends before it starts; write it as chr20:1,000-2,000")
+        raise UsageError(
+            f"region {quoted(text)} ends before it starts; write it as chr20:1,000-2,000"
+        )
     return Interval(match["contig"], first - 1, last, match["strand"] or ".")
+
+
+def strand_of(text: str) -> str:
+    """Return a strand as genobird writes it: `*`, as some tools write none, is `.`."""
+    return "." if text == "*" else text
 
 
 def read_intervals(regions: Path | str | Interval | Iterable[Interval | str]) -> list[Interval]:
@@ -111,7 +134,8 @@ def _interval(region: Interval | str) -> Interval:
         return region
     if not isinstance(region, str):
         raise UsageError(
-            f"{region!r} is among the regions; give intervals, or strings as chr20:1,000-2,000"
+            f"{quoted(region)} is among the regions; give intervals, or strings as "
+            "chr20:1,000-2,000"
         )
     try:
         return parse_region(region)
@@ -135,9 +159,15 @@ def read_bed(source: Path | str) -> Iterator[Interval]:
 
 
 def _bed_intervals(source: Path | str) -> Iterator[Interval]:
-    label = streams.label(source)
+    peeked = streams.Peeked(source, BedError)
+    with closing(peeked):
+        yield from _intervals_of(peeked)
+
+
+def _intervals_of(peeked: streams.Peeked) -> Iterator[Interval]:
+    label = peeked.name
     empty = True
-    for number, line in enumerate(streams.lines(source, BedError), start=1):
+    for number, line in enumerate(streams.split_lines(peeked), start=1):
         text = line.rstrip("\r\n")
         columns = text.split("\t") if "\t" in text else text.split()
         if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
@@ -145,10 +175,13 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
         try:
             yield _bed_interval(columns)
         except InputError as error:
+            if empty and (kind := lookalike.kind_of(peeked.start)):
+                raise BedError(f"{label} is no BED; {kind}") from None
             raise BedError(f"{label}, line {number}: {error}") from None
         empty = False
     if empty:
-        raise BedError(f"{label} holds no interval; BED needs chrom, start and end on each line")
+        kind = lookalike.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
+        raise BedError(f"{label} holds no interval; {kind}")
 
 
 def _bed_interval(columns: list[str]) -> Interval:
@@ -156,16 +189,18 @@ def _bed_interval(columns: list[str]) -> Interval:
         raise InputError(
             f"{len(columns)} column(s) found, BED needs at least 3: chrom, start (0-based), end"
         )
-    for title, value in zip(("start", "end"), columns[1:3], strict=True):
-        if not (value.isascii() and value.strip().isdigit()):
-            raise InputError(
-                f"{title} {value!r} is no whole number from 0 on; BED is chrom, start (0-based), "
-                "end; remove a header line or put # before it"
-            )
+    start, end = (position(text.strip()) for text in columns[1:3])
+    if start is None or end is None:
+        title, found = ("start", columns[1]) if start is None else ("end", columns[2])
+        raise InputError(
+            f"{title} {quoted(found)} is no whole number from 0 on; BED is chrom, start (0-based), "
+            "end; remove a header line or put # before it"
+        )
     name = columns[3] if len(columns) > 3 else ""
-    strand = columns[5] if len(columns) > 5 else "."
-    return Interval(columns[0], int(columns[1]), int(columns[2]), strand, name)
-
-
-def _position(text: str) -> int:
-    return int(text.replace(",", ""))
+    strand = strand_of(columns[5]) if len(columns) > 5 else "."
+    if strand not in STRANDS:
+        raise InputError(
+            f"strand {quoted(strand)} is unknown; column 6 of BED is the strand, '+', '-' or '.' "
+            "(also '*'); where it is something else, leave it out: cut -f1-4"
+        )
+    return Interval(columns[0], start, end, strand, name)

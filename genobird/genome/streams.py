@@ -9,21 +9,25 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, quoted
 
 STDIN: Final = "-"
 BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that every complete BGZF file ends with."""
 
-# A run of N packs 1000:1, so 64 KiB of input bounds a chunk to 64 MiB.
+MOST_LINE: Final = 1 << 26
+"""Bytes of a line: 64 MiB hold the genotypes of millions of samples. Memory follows the longest."""
+
 _CHUNK = 1 << 16
+# A run of N packs 1000:1: what is unpacked needs a bound of its own.
+_MOST_UNPACKED = 1 << 20
 
 
 class Compression(StrEnum):
@@ -38,8 +42,10 @@ def require_file(path: Path | str) -> Path:
     """Return `path` when it is a file that can be read.
 
     Raises:
-        UsageError: It is missing, a folder or not readable.
+        UsageError: It is missing, a folder or not readable, or no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{quoted(path)} is given where a file is needed; give its path")
     path = Path(path)
     try:
         with path.open("rb"):
@@ -50,6 +56,8 @@ def require_file(path: Path | str) -> Path:
         raise UsageError(f"{path} is a folder, a file is needed; check the path") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise UsageError(f"{quoted(str(path))} is no name of a file; check the path") from None
 
 
 def label(source: Path | str) -> str:
@@ -91,10 +99,24 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
         InputError: Of the kind `error`: the data are cut short or damaged.
     """
     if str(source) == STDIN:
-        yield from _unpacked(sys.stdin.buffer, label(source), error)
+        yield from _checked(_unpacked(sys.stdin.buffer, label(source), error), source, error)
         return
     with require_file(source).open("rb") as file:
-        yield from _unpacked(file, label(source), error)
+        yield from _checked(_unpacked(file, label(source), error), source, error)
+
+
+def _checked(
+    pieces: Iterator[bytes], source: Path | str, error: type[InputError]
+) -> Iterator[bytes]:
+    """Refuse text of two bytes a letter: with its mark, or in the pattern of letters and zeros."""
+    start = next(pieces, b"")
+    zeros = start[:4:2], start[1:4:2]
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros.count(b"\0\0") == 1:
+        raise error(
+            f"{label(source)} is text in UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8"
+        )
+    yield start
+    yield from pieces
 
 
 class Peeked:
@@ -137,19 +159,38 @@ def lines(source: Path | str, error: type[InputError]) -> Iterator[str]:
     round trip through the error handler `surrogateescape`.
     """
     with closing(chunks(source, error)) as pieces:
-        yield from split_lines(pieces)
+        yield from split_lines(pieces, label(source), error)
 
 
-def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines of a text that comes in pieces, as `lines` does."""
-    rest, code = b"", "utf-8-sig"  # the codec that drops a byte-order mark
+def split_lines(
+    pieces: Iterable[bytes], name: str = "the text", error: type[InputError] = InputError
+) -> Iterator[str]:
+    """Yield the lines of a text that comes in pieces, as `lines` does.
+
+    Raises:
+        InputError: Of the kind `error`: a line is longer than `MOST_LINE`.
+    """
+    begun: list[bytes] = []  # pieces of the line that has not ended
+    size = number = 0
+    code = "utf-8-sig"  # the codec that drops a byte-order mark
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
+        *ended, rest = piece.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*begun, ended[0]])
+            begun, size = [], 0
+        for line in ended:
             yield line.decode(code, "surrogateescape")
             code = "utf-8"
-    if rest:
-        yield rest.decode(code, "surrogateescape")
+        begun.append(rest)
+        size += len(rest)
+        number += len(ended)
+        if size > MOST_LINE:
+            raise error(
+                f"{name}, line {number + 1} has more than {MOST_LINE >> 20} MiB, the most that is "
+                "read of one; check the file; genotypes of a VCF go with bcftools view -G"
+            )
+    if size:
+        yield b"".join(begun).decode(code, "surrogateescape")
 
 
 def _unpacked(file: BinaryIO, name: str, error: type[InputError]) -> Iterator[bytes]:
@@ -177,11 +218,11 @@ def _inflated(
             if not packed:
                 break
             member, size = zlib.decompressobj(wbits=31), 0
-        text = member.decompress(packed)
+        text = member.decompress(packed, _MOST_UNPACKED)
         size += len(text)
         if text:
             yield text
-        packed = member.unused_data
+        packed = member.unconsumed_tail or member.unused_data
         if member.eof:
             member = None
         packed = packed or file.read(_CHUNK)

@@ -10,13 +10,23 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, UsageError
+from genobird.errors import OutOfBoundsError, UsageError, quoted
+from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.lookalike import BASE_BEFORE
+from genobird.genome.position import grouped
 
 _TEXT = re.compile(
     r"(?P<contig>.+)[:\-_\s](?:g\.)?(?P<position>[0-9][0-9,]*)[:\-_\s]?"
     r"(?P<ref>[A-Za-z]+)[>:\-_/\s](?P<alt>[A-Za-z]+|\*|\.|<[^<>]+>)"
+    r"(?:_(?P<assembly>[A-Za-z0-9]+))?"
 )
+# An allele that is written as none, or in words.
+_GAP = re.compile(
+    r".+[:\-_\s](?:g\.)?[0-9][0-9,_]*[:\-_\s]?(?:[A-Za-z]+[>:\-_/\s]-+|-+[>:_/\s][A-Za-z]+)"
+    r"|.+:g\.[0-9_]+(?:del|ins|dup|inv).*"
+)
+_RSID = re.compile("rs[0-9]+", re.IGNORECASE)
 _BASES = re.compile("[ACGT]+", re.IGNORECASE)
 _SEQUENCE = re.compile("[A-Z]+", re.IGNORECASE)
 # Bases fetched at a time while an indel moves left.
@@ -81,19 +91,28 @@ def parse_variant(text: str) -> Variant:
     """Read a variant in text, 1-based.
 
     Understood are `chr20-1000-A-G`, `chr20:1000:A>G`, `chr20:1000:A:G`, `chr20:1000-A-G`,
-    `chr20_1000_A_G` and `NC_000020.10:g.1000A>G`; positions may hold commas.
+    `chr20_1000_A_G`, `chr20_1000_A_G_b37` (as GTEx) and `NC_000020.10:g.1000A>G`; positions may
+    hold commas.
 
     Raises:
         UsageError: The text is none of these, or the position is 0.
     """
     match = _TEXT.fullmatch(text.strip())
-    position = int(match["position"].replace(",", "")) if match else 0
-    if match is None or position < 1:
+    position = grouped(match["position"]) if match else None
+    if match is None or not position or (match["assembly"] and assembly_in(text) is None):
+        more = hint(text)
         raise UsageError(
-            f"variant {text!r} cannot be read; write it 1-based as chr20:1000:A>G or chr20-1000-A-G"
+            f"variant {quoted(text)} cannot be read; write it 1-based as chr20:1000:A>G or "
+            f"chr20-1000-A-G{more and f': {more}'}"
         )
     alt = match["alt"] if match["alt"].startswith("<") else match["alt"].upper()
     return Variant(match["contig"], position - 1, match["ref"].upper(), alt)
+
+
+def assembly_in(text: str) -> str | None:
+    """Return the assembly that a variant in text names, as `chr20_1000_A_G_b37` does."""
+    match = _TEXT.fullmatch(text.strip())
+    return assemblies.named(match["assembly"]) if match and match["assembly"] else None
 
 
 def trim(variant: Variant) -> Variant:
@@ -150,25 +169,26 @@ def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
     """
     if variant.alt in ("", "."):
         return Status.MISSING_ALT
-    try:
-        contig = genome.resolve(variant.contig)
-    except (AssemblyError, ContigError):
+    contig = genome.find(variant.contig)
+    if contig is None:
         return Status.NO_CONTIG
-    if not 0 <= variant.position <= variant.end <= genome.length(contig):
+    ref, alt, end = variant.ref.upper(), variant.alt.upper(), variant.end
+    if not 0 <= variant.position <= end <= genome.length(contig):
         return Status.OUT_OF_BOUNDS
     if not _SEQUENCE.fullmatch(variant.ref):
         return Status.AMBIGUOUS_BASE
     if not _SEQUENCE.fullmatch(variant.alt):
         return Status.SYMBOLIC
-    if variant.ref.upper() == variant.alt.upper():
+    if ref == alt:
         return Status.NON_VARIANT
-    trimmed = trim(variant)
-    if max(len(trimmed.ref), len(trimmed.alt)) > flank:
-        return Status.TOO_LONG
-    bases, _ = genome.fetch_clipped(contig, variant.position, variant.end)
+    if max(len(ref), len(alt)) > flank:  # trimming makes alleles only shorter
+        trimmed = trim(variant)
+        if max(len(trimmed.ref), len(trimmed.alt)) > flank:
+            return Status.TOO_LONG
+    bases, _ = genome.fetch_clipped(contig, variant.position, end)
     if "N" in bases or not (_BASES.fullmatch(variant.ref) and _BASES.fullmatch(variant.alt)):
         return Status.AMBIGUOUS_BASE
-    return Status.OK if bases == variant.ref.upper() else Status.REF_MISMATCH
+    return Status.OK if bases == ref else Status.REF_MISMATCH
 
 
 def windows(variant: Variant, genome: Genome, before: int, after: int) -> AlleleWindows:
@@ -203,6 +223,13 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
         text[at - left : at] + right.upper() for left, right in zip(anchors, rights, strict=True)
     )
     return AlleleWindows(ref, alt, variant.position - anchors[0], *anchors)
+
+
+def hint(text: str) -> str:
+    """Say what to do about a text that is no variant; empty where nothing is known of it."""
+    if _RSID.fullmatch(text.strip()):
+        return "genobird has no list of dbSNP; give the place and the alleles of an rs number"
+    return BASE_BEFORE if _GAP.fullmatch(text.strip()) else ""
 
 
 def _shared(first: str, second: str, most: int) -> int:

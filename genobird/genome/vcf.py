@@ -17,8 +17,8 @@ from typing import Final
 
 import pysam
 
-from genobird.errors import VcfError
-from genobird.genome import streams
+from genobird.errors import VcfError, quoted
+from genobird.genome import lookalike, streams
 from genobird.genome.fasta import Genome
 from genobird.genome.index import quiet_htslib
 from genobird.genome.info import (
@@ -30,6 +30,7 @@ from genobird.genome.info import (
     extend_header,
     own_keys,
 )
+from genobird.genome.position import position
 from genobird.genome.variant import (
     AlleleWindows,
     Status,
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 _COLUMNS = 8
+_LOOKED_AT = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,8 @@ class Record:
 
     def variants(self) -> tuple[Variant, ...]:
         """Return one variant an ALT; one with ALT `.` where the record has none."""
-        return tuple(
-            Variant(self.contig, self.position, self.ref, alt) for alt in self.alts or (".",)
-        )
+        alts = self.alts or (".",)
+        return tuple([Variant(self.contig, self.position, self.ref, alt) for alt in alts])
 
 
 class VcfReader:
@@ -111,6 +112,7 @@ class VcfReader:
     def __init__(self, source: Path | str | streams.Peeked) -> None:
         peeked = source if isinstance(source, streams.Peeked) else streams.Peeked(source, VcfError)
         self.name: Final = peeked.name
+        self._start = peeked.start[:_LOOKED_AT]
         self._lines = _vcf_lines(peeked)
         self.header: Final = tuple(self._read_header())
         self._columns = self.header[-1].count("\t") + 1
@@ -146,7 +148,7 @@ class VcfReader:
     def _read_records(self) -> Iterator[Record]:
         number = 0
         for at, line in enumerate(self._lines, start=len(self.header) + 1):
-            if not line.strip():
+            if not line.rstrip("\r"):
                 continue
             yield self._record(number, line, at)
             number += 1
@@ -161,11 +163,7 @@ class VcfReader:
             yield line
             if line.startswith("#CHROM\t"):
                 return
-        raise VcfError(
-            f"{self.name} has no VCF header; it must begin with ##fileformat=VCFv4.x and have a "
-            "line #CHROM POS ID REF ALT QUAL FILTER INFO, separated by tabs; a table instead "
-            "begins with a line that names chrom, pos, ref and alt"
-        )
+        raise _no_header(self.name, self._start)
 
     def _record(self, number: int, line: str, at: int) -> Record:
         body = line.rstrip("\r")
@@ -180,18 +178,19 @@ class VcfReader:
                 f"{self.name}, line {at}: {line.count(chr(9)) + 1} columns found, the header names "
                 f"{self._columns}; the line is cut short"
             )
-        contig, position, _, ref, alt = columns[:5]
-        if not (position.isascii() and position.isdigit()):
-            raise VcfError(f"{self.name}, line {at}: POS {position!r} is no whole number")
+        contig, pos, _, ref, alt = columns[:5]
+        start = position(pos)
+        if start is None:
+            raise VcfError(f"{self.name}, line {at}: POS {quoted(pos)} is no whole number")
         return Record(
             number=number,
             contig=contig,
-            position=int(position) - 1,
+            position=start - 1,
             ref=ref,
             alts=() if alt in (".", "") else tuple(alt.split(",")),
             info=columns[7],
             columns=tuple(columns[:7]),
-            rest="".join(f"\t{column}" for column in columns[8:]) + line[len(body) :],
+            rest="".join(f"\t{samples}" for samples in columns[8:]) + line[len(body) :],
         )
 
 
@@ -210,6 +209,31 @@ def require_fileformat(name: str, start: bytes) -> None:
             f"{name} has a #CHROM line but no ##fileformat line before it; put "
             "##fileformat=VCFv4.2 in front"
         )
+
+
+def require_vcf(name: str, start: bytes) -> None:
+    """Refuse what begins as no VCF or BCF does, and say what it is.
+
+    Args:
+        name: What to call the source.
+        start: Its first bytes, unpacked.
+
+    Raises:
+        VcfError: It is something else.
+    """
+    if not start.startswith((b"##fileformat=VCF", b"BCF")):
+        require_fileformat(name, start)
+        raise _no_header(name, start)
+
+
+def _no_header(name: str, start: bytes) -> VcfError:
+    expected = (
+        "it must begin with ##fileformat=VCFv4.x and have a line #CHROM POS ID REF ALT QUAL FILTER "
+        "INFO, separated by tabs; a table instead begins with a line that names chrom, pos, ref "
+        "and alt"
+    )
+    known = lookalike.kind_of(start) or lookalike.without_header(start)
+    return VcfError(f"{name} has no VCF header; {known or expected}")
 
 
 def annotate(
@@ -277,7 +301,7 @@ def _vcf_lines(peeked: streams.Peeked) -> Generator[str, None, None]:
     """Yield the lines of a VCF, or of a BCF as htslib writes it in text."""
     try:
         if not peeked.start.startswith(b"BCF"):
-            yield from streams.split_lines(peeked)
+            yield from streams.split_lines(peeked, peeked.name, VcfError)
             return
         if str(peeked.source) != streams.STDIN:
             yield from _bcf_lines(Path(peeked.source), peeked.name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
@@ -16,6 +16,7 @@ import pysam
 import pysam.bcftools
 
 from genobird.errors import OutputError, UsageError, VcfError
+from genobird.files import STDOUT, Draft, unwritable
 from genobird.genome import streams
 from genobird.genome.index import quiet_htslib
 from genobird.genome.info import InfoField, Values
@@ -25,18 +26,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STDOUT: Final = "-"
 # A .tbi index ends at 512 Mbp; longer contigs need a .csi.
 _TBI_END = 1 << 29
 _PIECE = 1 << 20
+# Characters that are gathered before they are written.
+_HELD = 1 << 13
 _END = ("ID=END,Number=1,Type=String", "ID=END,Number=1,Type=Integer")
 
 
 class VcfWriter:
     """Write records with INFO added, complete or not at all.
 
-    Everything goes to a temporary name in the same folder, which is renamed on closing. `.vcf.gz`
-    becomes BGZF with an index (`.tbi`, or `.csi` beyond 512 Mbp), `.bcf` becomes BCF with `.csi`,
+    Everything goes to a draft, which gets its name on closing; see `files.Draft`. `.vcf.gz` becomes
+    BGZF with an index (`.tbi`, or `.csi` beyond 512 Mbp), `.bcf` becomes BCF with `.csi`,
     `-` is standard output. Records that are not sorted are written without index, with a warning.
 
     Args:
@@ -66,6 +68,9 @@ class VcfWriter:
         self._stdout = str(path) == STDOUT
         self._info = {field.id: field for field in info}
         self._removed = {*self._info, *stale}
+        self._suspect = re.compile("|".join(map(re.escape, sorted(self._removed))))
+        self._waiting: list[str] = []
+        self._held = 0
         self._contigs: set[str] = set()
         self._last = ("", -1)
         self._longest = 0
@@ -73,11 +78,14 @@ class VcfWriter:
         self._packed = self.path.name.endswith((".gz", ".bgz", ".bcf"))
         if not self._stdout:
             self._require_output(force)
-        self._stem = f".{self.path.name}.{os.getpid()}.tmp"
-        # htslib packs a file anew unless its name ends in .gz
-        self._temporary = self.path.with_name(self._stem + (".gz" if self._packed else ""))
-        self._file = self._open()
-        self._write("".join(f"{line}\n" for line in header))
+        self._draft = None if self._stdout else Draft(self.path)
+        self._file: Any = None
+        try:
+            self._file = self._open()
+            self._write("".join(f"{line}\n" for line in header))
+        except BaseException:
+            self.discard()
+            raise
 
     def __enter__(self) -> VcfWriter:
         return self
@@ -110,7 +118,7 @@ class VcfWriter:
                     f"value(s) for {len(record.alts)} ALT"
                 )
             if several:
-                added.append(f"{key}={','.join(field.text(value) for value in several)}")
+                added.append(f"{key}={','.join([field.text(value) for value in several])}")
         line = "\t".join(record.columns)
         self._write(f"{line}\t{self._joined(record.info, added)}{record.rest}\n")
         contig, position = self._last
@@ -127,33 +135,35 @@ class VcfWriter:
         if self._file is None:
             return
         try:
-            if self._stdout:
+            self._flush()
+            if self._draft is None:
                 self._file.flush()
                 return
             with quiet_htslib():
                 self._file.close()
             self._file = None
-            if self._packed and not streams.ends_whole(self._temporary):
+            if self._packed and not streams.ends_whole(self._text):
                 raise OSError("the last block was not written")
-            self._publish()
+            self._publish(self._draft)
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
         finally:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what was written so far; a finished file stays."""
+        """Remove what was written so far; a finished file stays, and so does standard output."""
+        if self._stdout and self._waiting:
+            with suppress(OSError, OutputError):
+                self._flush()
         file, self._file = self._file, None
-        if self._stdout:
+        if self._draft is None:
             return
         with suppress(OSError), quiet_htslib():
             if file is not None:
                 file.close()
-        for made in self.path.parent.glob(f"{glob.escape(self._stem)}*"):
-            with suppress(OSError):
-                made.unlink()
+        self._draft.discard()
 
     def _require_output(self, force: bool) -> None:
         if not self.path.name.endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")):
@@ -167,65 +177,76 @@ class VcfWriter:
         if self.path.exists() and not force:
             raise UsageError(f"output {self.path} exists; force overwriting or choose another name")
 
+    @property
+    def _text(self) -> Path:
+        """Where the records go; those of a BCF as BGZF, which bcftools packs anew."""
+        assert self._draft is not None
+        part = self._draft.part
+        return part.with_name("text.gz") if part.suffix == ".bcf" else part
+
     def _open(self) -> Any:
         if self._stdout:
             return sys.stdout.buffer
         try:
             if self._packed:
                 with quiet_htslib():
-                    return pysam.BGZFile(str(self._temporary), "wb")
-            return self._temporary.open("wb")
+                    return pysam.BGZFile(str(self._text), "wb")
+            return self._text.open("wb")
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
 
     def _write(self, text: str) -> None:
+        self._waiting.append(text)
+        self._held += len(text)
+        if self._held >= _HELD:
+            self._flush()
+
+    def _flush(self) -> None:
+        text = "".join(self._waiting)
+        self._waiting, self._held = [], 0
         try:
             with quiet_htslib():
                 self._file.write(text.encode("utf-8", "surrogateescape"))
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
 
     def _joined(self, info: str, added: Sequence[str]) -> str:
         kept = info
-        items = info.split(";")
-        if any(item.partition("=")[0] in self._removed for item in items):
-            kept = ";".join(item for item in items if item.partition("=")[0] not in self._removed)
+        if self._suspect.search(info):  # most have no such key, and stay in one piece
+            items = [
+                item for item in info.split(";") if item.partition("=")[0] not in self._removed
+            ]
+            kept = ";".join(items)
         if not added:
             return kept or "."
         if kept in ("", "."):
             return ";".join(added)
         return kept + ("" if kept.endswith(";") else ";") + ";".join(added)
 
-    def _publish(self) -> None:
-        finished = self._temporary
+    def _publish(self, draft: Draft) -> None:
         if self.path.suffix == ".bcf":
-            finished = finished.with_suffix(".bcf")
             try:
-                _to_bcf(self._temporary, finished)
+                _to_bcf(self._text, draft.part)
             except VcfError as error:
-                _require_space(finished.parent)
+                _require_space(draft.part.parent)
                 kept = Path(f"{self.path}.vcf.gz")
-                os.replace(self._temporary, kept)
+                os.replace(self._text, kept)
                 raise VcfError(f"{error}; as VCF they are in {kept}") from error
-        index = self._make_index(finished) if self._packed else None
-        _flush_to_disk(finished)
-        for ending in (".tbi", ".csi"):
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
-        if index is not None:
-            os.replace(index, f"{self.path}{index.suffix}")
-        os.replace(finished, self.path)
-        _flush_to_disk(self.path.parent)
+            self._text.unlink()
+        if self._packed:
+            self._make_index(draft.part)
+        draft.publish(*(Path(f"{self.path}{ending}") for ending in (".tbi", ".csi")))
 
-    def _make_index(self, finished: Path) -> Path | None:
+    def _make_index(self, finished: Path) -> None:
         if not self._sorted:
             logger.warning(
                 "%s is not sorted by contig and position, so it has no index; "
                 "sort it with `bcftools sort` to make one",
                 self.path,
             )
-            return None
+            return
         preset = "bcf" if self.path.suffix == ".bcf" else "vcf"
         csi = preset == "bcf" or self._longest >= _TBI_END
         try:
@@ -234,12 +255,6 @@ class VcfWriter:
         except (OSError, ValueError) as error:
             _require_space(finished.parent)
             logger.warning("%s has no index: htslib cannot make it (%s)", self.path, error)
-            return None
-        return Path(f"{finished}{'.csi' if csi else '.tbi'}")
-
-    def _unwritable(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.path} cannot be written: {reason}; check space and permissions")
 
 
 def _require_space(folder: Path) -> None:
@@ -290,11 +305,3 @@ def _declare_all(text: Path, complete: Path) -> None:
                 pass
             while piece := source.read(_PIECE):
                 target.write(piece)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

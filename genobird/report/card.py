@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from genobird.errors import InputError
+from genobird.files import write_text
 from genobird.report.evaluation import (
     NAMES,
     Facts,
@@ -54,7 +55,7 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
         )
     output = output or model / "MODEL_CARD.md"
     shapes = read_json(model / "config.json")
-    output.write_text(model_card({**provenance, "shapes": shapes}, figures))
+    write_text(output, model_card({**provenance, "shapes": shapes}, figures))
     return output
 
 

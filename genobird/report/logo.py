@@ -7,7 +7,6 @@ it back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from genobird.errors import OutputError, TableError, UsageError
+from genobird.errors import TableError, UsageError
+from genobird.files import Draft
 from genobird.report.plots import ACCENT, INK, MUTED, figure_of, save, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
 
@@ -70,16 +70,9 @@ def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
         OutputError: the file cannot be written.
     """
     check_logo(path, force)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     strips = strips_of(table)
-    try:
+    with Draft(path) as part:
         _draw(strips, table, part, path.suffix[1:].lower())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}; check the folder, space and permissions"
-        ) from error
 
 
 def check_logo(path: Path, force: bool = False) -> None:

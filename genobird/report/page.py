@@ -7,7 +7,6 @@ SVG, colours for light and dark.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 import genobird
-from genobird.errors import OutputError, UsageError
+from genobird.errors import UsageError
+from genobird.files import write_text
 from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
     BACKGROUND,
@@ -149,12 +149,12 @@ def report(
     rows = variant_summary.top.head(logos) if draw and variant_summary else pd.DataFrame()
     if len(rows):
         drawn = dict.fromkeys(zip(rows["record"], rows["allele"], strict=True))
-    write(output, render(region_summary, variant_summary, origin, logos=drawn))
+    write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
     if draw is not None and drawn:
         logger.info("%s is written; %d logo(s) follow", output, len(drawn))
         for key, logo in draw(rows):
             drawn[key] = logo
-            write(output, render(region_summary, variant_summary, origin, logos=drawn))
+            write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
 
 
 def check_report(output: Path, force: bool = False) -> None:
@@ -212,23 +212,6 @@ def render(
         "meanings": _meanings(regions, variants),
     }
     return _template().render(values)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}; check the folder, space and permissions"
-        ) from error
 
 
 def auroc(regions: RegionSummary) -> float | None:
@@ -407,7 +390,7 @@ def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
 def _change(effect: Effect) -> Change:
     from genobird.heads import POSITIVE_WEIGHT
     from genobird.scoring.effects import PROMOTER
-    from genobird.scoring.scorer import probabilities
+    from genobird.scoring.odds import probabilities
 
     if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)

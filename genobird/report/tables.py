@@ -16,8 +16,9 @@ import pandas as pd
 
 import genobird
 from genobird.errors import InputError, UsageError
+from genobird.files import write_text
 from genobird.report.evaluation import read_json
-from genobird.report.page import environment, write
+from genobird.report.page import environment
 from genobird.report.sections import (
     Section,
     chromatin_section,
@@ -61,7 +62,7 @@ def write_tables(sources: Sources, output: Path, force: bool = False) -> None:
         raise UsageError(f"no table is given; give one or more of {', '.join(NAMES)}")
     if output.exists() and not force:
         raise UsageError(f"{output} exists; choose another name or pass --force")
-    write(output, render(sources))
+    write_text(output, render(sources))
 
 
 def render(sources: Sources) -> str:

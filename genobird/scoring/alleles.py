@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain, islice
+from numbers import Integral
 from os.path import exists
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from genobird.errors import TableError, UsageError, VcfError
+from genobird.errors import TableError, UsageError, VcfError, quoted
 from genobird.genome import streams
 from genobird.genome.build import SAMPLE, place_on
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
-from genobird.genome.variant import Variant, parse_variant
+from genobird.genome.lookalike import BASE_BEFORE
+from genobird.genome.position import BEYOND, position_of
+from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
 from genobird.genome.vcf import VcfReader
+from genobird.scoring.rows import Columns, text_of, texts_of
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
 FLANK = 8_000
 """Longest allele that is scored, in bp."""
 
-_DIGITS = re.compile(r"[0-9]+(\.0*)?")
+_ROWS = Columns(
+    "variants",
+    COLUMNS,
+    (),
+    "needed are chrom, pos (1-based), ref and alt, or strings as chr20:1000:A>G",
+)
 
 
 class RefMismatch(StrEnum):
@@ -54,11 +62,18 @@ class Allele:
     """Number of the ALT as in genotypes, from 1; 0 for a record without ALT."""
     variant: Variant
 
+    def variants(self) -> tuple[Variant, ...]:
+        """Return the one ALT, as a record returns all of its."""
+        return (self.variant,)
 
-Listed = Variant | str | Sequence[Any]
-"""A variant, a string as `chr20:1000:A>G`, or a row of `(chrom, pos, ref, alt)`, 1-based."""
-Variants = Path | str | streams.Peeked | pd.DataFrame | Variant | Iterable[Listed]
-"""A file, a table, or a list of variants; a string that is no file, or a `Variant`, is one."""
+
+Listed = Variant | str | Sequence[Any] | Mapping[str, Any]
+"""A variant, a string as `chr20:1000:A>G`, or a row of `(chrom, pos, ref, alt)`, 1-based; see
+`rows`."""
+Variants = (
+    Path | str | streams.Peeked | pd.DataFrame | Mapping[str, Any] | Variant | Iterable[Listed]
+)
+"""A file, a table, or a list of variants; a string that is no file, a `Variant` or a row is one."""
 
 
 @dataclass
@@ -71,6 +86,8 @@ class AlleleSource:
     """The alleles of each record, to be read once."""
     header: tuple[str, ...] = ()
     """The header lines of a VCF."""
+    assemblies: Collection[str] = ()
+    """What the records that were read name as their assembly."""
 
     def __iter__(self) -> Iterator[Allele]:
         for number, variants in enumerate(self.records):
@@ -90,7 +107,8 @@ class AlleleSource:
         first = list(islice(self.records, SAMPLE))
         self.records = chain(first, self.records)
         chains = chain_file(liftover)
-        return place_on(genome, FLANK, self.name, self.header, first, chains, strict)
+        header = [*self.header, *(f"##reference={name}" for name in self.assemblies)]
+        return place_on(genome, FLANK, self.name, header, first, chains, strict)
 
 
 def policy_of(text: str) -> RefMismatch:
@@ -124,8 +142,11 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
     """
     if isinstance(variants, str):
         variants = named_input([variants])
-    if isinstance(variants, pd.DataFrame):
-        yield AlleleSource("the table", _from_frame(variants))
+    if (frame := _ROWS.frame_of(variants)) is not None:
+        rows = enumerate(_ROWS.of_frame(frame))
+        yield AlleleSource(
+            "the table", (_alleles(row, f"row {number} of the variants") for number, row in rows)
+        )
     elif isinstance(variants, Path | streams.Peeked):
         peeked = streams.Peeked(variants, VcfError) if isinstance(variants, Path) else variants
         if is_table(peeked):
@@ -138,22 +159,30 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
             records = (record.variants() for record in reader)
             yield AlleleSource(peeked.name, records, reader.header)
     else:
-        listed = [variants] if isinstance(variants, Variant) else variants
-        yield AlleleSource("the list of variants", map(_listed, listed))
+        listed = [variants] if isinstance(variants, Variant) else _ROWS.listed(variants)
+        named: set[str] = set()
+        several = (_listed(variant, named) for variant in listed)
+        yield AlleleSource("the list of variants", several, assemblies=named)
 
 
-def _listed(variant: Listed) -> list[Variant]:
-    """Read one of a list of variants; a row `(chrom, pos, ref, alt)` may have several ALTs."""
+def _listed(variant: Listed, assemblies: set[str]) -> list[Variant]:
+    """Read one of a list of variants; a row `(chrom, pos, ref, alt)` may have several ALTs.
+
+    Assemblies that are named, as in `chr20_1000_A_G_b37`, are added to `assemblies`.
+    """
     if isinstance(variant, Variant):
-        return [variant]
+        return [_checked(variant)]
     if isinstance(variant, str):
+        if assembly := assembly_in(variant):
+            assemblies.add(assembly)
         return [parse_variant(variant)]
-    if not isinstance(variant, Sequence) or len(variant) != len(COLUMNS):
+    cells = _ROWS.of(variant)
+    if cells is None:
         raise UsageError(
-            f"{variant!r} is among the variants; give strings as chr20:1000:A>G, or rows of "
+            f"{quoted(variant)} is among the variants; give strings as chr20:1000:A>G, or rows of "
             "(chrom, pos, ref, alt), pos 1-based"
         )
-    return _alleles(variant, f"variant {tuple(variant)}")
+    return _alleles(cells, f"variant {quoted(tuple(cells))}")
 
 
 def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
@@ -175,7 +204,8 @@ def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
                     f"{text} is one of {len(texts)} inputs; give one file, or variants"
                 ) from None
             raise UsageError(
-                f"{text} does not exist, and is no variant such as chr20:1000:A>G; check the path"
+                f"{text} does not exist, and is no variant such as chr20:1000:A>G; "
+                f"{hint(text) or 'check the path'}"
             ) from None
     return variants
 
@@ -202,20 +232,25 @@ def is_table(peeked: streams.Peeked) -> bool:
     if peeked.start.startswith((b"##fileformat=VCF", b"BCF")):
         return False
     line = next((text for text in streams.split_lines([peeked.start]) if not _is_note(text)), "")
-    return _places(_cells(line, _separator(line))) is not None
+    with suppress(TableError):
+        return _ROWS.places(_cells(line, _separator(line))) is not None
+    return False
 
 
 def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
-    lines = enumerate(streams.split_lines(peeked), start=1)
+    lines = enumerate(streams.split_lines(peeked, peeked.name, TableError), start=1)
     first = next(line for _, line in lines if not _is_note(line))
     separator = _separator(first)
     header = _cells(first, separator)
-    places = _places(header) or []
+    places = _ROWS.places(header) or []
     for number, line in lines:
         if not line.strip():
             continue
-        cells = _cells(line, separator)
         where = f"{peeked.name}, line {number}"
+        try:
+            cells = _cells(line, separator)
+        except TableError as error:
+            raise TableError(f"{where}: {error}") from None
         if len(cells) <= max(places):
             raise TableError(
                 f"{where}: {len(cells)} column(s) found, alt is column {max(places) + 1}; "
@@ -229,40 +264,41 @@ def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
         yield _alleles([cells[place] for place in places], where)
 
 
-def _from_frame(frame: pd.DataFrame) -> Iterator[list[Variant]]:
-    places = _places([str(name) for name in frame.columns])
-    if places is None:
-        names = {_plain(str(name)) for name in frame.columns}
-        missing = [name for name in COLUMNS if name not in names]
-        raise TableError(
-            f"the variants have no column {', '.join(missing)}; needed are chrom, pos (1-based), "
-            "ref and alt"
+def _checked(variant: Variant) -> Variant:
+    """Return a variant that was made in Python, its position within 64 bits.
+
+    Raises:
+        UsageError: its position is no whole number, or the rest is no text.
+    """
+    texts = variant.contig, variant.ref, variant.alt
+    if not isinstance(variant.position, Integral) or not all(isinstance(x, str) for x in texts):
+        raise UsageError(
+            f"{quoted(variant)} is among the variants; its position must be a whole number, "
+            "contig, REF and ALT text"
         )
-    rows = zip(*(frame.iloc[:, place].tolist() for place in places), strict=True)
-    for number, row in enumerate(rows):
-        yield _alleles(row, f"row {number} of the variants")
+    return variant if abs(variant.position) < BEYOND else replace(variant, position=BEYOND - 1)
 
 
 def _alleles(row: Sequence[Any], where: str) -> list[Variant]:
-    contig, position, ref, alts = ("" if pd.isna(value) else str(value).strip() for value in row)
-    if not _DIGITS.fullmatch(position):
+    """Read the cells chrom, pos (1-based), ref and alt.
+
+    Raises:
+        TableError: one is no position or no allele.
+    """
+    try:
+        contig, ref, alts = text_of(row[0]), text_of(row[2]), texts_of(row[3])
+    except TableError as error:
+        raise TableError(f"{where}: {error}") from None
+    pos = position_of(row[1])
+    if pos is None:
         raise TableError(
-            f"{where}: pos {row[1]!r} is no number; positions are whole and 1-based, as in VCF"
+            f"{where}: pos {quoted(row[1])} is no number; positions are whole and 1-based, as in "
+            "VCF"
         )
-    # A column of numbers with gaps holds floats, and 20 becomes 20.0.
-    contig = contig.partition(".")[0] if isinstance(row[0], float) else contig
-    start = int(position.partition(".")[0]) - 1
-    return [Variant(contig, start, ref or ".", alt or ".") for alt in alts.split(",")]
-
-
-def _places(names: Sequence[str]) -> list[int] | None:
-    """Return where the four columns are; None where one is missing."""
-    plain = [_plain(name) for name in names]
-    return [plain.index(name) for name in COLUMNS] if set(COLUMNS) <= set(plain) else None
-
-
-def _plain(name: str) -> str:
-    return name.strip().lstrip("\ufeff#").lower()
+    for allele in (ref, *alts):
+        if allele and not allele.strip("-"):
+            raise TableError(f"{where}: allele {quoted(allele)} has no bases; {BASE_BEFORE}")
+    return [Variant(contig, pos - 1, ref or ".", alt or ".") for alt in alts]
 
 
 def _is_note(line: str) -> bool:
@@ -274,6 +310,18 @@ def _separator(header: str) -> str:
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    if separator == ",":
-        return next(csv.reader([line.rstrip("\r")]))
-    return line.rstrip("\r").split(None if separator == " " else separator)
+    """Split a line.
+
+    Raises:
+        TableError: quotes of a CSV file hold what cannot be read.
+    """
+    text = line.rstrip("\r")
+    if separator != "," or '"' not in text:
+        return text.split(None if separator == " " else separator)
+    try:
+        return next(csv.reader([text]))
+    except csv.Error as error:
+        raise TableError(
+            f"the row cannot be read as CSV: {error}; put no line breaks and no cells of more "
+            f"than {csv.field_size_limit():,} characters into quotes, or use tabs"
+        ) from None

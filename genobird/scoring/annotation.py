@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from genobird.genome import streams
 from genobird.genome.build import SAMPLE, beyond, place_on, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.locus import Locator
+from genobird.genome.locus import Locator, Locus
 from genobird.genome.variant import Status
 from genobird.genome.vcf import InfoField, Record, Value, Values, VcfReader, annotate
 from genobird.scoring.alleles import (
@@ -36,11 +37,12 @@ from genobird.scoring.haplotype_effects import Haplotypes
 from genobird.scoring.identity import hash_of_file
 from genobird.scoring.journal import Journal, NoJournal, kept, may_replace
 from genobird.scoring.listing import run_facts, table_facts, variant_identity
+from genobird.scoring.parts import Part, parts_of
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.shard import HEADER_KEY, Shard, ShardNote, require_shardable
-from genobird.scoring.table import TableWriter, in_chunks
-from genobird.scoring.variants import LIFTED, require_contigs, screen, without_skipped
+from genobird.scoring.table import TableWriter
+from genobird.scoring.variants import require_contigs, screen, without_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +186,7 @@ def annotate_variants(
             genome=genome if chains is None else None,  # what is written is of the old assembly
             meta=meta,
             force=replace,
-            wanted=work.wants,
+            wanted=work.wanted,
         )
         work.warn()
     return work.counts
@@ -208,23 +210,20 @@ class _Pass:
     ends: dict[str, int] = field(default_factory=dict)
     """The largest position on each contig that lies beyond its end."""
 
-    def wants(self, record: Record) -> bool:
-        """Tell whether a record belongs to this run."""
-        return self.shard is None or self.shard.takes(record.number // self.scorer.chunk)
+    @property
+    def wanted(self) -> Callable[[Record], bool] | None:
+        """What tells the records of a shard; None where all belong to this run."""
+        shard, size = self.shard, self.scorer.chunk
+        return None if shard is None else lambda record: shard.takes(record.number // size)
 
     def values(self, records: Iterator[Record]) -> Iterator[tuple[Record, Values]]:
         """Yield each record with its INFO, and write its rows; at the end, finish the table."""
-        for part in in_chunks(records, self.scorer.chunk):
-            frame = self._frame(part)
-            self.counts.update(frame["status"])
-            _note_ends(frame, self.ends)
-            if self.table is not None:
-                self.table.write(without_skipped(frame, self.policy))
-            more = {} if self.haplotypes is None else self.haplotypes.info(frame)
-            infos = _info(part, frame, self.scorer, self.policy, more)
-            yield from zip(part, infos, strict=True)
+        always = self.haplotypes is not None  # what a genotype says needs no score
+        cut = partial(parts_of, size=self.scorer.chunk, locator=self.locator, policy=self.policy)
+        for part in cut(records, Record.variants, always=always):
+            yield from zip(part.items, self._infos(part), strict=True)
             if self.progress is not None:
-                self.progress(len(part))
+                self.progress(len(part.items))
         if self.shard is None:  # the records of a shard may happen to lie on an odd contig
             require_contigs(self.counts, self.locator.genome)
         if self.table is not None:
@@ -247,7 +246,29 @@ class _Pass:
                 ),
             )
 
-    def _frame(self, records: Sequence[Record]) -> pd.DataFrame:
+    def _infos(self, part: Part[Record]) -> Iterator[Values]:
+        """Return the INFO values of each record, and write its rows."""
+        statuses = [locus.status.value for locus in part.loci]
+        self.counts.update(statuses)
+        if Status.OUT_OF_BOUNDS.value in statuses:
+            self._note_ends(part)
+        number = part.items[-1].number // self.scorer.chunk
+        if not part.is_scored:
+            self.journal.skip(number)
+        columns: dict[str, list[Value]] = {}
+        if part.is_scored or self.table is not None:
+            frame = self._frame(part.items, number if part.is_scored else None)
+            if self.table is not None:
+                self.table.write(without_skipped(frame, self.policy))
+            if part.is_scored:
+                columns = _columns(frame, self.scorer)
+            if self.haplotypes is not None:
+                columns |= self.haplotypes.info(frame)
+        places = _places(part.loci) if self.locator.chain else {}
+        return _info(part.items, statuses, columns, places, self.policy)
+
+    def _frame(self, records: Sequence[Record], number: int | None = None) -> pd.DataFrame:
+        """Return the rows of records; those of a chunk with a number are kept in the journal."""
         alleles = [a for r in records for a in alleles_of(r.number, r.variants())]
 
         def score() -> pd.DataFrame:
@@ -258,25 +279,22 @@ class _Pass:
                 return frame
             return pd.concat([frame, self.haplotypes.columns(alleles)], axis=1)
 
-        if not records:
-            return score()
-        number = records[0].number // self.scorer.chunk
-        return self.journal.frame(number, map(str, alleles), score)
+        return score() if number is None else self.journal.frame(number, map(str, alleles), score)
+
+    def _note_ends(self, part: Part[Record]) -> None:
+        """Keep the largest position of each contig that lies beyond its end."""
+        variants = (variant for record in part.items for variant in record.variants())
+        for variant, locus in zip(variants, part.loci, strict=True):
+            if locus.status is Status.OUT_OF_BOUNDS and variant.position >= 0:
+                largest = self.ends.get(variant.contig, 0)
+                self.ends[variant.contig] = max(variant.position + 1, largest)
 
 
-def _info(
-    records: Sequence[Record],
-    frame: pd.DataFrame,
-    scorer: Scorer,
-    policy: RefMismatch,
-    more: Mapping[str, list[Value]],
-) -> Iterator[Values]:
-    """Yield the INFO values of each record; `frame` and `more` have the rows of their ALTs."""
-    statuses = frame["status"].tolist()
+def _columns(frame: pd.DataFrame, scorer: Scorer) -> dict[str, list[Value]]:
+    """Return the INFO values of each row, by key."""
     columns: dict[str, list[Value]] = {}
-    if EVALUE in frame.columns:
-        columns[GB_EVALUE.id] = [_value(x) for x in frame[EVALUE]]
     for key, name in (
+        (GB_EVALUE, EVALUE),
         (GB_PROMOTER, f"{PROMOTER}|delta"),
         (GB_LLR, f"{LLR}|delta"),
         (GB_LLR_SE, LLR_SE),
@@ -287,8 +305,17 @@ def _info(
     deltas = [f"{name}|delta" for name in scorer.features if f"{name}|delta" in frame.columns]
     if deltas:
         columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame[deltas])
-    columns.update(more)
-    places = _places(frame)
+    return columns
+
+
+def _info(
+    records: Sequence[Record],
+    statuses: Sequence[str],
+    columns: Mapping[str, Sequence[Value]],
+    places: Mapping[str, Sequence[Value]],
+    policy: RefMismatch,
+) -> Iterator[Values]:
+    """Yield the INFO values of each record; all others are given for each ALT, by key."""
     stop = 0
     for record in records:
         first, stop = stop, stop + max(1, len(record.alts))
@@ -302,20 +329,15 @@ def _info(
         yield {STATUS.id: statuses[rows], **lifted, **present}
 
 
-def _places(frame: pd.DataFrame) -> dict[str, list[Value]]:
-    """Return where the record of each row was lifted to, by INFO key; none without a chain file."""
+def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
+    """Return where each allele was lifted to, by INFO key."""
+    places = [locus.place for locus in loci]
+    contig, start, strand = (field.id for field in GB_LIFTED)
     return {
-        field.id: frame[name].astype(object).where(frame[name].notna(), None).tolist()
-        for field, name in zip(GB_LIFTED, LIFTED, strict=True)
-        if name in frame.columns
+        contig: [place and place.contig for place in places],
+        start: [place and place.start + 1 for place in places],
+        strand: [place and place.strand for place in places],
     }
-
-
-def _note_ends(frame: pd.DataFrame, ends: dict[str, int]) -> None:
-    """Keep the largest position of each contig that lies beyond its end."""
-    off = frame[(frame["status"] == Status.OUT_OF_BOUNDS.value) & (frame["pos"] > 0)]
-    for contig, position in off.groupby("chrom")["pos"].max().items():
-        ends[str(contig)] = max(int(position), ends.get(str(contig), 0))
 
 
 def _any(values: Sequence[Value]) -> bool:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.errors import BackgroundError, OutputError, UsageError
+from genobird.errors import BackgroundError, UsageError
+from genobird.files import Draft
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -213,7 +213,7 @@ class Background:
         return np.array([np.interp(ranks, kept.ranks, values) for values in kept.values])
 
     def save(self, path: Path) -> None:
-        """Write the file under a temporary name, then rename it; the same facts, the same bytes.
+        """Write the file; the same facts, the same bytes.
 
         Raises:
             OutputError: it cannot be written.
@@ -225,22 +225,14 @@ class Background:
             "count": self.count,
             **self.facts,
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        try:
+        with Draft(path) as part, part.open("wb") as file:
             np.savez_compressed(
-                part,
+                file,
                 facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
                 ranks=self.sizes.ranks,
                 sizes=self.sizes.values.astype(np.float32),
                 surprises=self.surprises.values[0],
             )
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise OutputError(
-                f"{path} cannot be written: {reason}; check space and permissions"
-            ) from error
 
     @classmethod
     def load(cls, path: Path | str) -> Background:
@@ -316,6 +308,18 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
     return found
 
 
+def check_background(output: Path, force: bool = False) -> None:
+    """Refuse a file for a background before work begins.
+
+    Raises:
+        UsageError: another ending, a folder that is missing, or it exists and `force` is not given.
+    """
+    if output.suffix != ".npz" or not output.parent.is_dir():
+        raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
+    if output.exists() and not force:
+        raise UsageError(f"output {output} exists; pass --force or choose another name")
+
+
 def settings_facts(settings: EffectSettings) -> dict[str, int]:
     """Return the settings that decide how large effects are."""
     return {
@@ -334,10 +338,15 @@ def warn_of_settings(background: Background | None, settings: EffectSettings) ->
         for name, value in settings_facts(settings).items()
         if background.facts.get(name, value) != value
     }
-    if others:
-        made = ", ".join(f"{name} {value}" for name, value in others.items())
-        logger.warning(
-            "the background was made with %s: quantiles and E-values are a little off; "
-            "build one with the settings of this run",
-            made,
-        )
+    if not others:
+        return
+    from genobird.scoring.effects import LLR
+
+    moved = "quantiles and E-values are"
+    summed = {background.outputs[place] for place in background.summed}
+    if set(others) == {"segmentations"} and LLR not in summed:
+        moved = f"{LLR}|{QUANTILE} is"  # nothing else depends on how a sequence is cut
+    logger.warning(
+        "the background was made with %s: %s a little off; build one with the settings of this run",
+        *(", ".join(f"{name} {value}" for name, value in others.items()), moved),
+    )

@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
-from genobird.digest import file_sha256
 from genobird.errors import AssemblyError, BackgroundError, ContigError, OutputError, UsageError
+from genobird.files import file_sha256, locked, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
 from genobird.scoring.alleles import Allele, opened_alleles
-from genobird.scoring.background import Background, settings_facts
+from genobird.scoring.background import Background, check_background, settings_facts
 from genobird.scoring.effects import LLR
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
@@ -87,10 +87,7 @@ def build_background(
     files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
     if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
-    if output.suffix != ".npz" or not output.parent.is_dir():
-        raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
-    if output.exists() and not force:
-        raise UsageError(f"output {output} exists; pass --force or choose another name")
+    check_background(output, force)
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {
@@ -102,7 +99,7 @@ def build_background(
         "exclude": [str(interval) for interval in exclude],
         **settings_facts(settings),
     }
-    with opened(fasta) as genome:
+    with locked(output), opened(fasta) as genome:
         outputs = _outputs(scorer, genome)
         rows = _Rows(output, {**facts, "outputs": outputs}, len(outputs))
         rows.open(resume=resume, force=force, chunk=scorer.chunk)
@@ -114,10 +111,10 @@ def build_background(
             rows.append(table[[f"{name}|delta" for name in outputs]].to_numpy(np.float32))
             if progress is not None:
                 progress(len(part))
-    facts |= {"version": __version__, "command": command}
-    background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
-    background.save(output)
-    rows.remove()
+        facts |= {"version": __version__, "command": command}
+        background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
+        background.save(output)
+        rows.remove()
     return background
 
 
@@ -189,6 +186,8 @@ class _Rows:
     def open(self, *, resume: bool, force: bool, chunk: int) -> None:
         """Find or make the folder; `done` whole chunks of rows are there already."""
         folder = self._folder
+        if folder.is_symlink() or (folder / _ROWS).is_symlink():
+            raise UsageError(f"{folder} is a link, or holds one; move it away")
         if folder.exists() and not resume:
             if not force:
                 raise UsageError(
@@ -201,9 +200,12 @@ class _Rows:
                 self.remove()
                 folder.mkdir()
                 (folder / _ROWS).touch()
-                (folder / _FACTS).write_text(json.dumps(self._facts))
+                write_text(folder / _FACTS, json.dumps(self._facts))
                 return
-            found = json.loads((folder / _FACTS).read_text() or "{}")
+            try:
+                found = dict(json.loads((folder / _FACTS).read_text() or "{}"))
+            except (TypeError, ValueError):
+                found = {}
             other = [key for key in self._facts if found.get(key) != self._facts[key]]
             if other:
                 raise UsageError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from genobird.errors import UsageError
+from genobird.errors import UsageError, quoted
 from genobird.scoring.table import as_list
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def select(
     """
     if wanted is None:
         return list(range(len(columns)))
+    if not isinstance(wanted, Iterable):
+        raise UsageError(f"{quoted(wanted)} is given as features; give names or classes")
     chosen: set[int] = set()
-    for text in as_list(wanted):
+    for text in map(str, as_list(wanted)):
         rows = zip(columns, table["name"], table["class"], strict=True)
         found = [
             place

@@ -266,7 +266,10 @@ class _Windows:
                 *(before + offset, after - offset),
                 alone=alone,
             )
-            places = {window.edits[0]: self._add(window) for window in single}
+            # An ALT that the haplotype has in reach may lie beyond the window that has it alone.
+            places = {
+                edit: self._add(window) for edit, window in zip(joint.edits, single, strict=alone)
+            }
             asked.append((self._add(ref), self._add(joint), places))
         seen = sorted({edit for _, _, places in asked for edit in places})
         rows = [[ref for ref, _, _ in asked], [joint for _, joint, _ in asked]]

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from genobird.errors import UsageError, VcfError
+from genobird.errors import UsageError, VcfError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
+from genobird.genome.position import position
 from genobird.genome.streams import STDIN
 from genobird.genome.variant import Status, Variant, trim
 from genobird.genome.vcf import Record, VcfReader
@@ -102,11 +103,12 @@ def genotype_of(record: Record, sample: int) -> Genotype:
     call = dict(zip(keys, cells, strict=False))
     text = call.get("GT", ".")
     if not _GENOTYPE.fullmatch(text):
-        raise VcfError(f"{_where(record)}: genotype {text!r} cannot be read; write it as 0|1")
-    numbers = [None if one == "." else int(one) for one in re.findall(r"\.|[0-9]+", text)]
+        raise VcfError(f"{_where(record)}: genotype {quoted(text)} cannot be read; write it as 0|1")
+    numbers = [position(one) for one in re.findall(r"\.|[0-9]+", text)]  # None where it is .
     if max((number or 0 for number in numbers), default=0) > len(record.alts):
         raise VcfError(
-            f"{_where(record)}: genotype {text!r} names an ALT beyond the {len(record.alts)} there"
+            f"{_where(record)}: genotype {quoted(text)} names an ALT beyond the "
+            f"{len(record.alts)} there"
         )
     same = len(set(numbers)) == 1
     phased = len(numbers) <= 2 and (same or "/" not in text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genobird import __version__
-from genobird.digest import file_sha256
+from genobird.files import file_sha256
 from genobird.genome.fasta import Genome
 from genobird.genome.streams import require_file
 

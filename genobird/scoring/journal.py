@@ -15,14 +15,11 @@ entry entry ...              of each chunk: length, CRC-32, number and hash of i
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import io
 import json
 import logging
 import os
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,10 +30,10 @@ from typing import Final
 
 import pandas as pd
 
-from genobird.errors import OutputError, UsageError
+from genobird.errors import UsageError
+from genobird.files import STDOUT, locked, open_plain, unwritable
 from genobird.scoring.frame_bytes import is_scored, pack_frame, unpack_frame
 from genobird.scoring.identity import Identity
-from genobird.scoring.table import STDOUT, unwritable
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +43,6 @@ _DONE: Final = _KIND + b"1 done\n"
 # Length and CRC-32 of an entry, which is number and sha256 of the chunk's items, and its frame.
 _LENGTH: Final = struct.Struct("<QI")
 _CHUNK: Final = struct.Struct("<Q32s")
-_NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def journal_of(output: Path | str) -> Path:
@@ -62,6 +58,9 @@ class NoJournal:
     ) -> pd.DataFrame:
         """Return what `make` makes."""
         return make()
+
+    def skip(self, number: int) -> None:
+        """Do nothing."""
 
     def seal(self) -> None:
         """Do nothing."""
@@ -103,29 +102,36 @@ def kept(
     force: bool = False,
     resume: bool = False,
 ) -> Iterator[Journal | NoJournal]:
-    """Open the journal of an output for the length of a run.
+    """Open the journal of an output, and lock all outputs, for the length of a run.
 
     When the block ends without an error the journal is removed; else it stays, if it holds work.
     Standard output, and a model that was never saved, have none.
 
     Args:
-        outputs: what the run writes; the first names the journal. What a killed run left of them
-            under temporary names is removed.
+        outputs: what the run writes; the first names the journal. See `files.locked`.
         identity: what decides the scores; a journal of another one is refused.
         force: without `resume`, drop the work of an earlier run.
         resume: go on with the work of an earlier run, if there is any.
 
     Raises:
         UsageError: see `may_replace`; or the work is of another run.
-        OutputError: the journal cannot be written, or another run is writing the same output.
+        OutputError: the journal cannot be written, or another run is writing one of the outputs.
     """
-    may_replace(outputs[0], force=force, resume=resume)
-    if str(outputs[0]) == STDOUT or not identity["model"]:
+    with locked(*outputs):
+        # Only now: another run may have left work, or gone on with it, until just before.
+        may_replace(outputs[0], force=force, resume=resume)
+        with _journal(outputs[0], identity, resume) as journal:
+            yield journal
+
+
+@contextmanager
+def _journal(output: Path | str, identity: Identity, resume: bool) -> Iterator[Journal | NoJournal]:
+    if str(output) == STDOUT or not identity["model"]:
         if resume:
             raise UsageError("a model that was never saved cannot resume; save it first")
         yield NO_JOURNAL
         return
-    journal = Journal(outputs, identity, resume=resume)
+    journal = Journal(output, identity, resume=resume)
     try:
         yield journal
         journal.require_end()
@@ -140,20 +146,17 @@ class Journal:
 
     def __init__(
         self,
-        outputs: Sequence[Path | str],
+        output: Path | str,
         identity: Identity,
         *,
         resume: bool = False,
     ) -> None:
-        self.path: Final = journal_of(outputs[0])
+        self.path: Final = journal_of(output)
         self._earlier = 0
         self._end = 0
         self._next: _Entry | None = None
-        self._file = self._locked()
+        self._file = self._open()
         try:
-            if os.fstat(self._file.fileno()).st_size:
-                for made in outputs:
-                    _remove_stale(Path(made))
             head = _read_head(self.path)
             if head is None or not resume:
                 self._write(_OPEN + json.dumps(dict(identity)).encode() + b"\n")
@@ -198,6 +201,15 @@ class Journal:
             self._write(_LENGTH.pack(len(entry), zlib.crc32(entry)) + entry)
         return frame
 
+    def skip(self, number: int) -> None:
+        """Go past chunks in which nothing is to be scored, up to this one.
+
+        Raises:
+            UsageError: an earlier run scored one of them.
+        """
+        if self._next is not None and self._next.number <= number:
+            raise self._other_input()
+
     def seal(self) -> None:
         """Note that all outputs are complete, and about to get their names.
 
@@ -237,28 +249,11 @@ class Journal:
             self.path.unlink()
         self._file.close()
 
-    def _locked(self) -> io.FileIO:
-        """Open the file, for this process alone."""
-        while True:
-            try:
-                file = io.FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-            except OSError as error:
-                raise unwritable(self.path, error) from error
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.close()
-                raise OutputError(
-                    f"{self.path} is in use: another run writes the same output; wait for it or "
-                    "choose another name"
-                ) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    file.close()
-                    raise unwritable(self.path, error) from error
-            if os.fstat(file.fileno()).st_nlink:  # else its run ended just now, and removed it
-                return file
-            file.close()
+    def _open(self) -> io.FileIO:
+        try:
+            return io.FileIO(open_plain(self.path, os.O_RDWR | os.O_CREAT), "r+")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _require_same(self, then: Identity, now: Identity) -> None:
         changed = [
@@ -287,7 +282,7 @@ class Journal:
             return None
         length, checksum = _LENGTH.unpack(head)
         end = start + len(head) + length
-        if end > os.fstat(self._file.fileno()).st_size:
+        if length < _CHUNK.size or end > os.fstat(self._file.fileno()).st_size:
             return None
         entry = self._file.read(length)
         if zlib.crc32(entry) != checksum:
@@ -330,10 +325,11 @@ def _read_head(path: Path) -> _Head | None:
     """Return the head of a journal that holds work; None where there is none, or no work in it.
 
     Raises:
-        UsageError: the file is something else.
+        UsageError: the file is something else, or damaged.
+        OutputError: it is no plain file.
     """
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path, os.O_RDONLY), "rb") as file:
             first, second = file.readline(1 << 16), file.readline(1 << 20)
             more = file.read(1)
     except OSError:
@@ -342,7 +338,13 @@ def _read_head(path: Path) -> _Head | None:
         # Killed while it wrote the head, a run had scored nothing.
         if not (second.endswith(b"\n") and (more or first == _DONE)):
             return None
-        return _Head(json.loads(second), first == _DONE, len(first) + len(second))
+        try:
+            identity = json.loads(second)
+        except (ValueError, RecursionError):
+            identity = None
+        if not isinstance(identity, dict):
+            raise UsageError(f"{path} is damaged in its second line; remove it to begin anew")
+        return _Head(identity, first == _DONE, len(first) + len(second))
     if _OPEN.startswith(first):
         return None
     if first.startswith(_KIND):
@@ -350,12 +352,3 @@ def _read_head(path: Path) -> _Head | None:
             f"{path} was written by another version of genobird; finish with that, or remove it"
         )
     raise UsageError(f"{path} is no journal of genobird, whose place it takes; move it away")
-
-
-def _remove_stale(output: Path) -> None:
-    """Remove what a killed run left under temporary names."""
-    stale = re.compile(rf"\.{re.escape(output.name)}\.\d+\.tmp(\..+)?")
-    with suppress(OSError):
-        for path in output.parent.iterdir():
-            if stale.fullmatch(path.name):
-                path.unlink()

@@ -15,7 +15,7 @@ way here: it would cut the two alleles differently everywhere, not at the varian
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import PackedBatch, add_specials, pack
+from genobird.batch import PackedBatch, UInt16Array, add_specials, pack
 from genobird.errors import UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring.scorer import ROWS, Floats, Scorer
@@ -84,14 +84,12 @@ def log_likelihoods(
     is_swapped = np.array([pair.alt < pair.ref for pair in pairs])
     ordered = [pair.swapped() if pair.alt < pair.ref else pair for pair in pairs]
     masked = _Masked()
-    asked = [
-        masked.add(encoding, run)
-        for pair in ordered
-        for turned in (pair, pair.reversed())
-        for cut in cuts
-        for encoding, run in _segmented(tokenizer, turned, cut)
-    ]
-    sums = masked.log_p(scorer)[asked].astype(np.float64)
+    for pair in ordered:
+        for turned in (pair, pair.reversed()):
+            for cut in cuts:
+                for encoding, run in _segmented(tokenizer, turned, cut):
+                    masked.add(encoding, run)
+    sums = masked.log_p(scorer).astype(np.float64)
     by_cut = sums.reshape(len(pairs), 2, segmentations, 2)  # [P, strand, K, allele]
     means: Floats = by_cut.mean(axis=(1, 2)).astype(np.float32)
     means[is_swapped] = means[is_swapped, ::-1]
@@ -143,50 +141,95 @@ def masked_runs(
     return run(ref_edges, ref_span), run(alt_edges, alt_span)
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A sequence with a run of masked tokens."""
+
+    ids: UInt16Array
+    """With specials."""
+    run: slice
+    bases: int
+    asked: dict[bytes, UInt16Array] = field(default_factory=dict)
+    """The runs of ids whose probability is asked for, [run] each, by their bytes."""
+
+
 class _Masked:
-    """Sequences with a run of masked tokens, each once: alleles share REF, cuts often coincide."""
+    """What is fed to the model, each once: alleles share REF, and cuts often coincide.
+
+    Where REF and ALT differ in masked tokens alone they are one input with two answers.
+    """
 
     def __init__(self) -> None:
-        self._index: dict[tuple[bytes, int, int], int] = {}
-        self._encodings: list[Encoding] = []
-        self._runs: list[tuple[int, int]] = []
+        self._inputs: dict[bytes, _Input] = {}
+        self._asked: list[tuple[bytes, bytes]] = []
 
-    def add(self, encoding: Encoding, run: tuple[int, int]) -> int:
-        key = (encoding.ids.tobytes(), *run)
-        place = self._index.setdefault(key, len(self._runs))
-        if place == len(self._runs):
-            self._encodings.append(encoding)
-            self._runs.append(run)
-        return place
+    def add(self, encoding: Encoding, run: tuple[int, int]) -> None:
+        """Ask how likely a run of tokens is where it is masked."""
+        ids = add_specials(encoding.ids)
+        masked = slice(run[0] + 1, run[1] + 1)  # after [CLS]
+        there = ids[masked].copy()
+        ids[masked] = MASK
+        key, bases = ids.tobytes(), int(encoding.spans[-1, 1])
+        one = self._inputs.setdefault(key, _Input(ids, masked, bases))
+        one.asked[there.tobytes()] = there
+        self._asked.append((key, there.tobytes()))
 
     def log_p(self, scorer: Scorer) -> Floats:
-        """Return the sum of log p of the masked tokens of each sequence."""
+        """Return the sum of log p of the tokens of each run that was asked about, in order."""
         encoder, mlm = scorer.checkpoint.encoder, scorer.checkpoint.mlm
         assert mlm is not None
+        inputs = list(self._inputs.values())
 
-        def prepare(part: slice) -> tuple[PackedBatch, Tensor, list[int]]:
-            ids = [add_specials(encoding.ids) for encoding in self._encodings[part]]
-            batch = pack(ids, encoder.config.block_size)
-            first = batch.starts.tolist()
-            places = [  # after [CLS]
-                torch.arange(start + 1 + low, start + 1 + high)
-                for start, (low, high) in zip(first, self._runs[part], strict=True)
-            ]
-            return batch, torch.cat(places), [len(run) for run in places]
+        def prepare(part: slice) -> _Questions:
+            return _Questions.of(inputs[part], encoder.config.block_size)
 
-        def compute(prepared: tuple[PackedBatch, Tensor, list[int]]) -> Tensor:
-            batch, places = prepared[0].to(scorer.device), prepared[1].to(scorer.device)
-            masked = batch.with_ids(batch.ids.index_fill(0, places, MASK))
-            hidden = scorer.encode(masked, places)
-            asked = torch.cat([places, places[-1:].expand(-len(places) % ROWS)])
-            around = masked.around(asked, mlm.reach)
-            logits = mlm(hidden[asked], encoder.embedding.weight, around)
-            logits = logits[: len(places)]  # [masked, V]
-            log_p = logits.log_softmax(-1).gather(1, batch.ids[places][:, None])[:, 0]
-            return torch.stack([run.sum() for run in log_p.double().cpu().split(prepared[2])])
+        def compute(questions: _Questions) -> Tensor:
+            batch, places = questions.batch.to(scorer.device), questions.places.to(scorer.device)
+            hidden = scorer.encode(batch, places)
+            padded = torch.cat([places, places[-1:].expand(-len(places) % ROWS)])
+            around = batch.around(padded, mlm.reach)
+            logits = mlm(hidden[padded], encoder.embedding.weight, around)  # [masked, V]
+            log_p = logits.log_softmax(-1).cpu()[questions.rows, questions.ids]
+            return torch.stack([run.sum() for run in log_p.double().split(questions.lengths)])
 
-        bases = [int(encoding.spans[-1, 1]) for encoding in self._encodings]
-        return scorer.in_passes(bases, prepare, compute)
+        answers = scorer.in_passes([one.bases for one in inputs], prepare, compute)
+        keys = [(key, there) for key, one in self._inputs.items() for there in one.asked]
+        row = {key: number for number, key in enumerate(keys)}
+        return answers[[row[key] for key in self._asked]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """Some inputs, packed; Q runs of tokens that are asked for there, R tokens in all."""
+
+    batch: PackedBatch
+    places: Tensor
+    """Masked tokens in the batch, int64 [M]."""
+    rows: Tensor
+    """Of each token that is asked for, its place among the masked ones, int64 [R]."""
+    ids: Tensor
+    """The tokens themselves, int64 [R]."""
+    lengths: list[int]
+    """Tokens of each run, [Q]."""
+
+    @classmethod
+    def of(cls, inputs: Sequence[_Input], block_size: int) -> _Questions:
+        batch = pack([one.ids for one in inputs], block_size)
+        places = [
+            torch.arange(start + one.run.start, start + one.run.stop)
+            for start, one in zip(batch.starts.tolist(), inputs, strict=True)
+        ]
+        ends = np.cumsum([len(run) for run in places]).tolist()
+        rows = [
+            torch.arange(end - len(run), end)
+            for end, run, one in zip(ends, places, inputs, strict=True)
+            for _ in one.asked
+        ]
+        ids = np.concatenate([there for one in inputs for there in one.asked.values()])
+        return cls(
+            *(batch, torch.cat(places), torch.cat(rows)),
+            *(torch.from_numpy(ids.astype(np.int64)), [len(run) for run in rows]),
+        )
 
 
 def _segmented(

@@ -12,13 +12,21 @@ from genobird.genome.build import warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
-from genobird.scoring.alleles import RefMismatch, Variants, chain_file, opened_alleles, policy_of
+from genobird.scoring.alleles import (
+    Allele,
+    RefMismatch,
+    Variants,
+    chain_file,
+    opened_alleles,
+    policy_of,
+)
 from genobird.scoring.background import warn_of_settings
 from genobird.scoring.identity import Identity, hash_of_file, hash_of_genome, identity_of
 from genobird.scoring.journal import kept, may_replace
+from genobird.scoring.parts import parts_of
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
-from genobird.scoring.table import TableWriter, in_chunks
+from genobird.scoring.table import TableWriter
 from genobird.scoring.variants import require_contigs, screen, without_skipped
 
 
@@ -78,13 +86,17 @@ def list_variants(
             kept([output], identity, force=force, resume=resume) as journal,
             TableWriter(output, force=replace, meta=meta) as writer,
         ):
-            for number, alleles in enumerate(in_chunks(source, scorer.chunk)):
-                score = partial(screen, scorer, alleles, locator, policy, features, settings)
-                frame = journal.frame(number, map(str, alleles), score)
+            for part in parts_of(source, Allele.variants, scorer.chunk, locator, policy):
+                score = partial(screen, scorer, part.items, locator, policy, features, settings)
+                if part.is_scored:
+                    frame = journal.frame(part.last, map(str, part.items), score)
+                else:
+                    journal.skip(part.last)
+                    frame = score()
                 counts.update(frame["status"])
                 writer.write(without_skipped(frame, policy))
                 if progress is not None:
-                    progress(len(alleles))
+                    progress(len(part.items))
             require_contigs(counts, genome)
             if not counts:
                 writer.write(screen(scorer, [], locator, policy, features, settings))

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval, parse_region
+from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction
 from genobird.scoring.effects import PROMOTER
+from genobird.scoring.intervals import region_of
 from genobird.scoring.regions import LONGEST_BP, RegionStatus, Site
 from genobird.scoring.scorer import CHROMATIN_FLANK, Floats, Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text
@@ -153,7 +154,7 @@ def prepare(
     most_bp: int = MOST_BP,
 ) -> Scan:
     """Compute the REF window and choose the outputs; see `mutagenesis`."""
-    interval = parse_region(region) if isinstance(region, str) else region
+    interval = region_of(region)
     own = genome.fetch(interval)
     if not own or interval.length > LONGEST_BP:
         raise UsageError(

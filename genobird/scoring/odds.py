@@ -60,6 +60,11 @@ def odds_scores(
     return np.stack(columns, axis=-1).astype(np.float32)
 
 
+def probabilities(logits: NDArray[np.float32], positive_weight: float = 1.0) -> NDArray[np.float32]:
+    """Return probabilities; `positive_weight` of the training is taken back."""
+    return _probability(logits.astype(np.float64) - np.log(positive_weight)).astype(np.float32)
+
+
 def _probability(logits: Doubles) -> Doubles:
     probability: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits)
     return probability

@@ -7,16 +7,19 @@ What a pass holds therefore follows from the call alone, and the same call gives
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.errors import GenobirdError
+from genobird.errors import GenobirdError, UsageError
+from genobird.forks import renew_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,23 @@ class Passes:
     def __init__(self, device: torch.device, most: int | None = None) -> None:
         self.device: Final = device
         self._most = most
+        self._process = os.getpid()
+        self.renew()
+        renew_after_fork(self)
         self._capacity = CAPACITY.get(device.type, CAPACITY["cpu"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._process = os.getpid()
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Make the model usable in a process that was forked; see `forks`."""
+        self._lock = threading.Lock()
 
     def run(
         self,
@@ -58,7 +77,19 @@ class Passes:
 
         Raises:
             GenobirdError: one sequence alone does not fit into memory.
+            UsageError: the model lies on a GPU, and this process was forked from the one that put
+                it there.
         """
+        with self._lock:  # torch has threads enough for one pass
+            self._require_own_process()
+            return self._run(bases, prepare, compute)
+
+    def _run(
+        self,
+        bases: Sequence[int],
+        prepare: Callable[[slice], Ready],
+        compute: Callable[[Ready], Tensor],
+    ) -> NDArray[np.float32]:
         results: list[NDArray[np.float32]] = []
         with ThreadPoolExecutor(1, "genobird-prepare") as thread:
 
@@ -84,6 +115,17 @@ class Passes:
                 if ahead is None:
                     return np.concatenate(results)
                 part, ready = ahead
+
+    def _require_own_process(self) -> None:
+        if self._process == os.getpid():
+            return
+        if self.device.type == "cuda":
+            raise UsageError(
+                "a model on a GPU cannot be used in a forked process; load it there, and start "
+                "processes by spawn"
+            )
+        torch.set_num_threads(1)  # those of the parent are not here, and would be waited for
+        self._process = os.getpid()
 
     def _stop(self, bases: Sequence[int], first: int) -> int:
         stop, held = first + 1, bases[first]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,19 +20,19 @@ import pandas as pd
 from genobird.errors import (
     AssemblyError,
     ContigError,
-    InputError,
     OutOfBoundsError,
     SequenceError,
-    TableError,
 )
 from genobird.genome.build import beyond, require_chain, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval, read_intervals
+from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.scoring.alleles import chain_file
+from genobird.scoring.intervals import Regions, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal, NoJournal
+from genobird.scoring.odds import probabilities
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     PROMOTER_AFTER,
@@ -41,11 +40,9 @@ from genobird.scoring.scorer import (
     Floats,
     Scorer,
     opened,
-    probabilities,
 )
-from genobird.scoring.table import TableWriter, as_list, clean_text, in_chunks
-
-Regions = Path | str | pd.DataFrame | Interval | Iterable[Interval | str]
+from genobird.scoring.sequences import Sequences, named_sequences
+from genobird.scoring.table import TableWriter, clean_text, in_chunks
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status")
 LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
@@ -109,8 +106,8 @@ def score_regions(
     Args:
         scorer: the model.
         regions: BED file, frame with columns `chrom start end` and perhaps `name strand` (0-based
-            half-open), intervals, or 1-based strings such as `chr20:1,001-2,000`; one interval or
-            string is a list of one.
+            half-open) or a dict of such columns, or a list: of intervals, of 1-based strings such
+            as `chr20:1,001-2,000`, of rows as tuples, dicts or arrays; one alone is a list of one.
         fasta: the genome.
         strict: raise for a region on an unknown contig or beyond its end, before scoring.
         features: columns, names or classes of the chromatin head; None is all.
@@ -137,16 +134,22 @@ def score_regions(
 
 
 def score_sequences(
-    scorer: Scorer, sequences: Sequence[str], *, features: Sequence[str] | None = None
+    scorer: Scorer, sequences: Sequences, *, features: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Score sequences around their midpoints; rows as `score_regions`, named by their number.
+    """Score sequences around their midpoints; rows as `score_regions`.
 
-    One string is a list of one sequence.
+    Args:
+        scorer: the model.
+        sequences: strings, or `Seq` or `SeqRecord` of Biopython, in a list, an array, a Series or
+            a dict; one alone is a list of one. Those of a dict or a Series are named by their keys,
+            records by their id, others by their number.
+        features: columns, names or classes of the chromatin head; None is all.
 
     Raises:
         SequenceError: letters that are no DNA, or an empty sequence.
+        UsageError: something is no sequence.
     """
-    records = ((str(number), text) for number, text in enumerate(as_list(sequences)))
+    records = named_sequences(sequences)
     return pd.concat(sequence_frames(scorer, records, features), ignore_index=True)
 
 
@@ -215,17 +218,6 @@ def sequence_frames(
     sites = (_sequence_site(name, text) for name, text in records)
     for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
         yield frame
-
-
-def read_regions(regions: Regions) -> list[Interval]:
-    """Read regions of any kind; see `score_regions`. `-` is BED on standard input.
-
-    Raises:
-        BedError, TableError, UsageError: they cannot be read.
-    """
-    if isinstance(regions, pd.DataFrame):
-        return list(_from_frame(regions))
-    return read_intervals(regions)
 
 
 def require_on_genome(
@@ -359,35 +351,3 @@ def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     best = np.full(len(sites), -np.inf, np.float32)
     np.maximum.at(best, np.array([row for row, _ in asked], dtype=np.int64), logits)
     return best
-
-
-def _from_frame(frame: pd.DataFrame) -> Iterator[Interval]:
-    missing = [name for name in KEYS[:3] if name not in frame.columns]
-    if missing:
-        raise TableError(
-            f"the regions have no column {', '.join(missing)}; needed are chrom, start (0-based) "
-            "and end, name and strand are optional"
-        )
-    for row, (_, values) in enumerate(frame.iterrows()):
-        name, strand = values.get("name", ""), values.get("strand", ".")
-        try:
-            if pd.isna(values["chrom"]):
-                raise InputError("chrom is empty; each row needs chrom, start and end")
-            yield Interval(
-                str(values["chrom"]),
-                _whole(values["start"], "start"),
-                _whole(values["end"], "end"),
-                "." if pd.isna(strand) or strand == "" else str(strand),
-                "" if pd.isna(name) else str(name),
-            )
-        except InputError as error:
-            raise TableError(f"row {row} of the regions: {error}") from None
-
-
-def _whole(value: Any, title: str) -> int:
-    """Read a position of a table, where a column of integers with gaps holds floats."""
-    text = str(value).strip().removesuffix(".0")
-    if not (text.isascii() and text.removeprefix("-").isdigit()):
-        found = f"{text!r} is no whole number" if text and pd.notna(value) else "is empty"
-        raise InputError(f"{title} {found}; give whole numbers, start 0-based")
-    return int(text)

@@ -8,9 +8,10 @@ many threads: on a CPU to the bit where the matrix library rounds as it did wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.checkpoint import Checkpoint
-from genobird.errors import SequenceError, UsageError
+from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
 from genobird.heads import Head, HeadConfig
@@ -29,6 +30,7 @@ from genobird.places import pack_places
 from genobird.scoring.columns import feature_columns, select
 from genobird.scoring.device import Precision, device_of, precision_of, products
 from genobird.scoring.passes import Passes, Ready
+from genobird.scoring.sequences import Sequences, named_sequences
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import as_list
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from genobird.genome.interval import Interval
     from genobird.scoring.alleles import Variants
     from genobird.scoring.background import Background
-    from genobird.scoring.regions import Regions
+    from genobird.scoring.intervals import Regions
 
 Floats = NDArray[np.float32]
 
@@ -46,6 +48,7 @@ CHROMATIN_FLANK = 8_100
 """Bases on each side of a place in its chromatin window: half a 200-bp bin and 8,000 bp."""
 PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
 """Bases of a promoter window before the transcription start, and from it on, along the strand."""
+MOST: Final = 65_536  # threads, or sequences a pass
 ROWS: Final = 16
 """Places are asked about in multiples of so many: matrix products of fewer rows are computed in
 another way, and round differently."""
@@ -54,7 +57,8 @@ another way, and round differently."""
 class Scorer:
     """A model ready to predict, on one device.
 
-    Where its methods take a list of sequences or of features, one string is a list of one.
+    Where its methods take a list of sequences or of features, one string is a list of one. Calls
+    from several threads take turns; a forked process computes with one thread.
 
     Args:
         checkpoint: the model; its parts are moved to the device and set to evaluation.
@@ -77,9 +81,11 @@ class Scorer:
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "float32",
     ) -> None:
-        for what, number in (("threads", threads), ("batch size", batch_size)):
-            if isinstance(number, int) and number < 1:
-                raise UsageError(f"{what} {number} found; 1 or more are allowed")
+        size = None if batch_size == "auto" else batch_size
+        for what, number in (("threads", threads), ("batch size", size)):
+            if number is not None and not (isinstance(number, Integral) and 1 <= number <= MOST):
+                found = f"{what} {quoted(number)} found"
+                raise UsageError(f"{found}; 1 or more are allowed, {MOST:,} at most")
         if threads is not None:
             torch.set_num_threads(threads)
         self.precision: Final = precision_of(precision)
@@ -91,7 +97,7 @@ class Scorer:
         """Names of the chromatin columns; a name that repeats has its index appended."""
         self.chunk = 256 if self.device.type == "cuda" else 16
         """Regions or records that are scored together and written; between them, progress shows."""
-        self._passes = Passes(self.device, batch_size if isinstance(batch_size, int) else None)
+        self._passes = Passes(self.device, size)
 
     def __repr__(self) -> str:
         return f"Scorer(model {self.model_hash or 'unsaved'}, {self.device})"
@@ -128,7 +134,7 @@ class Scorer:
             centres: the base in each sequence that the 200-bp bin is centred on.
 
         Returns:
-            Raw logits [S, F]; calibrated probabilities are `probabilities(logits)`.
+            Raw logits [S, F]; calibrated probabilities are `odds.probabilities(logits)`.
 
         Raises:
             UsageError: the model has no chromatin head.
@@ -194,16 +200,21 @@ class Scorer:
         places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
         return self._ask([head], head.config, sequences, places)[:, 0]
 
-    def embed(self, sequences: Sequence[str]) -> Floats:
+    def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
+
+        Args:
+            sequences: S sequences, see `score_sequences`.
 
         Raises:
             SequenceError: letters that are no DNA, or an empty sequence.
+            UsageError: something is no sequence.
         """
-        listed = enumerate(as_list(sequences))
-        texts = [normalise(text, f"sequence {index}") for index, text in listed]
+        named = list(named_sequences(sequences))
+        texts = [normalise(text, f"sequence {name}") for name, text in named]
         if "" in texts:
-            raise SequenceError(f"sequence {texts.index('')} is empty; give one base at least")
+            empty = named[texts.index("")][0]
+            raise SequenceError(f"sequence {empty} is empty; give one base at least")
         config = self.checkpoint.encoder.config
         if not texts:
             return np.zeros((0, config.width), np.float32)
@@ -230,9 +241,9 @@ class Scorer:
         return hidden.float()
 
     def score_sequences(
-        self, sequences: Sequence[str], *, features: Sequence[str] | None = None
+        self, sequences: Sequences, *, features: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Score each sequence around its midpoint; see `regions.sequence_frames`."""
+        """Score sequences; see `regions.score_sequences`."""
         from genobird.scoring.regions import score_sequences
 
         return score_sequences(self, sequences, features=features)
@@ -377,18 +388,8 @@ def bundled_model() -> Path:
 @contextmanager
 def opened(fasta: Path | str | Genome) -> Iterator[Genome]:
     """Open a FASTA file for the length of a block; a `Genome` stays as open as it was."""
-    if isinstance(fasta, Genome):
-        yield fasta
-        return
-    with Genome(fasta) as genome:
+    with nullcontext(fasta) if isinstance(fasta, Genome) else Genome(fasta) as genome:
         yield genome
-
-
-def probabilities(logits: Floats, positive_weight: float = 1.0) -> Floats:
-    """Return probabilities; `positive_weight` of the training is taken back."""
-    shifted = logits.astype(np.float64) - np.log(positive_weight)
-    values: Floats = (0.5 + 0.5 * np.tanh(0.5 * shifted)).astype(np.float32)
-    return values
 
 
 def _require(head: Head | None, name: str) -> Head:

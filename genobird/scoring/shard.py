@@ -8,20 +8,18 @@ before. The note stands in the header of the VCF and in the metadata of the tabl
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from genobird.errors import ShardError, UsageError
+from genobird.errors import ShardError, UsageError, quoted
+from genobird.genome.position import whole
 from genobird.genome.streams import STDIN
 
 HEADER_KEY: Final = "genobirdShard"
 VCF_ENDINGS: Final = (".vcf.gz", ".vcf.bgz")
 TABLE_ENDING: Final = ".parquet"
-
-_PATTERN = re.compile(r"([0-9]+)/([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,10 @@ class Shard:
         Raises:
             UsageError: it is something else.
         """
-        match = _PATTERN.fullmatch(text)
-        if match is None:
-            raise UsageError(f"shard {text!r} found; give i/n, as 1/4, 2/4, 3/4 and 4/4")
-        return cls(int(match[1]), int(match[2]))
+        index, _, count = map(whole, text.partition("/"))
+        if index is None or count is None:
+            raise UsageError(f"shard {quoted(text)} found; give i/n, as 1/4, 2/4, 3/4 and 4/4")
+        return cls(index, count)
 
     def takes(self, chunk: int) -> bool:
         """Tell whether a chunk, counted from 0, belongs to this shard."""

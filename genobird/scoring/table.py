@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from genobird.errors import OutputError, UsageError
+from genobird.errors import UsageError
+from genobird.files import STDOUT, Draft, unwritable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STDOUT: Final = "-"
 Item = TypeVar("Item")
 
 ENDINGS: Final = (".tsv", ".tsv.gz", ".parquet")
@@ -41,21 +40,36 @@ def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bo
         raise UsageError(
             f"output {path} has an unknown ending; allowed are {', '.join(endings)} and -"
         )
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"output {path} is no file in an existing folder; make the folder")
-    if path.exists() and not force:
-        raise UsageError(f"output {path} exists; pass --force or choose another name")
     try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"output {path} is no file in an existing folder; make the folder")
+        if path.exists() and not force:
+            raise UsageError(f"output {path} exists; pass --force or choose another name")
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise unwritable(path, error) from error
 
 
+def check_folder(output: Path, force: bool) -> None:
+    """Refuse a folder for several outputs before work begins.
+
+    Raises:
+        UsageError: it is a file, or holds something and `force` is not given.
+        OutputError: its folder is missing.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; choose a folder")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise UsageError(f"{output} exists; choose another folder or pass --force")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output} is in a folder that does not exist; make it first")
+
+
 class TableWriter:
     """Write frames of the same columns one after the other.
 
-    The file is opened at once, under a temporary name in its folder, and renamed on closing. An
-    error inside the `with` block leaves nothing. TSV floats have 6 significant digits; a missing
+    The file is a draft from the start and gets its name on closing; see `files.Draft`. An error
+    inside the `with` block leaves nothing. TSV floats have 6 significant digits; a missing
     value is an empty cell. Nothing written means a file without a header: write an empty frame.
     The bytes depend on the rows alone, not on the frames that they came in.
 
@@ -81,8 +95,8 @@ class TableWriter:
         self._parquet: Any = None
         self._waiting: list[pd.DataFrame] = []
         self._stdout = str(path) == STDOUT
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._raw: IO[bytes] = sys.stdout.buffer if self._stdout else self._open()
+        self._draft = None if self._stdout else Draft(self.path)
+        self._raw: IO[bytes] = sys.stdout.buffer if self._draft is None else self._open(self._draft)
         self._text: io.TextIOWrapper | None = None
 
     def __enter__(self) -> TableWriter:
@@ -133,9 +147,7 @@ class TableWriter:
                     self._text.close()
             if self._stdout:
                 self._raw.flush()
-            elif not self._raw.closed:
-                self._raw.flush()
-                os.fsync(self._raw.fileno())
+            else:
                 self._raw.close()
         except BrokenPipeError:
             raise
@@ -151,17 +163,12 @@ class TableWriter:
             OutputError: the file cannot be written.
         """
         self.finish()
-        if self._stdout:
-            return
-        try:
-            os.replace(self._temporary, self.path)
-        except OSError as error:
-            self.discard()
-            raise unwritable(self.path, error) from error
+        if self._draft is not None:
+            self._draft.publish()
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        if self._stdout:
+        if self._draft is None:
             if self._text is not None:
                 with suppress(OSError, ValueError):
                     self._text.detach()
@@ -170,13 +177,13 @@ class TableWriter:
             with suppress(OSError, ValueError):
                 if file is not None:
                     file.close()
-        with suppress(OSError):
-            self._temporary.unlink()
+        self._draft.discard()
 
-    def _open(self) -> IO[bytes]:
+    def _open(self, draft: Draft) -> IO[bytes]:
         try:
-            return self._temporary.open("wb")
+            return draft.part.open("wb")
         except OSError as error:
+            draft.discard()
             raise unwritable(self.path, error) from error
 
     def _write_tsv(self, frame: pd.DataFrame) -> None:
@@ -221,12 +228,6 @@ class TableWriter:
         self._parquet.write_table(table.combine_chunks(), row_group_size=len(frame))
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
-    """Return the error for a file that the system does not let us write."""
-    reason = error.strerror or str(error)
-    return OutputError(f"{path} cannot be written: {reason}; check space and permissions")
-
-
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of `size` successive items, the last one shorter."""
     iterator = iter(items)
@@ -240,8 +241,13 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
 
 
 def clean_text(text: str) -> str:
-    """Replace bytes that are no UTF-8 and were carried through as surrogates."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Replace bytes that are no UTF-8 and were carried through as surrogates, and line ends."""
+    whole = (
+        text
+        if text.isascii()
+        else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    )
+    return whole.replace("\r", "\N{REPLACEMENT CHARACTER}")  # which a TSV leaves unquoted
 
 
 def _schema(frame: pd.DataFrame) -> Any:

@@ -8,17 +8,17 @@ its own, by `regions.region_frames`: it gets the number that the table would giv
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import pandas as pd
 
-from genobird.errors import AssemblyError, ContigError, OutputError, UsageError
+from genobird.errors import AssemblyError, ContigError, UsageError
+from genobird.files import Draft, unwritable
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.scoring.effects import PROMOTER
@@ -152,32 +152,30 @@ def require_backend() -> ModuleType:
 
 
 class _Track:
-    """One bigWig file, under a temporary name until it is complete; none without a value."""
+    """One bigWig file, a draft until it is complete; none without a value."""
 
     def __init__(self, backend: ModuleType, path: Path, contigs: Mapping[str, int]) -> None:
         self._backend = backend
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._contigs = list(contigs.items())
+        self._draft = Draft(path)
         self._file: Any = None
 
     def __enter__(self) -> _Track:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is None:
-            if kind is None:
-                logger.warning("%s is not written: no bin of it could be scored", self._path)
-            return
         try:
-            self._file.close()
-            if kind is None:
-                os.replace(self._temporary, self._path)
+            if self._file is not None:
+                self._file.close()
+                if kind is None:
+                    self._draft.publish()
+            elif kind is None:
+                logger.warning("%s is not written: no bin of it could be scored", self._path)
         except (OSError, RuntimeError) as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self._path, error) from error
         finally:
-            with suppress(OSError):
-                self._temporary.unlink()
+            self._draft.discard()
 
     def write(self, frame: pd.DataFrame, name: str) -> None:
         """Append the bins of a frame that have a value; they come in order."""
@@ -186,7 +184,7 @@ class _Track:
             return
         try:
             if self._file is None:
-                self._file = self._backend.open(str(self._temporary), "w")
+                self._file = self._backend.open(str(self._draft.part), "w")
                 self._file.addHeader(self._contigs)
             self._file.addEntries(
                 found["chrom"].tolist(),
@@ -195,7 +193,4 @@ class _Track:
                 values=found[name].tolist(),
             )
         except (OSError, RuntimeError) as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: Exception) -> OutputError:
-        return OutputError(f"{self._path} cannot be written: {error}; check space and permissions")
+            raise unwritable(self._path, error) from error

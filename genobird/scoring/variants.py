@@ -31,9 +31,10 @@ from genobird.scoring.alleles import (
 from genobird.scoring.background import warn_of_settings
 from genobird.scoring.effects import LLR, LLR_SE, Effects, effects
 from genobird.scoring.odds import columns_of, odds_scores
+from genobird.scoring.parts import parts_of, scored_locus
 from genobird.scoring.scorer import Floats, Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
-from genobird.scoring.table import clean_text, in_chunks
+from genobird.scoring.table import clean_text
 
 KEYS = (*COLUMNS, "record", "allele", "status")
 LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
@@ -56,8 +57,9 @@ def screen_variants(
     Args:
         scorer: the model.
         variants: VCF or BCF file, table (TSV, CSV or frame) with columns `chrom pos ref alt`
-            (1-based, several ALTs separated by commas), or a list: of variants, of rows
-            `(chrom, pos, ref, alt)`, of strings as `chr20:1000:A>G`; one alone is a list of one.
+            (1-based, several ALTs separated by commas or as a list) or a dict of such columns, or
+            a list: of variants, of rows `(chrom, pos, ref, alt)` as tuples, dicts or arrays, of
+            strings as `chr20:1000:A>G`; one alone is a list of one.
         fasta: the genome.
         ref_mismatch: `flag`, `skip`, `swap` or `error`, see `RefMismatch`.
         features: columns, names or classes of the chromatin head; None is all.
@@ -69,7 +71,8 @@ def screen_variants(
         One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
         also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
-        scored. `pos` is 1-based as in VCF, `record` counts from 0. `settings` may add `llr|se`,
+        scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`
+        counts from 0. `settings` may add `llr|se`,
         `embedding|distance` and, for each promoter and chromatin output, the columns of `odds`.
         With a background there is also `evalue`, after the keys, and `<output>|quantile`; see
         `background`.
@@ -86,8 +89,8 @@ def screen_variants(
         warn_of_training(scorer.checkpoint.provenance, genome)
         warn_of_settings(scorer.background, settings)
         locator = source.locator(genome, liftover, not ignore_build)
-        for alleles in in_chunks(source, scorer.chunk):
-            frame = screen(scorer, alleles, locator, policy, features, settings)
+        for part in parts_of(source, Allele.variants, scorer.chunk, locator, policy):
+            frame = screen(scorer, part.items, locator, policy, features, settings)
             counts.update(frame["status"])
             frames.append(without_skipped(frame, policy))
         require_contigs(counts, genome)
@@ -130,18 +133,14 @@ def effect_table(
     rows: list[int] = []
     asked: list[Variant] = []
     swapped: list[int] = []
-    for row, locus in enumerate(loci):
-        if locus.status is Status.REF_MISMATCH:
-            if policy is RefMismatch.ERROR:
-                raise AssemblyError(_mismatch(alleles[row].variant, locus, genome))
-            if policy is not RefMismatch.SWAP or not locator.is_swapped(locus):
-                continue
-            locus = locator.swapped(locus)
-            swapped.append(row)
-        elif locus.status is not Status.OK:
+    for row, (allele, locus) in enumerate(zip(alleles, loci, strict=True)):
+        scored = scored_locus(allele.variant, locus, locator, policy)
+        if scored is None:
             continue
+        if scored is not locus:
+            swapped.append(row)
         rows.append(row)
-        asked.append(left_align(locus.variant, genome))
+        asked.append(left_align(scored.variant, genome))
 
     found = effects(scorer, asked, genome, chosen, settings)
     values = np.full((len(alleles), len(found.names), 2), np.nan, np.float32)
@@ -219,13 +218,3 @@ def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
         [place and place.strand for place in places],
     )
     return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
-
-
-def _mismatch(variant: Variant, locus: Locus, genome: Genome) -> str:
-    there, place = locus.variant, locus.place
-    found, _ = genome.fetch_clipped(there.contig, there.position, there.end)
-    lifted = "" if place is None else f", lifted to {place.contig}:{place.start + 1}{place.strand},"
-    return (
-        f"REF {there.ref} at {variant.contig}:{variant.position + 1}{lifted} is {found} in "
-        f"{genome.path}; is the VCF from another assembly? (--ref-mismatch flag goes on)"
-    )

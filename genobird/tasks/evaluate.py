@@ -18,8 +18,8 @@ import genobird
 from genobird.bits import BaseBits
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
-from genobird.digest import file_sha256
 from genobird.errors import InputError, UsageError
+from genobird.files import file_sha256, write_text
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import (
@@ -30,7 +30,6 @@ from genobird.tasks.figures import (
 )
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
 from genobird.tasks.predict import predict_chromatin, predict_promoters
-from genobird.tasks.state import write_text
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
@@ -185,8 +184,8 @@ def evaluate(
             answers.save(output / f"{name}.{kind}.npz")
     if features is not None:
         text = features.to_csv(sep="\t", index=False, float_format="%.5f")
-        write_text(output / PER_FEATURE, text.removesuffix("\n"))
-    write_text(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False))
+        write_text(output / PER_FEATURE, text)
+    write_text(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
 
 

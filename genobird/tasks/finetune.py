@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import Sites
-from genobird.digest import file_sha256
 from genobird.errors import UsageError
+from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
@@ -28,7 +28,7 @@ from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
 from genobird.tasks.remembered import RememberedBatches
-from genobird.tasks.state import SavedRun, write_text
+from genobird.tasks.state import SavedRun
 
 
 class _FinetuneConfig(BaseModel):
@@ -412,7 +412,7 @@ def _encoding_precision(settings: FitSettings, output: Path, folder: Path) -> Pr
         known = saved.identity.get("fit.precision")
     precision = settled_precision(settings.precision, known, "cpu")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, precision)
+    write_text(file, f"{precision}\n")
     return precision
 
 

@@ -7,7 +7,6 @@ appear whole or not at all, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genobird.checkpoint import Checkpoint
+from genobird.files import Draft, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head
@@ -28,7 +28,6 @@ from genobird.places import pack_places
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import generator
 from genobird.tasks.precision import Precision
-from genobird.tasks.state import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ def encode(
             )  # fmt: skip
             _write(file, found)
         parts.append(found)
-    write_text(done, str(len(groups)))
+    write_text(done, f"{len(groups)}\n")
     rows, pooled = _joined(parts)
     return HiddenStates(torch.from_numpy(rows), torch.from_numpy(pooled))
 
@@ -209,7 +208,5 @@ def _read(file: Path) -> _Arrays | None:
 
 
 def _write(file: Path, arrays: _Arrays) -> None:
-    part = file.with_suffix(".part")
-    with part.open("wb") as opened:
+    with Draft(file) as part, part.open("wb") as opened:
         np.savez(opened, rows=arrays[0], pooled=arrays[1])
-    os.replace(part, file)

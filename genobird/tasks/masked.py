@@ -8,7 +8,6 @@ and their answers can be compared token by token.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from genobird.bits import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_arrays
 from genobird.errors import InputError, ShardError, UsageError
+from genobird.files import Draft
 from genobird.genome.interval import read_bed
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings, generator, mask_tokens
@@ -80,12 +80,10 @@ class MaskedTokens:
         )
 
     def save(self, path: Path) -> None:
-        """Write a `.npz` file, without `tracks`, under a temporary name, then rename it."""
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        """Write a `.npz` file, without `tracks`."""
+        with Draft(path) as part, part.open("wb") as file:
             values = {name: getattr(self, name) for name in _FIELDS}
             np.savez(file, parts=np.array(self.parts), **values)
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: Path) -> MaskedTokens:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, UsageError
+from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.heads import POSITIVE_WEIGHT
@@ -33,7 +34,7 @@ from genobird.tasks.fit import FitSettings, fit, settled_precision
 from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
 from genobird.tasks.held_out import gc_contents, measure, predict
 from genobird.tasks.hidden import HiddenStates, encode
-from genobird.tasks.state import STATE, identity, refuse_other, write_text
+from genobird.tasks.state import STATE, identity, refuse_other
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ class _Run:
         self.settings = settings = _settled(output, settings, facts, known)
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = {**facts, "settings": settings.model_dump(mode="json")}
-        write_text(plan, json.dumps(asked, indent=1))
+        write_text(plan, json.dumps(asked, indent=1) + "\n")
 
     def encode(
         self, checkpoint: Checkpoint, genome: Genome, chosen: ChosenBins, part: str
@@ -259,7 +260,8 @@ class _Run:
         earlier = checkpoint.provenance.get("chromatin")  # what the encoder was trained on
         facts = {**provenance, "config": settings, "data": self.facts, **report, "earlier": earlier}
         checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
-        write_text(self.output / REPORT, json.dumps({**report, "config": settings}, indent=2))
+        found = {**report, "config": settings}
+        write_text(self.output / REPORT, json.dumps(found, indent=2) + "\n")
         checkpoint.save(self.output / "model", force=True)
         shutil.rmtree(self.folder)
         (self.output / STATE).unlink(missing_ok=True)

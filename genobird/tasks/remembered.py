@@ -6,8 +6,8 @@ was, even in the middle of encoding.
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genobird.files import Draft
 from genobird.heads import Head
 from genobird.model import BigBird
 from genobird.tasks.data import LabelledBatch, visiting_order
@@ -133,6 +134,7 @@ def _read(file: Path) -> _Encoded | None:
 
 
 def _write(file: Path, encoded: _Encoded) -> None:
-    part = file.with_suffix(".part")
-    torch.save(encoded, part)
-    os.replace(part, file)
+    packed = io.BytesIO()  # torch tells no full disk from other faults
+    torch.save(encoded, packed)
+    with Draft(file) as part:
+        part.write_bytes(packed.getbuffer())

@@ -7,7 +7,6 @@ its hash.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -152,10 +151,3 @@ def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any])
 
 def _said(value: Any) -> str:
     return "not given" if value is None else str(value)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all; a line feed ends it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n")
-    os.replace(part, path)

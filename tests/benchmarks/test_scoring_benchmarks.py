@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genobird.scoring import effects
-from tests.benchmarks import bench_scores, bench_variants
+from tests.benchmarks import bench_scores, bench_variants, bench_vcf
 from tests.conftest import write_fasta
 
 
@@ -68,3 +68,17 @@ def test_movements_of_scores_are_set_against_their_size(inputs, tiny_checkpoint,
     assert precision[0][0] == "`--precision bf16`"
     assert len(equality) == 5
     assert all(float(row[1]) < 1e-4 for row in equality)
+
+
+def test_records_that_cannot_be_scored_are_timed_beside_other_readers(
+    inputs, tiny_checkpoint, capsys
+):
+    bench_vcf.main([*inputs, "--model", str(tiny_checkpoint), "--times", "4"])
+    text = capsys.readouterr().out
+    assert text.startswith("8 records of sites.vcf, none scored")
+    (rows,) = tables(text)
+    assert [row[:2] for row in rows if row[0].startswith("genobird")] == [
+        ["genobird variants", ".vcf"],
+        ["genobird variants", ".vcf.gz"],
+    ]
+    assert rows[0][3] == "1.0"

@@ -184,6 +184,15 @@ def test_every_chromosome_answers_to_all_its_names(style: str, tmp_path: Path) -
     assert genome.resolve("chrM") == genome.resolve("M") == genome.resolve("MT") == names[-1]
 
 
+def test_a_contig_is_found_under_its_names_or_not_at_all_however_many_are_asked_for(
+    plain: Genome,
+) -> None:
+    for number in range(1_500):  # more than are kept
+        assert plain.find(f"chrUn_{number}") is None
+        assert plain.find("1") == "chr1"
+    assert plain.find("NC_000001.11") is None  # of another assembly
+
+
 def test_an_accession_of_another_assembly_is_refused(plain: Genome) -> None:
     assert plain.resolve("NC_000001.10") == "chr1"
     with pytest.raises(AssemblyError, match=r"NC_000001\.11 belongs to GRCh38, but .* is GRCh37"):

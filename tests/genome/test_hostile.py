@@ -223,3 +223,14 @@ def test_what_an_earlier_run_added_is_replaced_also_by_a_model_with_other_output
     with gzip.open(tmp_path / "x.gz", "wt") as file:
         file.write(text)
     assert [r.info for r in VcfReader(tmp_path / "x.gz")] == ["AC=1;GB_MINE=2;GB_LLR=2"]
+
+
+def test_a_line_of_tabs_alone_is_no_blank_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.vcf"
+    record = "chr1\t5\t.\tA\tC\t.\t.\t.\n"
+    path.write_text("\n".join(HEADER) + f"\n{record}\n\r\n{record}")
+    with VcfReader(path) as reader:
+        assert len(list(reader)) == 2
+    path.write_text("\n".join(HEADER) + f"\n{record}" + "\t" * 7 + f"\n{record}")
+    with pytest.raises(VcfError, match="line 6: POS"), VcfReader(path) as reader:
+        list(reader)

@@ -126,6 +126,19 @@ def test_a_stale_index_is_built_again(
     assert "does not fit" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["plain", "bgzf"])
+def test_an_old_index_that_fits_is_used(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pack(b">a\nACGT\nACGT\n>b\nGGGG\n", tmp_path / "x.fa", kind)
+    assert Genome(path).contigs == {"a": 8, "b": 4}
+    for file in tmp_path.glob("x.fa.*"):  # as after copying the FASTA
+        os.utime(file, ns=(path.stat().st_mtime_ns - 10**12,) * 2)
+    monkeypatch.setattr(pysam, "faidx", None)
+    assert Genome(path).fetch(Interval("b", 0, 4)) == "GGGG"
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("spoil", [b"", b"a\tb\n", b"a\t4\n", b"a\t4\t3\t4\t5\n", b"\xff\xfe\n"])
 def test_a_damaged_index_is_built_again(spoil: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.fa"

@@ -164,7 +164,8 @@ def test_a_record_knows_its_alleles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"", "has no VCF header; it must begin with ##fileformat=VCF"),
+        (b"", "has no VCF header; it is empty"),
+        (b"x\n", "has no VCF header; it must begin with ##fileformat=VCF"),
         (b"chr1\t5\t.\tA\tC\t.\t.\t.\n", "has no VCF header"),
         (
             COLUMNS.encode() + b"\nchr1\t5\t.\tA\tC\t.\t.\t.\n",

@@ -149,9 +149,9 @@ def test_a_full_disk_is_one_clear_error(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     writer = VcfWriter(tmp_path / name, HEADER, INFO)
-    os.unlink(writer._temporary)
+    os.unlink(writer._text)
     writer._file.close()
-    os.symlink("/dev/full", writer._temporary)
+    os.symlink("/dev/full", writer._text)
     writer._file = writer._open()
 
     def fill() -> None:
@@ -163,21 +163,6 @@ def test_a_full_disk_is_one_clear_error(
         fill()
     assert names(tmp_path) == set()
     assert capfd.readouterr().err == ""
-
-
-def test_the_file_reaches_the_disk_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = []
-    flush, rename = vcf_writer._flush_to_disk, os.replace
-    monkeypatch.setattr(
-        vcf_writer, "_flush_to_disk", lambda path: (steps.append("flush"), flush(path))
-    )
-    monkeypatch.setattr(
-        vcf_writer.os, "replace", lambda old, new: (steps.append(Path(new).name), rename(old, new))
-    )
-    write(tmp_path / "x.vcf.gz", [record()])
-    assert steps == ["flush", "x.vcf.gz.tbi", "x.vcf.gz", "flush"]
 
 
 def test_standard_output_is_plain_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

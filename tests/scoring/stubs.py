@@ -16,6 +16,7 @@ from genobird.genome.variant import Status
 from genobird.scoring import annotation
 from genobird.scoring.alleles import Allele, RefMismatch
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.table import clean_text
 from tests.conftest import random_dna, write_fasta
 
 SHORT_CONTIGS = {f"c{number}": random_dna(240, seed=100 + number) for number in range(4)}
@@ -83,16 +84,18 @@ class Screen:
         self.scored += sum(scored)
         time.sleep(self._seconds if any(scored) else 0)
         table: dict[str, object] = {
-            "chrom": [allele.variant.contig for allele in alleles],
+            "chrom": [clean_text(allele.variant.contig) for allele in alleles],
             "pos": np.array([allele.variant.position + 1 for allele in alleles], np.int64),
-            "ref": [allele.variant.ref for allele in alleles],
-            "alt": [allele.variant.alt for allele in alleles],
+            "ref": [clean_text(allele.variant.ref) for allele in alleles],
+            "alt": [clean_text(allele.variant.alt) for allele in alleles],
             "record": np.array([allele.record for allele in alleles], np.int64),
             "allele": np.array([allele.allele for allele in alleles], np.int64),
             "status": [locus.status.value for locus in loci],
         }
         for name in names:
-            texts = (f"{allele.variant} {name}".encode() for allele in alleles)
+            texts = (
+                f"{allele.variant} {name}".encode("utf-8", "surrogateescape") for allele in alleles
+            )
             values = np.array([zlib.crc32(text) for text in texts], np.float32) / 2**32
             values[~np.array(scored, bool)] = np.nan
             table |= {f"{name}|ref": values, f"{name}|alt": values**2}

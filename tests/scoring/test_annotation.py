@@ -8,7 +8,7 @@ import pysam
 import pytest
 
 from genobird.errors import AssemblyError, UsageError, VcfError
-from genobird.scoring import variants
+from genobird.scoring import annotation, variants
 from genobird.scoring.annotation import annotate_variants
 
 HEADER = [
@@ -185,3 +185,38 @@ def test_a_file_without_records_gives_one_without_records(scorer, genome, tmp_pa
     columns = table.read_text().rstrip("\n").split("\t")
     assert columns[: len(variants.KEYS)] == list(variants.KEYS)
     assert "##INFO=<ID=GB_STATUS" in output.read_text()
+
+
+def test_records_without_a_score_are_the_same_alone_and_among_scored_ones(
+    scorer, genome, bases, tmp_path
+):
+    ref = bases[20_000]
+    idle = [
+        *(("chr1", 20_001, ref, "<DEL>,*"), ("chr1", 20_001, other(ref), other(ref, 2))),
+        *(("chr1", 20_001, ref, "."), ("chr7", 5, "A", "C"), ("chr1", 70_000, "A", "C")),
+    ]
+    scored = ("chr1", 20_001, ref, other(ref))
+    alone, among = idle * 7, [*(idle * 7)[:-1], scored]  # three chunks each, the last one short
+    rows, tables = [], []
+    for name, records in (("alone", alone), ("among", among)):
+        source = write_vcf(tmp_path / f"{name}.vcf", records, info="AC=7;")
+        output, table = tmp_path / f"{name}.out.vcf", tmp_path / f"{name}.tsv"
+        counts = annotate_variants(scorer, source, genome, output, table=table)
+        assert counts["SYMBOLIC"] == 14
+        rows.append(read_records(output))
+        tables.append(table.read_text().splitlines())
+    assert rows[0][:-1] == rows[1][:-1]
+    assert tables[0][:-1] == tables[1][:-1]
+    assert rows[0][0][7] == "AC=7;GB_STATUS=SYMBOLIC,SYMBOLIC"
+    assert len(rows[0]) == 35
+    assert "GB_LLR=" in rows[1][-1][7]
+
+
+def test_a_record_without_a_score_costs_no_frame(scorer, genome, bases, tmp_path, monkeypatch):
+    def refuse(*_: object) -> pd.DataFrame:
+        raise AssertionError("nothing is to be scored")
+
+    monkeypatch.setattr(annotation, "screen", refuse)
+    records = [("chr1", 20_001, bases[20_000], "<DEL>")] * 40
+    source = write_vcf(tmp_path / "in.vcf", records)
+    assert annotate_variants(scorer, source, genome, tmp_path / "out.vcf") == {"SYMBOLIC": 40}

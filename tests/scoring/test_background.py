@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genobird.errors import BackgroundError, UsageError
-from genobird.scoring.background import SIZE, Background, Sketch, ranks_of
+from genobird.scoring.background import SIZE, Background, Sketch, ranks_of, warn_of_settings
+from genobird.scoring.settings import EffectSettings
 
 FACTS = {"model": "abc", "version": "1"}
 # Few different numbers, so that there are ties.
@@ -162,3 +163,24 @@ def test_what_is_no_background_is_refused(tmp_path):
         Background.load(tmp_path / "c.npz")
     with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
         background(deltas_of(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (EffectSettings(), ""),
+        (EffectSettings(segmentations=1), "segmentations 2: llr|quantile is a little off"),
+        (EffectSettings(shifts=3), "shifts 1: quantiles and E-values are a little off"),
+        (EffectSettings(shifts=3, segmentations=1), "quantiles and E-values are a little off"),
+    ],
+)
+def test_a_warning_names_what_other_settings_move(settings, message, caplog):
+    facts = {**FACTS, "shifts": 1, "segmentations": 2, "grid": 0}
+    made = Background.of(deltas_of(9, 3), ["llr", "a", "b"], [1, 2], **facts)
+    warn_of_settings(made, settings)
+    assert len(caplog.records) == bool(message)
+    assert message in caplog.text
+    caplog.clear()
+    summed = Background.of(deltas_of(9, 3), ["llr", "a", "b"], [0, 1, 2], **facts)
+    warn_of_settings(summed, EffectSettings(segmentations=1))
+    assert "quantiles and E-values are" in caplog.text

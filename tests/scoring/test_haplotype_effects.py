@@ -157,6 +157,26 @@ def test_an_alt_has_effects_on_the_haplotypes_that_carry_it(quick, genome, vcf):
             assert table[f"{name}|{part}"].notna().tolist() == carried
 
 
+def test_an_alt_that_only_the_haplotype_has_in_reach_adds_nothing_alone(
+    quick, genome, contig, tmp_path
+):
+    gone = 60  # deleted bases bring an ALT behind the end of the window into the haplotype's
+    far = AT + 8_100 + gone // 2
+    path = tmp_path / "reach.vcf"
+    path.write_text(
+        HEADER
+        + f"chr1\t{AT + 1}\t.\t{contig[AT : AT + gone + 1]}\t{contig[AT]}\t.\t.\t.\tGT\t1|0\n"
+        + f"chr1\t{far + 1}\t.\t{contig[far]}\t{other(contig[far])}\t.\t.\t.\tGT\t1|0\n"
+    )
+    table = columns(quick, path, genome)
+    assert table["haplotype1|count"].tolist() == [2, 2]
+    alone = screen(quick, alleles_in(path)[:1], genome)
+    name = table["haplotype1|chromatin|top"][0]
+    np.testing.assert_allclose(
+        table["haplotype1|chromatin|sum"][0], alone[f"{name}|delta"][0], **EXACT
+    )
+
+
 def test_rows_are_the_same_whatever_part_of_the_file_is_asked_about(quick, genome, vcf):
     whole = columns(quick, vcf, genome)
     for part in (slice(0, 2), slice(2, 4), slice(4, None)):

@@ -173,6 +173,19 @@ def test_another_input_is_refused(tmp_path, contents):
     assert journal_of(output).read_bytes() == before
 
 
+def test_an_input_without_work_where_there_was_some_is_refused(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1, 2], unscored=[0, 2], stop=Killed)
+    before = journal_of(output).read_bytes()
+    with kept([output], IDENTITY, resume=True) as journal:
+        journal.skip(0)
+        with pytest.raises(UsageError, match="another input"):
+            journal.skip(1)
+        assert journal_of(output).read_bytes() == before
+        journal.frame(1, ["item 1"], lambda: frame_of(1))
+        journal.skip(2)
+
+
 def test_an_input_with_work_where_there_was_none_is_refused(tmp_path):
     output = tmp_path / "out.tsv"
     run(output, [0, 1], unscored=[0], stop=Killed)
@@ -241,18 +254,6 @@ def test_two_runs_never_write_the_same_output(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_what_a_killed_run_left_is_swept_away_and_nothing_else(tmp_path):
-    output, table = tmp_path / "out.vcf.gz", tmp_path / "out.tsv"
-    run(output, [0], stop=Killed)
-    left = [".out.vcf.gz.123.tmp.gz", ".out.vcf.gz.123.tmp.gz.tbi", ".out.tsv.9.tmp"]
-    others = [".out.vcf.gz.x.tmp", ".other.tsv.9.tmp", "out.vcf.gz.123.tmp"]
-    for name in (*left, *others):
-        (tmp_path / name).touch()
-    with kept([output, table], IDENTITY, resume=True) as journal:
-        journal.frame(0, ["item 0"], Work()(0))
-    assert names(tmp_path) == sorted(others)
-
-
 def test_a_run_killed_while_its_outputs_got_their_names_may_replace_them(tmp_path):
     output = tmp_path / "out.tsv"
     assert not may_replace(output, resume=True)
@@ -290,9 +291,32 @@ def test_a_journal_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypat
         with pytest.raises(OutputError, match=r"out\.tsv\.partial cannot be written: No space"):
             journal.seal()
     assert size > 0
-    with pytest.raises(OutputError, match=r"partial cannot be written: .*; check space and perm"):
-        run(tmp_path / "missing" / "out.tsv", [0])
+    with pytest.raises(OutputError, match=r"out\.tsv cannot be written: .*; check space and perm"):
+        run(Path("/sys/out.tsv"), [0])
 
 
 def _full_disk(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("second", ["", "{", "[]", "3", "\xff", "[" * 9_000, '{"a": 1}trailing'])
+def test_a_damaged_head_is_one_clear_error(tmp_path, second):
+    output = tmp_path / "out.tsv"
+    journal_of(output).write_bytes(b"genobird journal 1 open\n" + second.encode() + b"\nmore")
+    for options in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(UsageError, match=r"out\.tsv\.partial is damaged in its second line"):
+            run(output, [0], **options)
+    assert names(tmp_path) == ["out.tsv.partial"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_journal_is_never_written_through_a_link(tmp_path, there):
+    output, victim = tmp_path / "out.tsv", tmp_path / "victim"
+    if there:
+        victim.touch()
+    journal_of(output).symlink_to(victim)
+    for options in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(OutputError, match=r"out\.tsv\.partial is no file of its own"):
+            run(output, [0], **options)
+    assert victim.exists() == there
+    assert not there or victim.read_bytes() == b""

@@ -14,8 +14,8 @@ from genobird.errors import (
 )
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
+from genobird.scoring.odds import probabilities
 from genobird.scoring.regions import region_frames, sequence_frames
-from genobird.scoring.scorer import probabilities
 from tests.conftest import write_fasta
 
 KEYS = ["chrom", "start", "end", "name", "strand", "status"]

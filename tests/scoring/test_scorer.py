@@ -15,7 +15,8 @@ from genobird.errors import CheckpointError, GenobirdError, SequenceError, Usage
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring import scorer as module
 from genobird.scoring.columns import feature_columns, select
-from genobird.scoring.scorer import Scorer, load, probabilities
+from genobird.scoring.odds import probabilities
+from genobird.scoring.scorer import Scorer, load
 from tests.conftest import random_dna
 
 SEQUENCES = [random_dna(length, seed=length) for length in (300, 2_000, 90, 3_100, 1_000)]

@@ -90,7 +90,7 @@ def test_a_finished_table_only_lacks_its_name(tmp_path, name):
     with TableWriter(tmp_path / name) as writer:
         writer.write(FRAME)
         writer.finish()
-        (hidden,) = tmp_path.iterdir()
+        (hidden,) = tmp_path.glob(f".{name}.*.tmp/{name}")
         finished = hidden.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == finished
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_work():
 
 def test_an_output_that_cannot_be_opened_or_written_is_an_output_error(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="name too long"):
-        TableWriter(tmp_path / f"{'a' * 250}.tsv")
+        TableWriter(tmp_path / f"{'a' * 252}.tsv")
     monkeypatch.setattr(TableWriter, "_write_tsv", _full_disk)
     with pytest.raises(OutputError, match="No space left"), TableWriter(tmp_path / "a.tsv") as w:
         w.write(FRAME)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genobird.errors import CheckpointError, UsageError
-from genobird.tasks.state import FREE, STATE, SavedRun, identity, write_text
+from genobird.tasks.state import FREE, STATE, SavedRun, identity
 
 FACTS = {
     "fit": {"steps": 5, "threads": 2},
@@ -60,18 +60,6 @@ def test_what_was_not_given_and_now_is_counts(tmp_path):
         said = [value or "not given" for value in (before, now)]
         with pytest.raises(UsageError, match=r"sha256\.more was {}, now it is {};".format(*said)):
             run.refuse_other(identity({"sha256": {"more": now}}))
-
-
-def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_text(tmp_path / "done", "1")
-
-    def full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("genobird.tasks.state.os.replace", full)
-    with pytest.raises(OSError, match="no space"):
-        write_text(tmp_path / "done", "2")
-    assert (tmp_path / "done").read_text() == "1\n"
 
 
 # torch maps a file of some thousand bytes before it finds that its end is missing.

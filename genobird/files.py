@@ -1,0 +1,257 @@
+"""Files on disk: whole under their name or not there, written by one run at a time; their SHA-256.
+
+While `out.tsv` is written, two things lie beside it. Both go when it is done, and what a killed run
+left of them goes when the next one begins:
+
+    .out.tsv.lock            empty, locked for as long as its process lives
+    .out.tsv.k3x_09ab.tmp/   a folder of random name that nobody else may enter; the file in it
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from genobird.errors import OutputError
+
+STDOUT: Final = "-"
+_NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_FOREIGN: Final = "is no file of its own (a link, a pipe or a folder); move it away"
+
+_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+"""The outputs that `locked` holds around what runs now."""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unwritable(path: Path | str, error: Exception) -> OutputError:
+    """Return the error for a file that the system does not let us write."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"{path} cannot be written: {reason}; check space and permissions")
+
+
+def open_plain(path: Path, flags: int) -> int:
+    """Open a file as `os.open` does, and refuse links and what else is no plain file.
+
+    Raises:
+        OutputError: it is one.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise OutputError(f"{path} {_FOREIGN}") from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OutputError(f"{path} {_FOREIGN}")
+    return descriptor
+
+
+@contextmanager
+def locked(*outputs: Path | str) -> Iterator[None]:
+    """Keep other runs, and other threads, from writing outputs for the length of the block.
+
+    What a killed run left of them under temporary names is removed. Standard output is no file.
+
+    Raises:
+        OutputError: another run writes one of them, or its folder cannot be written.
+    """
+    places = [_place(Path(output)) for output in outputs if str(output) != STDOUT]
+    with ExitStack() as stack:
+        for place in places:
+            stack.enter_context(_lock(place))
+        stack.callback(_held.reset, _held.set(_held.get() | set(places)))
+        yield
+
+
+class Draft:
+    """A file or folder that gets its name when it is whole; the folder it lies in is made.
+
+    As a context it gives the place to write to, which has the same name in another folder. When the
+    block ends well, what was written there gets its name, and what lies beside it, such as an
+    index, its own; else nothing is left. An existing file or folder is replaced.
+
+    Raises:
+        OutputError: another run writes it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        with ExitStack() as stack:
+            if (place := _place(path)) not in _held.get():
+                stack.enter_context(_lock(place))
+            try:
+                folder = tempfile.mkdtemp(".tmp", f"{_stem(path)}.", os.fspath(path.parent))
+            except OSError as error:
+                raise unwritable(path, error) from error
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._stack = stack.pop_all()
+        self.part: Final = Path(folder, path.name)
+
+    def __enter__(self) -> Path:
+        return self.part
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.publish()
+            return
+        self.discard()
+        if isinstance(error, OSError) and self._is_here(error):
+            raise unwritable(self.path, error) from error
+
+    def publish(self, *outdated: Path) -> None:
+        """Give what was written its name.
+
+        Args:
+            outdated: files that belong to what it replaces, and go with that.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            others = [made for made in self.part.parent.iterdir() if made != self.part]
+            for made in (*others, self.part):
+                _flush(made)
+            for path in outdated:
+                path.unlink(missing_ok=True)
+            for made in others:
+                os.replace(made, self.path.with_name(made.name))
+            if self.part.is_dir() and os.path.lexists(self.path):
+                self._exchange()
+            else:
+                os.replace(self.part, self.path)
+            _flush_one(self.path.parent)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing behind; what has its name stays."""
+        self._stack.close()
+
+    def _exchange(self) -> None:
+        """Put a folder in the place of another, which is not removed before."""
+        old = self.part.with_name(f"{self.part.name}.old")
+        os.replace(self.path, old)
+        try:
+            os.replace(self.part, self.path)
+        except OSError:
+            os.replace(old, self.path)
+            raise
+
+    def _is_here(self, error: OSError) -> bool:
+        """Tell whether an error is about what is written, not about what is read."""
+        name = error.filename
+        return not isinstance(error, BrokenPipeError) and (
+            name is None or str(self.part.parent) in str(name)
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8.
+
+    Raises:
+        OutputError: see `Draft`.
+    """
+    with Draft(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    """Hold the lock of an output."""
+    path = place.with_name(f"{_stem(place)}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, alone = _open_locked(path)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"{place.name} is in use: another run writes the same output; wait for it or choose "
+            "another name"
+        ) from error
+    except OSError as error:
+        raise unwritable(place, error) from error
+    try:
+        if alone:
+            _sweep(place)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _open_locked(path: Path) -> tuple[int, bool]:
+    """Open and lock a file; False where the file system knows no locks."""
+    while True:
+        descriptor, alone = open_plain(path, os.O_RDWR | os.O_CREAT), True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            alone = False
+        if os.fstat(descriptor).st_nlink:  # else its run ended just now, and removed it
+            return descriptor, alone
+        os.close(descriptor)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what a killed run left under temporary names."""
+    stale = re.compile(rf"{re.escape(_stem(place))}\.[a-z0-9_]{{8}}\.tmp")
+    for entry in os.scandir(place.parent):
+        if stale.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _place(path: Path) -> Path:
+    """Return what all names of an output have in common."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _stem(path: Path) -> str:
+    """Return how temporary names begin; a name that would become too long gives way to its hash."""
+    name = os.fsencode(path.name)
+    return f".{path.name if len(name) < 200 else hashlib.sha256(name).hexdigest()}"
+
+
+def _flush(path: Path) -> None:
+    """Bring a file, or a folder with all in it, to disk."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            _flush_one(Path(folder, name))
+    _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)

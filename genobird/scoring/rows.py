@@ -1,0 +1,153 @@
+"""Rows given in Python: of a frame or one by one, their cells by name or by place.
+
+A row may be a tuple, a list or an array, whose cells come in a fixed order; or a dict, a row of a
+frame, a named tuple, a record of NumPy or of pysam, whose cells have names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from genobird.errors import TableError, UsageError, quoted
+from genobird.genome.position import position_of
+
+_ALIASES = {"alts": "alt"}  # as pysam calls them
+_SEVERAL = (list, tuple, set, np.ndarray, pd.Series)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What rows of one kind hold: a contig, a position, and more."""
+
+    what: str
+    """What the rows are, for messages."""
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+    hint: str
+    """What to give, for messages."""
+
+    def places(self, names: Sequence[str]) -> list[int] | None:
+        """Return where the needed columns are among these; None where one is missing."""
+        plain = [plain_name(name) for name in names]
+        known = set(self.needed) <= set(plain)
+        return [plain.index(name) for name in self.needed] if known else None
+
+    def frame_of(self, given: object) -> pd.DataFrame | None:
+        """Return a frame, also of a dict of columns; None of anything else.
+
+        Raises:
+            TableError: the columns have different lengths.
+        """
+        if isinstance(given, Mapping) and any(
+            plain_name(name) == self.needed[0] and isinstance(cells, _SEVERAL)
+            for name, cells in given.items()
+        ):
+            try:
+                return pd.DataFrame(given)
+            except ValueError as error:
+                raise TableError(f"the {self.what} are no table: {error}") from None
+        return given if isinstance(given, pd.DataFrame) else None
+
+    def of_frame(self, frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+        """Yield the cells of each row: the needed ones, then the optional ones, None without.
+
+        Raises:
+            TableError: a needed column is missing.
+        """
+        found = self._named([(name, place) for place, name in enumerate(frame.columns)])
+        columns = (
+            [None] * len(frame) if place is None else frame.iloc[:, place].tolist()
+            for place in found
+        )
+        return zip(*columns, strict=True)
+
+    def of(self, row: object) -> Sequence[Any] | None:
+        """Return the cells of one row, as `of_frame` does; None where it is no row.
+
+        Raises:
+            TableError: a row with names misses a needed one.
+        """
+        if isinstance(row, pd.Series) and row.index.inferred_type == "string":
+            return self._named(list(row.items()))
+        if isinstance(row, Mapping):
+            return self._named(list(row.items()))
+        if isinstance(row, np.void) and row.dtype.names:
+            return self._named([(name, row[name]) for name in row.dtype.names])
+        if isinstance(row, tuple) and hasattr(row, "_asdict"):
+            return self._named(list(row._asdict().items()))
+        if all(hasattr(row, name) for name in self.needed[:2]):
+            names = [*self.needed, *self.optional, *_ALIASES]
+            return self._named([(name, getattr(row, name)) for name in names if hasattr(row, name)])
+        if isinstance(row, pd.Series) or (isinstance(row, np.ndarray) and row.ndim == 1):
+            row = row.tolist()
+        if isinstance(row, Sequence) and not isinstance(row, str | bytes):
+            missing = len(self.needed) + len(self.optional) - len(row)
+            if 0 <= missing <= len(self.optional):
+                return [*row, *[None] * missing]
+        return None
+
+    def listed(self, given: object) -> Iterable[Any]:
+        """Return what was given as a list; one row becomes a list of one.
+
+        Raises:
+            UsageError: it cannot be listed.
+        """
+        if self._is_row(given):
+            return [given]
+        if not isinstance(given, Iterable) or (isinstance(given, np.ndarray) and given.ndim == 0):
+            raise UsageError(f"{quoted(given)} is given as {self.what}; {self.hint}")
+        return given
+
+    def _is_row(self, given: object) -> bool:
+        if isinstance(given, pd.Series):
+            return set(self.needed) <= set(map(plain_name, given.index))
+        if isinstance(given, Mapping):
+            return True
+        if isinstance(given, Iterator):
+            return False
+        cells = self.of(given)
+        return cells is not None and position_of(cells[1]) is not None
+
+    def _named(self, cells: Sequence[tuple[object, Any]]) -> list[Any]:
+        plain = {plain_name(name): cell for name, cell in reversed(cells)}  # the first one counts
+        missing = [name for name in self.needed if name not in plain]
+        if missing:
+            raise TableError(f"the {self.what} have no column {', '.join(missing)}; {self.hint}")
+        return [plain.get(name) for name in (*self.needed, *self.optional)]
+
+
+def plain_name(name: object) -> str:
+    """Return the name of a column without what makes no difference."""
+    plain = str(name).strip().lstrip("\ufeff#").lower()
+    return _ALIASES.get(plain, plain)
+
+
+def text_of(cell: object) -> str:
+    """Return the text of a cell; a missing one is empty, and 20.0, of a column with gaps, is 20.
+
+    Raises:
+        TableError: it holds several values.
+    """
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace").strip()
+    if isinstance(cell, (*_SEVERAL, Mapping)):
+        raise TableError(f"{quoted(cell)} is found where one value is needed")
+    if pd.api.types.is_scalar(cell) and pd.isna(cast(Any, cell)):
+        return ""
+    if isinstance(cell, Real) and not isinstance(cell, Integral) and float(cell).is_integer():
+        return str(int(float(cell)))
+    return str(cell).strip()
+
+
+def texts_of(cell: object) -> list[str]:
+    """Return the texts of a cell: separated by commas, or the items of a list."""
+    items = cell if isinstance(cell, _SEVERAL) else [cell]
+    return [text for item in items for text in text_of(item).split(",")] or [""]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from genobird.checkpoint import Checkpoint
+from genobird.cli import main
+
+
+def failing(error: Exception):
+    def load(_: object) -> Checkpoint:
+        raise error
+
+    return load
+
+
+ESCAPED = [
+    ValueError("two\nlines"),
+    OverflowError(34),
+    KeyError("a" * 9_000),
+    RuntimeError(),
+    UnicodeError("no text"),
+    ImportError("no module"),
+    AssertionError(),
+    RecursionError("too deep"),
+]
+
+
+@pytest.mark.parametrize("error", ESCAPED, ids=lambda error: type(error).__name__)
+def test_what_nobody_foresaw_is_one_line_that_names_the_step(error, monkeypatch, capsys):
+    monkeypatch.delenv("GENOBIRD_DEBUG")
+    monkeypatch.setattr(Checkpoint, "load", failing(error))
+    assert main(["info"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("genobird: error: genobird info failed at report/description.py, line ")
+    assert f": {type(error).__name__}" in err
+    assert "please report this line" in err
+    assert "--debug shows the whole traceback" in err
+    assert len(err) < 1_000
+
+
+def test_too_little_memory_is_named_for_what_it_is(monkeypatch, capsys):
+    monkeypatch.delenv("GENOBIRD_DEBUG")
+    monkeypatch.setattr(Checkpoint, "load", failing(MemoryError()))
+    assert main(["info"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("genobird: error: genobird info needs more memory than there is at ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--debug", "info"], ["info", "--debug"]])
+def test_debug_shows_the_traceback(words, monkeypatch):
+    monkeypatch.delenv("GENOBIRD_DEBUG")
+    monkeypatch.setattr(Checkpoint, "load", failing(KeyError("a")))
+    with pytest.raises(KeyError):
+        main(words)
+
+
+def test_the_tests_hide_no_fault(monkeypatch):
+    assert os.environ["GENOBIRD_DEBUG"]
+    monkeypatch.setattr(Checkpoint, "load", failing(KeyError("a")))
+    with pytest.raises(KeyError):
+        main(["info"])
+
+
+def test_names_that_are_no_text_are_refused_at_once(capsys):
+    assert main(["report", "-o", os.fsdecode(b"caf\xe9.html")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(r"genobird: error: argument 'caf\udce9.html' is no valid UTF-8; rename")
+    assert err.count("\n") == 1
