@@ -58,8 +58,8 @@ def mutagenesis(
     features: Annotated[
         str | None,
         typer.Option(
-            help="Outputs, separated by commas: promoter, chromatin columns, names or classes; "
-            "default promoter and the five chromatin features that are most active there."
+            help="Outputs, separated by commas: promoter, chromatin columns, cells, targets or "
+            "classes; default promoter and the five chromatin features that are most active there."
         ),
     ] = None,
     form: Annotated[

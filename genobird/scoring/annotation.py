@@ -31,13 +31,14 @@ from genobird.scoring.alleles import (
     chain_file,
     policy_of,
 )
-from genobird.scoring.background import EVALUE, warn_of_settings
+from genobird.scoring.background import EVALUE, Background, warn_of_settings
 from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER
 from genobird.scoring.haplotype_effects import Haplotypes
 from genobird.scoring.identity import hash_of_file
 from genobird.scoring.journal import Journal, NoJournal, kept, may_replace
 from genobird.scoring.listing import run_facts, table_facts, variant_identity
 from genobird.scoring.parts import Part, parts_of
+from genobird.scoring.ranking import relative_sizes
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.shard import HEADER_KEY, Shard, ShardNote, require_shardable
@@ -55,7 +56,12 @@ GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats
 GB_LLR_SE = InfoField("GB_LLR_SE", "Standard error of GB_LLR between segmentations, nats")
 GB_EMBEDDING = InfoField("GB_EMBEDDING", "Cosine distance between hidden states of REF and ALT")
 GB_CHROMATIN = InfoField("GB_CHROMATIN", "Chromatin logit, ALT - REF, of the feature in GB_TOP")
-GB_TOP = InfoField("GB_TOP", "Chromatin feature with the largest |ALT - REF|", type="String")
+GB_TOP = InfoField(
+    "GB_TOP",
+    "Chromatin feature whose logit changes most relative to background variants",
+    type="String",
+)
+_ACCESSIBLE = "DNase"
 GB_LIFTED = (
     InfoField("GB_LIFTED_CHROM", "Contig that REF was lifted to", type="String", number="."),
     InfoField("GB_LIFTED_POS", "Where REF was lifted to, 1-based", type="Integer", number="."),
@@ -80,7 +86,19 @@ def info_fields(
         *([GB_LLR_SE] if parts.mlm is not None and settings.segmentations > 1 else []),
         *([GB_EMBEDDING] if settings.embedding else []),
         *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
+        *([_gb_dnase(cells)] if (cells := _accessible(scorer)) else []),
     ]
+
+
+def _accessible(scorer: Scorer) -> list[str]:
+    """Return the columns of the features of chromatin accessibility."""
+    kinds = scorer.checkpoint.features["class"]
+    return [name for name, kind in zip(scorer.features, kinds, strict=True) if kind == _ACCESSIBLE]
+
+
+def _gb_dnase(columns: Sequence[str]) -> InfoField:
+    cells = ", ".join(dict.fromkeys(name.split("|")[0] for name in columns))
+    return InfoField("GB_DNASE", f"DNase accessibility logit, ALT - REF, mean over {cells}")
 
 
 def annotate_variants(
@@ -302,9 +320,12 @@ def _columns(frame: pd.DataFrame, scorer: Scorer) -> dict[str, list[Value]]:
     ):
         if name in frame.columns:
             columns[key.id] = [_value(x) for x in frame[name]]
-    deltas = [f"{name}|delta" for name in scorer.features if f"{name}|delta" in frame.columns]
-    if deltas:
-        columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame[deltas])
+    names = [name for name in scorer.features if f"{name}|delta" in frame.columns]
+    if names:
+        columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame, names, scorer.background)
+    if cells := [name for name in _accessible(scorer) if name in names]:
+        means = frame[[f"{name}|delta" for name in cells]].mean(axis=1)
+        columns[_gb_dnase(cells).id] = [_value(x) for x in means]
     return columns
 
 
@@ -334,9 +355,9 @@ def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
     places = [locus.place for locus in loci]
     contig, start, strand = (field.id for field in GB_LIFTED)
     return {
-        contig: [place and place.contig for place in places],
-        start: [place and place.start + 1 for place in places],
-        strand: [place and place.strand for place in places],
+        contig: [None if place is None else place.contig for place in places],
+        start: [None if place is None else place.start + 1 for place in places],
+        strand: [None if place is None else place.strand for place in places],
     }
 
 
@@ -344,11 +365,15 @@ def _any(values: Sequence[Value]) -> bool:
     return any(value is not None for value in values)
 
 
-def _top(deltas: pd.DataFrame) -> tuple[list[Value], list[Value]]:
-    """Return the largest change by size of each row, and the feature it belongs to."""
-    values = deltas.to_numpy()
-    best = np.nan_to_num(np.abs(values), nan=-1.0).argmax(axis=1)
-    names = [name.removesuffix("|delta") for name in deltas.columns]
+def _top(
+    frame: pd.DataFrame, names: Sequence[str], background: Background | None
+) -> tuple[list[Value], list[Value]]:
+    """Return the change of the feature that leads in each row (`ranking`), and its name."""
+    ref, alt, values = (
+        frame[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt", "delta")
+    )
+    sizes = relative_sizes(ref, alt, names, background)
+    best = np.nan_to_num(sizes, nan=-1.0).argmax(axis=1)
     largest = [_value(x) for x in values[np.arange(len(values)), best]]
     tops: list[Value] = [
         None if value is None else names[place] for value, place in zip(largest, best, strict=True)

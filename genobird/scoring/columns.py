@@ -38,8 +38,9 @@ def select(
     Args:
         columns: of all features.
         table: the checkpoint's, with columns `name` and `class`.
-        wanted: columns, names (one without its `#number` is all that differ in that alone) or
-            classes; one string is a list of one; None is all.
+        wanted: columns, names (one without its `#number` is all that differ in that alone),
+            classes, or the cell or target of names `cell|target|treatment`; one string is a list of
+            one; None is all.
 
     Raises:
         UsageError: there is nothing of that name.
@@ -54,7 +55,8 @@ def select(
         found = [
             place
             for place, (column, name, kind) in enumerate(rows)
-            if text in (column, name, _NUMBER.sub("", column)) or text.lower() == str(kind).lower()
+            if text in (column, name, _NUMBER.sub("", column), *name.split("|")[:2])
+            or text.lower() == str(kind).lower()
         ]
         if not found:
             hint = _hint(text, columns, sorted(set(table["class"])))

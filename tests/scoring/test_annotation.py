@@ -10,6 +10,7 @@ import pytest
 from genobird.errors import AssemblyError, UsageError, VcfError
 from genobird.scoring import annotation, variants
 from genobird.scoring.annotation import annotate_variants
+from genobird.scoring.ranking import relative_sizes
 
 HEADER = [
     "##fileformat=VCFv4.2",
@@ -102,6 +103,7 @@ def test_the_header_declares_what_is_added_and_where_it_comes_from(scorer, genom
             "GB_LLR_SE": ("A", "Float"),
             "GB_CHROMATIN": ("A", "Float"),
             "GB_TOP": ("A", "String"),
+            "GB_DNASE": ("A", "Float"),
         }
         assert f"##genobirdModel={scorer.model_hash}\n" in str(header)
         assert "##genobirdCommand=genobird x\n" in str(header)
@@ -220,3 +222,27 @@ def test_a_record_without_a_score_costs_no_frame(scorer, genome, bases, tmp_path
     records = [("chr1", 20_001, bases[20_000], "<DEL>")] * 40
     source = write_vcf(tmp_path / "in.vcf", records)
     assert annotate_variants(scorer, source, genome, tmp_path / "out.vcf") == {"SYMBOLIC": 40}
+
+
+def test_the_feature_that_leads_and_the_mean_of_accessibility_are_written(
+    scorer, genome, bases, tmp_path
+):
+    at = 20_000
+    alt = "A" if bases[at] != "A" else "C"
+    source = write_vcf(tmp_path / "in.vcf", [("chr1", at + 1, bases[at], alt)])
+    table = tmp_path / "out.parquet"
+    annotate_variants(scorer, source, genome, tmp_path / "out.vcf", table=table)
+    row = pd.read_parquet(table).iloc[0]
+    names = scorer.features
+    ref, alts = (
+        row[[f"{name}|{part}" for name in names]].to_numpy(float)[None] for part in ("ref", "alt")
+    )
+    leader = names[int(relative_sizes(ref, alts, names, None).argmax())]
+    with pysam.VariantFile(str(tmp_path / "out.vcf")) as file:
+        info = next(iter(file)).info
+    kinds = scorer.checkpoint.features["class"]
+    cells = [name for name, kind in zip(names, kinds, strict=True) if kind == "DNase"]
+    mean = row[[f"{name}|delta" for name in cells]].mean()
+    assert info["GB_TOP"] == (leader,)
+    assert info["GB_CHROMATIN"][0] == pytest.approx(row[f"{leader}|delta"], rel=1e-4)
+    assert info["GB_DNASE"][0] == pytest.approx(mean, rel=1e-4)

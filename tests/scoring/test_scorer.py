@@ -133,7 +133,15 @@ def test_a_name_without_its_number_is_every_column_that_has_one():
 def test_the_beginning_of_many_names_is_answered_with_some_of_them():
     table = pd.DataFrame({"name": [f"K562|{n}|None" for n in "ABCDE"], "class": "TF"})
     with pytest.raises(UsageError, match=r"; 5 names begin so, such as K562\|A\|None, .*info"):
-        select(table["name"].tolist(), table, ["K562"])
+        select(table["name"].tolist(), table, ["K56"])
+
+
+def test_a_cell_or_a_target_chooses_its_features():
+    names = ["K562|CTCF|None", "HepG2|CTCF|None", "K562|DNase|None"]
+    table = pd.DataFrame({"name": names, "class": ["TF", "TF", "DNase"]})
+    assert select(names, table, "K562") == [0, 2]
+    assert select(names, table, "CTCF") == [0, 1]
+    assert select(names, table, ["DNase"]) == [2]
 
 
 def test_no_sequences_give_no_rows(scorer):
