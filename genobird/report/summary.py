@@ -301,8 +301,7 @@ def _features(piece: pd.DataFrame) -> list[str]:
 
 def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.DataFrame:
     """Keep the first rows in the order of a summary, with the features that differ most."""
-    deltas = _numbers(scored, [f"{name}|delta" for name in features])
-    sizes = np.nan_to_num(np.abs(deltas), nan=-1.0)
+    sizes = np.nan_to_num(_sizes(scored, features), nan=-1.0)
     lifted = [name for name in LIFTED if name in scored]
     made = scored[[*VARIANT_KEYS, *lifted]].copy()
     made["id"] = scored["id"].fillna("").astype(str) if "id" in scored else ""
@@ -321,6 +320,31 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     made["feature"] = [found[0].name for found in effects]
     made["delta"] = [found[0].delta for found in effects]
     return made
+
+
+def _sizes(scored: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float64]:
+    """Return by what features are ordered, [n, F]: the size of the change of their logit.
+
+    Where the table has quantiles, these count first, and the change of the probability among equal
+    ones: logits reward features that are hardly ever there.
+    """
+    from genobird.heads import POSITIVE_WEIGHT  # with torch, which a report without scores spares
+    from genobird.scoring.odds import probabilities
+    from genobird.scoring.ranking import FLOOR
+
+    parts = {
+        part: [f"{name}|{part}" for name in features]
+        for part in ("delta", "ref", "alt", "quantile")
+    }
+    if any(name not in scored for names in parts.values() for name in names):
+        return np.abs(_numbers(scored, parts["delta"]))
+    ref, alt = (
+        probabilities(_numbers(scored, parts[part]).astype(np.float32), POSITIVE_WEIGHT)
+        for part in ("ref", "alt")
+    )
+    usual = _numbers(scored, parts["quantile"])
+    usual = np.where(np.maximum(ref, alt) < FLOOR, 0.0, usual)
+    return 1e6 * usual + np.abs(alt - ref)
 
 
 def _effect(row: pd.DataFrame, name: str) -> Effect:
