@@ -150,9 +150,9 @@ def _read(path: Path, fai: Path, gzi: Path, kind: Compression) -> FastaIndex | N
 
 def _build(path: Path, kind: Compression) -> FastaIndex:
     logger.info("indexing %s", path)
+    kept: tuple[Path, ...] = beside(path)
     try:
         workspace = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-        kept = beside(path)
     except OSError:
         logger.warning("%s is not writable: the index of %s is temporary", path.parent, path.name)
         workspace = tempfile.TemporaryDirectory(prefix="genobird-")
