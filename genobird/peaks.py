@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from bioframe import arrops
 from numpy.typing import NDArray
 
 from genobird.errors import BedError, ContigError, OutOfBoundsError, UsageError
@@ -210,13 +211,8 @@ def merge(peaks: NDArray[np.int64]) -> NDArray[np.int64]:
     Returns:
         [M, 2] with M <= P.
     """
-    if not len(peaks):
-        return peaks.reshape(0, 2)
-    peaks = peaks[np.lexsort((peaks[:, 1], peaks[:, 0]))]
-    reach = np.maximum.accumulate(peaks[:, 1])
-    first = np.concatenate([[True], peaks[1:, 0] > reach[:-1]])
-    last = np.concatenate([first[1:], [True]])
-    return np.stack([peaks[first, 0], reach[last]], axis=1)
+    _, starts, ends = arrops.merge_intervals(*peaks.reshape(-1, 2).T)
+    return np.stack([starts, ends], axis=1)
 
 
 def coverage(peaks: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:

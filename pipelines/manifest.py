@@ -52,6 +52,8 @@ class File(_Facts):
     sha256: Sha256 | None = None
     """Null where the publisher states none: the first fetch records it."""
     md5: Md5 | None = None
+    md5sums: str | None = None
+    """Where the publisher lists MD5 checksums (`md5sum.txt`): read when none is stated here."""
     size: int | None = Field(default=None, ge=0)
     """Bytes."""
     licence: str
@@ -68,11 +70,11 @@ class File(_Facts):
             raise ValueError(f"file name {name!r} must stay inside the dataset's folder")
         return name
 
-    @field_validator("url")
+    @field_validator("url", "md5sums")
     @classmethod
-    def _over_http(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("https://", "http://")):
-            raise ValueError(f"url {url!r} must start with https:// or http://")
+    def _over_https(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("https://"):
+            raise ValueError(f"{url!r} must start with https://")
         return url
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genobird.errors import TableError, UsageError
+from genobird import extras
+from genobird.errors import TableError
 from pipelines import steps
 
 Bytes = npt.NDArray[np.uint8]
@@ -69,10 +70,7 @@ def open_array(path: Path, key: str) -> Iterator[Rows]:
     if not _is_hdf5(steps.require(path)):
         yield Rows(_load(path, key), False, f"{key} in {path}")
         return
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(f"{path} is HDF5; install h5py to read it") from error
+    h5py = extras.require("h5py", f"{path} is HDF5 and")
     with h5py.File(path, "r") as file:
         if key not in file:
             raise TableError(f"{path} has no array {key!r}; it has {', '.join(file)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from genobird.errors import InputError
 from genobird.tasks.metrics import (
@@ -37,12 +38,10 @@ FEWEST_GROUPS = 2 * FOLDS
 def spearman(scores: Floats, measured: Floats, counts: Floats) -> float:
     """Rank correlation of scores and measurements; NaN where one of them is constant."""
     rows = np.repeat(np.arange(len(scores)), counts.astype(np.int64))
-    if not len(rows):
+    x, y = scores[rows], measured[rows]
+    if not len(rows) or not np.ptp(x) or not np.ptp(y):
         return float("nan")
-    x, y = _ranks(scores[rows]), _ranks(measured[rows])
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def auroc(scores: Floats, measured: Floats, counts: Floats) -> float:
@@ -148,12 +147,6 @@ def compare(
         found = bootstrap_difference(nested[first], nested[model], groups, resamples, seed=seed)
         report[model]["difference"] = found.plain(5)
     return report
-
-
-def _ranks(values: Floats) -> Floats:
-    """Ranks from 0, those of equal values averaged."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
 
 
 def _scaled(values: Floats) -> Floats:

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import genobird
+from genobird import extras
 from genobird.cli import (
     background,
     compat,
@@ -125,6 +126,11 @@ def _run(argv: list[str]) -> int:
         return _misuse(error.format_message())
     except GenobirdError as error:
         return _report(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        fault = extras.missing(error, f"genobird {argv[0]}")
+        if fault is None:
+            raise
+        return _report(str(fault), fault.exit_code)
     except BrokenPipeError:
         # The reader has left. Point stdout elsewhere, or the interpreter complains when it closes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,8 @@
 """Genome: random access to a FASTA file, and whole contigs one after the other.
 
 Enters a FASTA file (plain, gzip or BGZF), leaves normalised text (`ACGTN`). Random access goes
-through htslib (`pysam.FastaFile`); an index is trusted only when it is not older than the file and
-describes it exactly. Plain gzip has no random access and is read into memory.
+through pyfaidx; an index is trusted only when it describes the file exactly (`index`). Plain gzip
+has no random access and is read into memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 _WHITE: Final = b" \t\r\n\v\f"
 # What is read on opening to see that the file is DNA at all, in chunks of the stream.
 _FIRST_CHUNKS = 4
-_BLOCK = 1 << 15
-_KEPT_BLOCKS = 64
 _KEPT_NAMES = 1024
+# Bases that are read at once: pyfaidx slows down with the square of them.
+_PIECE = 1 << 20
 
 
 Fasta = Any
@@ -65,7 +65,6 @@ class Genome:
         self._memory: dict[str, str] | None = None
         self._lengths_of: dict[str, int] | None = None
         self._sha256: str | None = None
-        self._blocks: dict[tuple[str, int], str] = {}
         self._found: dict[str, str | None] = {}
         self._handle: Any = None
         self._lock = threading.RLock()
@@ -89,7 +88,7 @@ class Genome:
         return f"Genome({str(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_handle": None, "_lock": None, "_memory": None, "_blocks": {}}
+        return vars(self) | {"_handle": None, "_lock": None, "_memory": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -100,7 +99,6 @@ class Genome:
         """Make the genome usable in a process that was forked; see `forks`."""
         self._handle = None  # its position in the file is that of the parent
         self._lock = threading.RLock()
-        self._blocks = {}
 
     @property
     def contigs(self) -> dict[str, int]:
@@ -219,7 +217,6 @@ class Genome:
                 self._handle.close()
             self._handle = None
             self._memory = None
-            self._blocks.clear()
 
     def _lengths(self) -> dict[str, int]:
         if self._lengths_of is None:
@@ -245,39 +242,16 @@ class Genome:
         return found
 
     def _bases(self, contig: str, start: int, end: int) -> str:
-        if start == end:
-            return ""
         if self._compression is streams.Compression.GZIP:
             return self._in_memory()[contig][start:end]
-        first, last = start // _BLOCK, (end - 1) // _BLOCK
-        if self._compression is streams.Compression.PLAIN or last - first >= _KEPT_BLOCKS:
-            return self._read(contig, start, end)
-        text = self._blocks_of(contig, first, last)
-        return text[start - first * _BLOCK : end - first * _BLOCK]
-
-    def _blocks_of(self, contig: str, first: int, last: int) -> str:
-        """Return blocks of a BGZF file, kept in memory: neighbouring windows unpack them once."""
-        numbers = range(first, last + 1)
-        with self._lock:
-            missing = [number for number in numbers if (contig, number) not in self._blocks]
-            if missing:
-                at = missing[0] * _BLOCK
-                end = min((missing[-1] + 1) * _BLOCK, self._lengths()[contig])
-                text = self._read(contig, at, end)
-                for number in range(missing[0], missing[-1] + 1):
-                    offset = number * _BLOCK - at
-                    self._blocks[contig, number] = text[offset : offset + _BLOCK]
-            for number in numbers:  # last used comes last
-                self._blocks[contig, number] = self._blocks.pop((contig, number))
-            while len(self._blocks) > _KEPT_BLOCKS:
-                self._blocks.pop(next(iter(self._blocks)))
-            return "".join(self._blocks[contig, number] for number in numbers)
+        pieces = range(start, end, _PIECE)
+        return "".join(self._read(contig, at, min(at + _PIECE, end)) for at in pieces)
 
     def _read(self, contig: str, start: int, end: int) -> str:
         try:
-            with self._lock, index.quiet_htslib():
-                text = self._opened().fetch(contig, start, end)
-        except (OSError, ValueError, KeyError) as error:
+            with self._lock:
+                text = self._opened().get_seq(contig, start + 1, end)
+        except index.DAMAGE as error:
             raise FastaError(f"{self.path} is damaged at {contig}: {error}") from error
         if len(text) != end - start:
             raise FastaError(f"{self.path} is damaged at {contig}; make or copy it again")

@@ -1,9 +1,9 @@
-"""The index of a FASTA file (`.fai`, and `.gzi` for BGZF): find, verify, build.
+"""The index of a FASTA file (`.fai`, and `.gzi` for BGZF): find, verify, build, read by it.
 
 An index that lies beside the file is used when every header line and the end of the file are
 exactly where it says; that it is older, as after copying, does not matter. Otherwise it is built by
-htslib, beside the file where that can be written. A loaded index is bytes, so it travels to other
-processes.
+htslib, beside the file where that can be written. What was loaded is independent of these files, so
+it travels to other processes, each of which opens the FASTA file with it by pyfaidx.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import logging
 import os
 import struct
 import tempfile
+import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+import pyfaidx
 import pysam
+from Bio.bgzf import make_virtual_offset
 
 from genobird.errors import FastaError, OutputError, quoted
 from genobird.genome import streams
@@ -34,7 +37,11 @@ _AFTER_END = 1 << 12
 # Bytes that the headers between two contigs may take, and that may follow the bases of a line.
 _MOST_BETWEEN = 1 << 20
 _MOST_AFTER_LINE = 1 << 12
-_BGZF_BLOCK = 1 << 16
+# Bases that are read on behind a window, for those that follow it.
+_READ_AHEAD = 1 << 15
+
+DAMAGE: Final = (OSError, ValueError, LookupError, RuntimeError, struct.error, zlib.error)
+"""What reading by an index raises when the file, or the index, is damaged."""
 
 
 @contextmanager
@@ -47,44 +54,69 @@ def quiet_htslib() -> Iterator[None]:
         pysam.set_verbosity(before)
 
 
+class Row(NamedTuple):
+    """Where the bases of a contig lie in the unpacked text: a line of a `.fai`."""
+
+    name: str
+    length: int
+    """Bases."""
+    offset: int
+    """Byte of the first base."""
+    bases: int
+    """Bases of a whole line."""
+    width: int
+    """Bytes of a whole line."""
+
+
 @dataclass(frozen=True)
 class FastaIndex:
-    """A `.fai` and, for BGZF, a `.gzi`, as bytes."""
+    """A `.fai` and, for BGZF, the bytes of a `.gzi`."""
 
     path: Path
     """The FASTA file."""
-    fai: bytes
+    rows: tuple[Row, ...]
     gzi: bytes | None
 
     @cached_property
     def lengths(self) -> dict[str, int]:
         """Length in bp of each contig, in file order."""
-        return {name: length for name, length, *_ in _rows(self.fai)}
+        return {row.name: row.length for row in self.rows}
 
     def open(self) -> Any:
-        """Open the file with this index, as `pysam.FastaFile`.
+        """Open the file with this index, as `pyfaidx.Fasta`.
 
         Raises:
             OutputError: The temporary folder has no room for the index.
         """
         with tempfile.TemporaryDirectory(prefix="genobird-") as folder:
-            fai, gzi = Path(folder, "fai"), Path(folder, "gzi")
+            # pyfaidx looks for BGZF in the name, and reads both indexes when it opens.
+            link = Path(folder, "fasta" if self.gzi is None else "fasta.gz")
             try:
-                fai.write_bytes(self.fai)
-                if self.gzi is not None:
-                    gzi.write_bytes(self.gzi)
+                link.symlink_to(self.path.absolute())
+                self._write_beside(link)
             except OSError as error:
                 raise OutputError(
                     f"the index of {self.path} cannot be written to {folder}: {error.strerror}; "
                     "make room there, or name another folder in TMPDIR"
                 ) from error
-            # htslib reads both into memory, so the folder may go at once.
-            with quiet_htslib():
-                return pysam.FastaFile(
-                    str(self.path),
-                    filepath_index=str(fai),
-                    filepath_index_compressed=str(gzi) if self.gzi is not None else None,
-                )
+            return pyfaidx.Fasta(
+                str(link),
+                as_raw=True,
+                read_ahead=_READ_AHEAD,
+                rebuild=False,
+                build_index=False,
+                key_function=lambda number: self.rows[int(number)].name,
+            )
+
+    def _write_beside(self, link: Path) -> None:
+        """Write both indexes, as old as the file, with numbers for names, which may be anything."""
+        lines = ("\t".join(map(str, (i, *row[1:]))) for i, row in enumerate(self.rows))
+        fai = "\n".join(lines).encode()
+        age = link.stat().st_mtime_ns
+        for file, content in zip(beside(link), (fai, self.gzi), strict=True):
+            if content is not None:
+                file.write_bytes(content)
+                os.utime(file, ns=(age, age))
 
 
 def load(path: Path, kind: Compression) -> FastaIndex:
@@ -93,83 +125,79 @@ def load(path: Path, kind: Compression) -> FastaIndex:
     Raises:
         FastaError: The file cannot be indexed; the message says why.
     """
-    fai, gzi = beside(path, kind)
+    fai, gzi = beside(path)
     if fai.exists():
-        if fresh := _read(path, fai, gzi):
+        if fresh := _read(path, fai, gzi, kind):
             return fresh
         logger.warning("%s does not fit %s and is built again", fai, path)
     return _build(path, kind)
 
 
-def beside(path: Path, kind: Compression) -> tuple[Path, Path | None]:
+def beside(path: Path) -> tuple[Path, Path]:
     """Return where the `.fai` of a FASTA file lies and, for BGZF, its `.gzi`."""
-    gzi = Path(f"{path}.gzi") if kind is Compression.BGZF else None
-    return Path(f"{path}.fai"), gzi
+    return Path(f"{path}.fai"), Path(f"{path}.gzi")
 
 
-def _read(path: Path, fai: Path, gzi: Path | None) -> FastaIndex | None:
+def _read(path: Path, fai: Path, gzi: Path, kind: Compression) -> FastaIndex | None:
+    """Read an index; None where it is damaged or does not describe the file."""
     try:
-        found = FastaIndex(path, fai.read_bytes(), gzi.read_bytes() if gzi else None)
+        packed = gzi.read_bytes() if kind is Compression.BGZF else None
+        found = FastaIndex(path, tuple(_rows(fai.read_bytes())), packed)
         return found if _describes(found) else None
-    except (OSError, ValueError, struct.error):
+    except DAMAGE:
         return None
 
 
 def _build(path: Path, kind: Compression) -> FastaIndex:
     logger.info("indexing %s", path)
-    final: tuple[Path | None, Path | None] = beside(path, kind)
+    kept: tuple[Path, ...] = beside(path)
     try:
         workspace = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError:
         logger.warning("%s is not writable: the index of %s is temporary", path.parent, path.name)
         workspace = tempfile.TemporaryDirectory(prefix="genobird-")
-        final = (None, None)
+        kept = ()
     with workspace as folder:
-        fai, gzi = Path(folder, "fai"), Path(folder, "gzi")
-        try:
-            with quiet_htslib():
-                pysam.faidx(str(path), "--fai-idx", str(fai), "--gzi-idx", str(gzi))
-            packed = gzi.read_bytes() if kind is Compression.BGZF else None
-            built = FastaIndex(path, fai.read_bytes(), packed)
-            sound = _describes(built)
-        except (OSError, ValueError, struct.error, pysam.SamtoolsError):
-            sound = False
-        if not sound:
+        made = Path(folder, "fai"), Path(folder, "gzi")
+        with quiet_htslib(), suppress(OSError, pysam.SamtoolsError):
+            pysam.faidx(str(path), "--fai-idx", str(made[0]), "--gzi-idx", str(made[1]))
+        built = _read(path, *made, kind)
+        if built is None:
             raise FastaError(_fault(path))
-        for made, place in zip((fai, gzi), final, strict=True):
-            if place is not None:
-                with suppress(OSError):
-                    os.replace(made, place)
+        for file, place in zip(made, kept, strict=False):
+            with suppress(OSError):  # a plain file has one index only
+                os.replace(file, place)
     return built
 
 
-def _rows(fai: bytes) -> Iterator[tuple[str, int, int, int, int]]:
-    """Yield name, length, offset, bases a line, bytes a line."""
+def _rows(fai: bytes) -> Iterator[Row]:
+    """Read a `.fai`."""
     for line in fai.decode("utf-8", "surrogateescape").splitlines():
         name, *numbers = line.split("\t")
         length, offset, bases, width = map(whole, numbers[:4])
         if length is None or offset is None or bases is None or width is None:
             raise ValueError(f"{quoted(line)} does not belong into an index")
-        yield name, length, offset, bases, width
+        yield Row(name, length, offset, bases, width)
 
 
 def _describes(found: FastaIndex) -> bool:
     """Tell whether each header, each first line and the end of the file are where they should."""
     end = 0  # offset after the last base so far
-    with _byte_reader(found) as read:
-        for name, length, offset, bases, width in _rows(found.fai):
+    with closing(found.open()) as fasta:
+        for name, length, offset, bases, width in found.rows:
             if not 0 < offset - end < _MOST_BETWEEN or length < 1:
                 return False
             if not 0 < bases <= width < bases + _MOST_AFTER_LINE:
                 return False
-            if not _leads_to(name.encode("utf-8", "surrogateescape"), read(end, offset - end)):
+            between = _read_at(fasta, end, offset - end)
+            if not _leads_to(name.encode("utf-8", "surrogateescape"), between):
                 return False
             first_line = min(bases, length)
-            if not _ends(read(offset + first_line - 1, width - bases + 1)):
+            if not _ends(_read_at(fasta, offset + first_line - 1, width - bases + 1)):
                 return False
             lines, rest = divmod(length - 1, bases)
             end = offset + lines * width + rest + 1
-        return end > 0 and _ends(read(end - 1, _AFTER_END))
+        return end > 0 and _ends(_read_at(fasta, end - 1, _AFTER_END))
 
 
 def _leads_to(name: bytes, text: bytes) -> bool:
@@ -188,31 +216,15 @@ def _ends(text: bytes) -> bool:
     return text[:1].isalpha() and not text[1:].strip()
 
 
-@contextmanager
-def _byte_reader(found: FastaIndex) -> Iterator[Callable[[int, int], bytes]]:
-    """Give `read(offset, size)` over the unpacked bytes of the file."""
-    if found.gzi is None:
-        with found.path.open("rb") as file:
-
-            def read(offset: int, size: int) -> bytes:
-                file.seek(offset)
-                return file.read(max(0, size))
-
-            yield read
-        return
-    count = struct.unpack_from("<Q", found.gzi)[0]
-    numbers = struct.unpack_from(f"<{2 * count}Q", found.gzi, 8)
-    packed, unpacked = (0, *numbers[0::2]), (0, *numbers[1::2])
-    with quiet_htslib(), pysam.BGZFile(str(found.path), "rb") as bgzf:
-
-        def read_block(offset: int, size: int) -> bytes:
-            block = bisect_right(unpacked, offset) - 1
-            if offset - unpacked[block] >= _BGZF_BLOCK:
-                return b""
-            bgzf.seek(packed[block] << 16 | (offset - unpacked[block]))
-            return bytes(bgzf.read(max(0, size)))
-
-        yield read_block
+def _read_at(fasta: Any, offset: int, size: int) -> bytes:
+    """Read so many of the unpacked bytes of a file that pyfaidx has opened."""
+    file, blocks = fasta.faidx.file, getattr(fasta.faidx, "gzi_index", None)
+    if blocks is None:
+        file.seek(offset)
+    else:
+        block = blocks[bisect_right(blocks, offset, key=lambda block: block.ustart) - 1]
+        file.seek(make_virtual_offset(block.cstart, offset - block.ustart))
+    return bytes(file.read(max(0, size)))
 
 
 def _fault(path: Path) -> str:

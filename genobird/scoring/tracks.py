@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from genobird import extras
 from genobird.errors import AssemblyError, ContigError, UsageError
 from genobird.files import Draft, unwritable
 from genobird.genome.fasta import Genome
@@ -141,13 +142,7 @@ def require_backend() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        import pyBigWig
-    except ImportError:
-        raise UsageError(
-            "bigWig files need pyBigWig, which is not installed; pip install 'genobird[bigwig]'"
-        ) from None
-    backend: ModuleType = pyBigWig
+    backend: ModuleType = extras.require("pyBigWig", "a bigWig file")
     return backend
 
 

@@ -6,56 +6,71 @@ features' curves at each point of the grid, so that a common feature weighs no m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from genobird.tasks.metrics import Ranking
-
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 POINTS = 51
 GRID: Floats = np.linspace(0, 1, POINTS)
 
 
-def roc(ranking: Ranking) -> Floats:
-    """Return the true-positive rate at each false-positive rate of `GRID`; NaN without positives.
+def roc(labels: Array, scores: Array) -> Floats:
+    """Return the true-positive rate at each false-positive rate of `GRID`; NaN with one class only.
 
     It is the highest rate that a threshold with at most that many false positives reaches.
+
+    Args:
+        labels: 0 or 1, [N].
+        scores: Logits or probabilities, [N].
     """
-    negatives = len(ranking.order) - len(ranking.positive)
-    if not len(ranking.positive) or not negatives:
+    if not labels.any() or labels.all():
         return np.full(POINTS, np.nan)
-    false = (ranking.end - ranking.positive_end) / negatives
-    reached = np.searchsorted(false, GRID, side="right")
-    found = np.append(0, ranking.positive_end)[reached]
-    return np.asarray(found / len(ranking.positive), dtype=np.float64)
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return np.asarray(true[np.searchsorted(false, GRID, side="right") - 1], dtype=np.float64)
 
 
-def precision_recall(ranking: Ranking) -> Floats:
+def precision_recall(labels: Array, scores: Array) -> Floats:
     """Return the precision at each recall of `GRID`; NaN without positives.
 
-    It is that of the highest threshold whose recall is at least so large.
+    It is that of the highest threshold whose recall is at least so large; arguments as `roc`.
     """
-    if not len(ranking.positive):
+    if not labels.any():
         return np.full(POINTS, np.nan)
-    recall = ranking.positive_end / len(ranking.positive)
-    first = np.searchsorted(recall, GRID - 1e-12)
-    return np.asarray((ranking.positive_end / ranking.end)[first], dtype=np.float64)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    least = np.maximum(GRID - 1e-12, 1e-12)  # a positive has to be found, also at a recall of 0
+    first = np.searchsorted(recall[::-1], least)
+    return np.asarray(precision[::-1][first], dtype=np.float64)
 
 
-def mean_curves(rankings: Sequence[Ranking]) -> dict[str, list[float]] | None:
-    """Average the curves of features that have positives; None without any.
+def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
+    """Return the curves `roc` and `precision_recall` of each feature, [F, POINTS].
+
+    Args:
+        labels: 0 or 1, [N, F].
+        scores: Logits or probabilities, [N, F].
+    """
+    columns = list(zip(labels.T, scores.T, strict=True))
+    return {
+        "roc": np.array([roc(*column) for column in columns]),
+        "precision_recall": np.array([precision_recall(*column) for column in columns]),
+    }
+
+
+def mean_curves(curves: dict[str, Floats]) -> dict[str, list[float]] | None:
+    """Average each kind of curve over the features that have it; None without any.
+
+    Args:
+        curves: heights of each feature by kind, [F, POINTS].
 
     Returns:
-        `roc` and `precision_recall`, each `POINTS` heights.
+        `POINTS` heights by kind.
     """
-    found = {}
-    for name, curve in (("roc", roc), ("precision_recall", precision_recall)):
-        heights = [curve(ranking) for ranking in rankings]
-        known = [one for one in heights if not np.isnan(one).any()]
-        if not known:
-            return None
-        found[name] = np.mean(known, axis=0).round(4).tolist()
-    return found
+    known = {kind: heights[~np.isnan(heights).any(axis=1)] for kind, heights in curves.items()}
+    if not all(map(len, known.values())):
+        return None
+    return {kind: heights.mean(axis=0).round(4).tolist() for kind, heights in known.items()}

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from genobird.datasets import Predictions
 from genobird.heads import POSITIVE_WEIGHT
-from genobird.tasks.curves import GRID, mean_curves
+from genobird.tasks.curves import GRID, curves_of, mean_curves
 from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
     Ranking,
@@ -28,7 +29,7 @@ from genobird.tasks.metrics import (
     median,
     rankings,
 )
-from genobird.tasks.reliability import calibration, sigmoid
+from genobird.tasks.reliability import calibration
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -82,8 +83,7 @@ def evaluate_chromatin(
         members = {c: (positives > 0) & ((kinds == c) | (c == ALL)) for c in classes}
         medians: dict[str, dict[tuple[str, str], Statistic]] = {}
         for name, values in logits.items():
-            ranked = rankings(labels, values[rows])
-            vectors = _vectors(ranked)
+            vectors = _vectors(rankings(labels, values[rows]))
             suffix = "" if name == "model" else f"_{name}"
             for figure, vector in vectors.items():
                 table[f"{what}_{figure}{suffix}"] = vector(np.ones(len(rows)))
@@ -108,8 +108,9 @@ def evaluate_chromatin(
                         reference, statistic, groups[rows], resamples, seed=seed
                     )
                     cells[c][f"{figure}_difference"] = found.plain()
+            heights = curves_of(labels, values[rows])
             curves = {
-                c: mean_curves([r for r, member in zip(ranked, members[c], strict=True) if member])
+                c: mean_curves({kind: of[members[c]] for kind, of in heights.items()})
                 for c in classes
             }
             results[name][what] = {"windows": len(rows), "classes": cells, "curves": curves}
@@ -160,7 +161,7 @@ def evaluate_promoters(
                 for figure, statistic in mine.items()
             },
             "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
-            "curves": mean_curves([Ranking.of(labels, values.reshape(len(labels)))]),
+            "curves": mean_curves(curves_of(labels[:, None], values.reshape(-1, 1))),
         }
         if name != "model":
             results[name]["difference"] = {
@@ -283,7 +284,7 @@ def _median_of(vector: Vector, members: NDArray[np.bool_]) -> Statistic:
 
 
 def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Statistic]:
-    ranking, probabilities = Ranking.of(labels, logits), sigmoid(logits)
+    ranking, probabilities = Ranking.of(labels, logits), expit(logits.astype(np.float64))
     return {
         "auroc": ranking.auroc,
         "auprc": ranking.auprc,

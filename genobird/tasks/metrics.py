@@ -6,7 +6,8 @@ groups of them (megabases). It does so by weights: a `Ranking` sorts its scores 
 AUROC and AUPRC under any weight of each window without sorting again.
 
 The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score`, `f1_score`,
-`brier_score_loss`), ties included; one that does not exist (AUROC of a single class) is NaN.
+`brier_score_loss`), ties included; one that does not exist (AUROC of a single class) is NaN. F1 and
+Brier score are computed there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.metrics import brier_score_loss, f1_score
 
 from genobird.errors import InputError
 
@@ -245,13 +247,9 @@ def f1(labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | No
         InputError: Shapes differ, a label is neither 0 nor 1, or a probability is out of range.
     """
     truth, values = _labelled_probabilities(labels, probabilities)
-    weight = np.ones(len(truth)) if weights is None else weights
-    called = values >= 0.5
-    # 2 TP / (2 TP + FP + FN)
-    found, both = float(weight @ (truth & called)), float(weight @ truth + weight @ called)
-    if both:
-        return 2 * found / both
-    return 0.0 if len(truth) else float("nan")
+    if not len(truth):
+        return float("nan")
+    return float(f1_score(truth, values >= 0.5, sample_weight=weights, zero_division=0))
 
 
 def brier(
@@ -259,9 +257,9 @@ def brier(
 ) -> float:
     """Mean squared difference of probabilities [N] and labels [N]; arguments as `f1`."""
     truth, values = _labelled_probabilities(labels, probabilities)
-    weight = np.ones(len(truth)) if weights is None else weights
-    total = float(weight.sum())
-    return float(weight @ (values - truth) ** 2) / total if total else float("nan")
+    if not len(truth):
+        return float("nan")
+    return float(brier_score_loss(truth, values, sample_weight=weights))
 
 
 def _matrices(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:

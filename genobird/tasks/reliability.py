@@ -6,15 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 BINS = 10
-
-
-def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return probabilities, of the same shape."""
-    tail = np.exp(-np.abs(logits.astype(np.float64)))
-    result: NDArray[np.float64] = np.where(logits >= 0, 1.0, tail) / (1 + tail)
-    return result
 
 
 def calibration(
@@ -36,7 +30,7 @@ def calibration(
     count, predicted, observed = np.zeros((3, BINS))
     edges = np.linspace(0, 1, BINS + 1)
     for truth, column in zip(labels.T, logits.T, strict=True):
-        probability = sigmoid(column - np.log(positive_weight))
+        probability = expit(column.astype(np.float64) - np.log(positive_weight))
         place = np.searchsorted(edges[1:-1], probability, side="right")
         count += np.bincount(place, minlength=BINS)
         predicted += np.bincount(place, weights=probability, minlength=BINS)

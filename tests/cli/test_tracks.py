@@ -60,7 +60,7 @@ def test_tracks_that_cannot_be_made_are_refused_before_work(capsys, options, tmp
     monkeypatch.setitem(__import__("sys").modules, "pyBigWig", None)
     code, _, err = run(capsys, "chr1:20,001-20,500", *options, *arguments)
     assert code == 2
-    assert "bigWig files need pyBigWig" in err
+    assert "a bigWig file needs pyBigWig" in err
     code, _, err = run(capsys, "some.fa", *options, *arguments)
     assert code == 2
     assert "--bigwig needs regions of the genome itself" in err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bioframe
 import pytest
 
 from genobird.genome.assemblies import (
@@ -124,3 +125,20 @@ def test_the_first_of_several_names_of_a_chromosome_counts() -> None:
 )
 def test_some_names_mean_one_of_the_two_mitochondria(name: str, length: int, other: bool) -> None:
     assert is_other_mitochondrion(name, length) is other
+
+
+@pytest.mark.parametrize(
+    ("assembly", "build"), [("GRCh37", "hg19"), ("GRCh38", "hg38"), ("T2T-CHM13", "hs1")]
+)
+def test_lengths_and_names_are_those_that_bioframe_knows(assembly: str, build: str) -> None:
+    known = bioframe.assembly_info(build)
+    nuclear = [name for name in CHROMOSOMES if name != "MT"]
+    lengths = {f"chr{name}": int(known.chromsizes[f"chr{name}"]) for name in nuclear}
+    for name, length in lengths.items():
+        assert recognise({name: length}) == assembly
+        assert fitting({name: length}) != fitting({name: length + 1})
+    for alias, name in known.alias_dict.items():
+        if name in lengths and alias.startswith("NC_"):
+            assert chromosome(alias) == (name.removeprefix("chr"), assembly)
+        elif name in lengths and len(alias) <= 2:
+            assert chromosome(alias) == (name.removeprefix("chr"), None)

@@ -5,11 +5,14 @@ import multiprocessing
 import pickle
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pyfaidx
+import pysam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ from genobird.errors import (
     OutOfBoundsError,
     UsageError,
 )
-from genobird.genome import fasta
+from genobird.genome import fasta, index
 from genobird.genome.assemblies import CHROMOSOMES
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -104,21 +107,59 @@ def test_any_window_is_a_slice_of_the_contig(
         assert clipped == sequence[true_start : true_start + len(clipped)]
 
 
-def test_fetch_across_blocks_is_a_slice(
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x.fa", "x.fa.gz", "x.bgz", "x"])
+def test_windows_are_slices_in_any_order_under_any_name(
+    kind: str,
+    name: str,
     tiny_genome_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tiny_contigs: dict[str, str],
 ) -> None:
-    monkeypatch.setattr(fasta, "_BLOCK", 1000)
-    monkeypatch.setattr(fasta, "_KEPT_BLOCKS", 3)
-    genome = Genome(pack(tiny_genome_path.read_bytes(), tmp_path / "x.fa.gz", "bgzf"))
+    monkeypatch.setattr(fasta, "_PIECE", 5000)
+    monkeypatch.setattr(index, "_READ_AHEAD", 3000)
+    genome = Genome(pack(tiny_genome_path.read_bytes(), tmp_path / name, kind))
     draw = random.Random(7)
     for _ in range(300):
         start = draw.randrange(59_000)
-        end = min(60_000, start + draw.randrange(6000))
+        end = min(60_000, start + draw.randrange(12_000))
         assert genome.fetch(Interval("chr1", start, end)) == tiny_contigs["chr1"][start:end]
-        assert len(genome._blocks) <= 3
+
+
+def test_joined_bgzf_files_are_read(tmp_path: Path) -> None:
+    parts = [
+        pack(text, tmp_path / "x", "bgzf").read_bytes() for text in (b">a\nAC\nGT\n", b"CC\nA")
+    ]
+    path = tmp_path / "joined.fa.gz"
+    path.write_bytes(b"".join(parts))
+    assert Genome(path).fetch(Interval("a", 1, 7)) == "CGTCCA"
+
+
+def test_contigs_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">\xff|:1-2 text\nAC\n>1\nGT\n>0\nCC\n")
+    genome = Genome(path)
+    assert list(genome.contigs) == ["\udcff|:1-2", "1", "0"]
+    bases = [genome.fetch(Interval(name, 0, 2)) for name in genome.contigs]
+    assert bases == ["AC", "GT", "CC"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "bgzf"])
+@pytest.mark.parametrize("library", [pysam.FastaFile, pyfaidx.Fasta])
+def test_the_open_file_of_another_library_is_a_genome(
+    library: Callable[[str], Any],
+    kind: str,
+    tiny_genome_path: Path,
+    tmp_path: Path,
+    tiny_contigs: dict[str, str],
+) -> None:
+    path = pack(tiny_genome_path.read_bytes(), tmp_path / "x.fa.gz", kind)
+    if kind == "plain":
+        path = path.rename(tmp_path / "x.fa")
+    with library(str(path)) as opened:
+        genome = Genome(opened)
+        assert genome.fetch(Interval("2", 5, 9)) == tiny_contigs["chr2"][5:9]
 
 
 def test_fetch_clipped_stops_at_the_contig_ends(tiny: Genome, tiny_contigs: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ def test_the_published_schema_is_that_of_the_models():
 def test_every_file_has_a_url_or_an_origin(name):
     for file in manifest.load(name).files:
         assert file.url or file.origin, file.name
-        assert file.sha256 or file.md5 or "record" in file.note, file.name
+        assert file.sha256 or file.md5 or file.md5sums or "record" in file.note, file.name
 
 
 @pytest.mark.realdata
@@ -116,6 +116,8 @@ def test_a_document_of_no_known_kind_is_refused(tmp_path, document):
         ({"name": "../a.fa"}, "must stay inside"),
         ({"name": "/a.fa"}, "must stay inside"),
         ({"url": "ftp://host/a.fa"}, "https://"),
+        ({"url": "http://host/a.fa"}, "https://"),
+        ({"md5sums": "http://host/md5sum.txt"}, "https://"),
         ({"sha265": "typo"}, "sha265"),
         ({"size": -1}, "size"),
     ],

@@ -122,7 +122,7 @@ def test_files_that_cannot_be_read_are_named(files, fake_h5py, monkeypatch):
         pass
     monkeypatch.setitem(sys.modules, "h5py", None)
     with (
-        pytest.raises(UsageError, match="is HDF5; install h5py to read it"),
+        pytest.raises(UsageError, match="is HDF5 and needs h5py, which is not installed; pip"),
         mat.open_array(files / "train.mat", "trainxdata"),
     ):
         pass
