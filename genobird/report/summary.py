@@ -337,14 +337,16 @@ def _sizes(scored: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float64]
         for part in ("delta", "ref", "alt", "quantile")
     }
     if any(name not in scored for names in parts.values() for name in names):
-        return np.abs(_numbers(scored, parts["delta"]))
+        plain: NDArray[np.float64] = np.abs(_numbers(scored, parts["delta"]))
+        return plain
     ref, alt = (
         probabilities(_numbers(scored, parts[part]).astype(np.float32), POSITIVE_WEIGHT)
         for part in ("ref", "alt")
     )
     usual = _numbers(scored, parts["quantile"])
     usual = np.where(np.maximum(ref, alt) < FLOOR, 0.0, usual)
-    return 1e6 * usual + np.abs(alt - ref)
+    sizes: NDArray[np.float64] = 1e6 * usual + np.abs(alt - ref)
+    return sizes
 
 
 def _effect(row: pd.DataFrame, name: str) -> Effect:
