@@ -111,7 +111,7 @@ def _read(path: Path, fai: Path, gzi: Path | None) -> FastaIndex | None:
     try:
         found = FastaIndex(path, fai.read_bytes(), gzi.read_bytes() if gzi else None)
         return found if _describes(found) else None
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, OverflowError, struct.error):
         return None
 
 
@@ -132,7 +132,7 @@ def _build(path: Path, kind: Compression) -> FastaIndex:
             packed = gzi.read_bytes() if kind is Compression.BGZF else None
             built = FastaIndex(path, fai.read_bytes(), packed)
             sound = _describes(built)
-        except (OSError, ValueError, struct.error, pysam.SamtoolsError):
+        except (OSError, ValueError, OverflowError, struct.error, pysam.SamtoolsError):
             sound = False
         if not sound:
             raise FastaError(_fault(path))
