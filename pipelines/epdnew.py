@@ -24,6 +24,7 @@ import typer
 from genobird.errors import AssemblyError, BedError, InputError
 from genobird.genome import assemblies, streams
 from genobird.genome.interval import Interval, read_bed
+from genobird.genome.position import whole
 from genobird.genome.sequence import reverse_complement
 from pipelines import grch37, manifest, steps
 from pipelines.lift import lift
@@ -77,7 +78,8 @@ def _read_sga(path: Path) -> tuple[list[Interval], str | None]:
         if not line.strip():
             continue
         known = assemblies.chromosome(columns[0])
-        if len(columns) < 6 or known is None or not columns[2].isdigit() or int(columns[2]) < 1:
+        start = whole(columns[2]) if len(columns) >= 6 else None
+        if known is None or not start:
             raise BedError(
                 f"{path}, line {number}: an SGA line is a chromosome's accession, TSS, a position "
                 "from 1 on, strand, count and name, separated by tabs"
@@ -85,9 +87,8 @@ def _read_sga(path: Path) -> tuple[list[Interval], str | None]:
         chromosome, assembly = known
         if assembly is not None:
             found.add(assembly)
-        start = int(columns[2]) - 1
         contig = f"chr{'M' if chromosome == assemblies.MITOCHONDRION else chromosome}"
-        promoters.append(Interval(contig, start, start + 1, columns[3], columns[5]))
+        promoters.append(Interval(contig, start - 1, start, columns[3], columns[5]))
     if len(found) > 1:
         raise AssemblyError(f"{path} has accessions of {' and '.join(sorted(found))}; give one")
     return promoters, next(iter(found), None)

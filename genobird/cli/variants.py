@@ -209,6 +209,7 @@ def variants(
     policy_of(ref_mismatch)
     chains = chain_file(liftover)
     genome = open_genome(fasta)
+    # All that may be refused has been: torch takes seconds to load.
     from genobird.scoring.annotation import annotate_variants
     from genobird.scoring.listing import list_variants
 

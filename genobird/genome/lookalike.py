@@ -18,6 +18,7 @@ _MAF = (
     "a MAF: convert it to VCF, or to a table with the columns chrom, pos, ref and alt, and "
     f"where an allele is - {BASE_BEFORE}"
 )
+_LOOKED_AT = 1 << 14  # bytes
 _KINDS: Final = (
     (rb"PK\x03\x04|\xd0\xcf\x11\xe0", f"an Excel file or an archive: {_AS_TEXT}"),
     (rb"PAR1", f"a Parquet file: {_AS_TEXT}"),
@@ -34,6 +35,7 @@ _ALLELE = re.compile(r"[ACGT,]+|-+", re.IGNORECASE)
 
 def kind_of(start: bytes) -> str:
     """Say what a file is and what to do; empty where it is nothing known."""
+    start = start[:_LOOKED_AT]
     if not start.strip():
         return "it is empty"
     for pattern, what in _PATTERNS:
@@ -50,7 +52,7 @@ def kind_of(start: bytes) -> str:
 
 def without_header(start: bytes) -> str:
     """Say what a file without a header is, by its first row; empty where it is nothing known."""
-    lines = start.decode("utf-8", "replace").splitlines()
+    lines = start[:_LOOKED_AT].decode("utf-8", "replace").splitlines()
     cells = next((line.split() for line in lines if line[:1] not in ("", "#")), [])
     places = [whole(cell) is not None for cell in cells[1:3]]
     if len(cells) > 4 and all(places) and all(map(_ALLELE.fullmatch, cells[3:5])):

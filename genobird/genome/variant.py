@@ -26,6 +26,7 @@ _GAP = re.compile(
     r".+[:\-_\s](?:g\.)?[0-9][0-9,_]*[:\-_\s]?(?:[A-Za-z]+[>:\-_/\s]-+|-+[>:_/\s][A-Za-z]+)"
     r"|.+:g\.[0-9_]+(?:del|ins|dup|inv).*"
 )
+_MOST_LETTERS = 1_000  # the search may take the square of them
 _RSID = re.compile("rs[0-9]+", re.IGNORECASE)
 _BASES = re.compile("[ACGT]+", re.IGNORECASE)
 _SEQUENCE = re.compile("[A-Z]+", re.IGNORECASE)
@@ -229,7 +230,8 @@ def hint(text: str) -> str:
     """Say what to do about a text that is no variant; empty where nothing is known of it."""
     if _RSID.fullmatch(text.strip()):
         return "genobird has no list of dbSNP; give the place and the alleles of an rs number"
-    return BASE_BEFORE if _GAP.fullmatch(text.strip()) else ""
+    short = len(text) <= _MOST_LETTERS
+    return BASE_BEFORE if short and _GAP.fullmatch(text.strip()) else ""
 
 
 def _shared(first: str, second: str, most: int) -> int:

@@ -65,7 +65,6 @@ __all__ = [
 ]
 
 _COLUMNS = 8
-_LOOKED_AT = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class VcfReader:
     def __init__(self, source: Path | str | streams.Peeked) -> None:
         peeked = source if isinstance(source, streams.Peeked) else streams.Peeked(source, VcfError)
         self.name: Final = peeked.name
-        self._start = peeked.start[:_LOOKED_AT]
+        self._start = peeked.start
         self._lines = _vcf_lines(peeked)
         self.header: Final = tuple(self._read_header())
         self._columns = self.header[-1].count("\t") + 1

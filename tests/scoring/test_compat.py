@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from genobird.errors import AssemblyError, UsageError
 from genobird.scoring.compat import KIPOI_SCORES, SELENE_SCORES, Part, write_kipoi, write_selene
-from genobird.scoring.scorer import load, probabilities
+from genobird.scoring.odds import probabilities
+from genobird.scoring.scorer import load
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 LABELS = ["A_DNase_None", "A_CTCF_None", "A_CTCF_None", "B_CTCF_None", "B_H3K4me3_None"]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pysam
 import pytest
 from Bio.Seq import Seq
 
-from genobird.errors import TableError, UsageError
+from genobird.errors import AssemblyError, TableError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.position import BEYOND
 from genobird.genome.variant import Variant
@@ -151,3 +153,8 @@ def test_an_id_that_names_another_assembly_is_compared_with_the_genome():
     with opened_alleles(ids) as source:
         assert [allele.variant.position for allele in source] == [999, 1000]
         assert source.assemblies == {"GRCh38"}
+        source.records = iter([])
+        # All that is asked of a genome where no variant was read.
+        genome = SimpleNamespace(contigs={"20": 63_025_520}, path="hg19.fa")
+        with pytest.raises(AssemblyError, match=r"another assembly than hg19.fa: it is GRCh38"):
+            source.locator(genome)
