@@ -40,7 +40,9 @@ _MOST_AFTER_LINE = 1 << 12
 # Bases that are read on behind a window, for those that follow it.
 _READ_AHEAD = 1 << 15
 
-DAMAGE: Final = (OSError, ValueError, LookupError, RuntimeError, struct.error, zlib.error)
+DAMAGE: Final = (
+    OSError, ValueError, OverflowError, LookupError, RuntimeError, struct.error, zlib.error
+)  # fmt: skip
 """What reading by an index raises when the file, or the index, is damaged."""
 
 
