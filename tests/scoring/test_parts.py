@@ -73,6 +73,13 @@ def test_joined_chunks_are_handed_on_when_they_hold_enough(kinds, locator, monke
     assert found == [(1, "dddd", False), (3, "dddd", False), (4, "d", False)]
 
 
+def test_joined_chunks_hold_little_text(kinds, locator, monkeypatch):
+    monkeypatch.setattr(parts, "_CHARACTERS", 40)
+    sizes = {number: 30 if number == 2 else 10 for number in range(10)}
+    found = cut(kinds, "d" * 10, locator, text=lambda allele: sizes[allele.record])
+    assert [part[:2] for part in found] == [(1, "dddd"), (3, "dddd"), (4, "dd")]
+
+
 def test_every_chunk_is_one_of_its_own_where_all_count_as_scored(kinds, locator):
     assert cut(kinds, "dddd", locator, always=True) == [(0, "dd", True), (1, "dd", True)]
 
