@@ -30,15 +30,15 @@ def kinds(tiny_contigs) -> dict[str, Variant]:
     }
 
 
-def cut(kinds, text: str, locator: Locator, policy=RefMismatch.FLAG, **options):
+def cut(kinds, letters: str, locator: Locator, policy=RefMismatch.FLAG, **options):
     """Chunks of two: the number of the last one of each part, its letters, whether it is scored."""
-    alleles = [Allele(number, 1, kinds[letter]) for number, letter in enumerate(text)]
+    alleles = [Allele(number, 1, kinds[letter]) for number, letter in enumerate(letters)]
     found = list(parts_of(alleles, Allele.variants, 2, locator, policy, **options))
     assert [allele for part in found for allele in part.items] == alleles
     for part in found:
         assert [locus.variant for locus in part.loci] == [one.variant for one in part.items]
     return [
-        (part.last, "".join(text[allele.record] for allele in part.items), part.is_scored)
+        (part.last, "".join(letters[allele.record] for allele in part.items), part.is_scored)
         for part in found
     ]
 
