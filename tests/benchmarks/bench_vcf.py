@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_vcf sites.vcf.gz chr20.fa.gz --times 4
 
-From the sites a VCF is made none of whose records can be scored: a wrong REF, a symbolic ALT and no
+From the sites a VCF is made none of whose records can be scored: a wrong REF, an ALT `*` and no
 ALT, in turn. All ways read that text, and write text and BGZF; genobird alone makes an index. CPU
 time of one thread; the model is loaded before. The first way is the unit of the last column.
 """
@@ -39,7 +39,7 @@ def unscored(source: Path, target: Path, times: int) -> int:
         for record in reader:
             chrom, pos, name, ref, _, *rest = record.columns
             wrong = OTHER.get(ref[0].upper(), "A")
-            kinds = ((wrong, OTHER[wrong]), (ref, "<DEL>"), (ref, "."))
+            kinds = ((wrong, OTHER[wrong]), (ref, "*"), (ref, "."))
             for _ in range(times):
                 cells = (chrom, pos, name, *kinds[count % 3], *rest, record.info)
                 file.write("\t".join(cells) + f"{record.rest}\n")
