@@ -90,6 +90,10 @@ class Record:
         """The line as it was read, without line feed."""
         return "\t".join(self.columns) + f"\t{self.info}{self.rest}"
 
+    def text_size(self) -> int:
+        """Return the characters of INFO and samples, which may be millions."""
+        return len(self.info) + len(self.rest)
+
     def variants(self) -> tuple[Variant, ...]:
         """Return one variant an ALT; one with ALT `.` where the record has none."""
         alts = self.alts or (".",)

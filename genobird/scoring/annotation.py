@@ -238,7 +238,7 @@ class _Pass:
         """Yield each record with its INFO, and write its rows; at the end, finish the table."""
         always = self.haplotypes is not None  # what a genotype says needs no score
         cut = partial(parts_of, size=self.scorer.chunk, locator=self.locator, policy=self.policy)
-        for part in cut(records, Record.variants, always=always):
+        for part in cut(records, Record.variants, always=always, text=Record.text_size):
             yield from zip(part.items, self._infos(part), strict=True)
             if self.progress is not None:
                 self.progress(len(part.items))
@@ -355,9 +355,9 @@ def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
     places = [locus.place for locus in loci]
     contig, start, strand = (field.id for field in GB_LIFTED)
     return {
-        contig: [None if place is None else place.contig for place in places],
-        start: [None if place is None else place.start + 1 for place in places],
-        strand: [None if place is None else place.strand for place in places],
+        contig: [place.contig if place else None for place in places],
+        start: [place.start + 1 if place else None for place in places],
+        strand: [place.strand if place else None for place in places],
     }
 
 

@@ -16,8 +16,9 @@ from genobird.genome.variant import Status, Variant
 from genobird.scoring.alleles import RefMismatch
 from genobird.scoring.table import Item, in_chunks
 
-# Joined chunks hold at least so many alleles, where there are so many.
+# No chunk is joined to those that hold so many alleles, or so much text.
 _ALLELES: Final = 1_024
+_CHARACTERS: Final = 1 << 22
 
 
 @dataclass(slots=True)
@@ -30,6 +31,13 @@ class Part(Generic[Item]):
     loci: list[Locus]
     """Where each allele of the items lies."""
     is_scored: bool
+    text: int = 0
+    """Characters that the items hold beside their alleles."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether nothing is to be joined to it."""
+        return len(self.loci) >= _ALLELES or self.text >= _CHARACTERS
 
 
 def parts_of(
@@ -40,6 +48,7 @@ def parts_of(
     policy: RefMismatch,
     *,
     always: bool = False,
+    text: Callable[[Item], int] = lambda _: 0,
 ) -> Iterator[Part[Item]]:
     """Yield all items, in order.
 
@@ -50,6 +59,7 @@ def parts_of(
         locator: puts alleles onto the genome.
         policy: what happens where REF is not the genome's.
         always: whether every chunk counts as one in which something is scored.
+        text: returns the characters that an item holds beside its alleles.
 
     Raises:
         AssemblyError: REF is not the genome's, and the policy is `error`.
@@ -62,17 +72,17 @@ def parts_of(
             scored_locus(variant, locus, locator, policy) is not None
             for variant, locus in zip(alleles, loci, strict=True)
         )
-        if joined is not None and (is_scored or len(joined.loci) >= _ALLELES):
+        if joined is not None and (is_scored or joined.is_large):
             yield joined
             joined = None
         if is_scored:
             yield Part(number, chunk, loci, is_scored)
-        elif joined is None:
-            joined = Part(number, chunk, loci, is_scored)
-        else:
-            joined.last = number
-            joined.items += chunk
-            joined.loci += loci
+            continue
+        joined = joined or Part(number, [], [], is_scored)
+        joined.last = number
+        joined.items += chunk
+        joined.loci += loci
+        joined.text += sum(map(text, chunk))
     if joined is not None:
         yield joined
 

@@ -224,6 +224,21 @@ def test_one_graph_holds_the_whole_function(backend):
             assert torch.equal(a, e)
 
 
+def test_inference_goes_past_the_operator_with_the_same_bits(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the operator was called")
+
+    layout = packed()
+    qkv = [x.detach() for x in inputs(layout, 8, torch.float32)]
+    expected = block_sparse_attention(*qkv, layout, backend="blocked")
+    # Its first call imports torch's compiler.
+    monkeypatch.setattr(torch.ops.genobird, "blocked_attention", refuse)
+    with pytest.raises(AssertionError, match="the operator was called"):
+        block_sparse_attention(*qkv, layout, backend="blocked")
+    with torch.inference_mode():
+        assert torch.equal(block_sparse_attention(*qkv, layout, backend="blocked"), expected)
+
+
 def test_the_backward_pass_needs_no_reference_to_the_layout():
     layout = BlockLayout(*packed().__reduce__()[1])
     qkv = inputs(layout, 8, torch.float32)

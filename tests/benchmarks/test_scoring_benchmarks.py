@@ -30,7 +30,8 @@ def inputs(tiny_contigs, tmp_path) -> tuple[str, str]:
         f"chr1\t{at + 1}\t.\t{bases[at]}\t{'C' if bases[at] == 'A' else 'A'}\t.\t.\t."
         for at in (1_500, 1_520)
     ]
-    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    contig = f"##contig=<ID=chr1,length={len(bases)}>\n"
+    header = f"##fileformat=VCFv4.2\n{contig}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     vcf = tmp_path / "sites.vcf"
     vcf.write_text(header + "\n".join(rows) + "\n")
     return str(vcf), str(write_fasta(tmp_path / "chr1.fa", {"chr1": bases}))

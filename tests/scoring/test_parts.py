@@ -30,15 +30,15 @@ def kinds(tiny_contigs) -> dict[str, Variant]:
     }
 
 
-def cut(kinds, text: str, locator: Locator, policy=RefMismatch.FLAG, **options):
+def cut(kinds, letters: str, locator: Locator, policy=RefMismatch.FLAG, **options):
     """Chunks of two: the number of the last one of each part, its letters, whether it is scored."""
-    alleles = [Allele(number, 1, kinds[letter]) for number, letter in enumerate(text)]
+    alleles = [Allele(number, 1, kinds[letter]) for number, letter in enumerate(letters)]
     found = list(parts_of(alleles, Allele.variants, 2, locator, policy, **options))
     assert [allele for part in found for allele in part.items] == alleles
     for part in found:
         assert [locus.variant for locus in part.loci] == [one.variant for one in part.items]
     return [
-        (part.last, "".join(text[allele.record] for allele in part.items), part.is_scored)
+        (part.last, "".join(letters[allele.record] for allele in part.items), part.is_scored)
         for part in found
     ]
 
@@ -71,6 +71,13 @@ def test_joined_chunks_are_handed_on_when_they_hold_enough(kinds, locator, monke
     monkeypatch.setattr(parts, "_ALLELES", 4)
     found = cut(kinds, "d" * 9, locator)
     assert found == [(1, "dddd", False), (3, "dddd", False), (4, "d", False)]
+
+
+def test_joined_chunks_hold_little_text(kinds, locator, monkeypatch):
+    monkeypatch.setattr(parts, "_CHARACTERS", 40)
+    sizes = {number: 30 if number == 2 else 10 for number in range(10)}
+    found = cut(kinds, "d" * 10, locator, text=lambda allele: sizes[allele.record])
+    assert [part[:2] for part in found] == [(1, "dddd"), (3, "dddd"), (4, "dd")]
 
 
 def test_every_chunk_is_one_of_its_own_where_all_count_as_scored(kinds, locator):
