@@ -54,7 +54,7 @@ def write_vcf(path: Path, lines: Sequence[str]) -> Path:
 
 
 class Screen:
-    """Stands for `screen`: numbers that follow from variant and output; `scored` counts the ALTs."""
+    """Stands for `screen`: numbers that follow from variant and output; counts the ALTs scored."""
 
     def __init__(self) -> None:
         self.scored = 0
