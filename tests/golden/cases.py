@@ -56,7 +56,8 @@ CASES = {
     " && tokenizer info out.model && tokenizer encode out.model GATTACANNGATTACA",
     "shards": "shards in/held --tokenizer in/tokenizer.model -o out",
     "pretrain": "pretrain --output run --set shards=in/corpus.shards"
-    " --set validation_shards=in/held.shards --set validation_batches=1 --set tokenizer=in/tokenizer.model --set preset=tiny"
+    " --set validation_shards=in/held.shards --set validation_batches=1"
+    " --set tokenizer=in/tokenizer.model --set preset=tiny"
     f" --set model.stem=none --set data.max_tokens=66 --set data.sequences=2 {FIT}",
     "finetune-chromatin": f"finetune chromatin {START} --set data_path=in/chromatin"
     " --set data.window_bp=2000 --set data.margin_bp=400 --set data.sequences=2",

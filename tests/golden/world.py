@@ -167,9 +167,7 @@ def _chromatin(folder: Path) -> None:
         np.save(folder / f"{name}.sequence.npy", np.frombuffer(bases.encode(), np.uint8))
         np.save(folder / f"{name}.labels.npy", np.packbits(labels, axis=1, bitorder="little"))
         np.save(folder / f"{name}.usable.npy", np.ones(len(labels), np.uint8))
-    names = ["cell|TF|None", "cell|DNase|None", "cell|H3K4me3|None"]
-    features = pd.DataFrame({"index": range(3), "name": names, "class": ["TF", "DNase", "histone"]})
-    features.to_csv(folder / "features.tsv", sep="\t", index=False)
+    shutil.copy(folder.parent / "model" / "features.tsv", folder)
     splits = {
         "train": [["chr1", 0, 20_000]],
         "validation": [["chr1", 20_000, 30_000]],
