@@ -16,6 +16,7 @@ import pytest
 from genobird import shards
 from genobird.corpus import Corpus, CorpusSettings, build, read
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
+from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.shards import Shards
 from genobird.tokenizer import N_SPECIAL, Tokenizer
@@ -344,8 +345,9 @@ def test_no_torch_is_loaded() -> None:
 @pytest.mark.realdata
 def test_a_real_chromosome_decodes_to_its_corpus(shared_data: Path, tmp_path: Path) -> None:
     corpus = build(
-        [shared_data / "genome" / "chr20.fa.gz"], tmp_path / "c", CorpusSettings(passes=1)
-    )
+        [shared_data / "genome" / "chr20.fa.gz"], tmp_path / "c", CorpusSettings(passes=1),
+        [Interval("chr20", 0, 8_000_000)],
+    )  # fmt: skip
     tokenizer = Tokenizer.train(
         corpus.sample_text(2_000_000, seed=0), tmp_path / "t.model", vocab_size=4_096
     )

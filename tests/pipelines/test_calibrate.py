@@ -110,7 +110,7 @@ def test_a_moved_head_says_the_line_of_what_it_said(model):
 
 
 def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_path):
-    texts = [random_dna(8000, seed=i) for i in range(120)]
+    texts = [random_dna(8000, seed=i) for i in range(48)]
     table = pd.DataFrame({"sequence": texts, "chrom": "chr1", "split": "validation"})
     table["start"] = np.arange(len(table)) * 8_000
     table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
