@@ -81,4 +81,10 @@ CASES = {
     " --tokenizer in/tokenizer.model --output out --models ngram_bases,ngram_tokens",
     "info": "info in/model && info in/model --json",
 }
-"""Name -> commands, joined by `&&`; the last one's exit code is recorded too."""
+"""Name -> commands, joined by `&&`."""
+
+LOOSE = {
+    # Its encoded bins are rounded to float16, and AUROC moves when two of them change places.
+    "finetune-peaks": 0.01,
+}
+"""Absolute tolerances of cases whose numbers move by more between machines."""

@@ -28,6 +28,7 @@ ABSOLUTE, RELATIVE = 1e-4, 1e-3
 # Names of files that are not looked into.
 BINARY = {".ckpt", ".csi", ".fai", ".gzi", ".model", ".npy", ".png", ".svg", ".tbi"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d+(?:[eE][-+]?\d+)?|\d+[eE]-\d+)(?![\w.])")
+NUMBERS = re.compile(r"\[\s+(?:[-+.\deE]+,\s+)*[-+.\deE]+\s+\]")
 VOLATILE = [
     (re.compile(r"\b[0-9a-f]{12}(?:[0-9a-f]{28}(?:[0-9a-f]{24})?)?\b"), "<hash>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[-+]\d\d:\d\d|Z)?)?"),
@@ -51,27 +52,31 @@ def transcript(folder: Path, streams: dict[str, str]) -> list[str]:
     return [_steady(line, folder) for line in lines]
 
 
-def differences(expected: list[str], found: list[str], exact: bool) -> Iterator[str]:
+def differences(
+    expected: list[str], found: list[str], exact: bool, absolute: float = ABSOLUTE
+) -> Iterator[str]:
     """Lines that differ: in text, or in a number by more than rounding (`exact`: in anything)."""
     where = ""
     for number, (old, new) in enumerate(zip_longest(expected, found), start=1):
         if old is not None and old.startswith("== "):
             where = old.removeprefix("== ")
-        if old != new and (exact or old is None or new is None or not _close(old, new)):
+        if old != new and (exact or old is None or new is None or not _close(old, new, absolute)):
             yield f"{number} ({where})\n- {old}\n+ {new}"
 
 
-def _close(old: str, new: str) -> bool:
+def _close(old: str, new: str, absolute: float) -> bool:
     pairs = zip(NUMBER.findall(old), NUMBER.findall(new), strict=False)
-    return NUMBER.sub("#", old) == NUMBER.sub("#", new) and all(_near(a, b) for a, b in pairs)
+    return NUMBER.sub("#", old) == NUMBER.sub("#", new) and all(
+        _near(a, b, absolute) for a, b in pairs
+    )
 
 
-def _near(old: str, new: str) -> bool:
+def _near(old: str, new: str, absolute: float) -> bool:
     one, other = float(old), float(new)
     # What was rounded to two or three digits may have been rounded the other way.
     digits = len(old.partition(".")[2])
     last = 1.01 * 10.0**-digits if "e" not in old.lower() and digits > 1 else 0.0
-    return abs(one - other) <= ABSOLUTE + RELATIVE * abs(one) + last
+    return abs(one - other) <= absolute + RELATIVE * abs(one) + last
 
 
 def _steady(line: str, folder: Path) -> str:
@@ -121,7 +126,7 @@ def _html(path: Path) -> list[str]:
             self.hidden -= tag in ("style", "svg")
 
         def handle_data(self, data: str) -> None:
-            self.lines += [data.strip()] if data.strip() and not self.hidden else []
+            self.lines += [] if self.hidden else data.strip().splitlines()
 
     page = Text()
     page.lines = []
@@ -130,7 +135,8 @@ def _html(path: Path) -> list[str]:
 
 
 def _json(path: Path) -> list[str]:
-    return json.dumps(json.loads(path.read_text()), indent=1, ensure_ascii=False).splitlines()
+    text = json.dumps(json.loads(path.read_text()), indent=1, ensure_ascii=False)
+    return NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text).splitlines()
 
 
 def _npz(path: Path) -> list[str]:
