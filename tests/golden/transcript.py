@@ -35,7 +35,7 @@ VOLATILE = [
      "<date>"),
     (re.compile(rf"\b{re.escape(genobird.__version__)}(?![\w.]*\d)"), "<version>"),
     (re.compile(r'("(?:\w*_)?(?:seconds|minutes)": )[\d.e-]+'), r"\1<time>"),
-    (re.compile(r"\b\d+(?:\.\d+)? (?:s|min|steps/s)\b"), "<time>"),
+    (re.compile(r"\b\d+(?:\.\d+)? (?:s|min|h|steps/s)\b"), "<time>"),
 ]  # fmt: skip
 
 
