@@ -42,13 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    """Give back the number of torch's threads: `--threads` is the whole process's."""
+def _same_start() -> Iterator[None]:
+    """Begin each test with the same random state and threads of torch, whatever ran before."""
     torch = sys.modules.get("torch")
-    before = torch and torch.get_num_threads()
+    if torch is None:
+        yield
+        return
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
     yield
-    if torch:
-        torch.set_num_threads(before)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
