@@ -49,7 +49,8 @@ def transcript(folder: Path, streams: dict[str, str]) -> list[str]:
         if name.parts[0] != "in" and path.is_file():
             shown = re.sub(r"tfevents\..*", "tfevents", name.as_posix())
             lines += [f"== {shown}", *_described(path)]
-    return [_steady(line, folder) for line in lines]
+    text = NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), "\n".join(lines))
+    return [_steady(line, folder) for line in text.splitlines()]
 
 
 def differences(
@@ -135,8 +136,7 @@ def _html(path: Path) -> list[str]:
 
 
 def _json(path: Path) -> list[str]:
-    text = json.dumps(json.loads(path.read_text()), indent=1, ensure_ascii=False)
-    return NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text).splitlines()
+    return json.dumps(json.loads(path.read_text()), indent=1, ensure_ascii=False).splitlines()
 
 
 def _npz(path: Path) -> list[str]:
