@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 WORKFLOWS := train score reproduce
+# Tests of a file stay together and thus make its models once; the longest come first. `--pdb` turns
+# the workers off by itself, ARGS=-n0 does too.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -42,7 +45,7 @@ workflows: $(DEV) ## snakefmt and snakemake --lint
 	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
 
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q $(WORKERS) $(ARGS)
 
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .

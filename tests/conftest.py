@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+# Read when torch and numpy are loaded, also by processes that tests start: workers of pytest-xdist
+# share the cores, and threads that wait for one another would cost more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -13,14 +19,42 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from genobird.tokenizer import Tokenizer
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes says how busy the machine is; `--hypothesis-profile=drawn` draws others.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("drawn", deadline=None)
+settings.load_profile("steady")
 
 # What genobird does not foresee fails a test, with its traceback, instead of ending in one line.
 os.environ["GENOBIRD_DEBUG"] = "1"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of `tests/golden`."""
+    group = parser.getgroup("golden", "recorded outputs of commands")
+    group.addoption("--update-golden", action="store_true", help="Record them anew.")
+    group.addoption(
+        "--exact-golden", action="store_true", help="Allow no rounding: on one machine."
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the workflows: a worker that began with one last would be waited for."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    """Begin each test with the same random state and threads of torch, whatever ran before."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Commands in processes of their own, which start at once: forks of a server that has torch loaded.
 
 They can be killed and limited as a user's process can, and end with the exit code of the command.
+When a signal hits one is counted in what it does, so no clock is asked.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from ctypes import c_int64
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 CHUNK = 4
 _LOADED = (
@@ -24,8 +26,40 @@ _LOADED = (
     "pytest",
     "genobird.scoring.merge",
     "pyarrow.parquet",
-    "torch",
+    "torch._dynamo",
 )
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A signal that a command gets.
+
+    Attributes:
+        what: `call` is any function called by its main thread, `chunk` one that is scored by the
+            stub of `screen`, `name` an output that gets its name.
+        number: of the `what` before which the signal comes; with a half more, behind which.
+        signal: what comes.
+    """
+
+    what: Literal["call", "chunk", "name"]
+    number: float
+    signal: signal.Signals = signal.SIGKILL
+
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls are counted until one of them is hit."""
+        calls = 0
+
+        def call(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == self.number:
+                os.kill(os.getpid(), self.signal)
+            result = function(*arguments)
+            if calls + 0.5 == self.number:
+                os.kill(os.getpid(), self.signal)
+            return result
+
+        return call
 
 
 class Command:
@@ -35,9 +69,10 @@ class Command:
         arguments: of the command line.
         log: file that its standard output and standard error go to.
         limit: largest file that it may write, in bytes.
-        die_at: kill it at its n-th `os.replace`, before (n) or after it (n + 0.5).
-        stub: seconds that the stub of `screen` takes for a chunk; None is the model itself. The
-            assembly is told from the first few records alone then.
+        hit: a signal, and when it comes.
+        stub: numbers that cost nothing stand for the model's; the assembly is told from the first
+            few records alone then.
+        counts: count its calls, which takes a little time, also without a hit.
     """
 
     def __init__(
@@ -45,42 +80,35 @@ class Command:
         *arguments: object,
         log: Path,
         limit: int | None = None,
-        die_at: float | None = None,
-        stub: float | None = None,
+        hit: Hit | None = None,
+        stub: bool = True,
+        counts: bool = False,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(_LOADED))
         texts = [str(argument) for argument in arguments]
         self.log = log
-        self._process: BaseProcess = context.Process(
-            target=_run, args=(texts, str(log), limit, die_at, stub)
+        self._calls = context.RawValue(c_int64, -1 + counts)
+        self._process = context.Process(
+            target=_run, args=(texts, str(log), limit, hit, stub, self._calls), daemon=True
         )
         self._process.start()
 
     def wait(self) -> tuple[int, str]:
         """Return exit code and output; the code is negative for the signal that ended it."""
-        self._process.join(60)
+        self._process.join()
         code = self._process.exitcode
-        self._process.kill()
-        assert code is not None, "the command does not end"
+        assert code is not None
         return code, self.log.read_text()
 
-    def signal(self, number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
-        """Send a signal as soon as something holds, or let it end before; see `wait`."""
-        assert self._process.pid is not None
-        while self._process.is_alive() and not when():
-            time.sleep(0.001)
-        if self._process.is_alive():
-            os.kill(self._process.pid, number)
-        return self.wait()
+    @property
+    def calls(self) -> int:
+        """Functions that its main thread called, if they were counted."""
+        return self._calls.value
 
 
 def _run(
-    arguments: list[str],
-    log: str,
-    limit: int | None,
-    die_at: float | None,
-    stub: float | None,
+    arguments: list[str], log: str, limit: int | None, hit: Hit | None, stub: bool, calls: c_int64
 ) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
@@ -90,30 +118,29 @@ def _run(
 
     # Small chunks, so that a short run has many.
     Scorer.chunk = property(lambda _: CHUNK, lambda *_: None)  # type: ignore[assignment]
-    if stub is not None:
+    if stub:
         from genobird.scoring import annotation
         from tests.scoring.stubs import Screen
 
-        annotation.screen = Screen(stub)  # type: ignore[assignment]
+        screen = Screen()
+        of_chunks = hit is not None and hit.what == "chunk"
+        annotation.screen = hit.counted(screen) if of_chunks else screen  # type: ignore
         annotation.SAMPLE = CHUNK  # type: ignore[attr-defined]
+    if hit is not None and hit.what == "name":
+        os.replace = hit.counted(os.replace)
     sys.argv = ["genobird", *arguments]
-    if die_at is not None:
-        _die_at(die_at)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if calls.value == 0 or (hit is not None and hit.what == "call"):
+        _count_calls(calls, hit)
     sys.exit(main(arguments))
 
 
-def _die_at(moment: float) -> None:
-    replace, calls = os.replace, 0
+def _count_calls(calls: c_int64, hit: Hit | None) -> None:
+    def count(_frame: object, event: str, _argument: object) -> None:
+        if event == "call":
+            calls.value += 1
+            if hit is not None and calls.value == hit.number:
+                os.kill(os.getpid(), hit.signal)
 
-    def counted(*names: str) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(*names)
-        if calls == int(moment):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = counted  # type: ignore[assignment]
+    sys.setprofile(count)

@@ -170,7 +170,7 @@ class _NotFinite(Exception):
 
 def _means(seen: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Average over the batches of a step, each metric over those that have it."""
-    names = {name for found in seen for name in found}
+    names = dict.fromkeys(name for found in seen for name in found)  # in order, for the log
     return {
         name: torch.stack([found[name].float() for found in seen if name in found]).mean()
         for name in names

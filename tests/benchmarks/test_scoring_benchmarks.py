@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from genobird.scoring import effects
 from tests.benchmarks import bench_scores, bench_variants, bench_vcf
@@ -18,9 +17,6 @@ def _small(monkeypatch):
     for module in (effects, bench_variants):
         monkeypatch.setattr(module, "PROMOTER_BEFORE", 300)
         monkeypatch.setattr(module, "PROMOTER_AFTER", 200)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

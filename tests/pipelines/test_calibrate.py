@@ -113,7 +113,7 @@ def test_a_moved_head_says_the_line_of_what_it_said(model):
 
 
 def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_path):
-    texts = [random_dna(8000, seed=i) for i in range(120)]
+    texts = [random_dna(8000, seed=i) for i in range(48)]
     table = pd.DataFrame({"sequence": texts, "chrom": "chr1", "split": "validation"})
     table["start"] = np.arange(len(table)) * 8_000
     table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
@@ -134,7 +134,7 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
     probabilities = 1 / (1 + 8 * np.exp(-found.logits.astype(float)))
     assert probabilities.mean() == pytest.approx(found.labels.mean(), rel=1e-3)
     again = predict_promoters(made, table)
-    np.testing.assert_array_equal(np.argsort(again), np.argsort(said))
+    assert np.corrcoef(again, said)[0, 1] > 1 - 1e-6  # on a line, and rising
     assert (1 / (1 + np.exp(-again.astype(float)))).mean() == pytest.approx(
         table["label"].mean(), rel=0.02
     )

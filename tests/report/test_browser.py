@@ -148,4 +148,4 @@ def browse(file: Path, folder: Path, scheme: str) -> subprocess.CompletedProcess
         *("--no-first-run", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
         *("--virtual-time-budget=3000", *dark, "--dump-dom", file.as_uri()),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, check=True)

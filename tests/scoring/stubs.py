@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,15 +55,10 @@ def write_vcf(path: Path, lines: Sequence[str]) -> Path:
 
 
 class Screen:
-    """Stands for `screen`: numbers that follow from variant and output; `scored` counts the ALTs.
+    """Stands for `screen`: numbers that follow from variant and output; counts the ALTs scored."""
 
-    Args:
-        seconds: that each call takes at least, so that a run can be stopped in between.
-    """
-
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.scored = 0
-        self._seconds = seconds
 
     def __call__(
         self,
@@ -82,7 +76,6 @@ class Screen:
             for locus in loci
         ]
         self.scored += sum(scored)
-        time.sleep(self._seconds if any(scored) else 0)
         table: dict[str, object] = {
             "chrom": [clean_text(allele.variant.contig) for allele in alleles],
             "pos": np.array([allele.variant.position + 1 for allele in alleles], np.int64),

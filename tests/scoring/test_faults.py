@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import gzip
 import random
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGKILL
+from typing import Any
 
 import pytest
 
 from genobird.scoring.journal import journal_of
-from tests.processes import Command
+from tests.processes import Command, Hit
 from tests.scoring.stubs import records, short_genome, write_vcf
 
 RECORDS = 120
-CHUNK_SECONDS = 0.005
 SEED = 20261123
 
 Files = dict[str, bytes]
@@ -55,11 +53,9 @@ def start(made, tiny_checkpoint, tmp_path, monkeypatch) -> Iterator[Start]:
     (tmp_path / "made").symlink_to(made)
     options = ["--fasta", "../made/short.fa", "--model", "../model", "--device", "cpu"]
 
-    def begin(
-        verb: str, source: str, *more: object, stub: float | None = CHUNK_SECONDS, **faults: float
-    ) -> Command:
+    def begin(verb: str, source: str, *more: object, **how: Any) -> Command:
         words = [verb, source, *options, "--threads", 1, *more]
-        return Command(*words, log=tmp_path / "log", stub=stub, **faults)
+        return Command(*words, log=tmp_path / "log", **how)
 
     return begin
 
@@ -79,9 +75,9 @@ def known() -> dict[tuple[object, ...], Files]:
 def undisturbed(start, known) -> Callable[..., Files]:
     """The files of a run that nothing happens to."""
 
-    def files(*words: object, **faults: float | None) -> Files:
+    def files(*words: object) -> Files:
         if words not in known:
-            known[words] = finished(start(*words, **faults))
+            known[words] = finished(start(*words))
         return known[words]
 
     return files
@@ -120,42 +116,32 @@ def assert_one_error(text: str, message: str) -> None:
 @pytest.mark.parametrize("words", [FEW, SCORE], ids=["variants", "score"])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(start, words):
     """With the model itself, on one thread, so that its numbers do not vary."""
-    began = time.monotonic()
-    expected = finished(start(*words, stub=None))
-    seconds = time.monotonic() - began
+    whole = start(*words, stub=False, counts=True)
+    expected = finished(whole)
     rng = random.Random(SEED)
     killed = 0
     for _ in range(5):
-        until = time.monotonic() + rng.uniform(0.2, 1) * seconds
-        code, text = start(*words, "--resume", stub=None).signal(SIGKILL, partial(is_past, until))
+        hit = Hit("call", int(rng.uniform(0.2, 0.95) * whole.calls))
+        code, text = start(*words, "--resume", stub=False, hit=hit).wait()
         assert code in (0, -SIGKILL), text
         killed += code != 0
         if code == 0:
             assert taken() == expected
     assert killed
-    assert finished(start(*words, "--resume", stub=None)) == expected
-
-
-def is_past(moment: float) -> bool:
-    return time.monotonic() > moment
-
-
-def journal_has(size: int, output: str = "out.vcf.gz") -> Callable[[], bool]:
-    path = journal_of(output)
-    return lambda: path.exists() and path.stat().st_size > size
+    assert finished(start(*words, "--resume", stub=False)) == expected
 
 
 def test_killed_after_every_few_chunks_it_still_advances(start, undisturbed):
     expected = undisturbed(*VARIANTS)
     sizes = [0]
     while True:
-        command = start(*VARIANTS, "--resume")
-        code, text = command.signal(SIGKILL, journal_has(sizes[-1] + 20_000))
+        code, text = start(*VARIANTS, "--resume", hit=Hit("chunk", 8)).wait()
         if code == 0:
             break
         assert code == -SIGKILL, text
         assert_resumable("out.vcf.gz", "out.parquet")
         sizes.append(journal_of("out.vcf.gz").stat().st_size)
+        assert sizes[-1] > sizes[-2]
     assert len(sizes) > 3
     assert taken() == expected
 
@@ -165,15 +151,14 @@ def test_killed_while_outputs_get_their_names_it_ends_with_the_same_bytes(
     start, undisturbed, moment
 ):
     expected = undisturbed(*VARIANTS)
-    code, text = start(*VARIANTS, die_at=moment).wait()
+    code, text = start(*VARIANTS, hit=Hit("name", moment)).wait()
     assert code == -SIGKILL, text
     assert finished(start(*VARIANTS, "--resume")) == expected
 
 
 def test_an_interrupt_leaves_a_state_to_go_on_from(start, undisturbed):
     expected = undisturbed(*VARIANTS)
-    # Chunks that take long, so that the signal comes while they are scored.
-    code, text = start(*VARIANTS, stub=30 * CHUNK_SECONDS).signal(SIGINT, journal_has(20_000))
+    code, text = start(*VARIANTS, hit=Hit("chunk", 6, SIGINT)).wait()
     assert code == 130, text
     assert_one_error(text, "interrupted")
     assert "out.vcf.gz.partial keeps what is scored; the same command with --resume" in text
@@ -234,9 +219,9 @@ def test_shards_that_were_killed_merge_to_the_run_over_all(start, undisturbed):
     whole = undisturbed(*words, "-o", "out.vcf.gz", "--table", "out.tsv")
     for shard in (1, 2):
         run = (*words, "-o", f"{shard}.vcf.gz", "--table", f"{shard}.parquet")
-        command = start(*run, "--shard", f"{shard}/2")
-        code, text = command.signal(SIGKILL, journal_has(20_000, f"{shard}.vcf.gz"))
+        code, text = start(*run, "--shard", f"{shard}/2", hit=Hit("chunk", 6)).wait()
         assert code == -SIGKILL, text
+        assert_resumable(f"{shard}.vcf.gz", f"{shard}.parquet")
         code, text = start(*run, "--shard", f"{shard}/2", "--resume").wait()
         assert code == 0, text
     log = Path("log")

@@ -1,3 +1,6 @@
+from itertools import chain
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -23,12 +26,21 @@ def test_on_a_gpu_it_is_chosen_where_the_gpu_has_it(monkeypatch, supported):
     assert fastest("cuda") == ("bf16" if supported else "float32")
 
 
-def test_both_ways_are_measured_once_and_leave_no_trace():
+@pytest.fixture
+def _unmeasured():
     measure.cache_clear()
+    yield
+    measure.cache_clear()
+
+
+@pytest.mark.usefixtures("_unmeasured")
+def test_both_ways_are_measured_once_and_leave_no_trace(monkeypatch):
+    """By the best of three runs behind one that does not count."""
+    ticks = chain.from_iterable((0.0, seconds) for seconds in (1, 3, 2, 4, 0.5, 9, 8, 7))
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=ticks.__next__))
     state = torch.get_rng_state()
     found = measure()
-    assert set(found) == {"float32", "bf16"}
-    assert all(0 < seconds < 10 for seconds in found.values())
+    assert found == {"float32": 2.0, "bf16": 7.0}
     assert measure() is found
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.is_autocast_enabled("cpu")

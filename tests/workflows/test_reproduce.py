@@ -16,7 +16,7 @@ CONFIG = ROOT / "workflows" / "reproduce" / "config"
 TEST_CONFIG = Path("workflows/reproduce/config/test.yaml")
 TARGETS = ("table1", "figure8", "table5", "table6", "table7")
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.workflow
 
 
 def read(path):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "workflows" / "score" / "config"
 DEMO = ROOT / "genobird" / "bundled" / "demo"
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from genobird.scoring import variants
 from genobird.scoring.alleles import FLANK, read_alleles
 from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.listing import list_variants
+from genobird.scoring.scorer import load
 from tests.scoring.stub import effects_of_position
 
 HARD = Path(__file__).with_name("hard.vcf")
@@ -34,10 +35,10 @@ def chr20(shared_data: Path) -> Iterator[Genome]:
 
 
 @pytest.fixture
-def quick(scorer, monkeypatch):
+def quick(tiny_checkpoint, monkeypatch):
     """A scorer for whose model every variant has the value of its position."""
     monkeypatch.setattr(variants, "effects", effects_of_position)
-    return scorer
+    return load(tiny_checkpoint, device="cpu")
 
 
 def lines_of(path: Path) -> list[str]:
