@@ -4,7 +4,9 @@
                         are true, but N outside the region; BGZF with .fai and .gzi
     promoters.bed       EPDnew TSS in the region, one base each, with their strands
     regions.bed         these and a third as many random places away from any TSS, background_1, ...
-    variants.vcf        SNPs with rsIDs, the nearest to the promoters, sites only
+    variants.vcf        SNPs with rsIDs, the nearest to the promoters, sites only; and one made up:
+                        the strongest match of a factor's matrix under its own peak, its bases in
+                        another order
 
 Every promoter, place and variant lies at least 20 kb inside the region: no window meets the N.
 """
@@ -21,9 +23,13 @@ import numpy as np
 import pysam
 import typer
 
+from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError, VcfError
 from genobird.genome.interval import Interval, parse_region, read_bed
+from genobird.motifs import Motif, best_of_each, read_motifs
+from genobird.tasks.motif_effects import CORE, changed, find_sites
 from pipelines import backgrounds, grch37, manifest, promoters, steps
+from pipelines.alleles import columns
 from pipelines.backgrounds import MAX_N
 from pipelines.manifest import Splits
 
@@ -44,7 +50,7 @@ VCF_HEADER = """##fileformat=VCFv4.2
 
 @dataclass(frozen=True)
 class Snp:
-    """One SNP of dbSNP; `position` is 0-based."""
+    """One SNP of dbSNP, or a change of several bases; `position` is 0-based."""
 
     position: int
     name: str
@@ -141,6 +147,33 @@ def nearest(snps: Sequence[Snp], tss: Sequence[Interval], sequence: str, count: 
     return sorted(by_distance[:count], key=lambda snp: snp.position)
 
 
+def broken_site(
+    dataset: ChromatinDataset, factor: str, motif: Motif, features: Sequence[int], place: Interval
+) -> Snp:
+    """Return the change that breaks the strongest held-out site of a factor in a region.
+
+    Args:
+        dataset: sequence and labels; sites of its test part are looked through.
+        factor: its name.
+        motif: its matrix.
+        features: the columns of its tracks.
+        place: where the site shall lie.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = find_sites(dataset, "test", {factor: motif}, {factor: features}, most=10_000)
+    inside = [s for s in found if s.contig == place.contig and place.start < s.start < place.end]
+    if not inside:
+        raise UsageError(f"no strong match of {factor} lies under its peaks in {place}")
+    site, length = inside[0], motif.counts.shape[1]
+    around = dataset.sequence(site.contig, site.start - 200, site.start + length + 200)
+    ref, alt = (
+        text[200 : 200 + length] for text in (around, changed(around, 200, site, motif, 0)[CORE])
+    )
+    return Snp(site.start, f"{factor}_site_broken", ref, alt)
+
+
 def build(
     contig: grch37.Contig,
     region: Interval,
@@ -150,6 +183,7 @@ def build(
     output: Path,
     seed: int = 0,
     force: bool = False,
+    made_up: Sequence[Snp] = (),
 ) -> dict[str, int]:
     """Write the demo folder.
 
@@ -162,6 +196,7 @@ def build(
         output: the folder to write.
         seed: of the background places.
         force: replace `output` if it exists.
+        made_up: further changes.
 
     Returns:
         How many promoters, background places and variants there are.
@@ -181,7 +216,8 @@ def build(
     places += exclude.get(core.contig, ())
     random = draw_backgrounds(core, sequence, places, (len(here) + 2) // 3, seed)
     inside = [snp for snp in snps if core.start <= snp.position < core.end]
-    chosen = nearest(inside, here, sequence, VARIANTS)
+    chosen = [*nearest(inside, here, sequence, VARIANTS), *made_up]
+    chosen.sort(key=lambda snp: snp.position)
     with steps.new_directory(output, force, SNPS) as folder:
         masked = mask(sequence, region)
         name = f"{region.contig}.demo.fa.gz"
@@ -231,6 +267,11 @@ def main(
     splits: Annotated[str, typer.Option(help="Split whose test part holds the region.")] = (
         "available"
     ),
+    broken: Annotated[
+        str | None, typer.Option(help="Factor of which a site is broken, with the two below.")
+    ] = None,
+    chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
+    motifs: Annotated[Path | None, typer.Option(help="Matrices (JASPAR).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the background places.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
@@ -241,8 +282,18 @@ def main(
     tss = list(read_bed(steps.require(bed)))
     others = backgrounds.read_all(exclude or [])
     snps = read_snps(variants, place)
+    made_up = []
+    if broken is not None:
+        if chromatin is None or motifs is None:
+            raise UsageError("--broken needs --chromatin and --motifs")
+        dataset = ChromatinDataset(chromatin)
+        matrix = best_of_each(read_motifs(motifs))[broken.upper()]
+        features = columns(dataset.features["name"].tolist(), target=broken)
+        made_up = [broken_site(dataset, broken, matrix, features, inner(place))]
     with grch37.locate([fasta], [place.contig]) as contigs:
-        counts = build(contigs[place.contig], place, tss, snps, others, output, seed, force)
+        counts = build(
+            contigs[place.contig], place, tss, snps, others, output, seed, force, made_up
+        )
     for what, count in counts.items():
         logger.info("%s: %d", what, count)
 

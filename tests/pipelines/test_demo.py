@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pysam
 import pytest
 
 import genobird
+from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError, VcfError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, parse_region, read_bed
+from genobird.genome.sequence import base_codes
+from genobird.motifs import Motif
 from pipelines import demo, grch37, manifest
-from pipelines.demo import Snp
+from pipelines.demo import Snp, broken_site
 from tests.conftest import random_dna, write_fasta
 
 DEMO = Path(genobird.__file__).parent / "bundled" / "demo"
@@ -138,3 +143,26 @@ def test_the_bundled_demo_is_the_published_sequence(shared_data):
         assert source.fetch(region) == bundled.fetch(region)
     published = set(read_bed(shared_data / "promoters" / "epdnew_human_006_hg19.bed"))
     assert set(read_bed(DEMO / "promoters.bed")) <= published
+
+
+def test_the_strongest_site_of_a_factor_is_broken(tmp_path):
+    word = "GATTACAGGC"
+    counts = np.zeros((4, len(word)))
+    counts[base_codes(word), range(len(word))] = 20
+    sequence = list(random_dna(20_000, seed=4))
+    sequence[8_095 : 8_095 + len(word)] = word
+    labels = np.zeros((100, 1), dtype=np.uint8)
+    labels[40] = 1
+    np.save(tmp_path / "c.sequence.npy", np.frombuffer("".join(sequence).encode(), np.uint8))
+    np.save(tmp_path / "c.labels.npy", labels)
+    np.save(tmp_path / "c.usable.npy", np.ones(100, np.uint8))
+    (tmp_path / "features.tsv").write_text("index\tname\tclass\n1\tk|F|None\tTF\n")
+    index = {"bin_bp": 200, "splits": {"test": [["c", 0, 20_000]]}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    dataset, motif = ChromatinDataset(tmp_path), Motif("m", "F", counts)
+    snp = broken_site(dataset, "F", motif, [0], Interval("c", 1_000, 19_000))
+    assert (snp.position, snp.ref, snp.name) == (8_095, word, "F_site_broken")
+    assert sorted(snp.alt) == sorted(word)
+    assert snp.alt != word
+    with pytest.raises(UsageError, match="no strong match of F"):
+        broken_site(dataset, "F", motif, [0], Interval("c", 9_000, 19_000))
