@@ -40,18 +40,31 @@ def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 class Steps(IterableDataset[Batch], Generic[Batch]):
-    """The batches `start` to `stop`; workers take turns, so the order never changes."""
+    """Of the batches `start` to `stop` every `world`-th, from the `rank`-th on.
 
-    def __init__(self, make: Callable[[int], Batch], stop: int, start: int = 0) -> None:
+    Workers take turns, so the order never changes. The length is that of the largest share of
+    0 to `stop`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Batch],
+        stop: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.make, self.start, self.stop = make, start, stop
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return self.stop
+        return -(-self.stop // self.world)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.start + first, self.stop, stride):
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        first = self.start + self.rank + self.world * number
+        for step in range(first, self.stop, self.world * workers):
             yield self.make(step)
 
 
@@ -70,6 +83,11 @@ class MaskedBatch:
     targets: Tensor
     labels: Tensor
     follows: Tensor
+
+    @property
+    def read(self) -> Tensor:
+        """What stands there, nothing hidden, int64 [T]."""
+        return self.batch.ids.index_copy(0, self.targets, self.labels)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedBatch:
         """Return the batch on a device."""
@@ -210,6 +228,13 @@ class LabelledBatch:
     targets: Tensor = _NONE
     pieces: Tensor = _NONE
     pooled: Tensor | None = None
+
+    @property
+    def read(self) -> Tensor:
+        """What stands there, nothing hidden, int64 [T]; empty where nothing is encoded."""
+        if self.places is None:
+            return _NONE
+        return self.places.batch.ids.index_copy(0, self.targets, self.pieces)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""

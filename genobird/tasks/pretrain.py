@@ -76,7 +76,6 @@ class Pretraining(Task):
     divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
     """
 
-    lengths: Tensor
     has_n: Tensor
 
     def __init__(
@@ -87,9 +86,7 @@ class Pretraining(Task):
         if freeze_encoder:
             for name, part in self.parts.items():
                 part.requires_grad_(name == "mlm")
-        lengths = torch.from_numpy(checkpoint.tokenizer.lengths.astype("int64"))
         has_n = torch.from_numpy((checkpoint.tokenizer.bases == 4).any(axis=1))
-        self.register_buffer("lengths", lengths, persistent=False)
         self.register_buffer("has_n", has_n, persistent=False)
 
     def model_step(self, batch: MaskedBatch) -> dict[str, Tensor]:
