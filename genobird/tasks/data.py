@@ -33,7 +33,7 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order in which an epoch visits its windows, a permutation [windows]."""
     return generator(seed, 0, epoch).permutation(windows)
@@ -100,8 +100,8 @@ class PretrainDataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(4096, ge=16, description="Tokens a sequence, specials included.")
-    sequences: int = Field(4, ge=1, description="Sequences a batch.")
+    max_tokens: int = Field(4096, ge=16, description="Tokens per sequence, specials included.")
+    sequences: int = Field(4, ge=1, description="Sequences per batch.")
     mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are asked for.")
 
 
@@ -179,29 +179,49 @@ class PretrainBatches:
         document, offset = self.windows[index]
         return self.shards.document(int(document))[offset : offset + self.room]
 
+    def sequence(self, place: int, rng: np.random.Generator) -> tuple[UInt16Array, int | None]:
+        """Make the sequence of a place in the order of all epochs.
+
+        Args:
+            place: counted from the run's start.
+            rng: draws segment B, and nothing without NSP.
+
+        Returns:
+            Its ids with specials, and whether B follows A, None without NSP.
+        """
+        epoch, index = divmod(place, len(self.windows))
+        order = visiting_order(len(self.windows), self.seed, epoch)
+        ids = self.window(int(order[index]))
+        if not self.nsp:
+            return add_specials(ids), None
+        half = (len(ids) + 1) // 2
+        first, second = ids[:half], ids[half:]
+        follows = int(rng.random() < 0.5)
+        if not follows:
+            other = self.window(int(rng.integers(len(self.windows))))
+            second = other[: max(1, len(second))]
+        return add_specials(first, second), follows
+
     def __call__(self, step: int) -> MaskedBatch:
         """Make the batch of a step."""
+        return self.batch(step, lambda number: (self, number))
+
+    def batch(self, step: int, find: Callable[[int], tuple[PretrainBatches, int]]) -> MaskedBatch:
+        """Make the batch of a step from sequences that may be of other corpora.
+
+        Args:
+            step: its number.
+            find: returns the corpus of the run's sequence of a number, and its place there.
+        """
         rng = generator(self.seed, 1, step)
-        sequences, follows = [], []
-        for slot in range(self.settings.sequences):
-            place = step * self.settings.sequences + slot
-            epoch, index = divmod(place, len(self.windows))
-            order = visiting_order(len(self.windows), self.seed, epoch)
-            ids = self.window(int(order[index]))
-            if self.nsp:
-                half = (len(ids) + 1) // 2
-                first, second = ids[:half], ids[half:]
-                follows.append(int(rng.random() < 0.5))
-                if not follows[-1]:
-                    other = self.window(int(rng.integers(len(self.windows))))
-                    second = other[: max(1, len(second))]
-                sequences.append(add_specials(first, second))
-            else:
-                sequences.append(add_specials(ids))
-        batch = pack(sequences, self.block_size)
+        count = self.settings.sequences
+        places = [find(step * count + slot) for slot in range(count)]
+        drawn = [source.sequence(place, rng) for source, place in places]
+        batch = pack([ids for ids, _ in drawn], self.block_size)
         masked, targets, labels = mask_tokens(
             batch.ids, self.settings.mask_rate, self.vocab_size, rng, hide_all=self.hide_all
         )
+        follows = [follows for _, follows in drawn if follows is not None]
         known = torch.tensor(follows, dtype=torch.int64)
         return MaskedBatch(batch.with_ids(masked), targets, labels, known)
 

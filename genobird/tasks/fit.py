@@ -124,7 +124,7 @@ def fit(
         # Lightning advises more workers and warns of its own deprecated calls: not our user's.
         warnings.simplefilter("ignore")
         trainer = _trainer(
-            settings, validates=validation is not None, enable_progress_bar=progress,
+            task, validates=validation is not None, enable_progress_bar=progress,
             logger=loggers(output, settings.loggers) if ranks.rank() == 0 else False,
             callbacks=[saver, Progress(settings.log_every), ReturnMemory(), *callbacks, interrupt],
         )  # fmt: skip
@@ -166,18 +166,20 @@ def _begin(
     return settings, asked, saved is not None
 
 
-def _trainer(settings: FitSettings, *, validates: bool, **given: Any) -> pl.Trainer:
+def _trainer(task: Task, *, validates: bool, **given: Any) -> pl.Trainer:
     """Return Lightning's trainer for a run; `given` are further arguments of it."""
+    settings = task.settings
     batches = settings.accumulate // settings.processes  # per step, of each process
-    several = settings.processes > 1
+    strategy: Any = "auto"
+    if settings.processes > 1:  # batch norms are averaged when it matters, not in each step
+        strategy = DDPStrategy(
+            find_unused_parameters=task.skips_parameters, broadcast_buffers=False
+        )
     return pl.Trainer(
         accelerator=ranks.ACCELERATORS[settings.device],
         devices=settings.devices,
         num_nodes=settings.nodes,
-        # A batch may leave a head without a target; batch norms are averaged when it matters.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
-        if several
-        else "auto",
+        strategy=strategy,
         plugins=[ranks.environment()],
         use_distributed_sampler=False,  # `Steps` shares the batches out
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",

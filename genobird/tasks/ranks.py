@@ -64,6 +64,7 @@ def launch(settings: FitSettings) -> None:
     _refuse_others(settings)
     if settings.processes == 1 or _joined():
         return
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Fabric(

@@ -45,6 +45,11 @@ class Task(pl.LightningModule):
         """Batches of the step under way, and what was measured of each."""
         self._validation = Averages()
 
+    @property
+    def skips_parameters(self) -> bool:
+        """Whether the loss of a batch may leave out some of the trained parameters."""
+        return False
+
     def model_step(self, batch: Any) -> dict[str, Tensor]:
         """Return `loss` (a mean) and what else is logged, and `weight`, what the means are over."""
         raise NotImplementedError
