@@ -28,6 +28,9 @@ from genobird.tasks.settings import FitSettings
 
 Value = TypeVar("Value")
 
+# Whether the processes of a run have parted.
+_parted = False
+
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 
 
@@ -59,11 +62,16 @@ def launch(settings: FitSettings) -> None:
 
     Raises:
         UsageError: torchrun or srun started another number of processes, or what is asked for
-            needs one of them, or more GPUs than there are.
+            needs one of them, or more GPUs than there are; or this process has done such a run.
     """
     _refuse_others(settings)
     if settings.processes == 1 or _joined():
         return
+    if _parted:
+        raise UsageError(
+            "this process has already trained on several devices, and the others have ended; "
+            "start each such training by a command or script of its own"
+        )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,6 +84,17 @@ def launch(settings: FitSettings) -> None:
         ).launch()
     if rank():
         logging.getLogger("genobird").setLevel(logging.ERROR)
+
+
+def part() -> None:
+    """End all processes but the first, and let that one go on alone."""
+    global _parted
+    if size() == 1:
+        return
+    if rank():
+        raise SystemExit(0)
+    distributed.destroy_process_group()
+    _parted = True
 
 
 def _refuse_others(settings: FitSettings) -> None:

@@ -23,7 +23,7 @@ rule pretrain:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird pretrain --config {input.settings} --output {params.run}"
+        "exec genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
         " --set tokenizer={input.tokenizer} --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -58,7 +58,7 @@ rule finetune_chromatin:
             f"--set auxiliary_path={input.auxiliary}" if input.auxiliary else ""
         ),
     shell:
-        "genobird finetune chromatin --config {input.settings} --output {params.run}"
+        "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data} {params.auxiliary}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -82,7 +82,7 @@ rule finetune_promoter:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune promoter --config {input.settings} --output {params.run}"
+        "exec genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -107,7 +107,7 @@ rule finetune_mlm:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune mlm --config {input.settings} --output {params.run}"
+        "exec genobird finetune mlm --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set shards={input.shards}"
         " --set validation_shards={input.validation} --set fit.threads={threads} --resume --quiet"
         " > {log} 2>&1"
