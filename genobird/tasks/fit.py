@@ -198,14 +198,15 @@ def _trainer(task: Task, *, validates: bool, **given: Any) -> pl.Trainer:
 
 @contextmanager
 def _compiled(task: Task) -> Iterator[None]:
-    """Let the encoder be compiled while it trains, if that is asked for."""
-    encoder = task.checkpoint.encoder
+    """Let the encoder's layers be compiled while it trains, if that is asked for."""
+    blocks = task.checkpoint.encoder.blocks
     if not task.settings.compile:
         yield
         return
     from torch._dynamo.exc import TorchDynamoException
 
-    encoder.compile(dynamic=True)
+    for block in blocks:
+        block.compile(dynamic=True)
     try:
         yield
     except TorchDynamoException as error:
@@ -214,7 +215,8 @@ def _compiled(task: Task) -> Iterator[None]:
             "fit.compile to false"
         ) from error
     finally:
-        encoder._compiled_call_impl = None
+        for block in blocks:
+            block._compiled_call_impl = None
 
 
 def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str, float]:

@@ -149,8 +149,9 @@ def memory_gb(device: torch.device) -> float:
 
 def peak_flops(trainer: pl.Trainer) -> float | None:
     """Return what a device of the run can do per second by its data sheet; None if unknown."""
-    settings = trainer.lightning_module.settings
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    task = trainer.lightning_module
+    assert isinstance(task, Task)
+    dtype = torch.bfloat16 if task.settings.precision == "bf16" else torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_available_flops(trainer.strategy.root_device, dtype)
@@ -172,7 +173,8 @@ def flops_per_token(task: Task, batch: Any) -> float | None:
     with FlopCounterMode(display=False, custom_mapping=attention) as counter, torch.no_grad():
         task.model_step(batch)
     task.train(training)
-    return 3 * counter.get_total_flops() / int((ids != PAD).sum())
+    flops: float = 3 * counter.get_total_flops() / int((ids != PAD).sum())
+    return flops
 
 
 def _attention(q: torch.Size, k: Any, v: Any, layout: int, *_: Any, **__: Any) -> int:
@@ -193,6 +195,8 @@ def loggers(output: Path, names: Sequence[LoggerName]) -> list[Logger]:
                 f"{name}`, or leave it out"
             )
     folder = output / LOGS
+    if names:
+        folder.mkdir(parents=True, exist_ok=True)
     made: list[Logger] = []
     if "csv" in names:
         _keep_earlier(folder / "metrics.csv")
@@ -200,11 +204,15 @@ def loggers(output: Path, names: Sequence[LoggerName]) -> list[Logger]:
     if "tensorboard" in names:
         made.append(TensorBoardLogger(output, LOGS, ""))
     if "wandb" in names:
-        folder.mkdir(parents=True, exist_ok=True)
         made.append(WandbLogger(output.name, folder, project="genobird", offline=True))
     if "mlflow" in names:
-        uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-        made.append(MLFlowLogger("genobird", output.name, tracking_uri=uri))
+        place = folder.resolve()
+        made.append(
+            MLFlowLogger(
+                "genobird", output.name, tracking_uri=f"sqlite:///{place / 'mlflow.db'}",
+                artifact_location=str(place / "mlflow"),
+            )
+        )  # fmt: skip
     return made
 
 

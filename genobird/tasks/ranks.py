@@ -15,12 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, distributed
 
 from genobird.errors import GenobirdError, UsageError
@@ -73,6 +71,8 @@ def launch(settings: FitSettings) -> None:
             "start each such training by a command or script of its own"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # It says which process was killed before it ends the others.
+    logging.getLogger("lightning_fabric.strategies.launchers").setLevel(logging.INFO)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Fabric(
@@ -181,9 +181,10 @@ def average(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(flat)
-    parts = (flat / size()).split([tensor.numel() for tensor in tensors])
-    for tensor, mean in zip(tensors, parts, strict=True):
-        tensor.copy_(mean.view_as(tensor))
+    start = 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor) / size())
+        start += tensor.numel()
 
 
 def lost(error: Exception) -> GenobirdError | None:

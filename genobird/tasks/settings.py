@@ -33,9 +33,7 @@ class FitSettings(BaseModel):
     activation_checkpointing: bool = Field(
         False, description="Keep less for the backward pass and compute it again: memory for time."
     )
-    compile: bool = Field(
-        False, description="Let torch.compile make the encoder faster; minutes at the start."
-    )
+    compile: bool = Field(False, description="Let torch.compile make the encoder's layers faster.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     devices: int = Field(
         1, ge=1, description="Devices per machine, one process each; accumulate is their multiple."
