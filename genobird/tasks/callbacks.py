@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from genobird.tasks import ranks
 from genobird.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,9 @@ class Interrupt(AfterSteps):
             self.after_step(trainer)
 
     def leave(self) -> None:
-        """End as the signal would have ended the process."""
+        """End as the signal would have ended the process; the first one speaks for all."""
+        if ranks.rank():
+            raise SystemExit(0)
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + signal.SIGTERM)  # as shells report it

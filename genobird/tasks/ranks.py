@@ -138,22 +138,24 @@ def first(act: Callable[[], Value]) -> Value:
         act: what is done; its result can be pickled.
 
     Raises:
-        SystemExit: in the other processes, where the first one failed; there its own error.
+        SystemExit: in the other processes, where the first one failed; there its own error. They
+            end as if all were well: Lightning kills a first process whose others fail, and its
+            message and exit code are those of the run.
     """
     if size() == 1:
         return act()
-    told: list[Any] = [None, None]
+    told: list[Any] = [None, False]
     failed: BaseException | None = None
     if rank() == 0:
         try:
             told[0] = act()
         except BaseException as error:
-            failed, told[1] = error, getattr(error, "exit_code", 1)
+            failed, told[1] = error, True
     distributed.broadcast_object_list(told)
     if failed is not None:
         raise failed
-    if told[1] is not None:
-        raise SystemExit(told[1])
+    if told[1]:
+        raise SystemExit(0)
     value: Value = told[0]
     return value
 
