@@ -195,16 +195,25 @@ def test_one_batch_of_bins_can_be_learnt_by_heart(tiny_tokenizer, chromatin_batc
 def test_one_batch_of_promoters_can_be_learnt_by_heart(
     tiny_tokenizer, promoter_path, tmp_path, monkeypatch
 ):
-    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    # Without a tower, whose batch norms have not settled after so few steps: six seeds ended
+    # between 0.02 and 0.73 with it, four between 0.004 and 0.008 without.
+    checkpoint = tiny_checkpoint(tiny_tokenizer, stem="none")
     table = read_promoters(promoter_path, "train").head(4)
-    table["sequence"] = table["sequence"].str[4600:5600]
+    table["sequence"] = table["sequence"].str[4600:5200]
     monkeypatch.setattr("genobird.tasks.promoter.UPSTREAM_BP", 400)
     batches = PromoterBatches(
         table, PromoterDataSettings(sequences=4), tokenizer=tiny_tokenizer,
         head=HeadConfig(before_bp=300, after_bp=200), block_size=16, augment=False,
     )  # fmt: skip
     settings = FitSettings(
-        **{**FIT, "steps": 40, "learning_rate": 1e-2, "save_every": 1000, "log_every": 1000}
+        **{
+            **FIT,
+            "steps": 40,
+            "warmup_steps": 5,
+            "learning_rate": 1e-2,
+            "save_every": 1000,
+            "log_every": 1000,
+        }
     )
     task = Finetuning(checkpoint, settings, "promoter")
     fixed = batches(0)
