@@ -108,6 +108,19 @@ def test_sigterm_to_one_process_ends_all_with_a_state(train, one, tmp_path, rank
     assert_close(tmp_path / "run", one)
 
 
+def test_sigterm_within_a_validation_ends_all_with_a_state(train, one, tmp_path):
+    act = {"act": ("SIGTERM", 1, 2), "validating": True, "save_every": 100}
+    assert train(2, tmp_path / "run", **act) == [143, 0]
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert (state["global_step"], state["validating"]) == (2, True)
+    assert train(2, tmp_path / "run", resume=True) == [0, 0]
+    assert_close(tmp_path / "run", one)
+    logged = [
+        row["step"] for row in rows(tmp_path / "run/logs/metrics.csv") if row["validation/loss"]
+    ]
+    assert logged == ["1", "3"]
+
+
 def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_all_batches(train, tmp_path):
     assert train(2, tmp_path / "run", act=("not finite", 1, 2)) == [1, 0]
     assert "step 3 has a loss of nan" in (tmp_path / "0.log").read_text()

@@ -85,6 +85,7 @@ def _train(
     resume: bool = False,
     copies: bool = False,
     act: tuple[str, int, int] | None = None,
+    validating: bool = False,
     **changes: Any,
 ) -> None:
     """Train a tiny model.
@@ -97,7 +98,8 @@ def _train(
         output: run folder.
         resume: go on.
         copies: keep the state of each step, as `output/step.ckpt`.
-        act: what happens, in which process, while which batch is computed.
+        act: what happens, in which process, after how many steps.
+        validating: it happens within a validation, not within a step.
         **changes: to the settings.
     """
     import torch
@@ -123,7 +125,8 @@ def _train(
 
     def model_step(batch: Any) -> dict[str, torch.Tensor]:
         metrics = step(batch)
-        if act and task.training and rank == act[1] and task.global_step == act[2]:
+        where = (rank, task.global_step, task.training)
+        if act and where == (*act[1:], not validating):
             if act[0] == "not finite":
                 metrics["loss"] = metrics["loss"] * float("nan")
             else:
