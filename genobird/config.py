@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from genobird.errors import ConfigError
 
@@ -100,3 +102,40 @@ def _fields(kind: type[BaseModel], sections: Sequence[int | str]) -> set[str]:
         elif get_args(found):
             found = get_args(found)[-1]  # of dict[str, Model] or list[Model]
     return set(getattr(found, "model_fields", ()))
+
+
+def described(kind: type[BaseModel], free: Mapping[str, type[BaseModel]] | None = None) -> str:
+    """Write a configuration as YAML with all defaults, each field under a comment that explains it.
+
+    Args:
+        kind: the pydantic model.
+        free: for fields that hold free changes to another model, that model; its fields are listed
+            as comments.
+
+    Returns:
+        Lines that `load_config` reads once what is `null  # required` has a value.
+    """
+    return "\n".join(_lines(kind, free or {})) + "\n"
+
+
+def _lines(
+    kind: type[BaseModel], free: Mapping[str, type[BaseModel]], values: BaseModel | None = None
+) -> Iterator[str]:
+    """Write fields, with the values that a section has by default where it has its own."""
+    for name, field in kind.model_fields.items():
+        required = values is None and field.is_required()
+        default = None if required else field.get_default(call_default_factory=True)
+        value = default if values is None else getattr(values, name)
+        text = field.description or ""
+        yield from textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")
+        if required:
+            yield f"{name}: null  # required"
+        elif isinstance(value, BaseModel):
+            yield f"{name}:"
+            yield from (f"  {line}" for line in _lines(type(value), free, value))
+        elif name in free:
+            yield f"{name}: {{}}"
+            yield from (f"  # {line.removeprefix('# ')}" for line in _lines(free[name], {}))
+        else:
+            shown = yaml.safe_dump({name: to_jsonable_python(value)})
+            yield from shown.strip().splitlines()

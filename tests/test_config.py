@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from genobird.config import load_config
+from genobird.config import described, load_config
 from genobird.errors import ConfigError
 
 
@@ -125,3 +125,31 @@ def test_a_binary_file_is_no_configuration(tmp_path):
     path.write_bytes(b"\xff\xfe\x00steps: 3")
     with pytest.raises(ConfigError, match=r"model\.safetensors is no YAML"):
         load_config(Outer, path)
+
+
+class Described(BaseModel):
+    """A configuration with a text for each field."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: Path = Field(description="Where it is. " + "A long text is wrapped. " * 8)
+    steps: int = Field(3, description="How many.")
+    inner: Inner = Inner(rate=0.5)
+    free: dict[str, object] = Field(default_factory=dict, description="Changes to another one.")
+    note: str | None = Field(None, description="What you like.")
+
+
+def test_a_configuration_is_described_with_every_field_and_reads_as_itself(write):
+    text = described(Described, {"free": Inner})
+    lines = text.splitlines()
+    assert lines[0].startswith("# Where it is. A long text")
+    assert lines[1].startswith("# ")
+    for part in (
+        "path: null  # required\n",
+        "# How many.\nsteps: 3\n",
+        "inner:\n  rate: 0.5\n  names: []\n",
+        "# Changes to another one.\nfree: {}\n  # rate: 0.1\n  # names: []\n",
+        "# What you like.\nnote: null\n",
+    ):
+        assert part in text
+    found = load_config(Described, write(text), ["path=here"])
+    assert found == Described(path="here")

@@ -41,6 +41,28 @@ HeldOut = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
 
+
+def _show_config(module: str, name: str) -> Any:
+    """Return an option that writes the configuration of a task with all defaults, and ends."""
+
+    def show(wanted: bool) -> None:
+        if not wanted:
+            return
+        from importlib import import_module
+
+        from genobird.config import described
+        from genobird.model import BigBirdConfig
+
+        kind = getattr(import_module(f"genobird.tasks.{module}"), name)
+        typer.echo(described(kind, {"model": BigBirdConfig}), nl=False)
+        raise typer.Exit
+
+    return typer.Option(
+        "--print-config", callback=show, is_eager=True,
+        help="Write the configuration with all defaults and what each field means, and exit.",
+    )  # fmt: skip
+
+
 tokenizer_app = typer.Typer(help="Train and use SentencePiece tokenizers.", no_args_is_help=True)
 finetune_app = typer.Typer(help="Train a head of a model.", no_args_is_help=True)
 
@@ -156,6 +178,7 @@ def pretrain(
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
+    print_config: Annotated[bool, _show_config("pretrain", "PretrainConfig")] = False,
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
     from genobird.config import load_config
@@ -190,6 +213,7 @@ def finetune_chromatin(
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
+    print_config: Annotated[bool, _show_config("finetune", "ChromatinConfig")] = False,
 ) -> None:
     """Train a chromatin head: on a dataset (--config), or on peak files of your own (--peaks).
 
@@ -278,6 +302,7 @@ def finetune_mlm(
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
+    print_config: Annotated[bool, _show_config("mlm", "MLMConfig")] = False,
 ) -> None:
     """Count neighbouring pieces, and train the masked-LM head on them and the frozen encoder."""
     from genobird.config import load_config
@@ -295,6 +320,7 @@ def finetune_promoter(
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
+    print_config: Annotated[bool, _show_config("finetune", "PromoterConfig")] = False,
 ) -> None:
     """Train a promoter head."""
     from genobird.config import load_config
@@ -307,7 +333,10 @@ def finetune_promoter(
 def _train(
     run: Callable[..., Any], settings: Any, output: Path, resume: bool, force: bool, quiet: bool
 ) -> None:
-    with run_folder(output, settings, resume=resume, force=force):
+    from genobird.tasks import ranks
+
+    ranks.launch(settings.fit)
+    with ranks.in_first(run_folder(output, settings, resume=resume, force=force)):
         run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
     typer.echo(f"model written to {output / 'model'}")
 

@@ -1,4 +1,4 @@
-"""What happens beside a run's steps: state saved, Ctrl-C heard, progress logged, memory freed."""
+"""What happens beside a run's steps: state saved, Ctrl-C heard, memory freed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+
+from genobird.tasks import ranks
+from genobird.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,34 +42,61 @@ class AfterSteps(pl.Callback):
 
 
 class SaveState(AfterSteps):
-    """Saves the run's state under a temporary name and renames it, so that a kill loses nothing."""
+    """Saves the run's state under a temporary name and renames it, so that a kill loses nothing.
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    Args:
+        path: of the state.
+        every: steps from one to the next.
+        minutes: most minutes from one to the next, by the first process's clock.
+    """
+
+    def __init__(self, path: Path, every: int, minutes: float) -> None:
+        self.path, self.every, self.seconds = path, every, 60 * minutes
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer)
+        self._saved = time.monotonic()
 
     def after_step(self, trainer: pl.Trainer) -> None:
         """Save now and then, and at the end."""
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+        late = trainer.is_global_zero and time.monotonic() - self._saved >= self.seconds
+        due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        if any_of(trainer, late) or due:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now."""
+        """Save now; every process takes part, and the first one writes."""
         part = self.path.with_suffix(".part")
+        task = trainer.lightning_module
+        assert isinstance(task, Task)
+        task.average_norms()
         trainer.save_checkpoint(part)
-        os.replace(part, self.path)
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
+        trainer.strategy.barrier()
+        self._saved = time.monotonic()
 
 
 class Interrupt(AfterSteps):
     """Ctrl-C or SIGTERM ends the run after the step under way and saves its state.
 
-    A second one ends it at once. SIGTERM is what `kill`, `timeout` and cluster schedulers send.
+    A second one ends it at once. SIGTERM is what `kill`, `timeout` and cluster schedulers send, to
+    one process of the run, to all, or twice: by themselves and by torchrun.
+
+    Args:
+        state: what saves.
+        validations: batches of a validation, over all processes.
     """
 
     SIGNALS = signal.SIGINT, signal.SIGTERM
+    AGAIN_SECONDS = 1.0
+    """What comes sooner after the first signal is that signal once more."""
 
-    def __init__(self, state: SaveState) -> None:
-        self.state = state
+    def __init__(self, state: SaveState, validations: int) -> None:
+        self.state, self.validations = state, validations
         self.asked: int | None = None
+        self._heard = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -74,29 +104,62 @@ class Interrupt(AfterSteps):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self._listen()
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _listen(self) -> None:
+        for number in self.SIGNALS:
+            signal.signal(number, self._ask)
+
     def _ask(self, number: int, _: Any) -> None:
-        again = "press Ctrl-C again" if number == signal.SIGINT else "send SIGTERM again"
-        logger.warning("stopping after this step; %s to stop at once", again)
-        self.asked = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        now = time.monotonic()
+        if self.asked is None:
+            self.asked, self._heard = number, now
+            again = "press Ctrl-C again" if number == signal.SIGINT else "send SIGTERM again"
+            logger.warning("stopping after this step; %s to stop at once", again)
+        elif now - self._heard >= self.AGAIN_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Take the signals back: Lightning's handler would end the run without a state."""
+        super().on_train_start(trainer)
+        if threading.current_thread() is threading.main_thread():
+            self._listen()
 
     def after_step(self, trainer: pl.Trainer) -> None:
-        """Save and leave, if asked to."""
-        if self.asked is None:
-            return
-        self.state.save(trainer)
-        logger.warning("step %d is saved; --resume goes on", trainer.global_step)
-        if self.asked == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)  # as shells say it
-        raise KeyboardInterrupt
+        """Save and leave, if any process was asked to."""
+        if any_of(trainer, self.asked is not None):
+            self.state.save(trainer)
+            logger.warning("step %d is saved; --resume goes on", trainer.global_step)
+            self.leave()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, index: int, *_: Any
+    ) -> None:
+        """Do the same within a validation, which a resumed run does again."""
+        if index < self.validations // trainer.world_size:  # every process has such a batch
+            self.after_step(trainer)
+
+    def leave(self) -> None:
+        """End as the signal would have ended the process; the first one speaks for all."""
+        if ranks.rank():
+            raise SystemExit(0)
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)  # as shells report it
+
+
+def any_of(trainer: pl.Trainer, holds: bool) -> bool:
+    """Return whether something holds in any process; every process must ask."""
+    return trainer.strategy.reduce_boolean_decision(holds, all=False)
 
 
 class ReturnMemory(AfterSteps):
@@ -119,37 +182,3 @@ def return_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-class LogLines(AfterSteps):
-    """One log line every so many steps: for terminals and for files alike."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.since, self.at = time.monotonic(), 0
-
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Start the clock."""
-        super().on_train_start(trainer)
-        self.since, self.at = time.monotonic(), trainer.global_step
-
-    def after_step(self, trainer: pl.Trainer) -> None:
-        """Log a line now and then."""
-        step = trainer.global_step
-        if step % self.every:
-            return
-        rate = (step - self.at) / max(1e-9, time.monotonic() - self.since)
-        left = ((trainer.max_steps or 0) - step) / max(rate, 1e-9)
-        logger.info(
-            "step %d of %d, %s, %.2f steps/s, %.0f min left",
-            step, trainer.max_steps, _shown(trainer, "train"), rate, left / 60,
-        )  # fmt: skip
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Log what was measured."""
-        logger.info("step %d, validation: %s", trainer.global_step, _shown(trainer, "validation"))
-
-
-def _shown(trainer: pl.Trainer, stage: str) -> str:
-    metrics = {k.partition("/")[2]: v for k, v in trainer.callback_metrics.items() if stage in k}
-    return ", ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())

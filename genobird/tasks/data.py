@@ -32,25 +32,38 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order in which an epoch visits its windows, a permutation [windows]."""
     return generator(seed, 0, epoch).permutation(windows)
 
 
 class Steps(IterableDataset[Batch], Generic[Batch]):
-    """The batches `start` to `stop`; workers take turns, so the order never changes."""
+    """Of the batches `start` to `stop` every `world`-th, from the `rank`-th on.
 
-    def __init__(self, make: Callable[[int], Batch], stop: int, start: int = 0) -> None:
+    Workers take turns, so the order never changes. The length is that of the largest share of
+    0 to `stop`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Batch],
+        stop: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.make, self.start, self.stop = make, start, stop
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return self.stop
+        return -(-self.stop // self.world)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.start + first, self.stop, stride):
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        first = self.start + self.rank + self.world * number
+        for step in range(first, self.stop, self.world * workers):
             yield self.make(step)
 
 
@@ -70,6 +83,11 @@ class MaskedBatch:
     labels: Tensor
     follows: Tensor
 
+    @property
+    def read(self) -> Tensor:
+        """What stands there, nothing hidden, int64 [T]."""
+        return self.batch.ids.index_copy(0, self.targets, self.labels)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedBatch:
         """Return the batch on a device."""
         moved = (x.to(device) for x in (self.targets, self.labels, self.follows))
@@ -81,8 +99,8 @@ class PretrainDataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(4096, ge=16, description="Tokens a sequence, specials included.")
-    sequences: int = Field(4, ge=1, description="Sequences a batch.")
+    max_tokens: int = Field(4096, ge=16, description="Tokens per sequence, specials included.")
+    sequences: int = Field(4, ge=1, description="Sequences per batch.")
     mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are asked for.")
 
 
@@ -160,29 +178,49 @@ class PretrainBatches:
         document, offset = self.windows[index]
         return self.shards.document(int(document))[offset : offset + self.room]
 
+    def sequence(self, place: int, rng: np.random.Generator) -> tuple[UInt16Array, int | None]:
+        """Make the sequence of a place in the order of all epochs.
+
+        Args:
+            place: counted from the run's start.
+            rng: draws segment B, and nothing without NSP.
+
+        Returns:
+            Its ids with specials, and whether B follows A, None without NSP.
+        """
+        epoch, index = divmod(place, len(self.windows))
+        order = visiting_order(len(self.windows), self.seed, epoch)
+        ids = self.window(int(order[index]))
+        if not self.nsp:
+            return add_specials(ids), None
+        half = (len(ids) + 1) // 2
+        first, second = ids[:half], ids[half:]
+        follows = int(rng.random() < 0.5)
+        if not follows:
+            other = self.window(int(rng.integers(len(self.windows))))
+            second = other[: max(1, len(second))]
+        return add_specials(first, second), follows
+
     def __call__(self, step: int) -> MaskedBatch:
         """Make the batch of a step."""
+        return self.batch(step, lambda number: (self, number))
+
+    def batch(self, step: int, find: Callable[[int], tuple[PretrainBatches, int]]) -> MaskedBatch:
+        """Make the batch of a step from sequences that may be of other corpora.
+
+        Args:
+            step: its number.
+            find: returns the corpus of the run's sequence of a number, and its place there.
+        """
         rng = generator(self.seed, 1, step)
-        sequences, follows = [], []
-        for slot in range(self.settings.sequences):
-            place = step * self.settings.sequences + slot
-            epoch, index = divmod(place, len(self.windows))
-            order = visiting_order(len(self.windows), self.seed, epoch)
-            ids = self.window(int(order[index]))
-            if self.nsp:
-                half = (len(ids) + 1) // 2
-                first, second = ids[:half], ids[half:]
-                follows.append(int(rng.random() < 0.5))
-                if not follows[-1]:
-                    other = self.window(int(rng.integers(len(self.windows))))
-                    second = other[: max(1, len(second))]
-                sequences.append(add_specials(first, second))
-            else:
-                sequences.append(add_specials(ids))
-        batch = pack(sequences, self.block_size)
+        count = self.settings.sequences
+        places = [find(step * count + slot) for slot in range(count)]
+        drawn = [source.sequence(place, rng) for source, place in places]
+        batch = pack([ids for ids, _ in drawn], self.block_size)
         masked, targets, labels = mask_tokens(
             batch.ids, self.settings.mask_rate, self.vocab_size, rng, hide_all=self.hide_all
         )
+        follows = [follows for _, follows in drawn if follows is not None]
         known = torch.tensor(follows, dtype=torch.int64)
         return MaskedBatch(batch.with_ids(masked), targets, labels, known)
 
@@ -213,6 +251,13 @@ class LabelledBatch:
     pooled: Tensor | None = None
     bases: Tensor | None = None
     known: Tensor | None = None
+
+    @property
+    def read(self) -> Tensor:
+        """What stands there, nothing hidden, int64 [T]; empty where nothing is encoded."""
+        if self.places is None:
+            return _NONE
+        return self.places.batch.ids.index_copy(0, self.targets, self.pieces)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
         """Return the batch on a device."""

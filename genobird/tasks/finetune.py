@@ -102,6 +102,8 @@ class PromoterConfig(_FinetuneConfig):
     def _frozen(self) -> PromoterConfig:
         if self.draws and not self.freeze_encoder:
             raise ValueError("draws are encoded once: freeze_encoder must be true, or draws 0")
+        if self.draws and self.fit.processes > 1:
+            raise ValueError("draws are encoded by one process: fit.devices must be 1, or draws 0")
         if self.draws and self.head.pool == "cells":
             raise ValueError(
                 "draws are pooled once, and cells want training there; choose pool bin"
@@ -149,6 +151,11 @@ class Finetuning(Task):
             # Their weights are right for text that was not counted; this one was (tasks/mlm.py).
             checkpoint.mlm.neighbours.requires_grad_(False)
         checkpoint.encoder.requires_grad_(not freeze_encoder)
+
+    @property
+    def skips_parameters(self) -> bool:
+        """Only some batches hide tokens."""
+        return self.mlm_weight > 0
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""

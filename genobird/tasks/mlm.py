@@ -40,6 +40,7 @@ _EVERY = 10
 class MLMConfig(MaskedSettings):
     """Configuration of `genobird finetune mlm`."""
 
+    shards: Path = Field(description="Token shards to count and to train on.")
     checkpoint: Path = Field(description="Model to start from; its other heads are kept.")
     least: tuple[int, ...] = Field(
         (4, 8),

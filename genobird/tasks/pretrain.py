@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,9 +18,11 @@ from genobird.config import explain
 from genobird.errors import ConfigError, ShardError
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
+from genobird.tasks import ranks
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import FitSettings, Task, fit, measured
+from genobird.tasks.mixture import MixedBatches
 from genobird.tokenizer import Tokenizer
 
 
@@ -29,19 +31,40 @@ class MaskedSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shards: Path = Field(description="Token shards to train on.")
     validation_shards: Path | None = Field(None, description="Token shards of held-out sequence.")
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
     data: PretrainDataSettings = PretrainDataSettings()
     fit: FitSettings = FitSettings()
 
 
+class WeightedShards(BaseModel):
+    """One of several corpora."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(description="Token shards.")
+    weight: float = Field(1.0, gt=0, description="Share of the sequences beside the others'.")
+
+
 class PretrainConfig(MaskedSettings):
     """Configuration of `genobird pretrain`."""
 
+    shards: tuple[WeightedShards, ...] = Field(
+        min_length=1,
+        max_length=100,
+        description="Token shards to train on: a path, or a list of several, each `{path: ..., "
+        "weight: ...}`.",
+    )
     tokenizer: Path = Field(description="The tokenizer that made the shards.")
     preset: str = Field("mini", description="Shape of the encoder: base, mini or tiny.")
-    model: dict[str, Any] = Field(default_factory=dict, description="Changes to the preset.")
+    model: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to the preset: any of these, here as in base."
+    )
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return ({"path": value},) if isinstance(value, str | Path) else value
 
     def encoder(self, vocab_size: int) -> BigBirdConfig:
         """Return the shape of the encoder for a tokenizer."""
@@ -76,7 +99,6 @@ class Pretraining(Task):
     divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
     """
 
-    lengths: Tensor
     has_n: Tensor
 
     def __init__(
@@ -87,9 +109,7 @@ class Pretraining(Task):
         if freeze_encoder:
             for name, part in self.parts.items():
                 part.requires_grad_(name == "mlm")
-        lengths = torch.from_numpy(checkpoint.tokenizer.lengths.astype("int64"))
         has_n = torch.from_numpy((checkpoint.tokenizer.bases == 4).any(axis=1))
-        self.register_buffer("lengths", lengths, persistent=False)
         self.register_buffer("has_n", has_n, persistent=False)
 
     def model_step(self, batch: MaskedBatch) -> dict[str, Tensor]:
@@ -145,6 +165,7 @@ def pretrain(
     Raises:
         ShardError: shards that were made with another tokenizer.
     """
+    ranks.launch(config.fit)
     torch.manual_seed(config.fit.seed)
     tokenizer = Tokenizer.load(config.tokenizer)
     encoder = config.encoder(tokenizer.vocab_size)
@@ -155,7 +176,10 @@ def pretrain(
         nsp=nn.Linear(encoder.width, 2) if encoder.nsp else None,
     )
 
-    train = masked_batches(config, open_shards(config.shards, tokenizer, config.tokenizer), encoder)
+    opened = [open_shards(one.path, tokenizer, config.tokenizer) for one in config.shards]
+    parts = [masked_batches(config, shards, encoder) for shards in opened]
+    weights = [one.weight for one in config.shards]
+    train = parts[0] if len(parts) == 1 else MixedBatches(parts, weights)
     validation = validation_batches(config, encoder, tokenizer)
     task = Pretraining(checkpoint, config.fit)
     fit(
@@ -164,7 +188,8 @@ def pretrain(
         facts={
             **config.model_dump(exclude={"preset"}),
             "model": encoder.model_dump(),
-            "shards": train.shards.index.corpus_sha256,
+            "shards": _only([shards.index.corpus_sha256 for shards in opened]),
+            "weights": weights if len(weights) > 1 else None,
             "tokenizer": tokenizer.sha256,
         },
     )  # fmt: skip
@@ -175,13 +200,19 @@ def pretrain(
             "config": config.model_dump(
                 mode="json", exclude={"shards", "validation_shards", "tokenizer"}
             ),
-            "genome_sha256": train.shards.index.genome_sha256,
+            "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
+            **({"weights": weights} if len(weights) > 1 else {}),
             "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
             "validation": final_validation(task, config, validation),
         },
     }
     checkpoint.save(output / "model", force=True)
     return checkpoint
+
+
+def _only(values: list[str]) -> str | list[str]:
+    """Return a list, or what alone is in it."""
+    return values[0] if len(values) == 1 else values
 
 
 def open_shards(path: Path, tokenizer: Tokenizer, source: Path | str = "the model's") -> Shards:

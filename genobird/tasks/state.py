@@ -34,9 +34,15 @@ _DAMAGE = (
 FREE = frozenset(
     {
         "fit.activation_checkpointing",
+        "fit.compile",
         "fit.device",
+        "fit.devices",
         "fit.log_every",
+        "fit.loggers",
+        "fit.nodes",
         "fit.save_every",
+        "fit.save_minutes",
+        "fit.strategy",
         "fit.threads",
         "fit.validate_every",
         "fit.workers",
@@ -151,3 +157,21 @@ def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any])
 
 def _said(value: Any) -> str:
     return "not given" if value is None else str(value)
+
+
+def rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:
+    """Rewrite the saved progress of Lightning's fit loop: so many batches are done, and no more.
+
+    Args:
+        loop: state of the loop, changed in place.
+        batches: of each process so far.
+        validating: the state was saved within a validation, which is then done again.
+    """
+    done = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
+    loop["epoch_loop.batch_progress"] |= {"total": {**done}, "current": {**done}}
+    # What stands so has begun its first batch and not ended it, or has begun nothing.
+    begun = {"ready": 1, "started": 1} if validating else {"ready": 0, "started": 0}
+    begun |= {"processed": 0, "completed": 0}
+    loop["epoch_loop.val_loop.batch_progress"] |= {"total": {**begun}, "current": {**begun}}
+    if validating:  # Lightning counts a step once more behind its validation
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

@@ -126,3 +126,21 @@ def test_a_masked_lm_head_learns_what_can_be_counted(
     error = run(capsys, *asked, "--force", "--set", "least=[]", code=2)
     assert "least" in error
     assert "at least 1 item" in error
+
+
+@pytest.mark.parametrize(
+    "verb", [("pretrain",), *(("finetune", head) for head in ("mlm", "chromatin", "promoter"))]
+)
+def test_a_configuration_is_printed_with_every_field_and_its_text(capsys, verb):
+    text = run(capsys, *verb, "--print-config")
+    lines = text.splitlines()
+    assert "  # Optimiser steps." in lines
+    assert "  steps: 1000" in lines
+    config = yaml.safe_load(text)
+    assert config["fit"]["loggers"] == ["csv", "tensorboard"]
+    assert None in config.values()
+    for number, line in enumerate(lines):
+        if line.endswith(":") or line.lstrip().startswith(("#", "-")):
+            continue
+        above = lines[number - 1].lstrip()
+        assert above.startswith("#"), line

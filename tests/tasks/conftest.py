@@ -156,11 +156,13 @@ def run(
 ) -> Callable[..., Pretraining]:
     """Train in a folder; `train` replaces what makes the batches."""
 
-    def run(name="run", train=batches, *, resume=False, validate=True, **changes):
+    def run(
+        name="run", train=batches, *, resume=False, validate=True, validation=batches, **changes
+    ):
         trained = task(**changes)
         fit(
             trained, train, tmp_path / name, resume=resume, progress=False,
-            validation=batches if validate else None, validations=2,
+            validation=validation if validate else None, validations=2,
         )  # fmt: skip
         return trained
 

@@ -6,6 +6,7 @@ import csv
 
 import torch
 
+from genobird.tasks.callbacks import AfterSteps
 from genobird.tasks.fit import FitSettings
 
 SETTINGS = FitSettings(
@@ -47,3 +48,13 @@ def at_step(batches, step, act):
 
 def crash():
     raise Crash("power cut")
+
+
+def keep_states(output):
+    """A callback that keeps the state of each step, as `output/step.ckpt`."""
+
+    class KeepStates(AfterSteps):
+        def after_step(self, trainer):
+            trainer.save_checkpoint(output / f"{trainer.global_step}.ckpt")
+
+    return KeepStates()

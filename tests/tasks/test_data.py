@@ -65,6 +65,25 @@ def test_the_order_of_steps_does_not_depend_on_the_workers(monkeypatch, workers,
     assert seen == list(range(start, stop))
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 12), (4, 12), (0, 3)])
+def test_processes_share_the_batches_and_take_turns(monkeypatch, start, stop):
+    shares = []
+    for rank in range(4):
+        steps = Steps(lambda step: step, stop, start, rank, 4)
+        assert len(steps) == -(-stop // 4)
+        alone, workers = list(steps), []
+        for worker in range(2):
+            info = SimpleNamespace(id=worker, num_workers=2)
+            monkeypatch.setattr(data, "get_worker_info", lambda info=info: info)
+            workers.append(list(steps))
+        monkeypatch.setattr(data, "get_worker_info", lambda: None)
+        assert [workers[i % 2][i // 2] for i in range(len(alone))] == alone
+        shares.append(alone)
+    assert sorted(step for share in shares for step in share) == list(range(start, stop))
+    for rank, share in enumerate(shares):
+        assert all(step % 4 == rank for step in share)
+
+
 def test_real_workers_give_the_same_batches(make):
     batches = make()
 

@@ -204,14 +204,7 @@ def test_one_batch_of_promoters_can_be_learnt_by_heart(
         head=HeadConfig(before_bp=300, after_bp=200), block_size=16, augment=False,
     )  # fmt: skip
     settings = FitSettings(
-        **{
-            **FIT,
-            "steps": 40,
-            "warmup_steps": 5,
-            "learning_rate": 1e-2,
-            "save_every": 1000,
-            "log_every": 1000,
-        }
+        **FIT | {"steps": 40, "warmup_steps": 5, "learning_rate": 1e-2, "save_every": 1000}
     )
     task = Finetuning(checkpoint, settings, "promoter")
     fixed = batches(0)

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from genobird.errors import GenobirdError
 from genobird.tasks.fit import BAD_BATCH, fit
@@ -113,7 +114,7 @@ def test_what_happens_beside_steps_does_not_happen_beside_batches(run, batches, 
         made.append(number)
         return batches(number)
 
-    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
+    with caplog.at_level("INFO", "genobird.tasks.progress"):
         run("run", count, accumulate=3)
     assert made == list(range(12))
     lines = [record.getMessage().partition(",")[0] for record in caplog.records]
@@ -147,6 +148,34 @@ def test_activation_checkpointing_trains_the_same_weights(run):
     assert_same(run("less", activation_checkpointing=True), run("more"))
 
 
+def test_compiled_layers_train_the_same_weights(run, monkeypatch):
+    compiled, compile = [], torch.nn.Module.compile
+
+    def without_cpp(module, **options):
+        compiled.append(module)
+        compile(module, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_cpp)
+    made, plain = run("compiled", compile=True, steps=2), run("plain", steps=2)
+    assert compiled == list(made.checkpoint.encoder.blocks)
+    assert all(block._compiled_call_impl is None for block in compiled)
+    other = weights(plain)
+    for name, value in weights(made).items():
+        if value.dim() > 1:  # biases before batch norms have no gradient but noise, and drift
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_what_cannot_be_compiled_is_said_in_one_line(run, monkeypatch):
+    def refuse(*_, **__):
+        raise TorchDynamoException("no compiler here\nand much more")
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda block, **_: setattr(block, "_compiled_call_impl", refuse)
+    )
+    with pytest.raises(GenobirdError, match=r"compiled here \(no compiler here\); set fit.compile"):
+        run(compile=True, steps=1)
+
+
 def test_a_run_works_outside_of_the_main_thread(run):
     found = []
     thread = threading.Thread(target=lambda: found.append(run("thread")))
@@ -170,7 +199,7 @@ def test_logs_are_written_as_csv_and_for_tensorboard(run, tmp_path):
 
 
 def test_log_lines_tell_step_and_metrics(run, caplog):
-    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
+    with caplog.at_level("INFO", "genobird.tasks.progress"):
         run(log_every=2)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(",")[0] for line in lines] == [

@@ -217,6 +217,18 @@ def test_a_run_is_resumed_with_its_own_shards(config, tmp_path, tiny_shards, mon
         pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
 
 
+def test_several_corpora_are_trained_on_by_their_weights(config, tmp_path, tiny_shards):
+    path = tiny_shards.path
+    several = config(shards=[{"path": path, "weight": 3}, {"path": path, "weight": 1}])
+    made = pretrain(several, tmp_path / "run", progress=False)
+    facts = made.provenance["pretraining"]
+    assert facts["weights"] == [3, 1]
+    assert facts["genome_sha256"] == [tiny_shards.index.genome_sha256] * 2
+    other = config(shards=[{"path": path, "weight": 2}, {"path": path, "weight": 1}])
+    with pytest.raises(UsageError, match=r"weights was \[3\.0, 1\.0\], now it is \[2\.0, 1\.0\]"):
+        pretrain(other, tmp_path / "run", resume=True, progress=False)
+
+
 def test_the_seed_decides_the_model(config, tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from genobird.errors import UsageError
+from genobird.tasks.callbacks import Interrupt
+from genobird.tasks.task import Task
 from tests.tasks.runs import Crash, assert_same, at_step, crash, rows
 
 
@@ -170,11 +172,78 @@ def test_sigterm_does_the_same_and_tells_the_shell(run, batches, tmp_path, caplo
     assert_same(run("parts", resume=True, save_every=100), whole)
 
 
-def test_a_second_ctrl_c_ends_the_run_at_once(run, batches, tmp_path):
-    def twice():
-        interrupt()
-        interrupt()
+def twice():
+    interrupt()
+    interrupt()
 
+
+@pytest.mark.parametrize("batch", [6, 7, 8])
+def test_sigterm_within_a_step_of_several_batches_ends_it_with_a_state(
+    run, batches, tmp_path, batch
+):
+    whole = run("whole", accumulate=3)
+    with pytest.raises(SystemExit) as found:
+        run("parts", at_step(batches, batch, terminate), accumulate=3, save_every=100)
+    assert found.value.code == 143
+    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3
+    assert_same(run("parts", resume=True, accumulate=3), whole)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_sigterm_within_a_validation_ends_it_with_a_state_and_resume_does_it_again(
+    run, batches, tmp_path, batch
+):
+    asked = []
+
+    def validation(number):
+        asked.append(number)
+        if asked.count(batch) == 1 and number == batch:
+            terminate()
+        return batches(number)
+
+    whole = run("whole", steps=6)
+    with pytest.raises(SystemExit) as found:
+        run("parts", validation=validation, steps=6, save_every=100)
+    assert found.value.code == 143
+    assert asked[-1] == batch
+    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    assert_same(run("parts", resume=True, steps=6), whole)
+    for name in ("train/loss", "validation/loss"):
+        whole_rows, resumed = (
+            [
+                (r["step"], r[name])
+                for r in rows(tmp_path / part / "logs" / "metrics.csv")
+                if r[name]
+            ]
+            for part in ("whole", "parts")
+        )
+        assert resumed == whole_rows[2 if name == "train/loss" else 0 :]
+
+
+def test_sigterm_before_the_first_step_ends_the_run(run, batches, tmp_path, monkeypatch):
+    heard = Task.configure_optimizers
+
+    def configure(self):
+        terminate()
+        return heard(self)
+
+    monkeypatch.setattr(Task, "configure_optimizers", configure)
+    with pytest.raises(SystemExit) as found:
+        run("parts")
+    assert found.value.code == 143
+
+
+def test_state_is_saved_by_minutes_too(run, batches, tmp_path):
+    with pytest.raises(Crash):
+        run("parts", at_step(batches, 3, crash), save_every=100, save_minutes=1e-9)
+    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(run, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(Interrupt, "AGAIN_SECONDS", 0)
     whole = run("whole")
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -182,6 +251,16 @@ def test_a_second_ctrl_c_ends_the_run_at_once(run, batches, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
     state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
+    assert_same(run("parts", resume=True), whole)
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(run, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(Interrupt, "AGAIN_SECONDS", 1000)
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", at_step(batches, 2, twice), save_every=100)
+    state = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3
     assert_same(run("parts", resume=True), whole)
 
 

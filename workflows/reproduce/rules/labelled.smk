@@ -33,7 +33,7 @@ rule finetune_promoter:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune promoter --config {input.settings} --output {params.run}"
+        "exec genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -111,7 +111,7 @@ rule finetune_chromatin:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune chromatin --config {input.settings} --output {params.run}"
+        "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 

@@ -24,7 +24,7 @@ rule pretrain:
         run=subpath(output[0], parent=True),
         settings=run_settings,
     shell:
-        "genobird pretrain --config {input.settings} --output {params.run}"
+        "exec genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
         " --set tokenizer={input.tokenizer} {params.settings} --set fit.threads={threads}"
         " --resume --quiet > {log} 2>&1"

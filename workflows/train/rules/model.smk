@@ -24,7 +24,7 @@ rule pretrain:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird pretrain --config {input.settings} --output {params.run}"
+        "exec genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
         " --set tokenizer={input.tokenizer} --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -57,7 +57,7 @@ if LOCAL:
             sites=given("sites"),
             motifs=given("motifs"),
         shell:
-            "genobird finetune chromatin --config {input.settings} --output {params.run}"
+            "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
             " --set checkpoint={input.checkpoint} --set data_path={input.data}"
             " {params.auxiliary} {params.sites} {params.motifs}"
             " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
@@ -95,7 +95,7 @@ rule finetune_chromatin:
         auxiliary=given("auxiliary_path"),
         local=given("local_from"),
     shell:
-        "genobird finetune chromatin --config {input.settings} --output {params.run}"
+        "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " {params.auxiliary} {params.local}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
@@ -120,7 +120,7 @@ rule finetune_promoter:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune promoter --config {input.settings} --output {params.run}"
+        "exec genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
@@ -145,7 +145,7 @@ rule finetune_mlm:
     params:
         run=subpath(output[0], parent=True),
     shell:
-        "genobird finetune mlm --config {input.settings} --output {params.run}"
+        "exec genobird finetune mlm --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set shards={input.shards}"
         " --set validation_shards={input.validation} --set fit.threads={threads} --resume --quiet"
         " > {log} 2>&1"

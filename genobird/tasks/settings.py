@@ -1,0 +1,86 @@
+"""How a training run is done: `fit` in the configuration of each task that trains."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
+
+
+class FitSettings(BaseModel):
+    """How a run trains; optimiser and schedule as in the paper unless set (table 21)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(1_000, ge=1, description="Optimiser steps.")
+    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of Adam.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="Decay to zero.")
+    weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Batches per step, over all devices; their gradients are averaged.",
+    )
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    seed: int = Field(0, ge=0, description="Key of every random draw.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto",
+        description="bf16 runs matrix products in bfloat16; auto does where that is faster.",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Keep less for the backward pass and compute it again: memory for time."
+    )
+    compile: bool = Field(False, description="Let torch.compile make the encoder's layers faster.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
+    devices: int = Field(
+        1, ge=1, description="Devices per machine, one process each; accumulate is their multiple."
+    )
+    nodes: int = Field(1, ge=1, description="Machines; more than one need torchrun or srun.")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="How devices share the work: ddp, each with the whole model."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+    workers: int = Field(0, ge=0, description="Processes that make batches, per device.")
+    loggers: tuple[LoggerName, ...] = Field(
+        ("csv", "tensorboard"),
+        description="Where metrics are written: csv, tensorboard, wandb (offline), mlflow.",
+    )
+    log_every: int = Field(20, ge=1, description="Steps between log lines.")
+    validate_every: int = Field(500, ge=1, description="Steps between validations.")
+    save_every: int = Field(200, ge=1, description="Most steps between saves of the run's state.")
+    save_minutes: float = Field(
+        10.0, gt=0, description="Most minutes between saves of the run's state, to a step."
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _whole_models(cls, value: str) -> str:
+        if value == "fsdp":
+            raise ValueError(
+                "fsdp is not supported: state and norm need whole weights; choose ddp, and for "
+                "memory fit.activation_checkpointing and smaller batches with fit.accumulate"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _shared_evenly(self) -> FitSettings:
+        if self.accumulate % self.processes:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, the batches of a step over all devices, and "
+                f"{self.processes} devices (devices x nodes) cannot share them evenly; choose a "
+                f"multiple of {self.processes}"
+            )
+        return self
+
+    @property
+    def batches(self) -> int:
+        """Batches of the whole run."""
+        return self.steps * self.accumulate
+
+    @property
+    def processes(self) -> int:
+        """Processes of the run, one per device."""
+        return self.devices * self.nodes

@@ -1,0 +1,167 @@
+"""What is trained: a model with its loss, its optimiser, and what is logged of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from genobird.checkpoint import Checkpoint
+from genobird.tasks import ranks
+from genobird.tasks.averages import Averages
+from genobird.tasks.settings import FitSettings
+from genobird.tasks.state import rewrite_progress
+from genobird.tokenizer import PAD
+
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
+class Task(pl.LightningModule):
+    """What pretraining and fine-tuning share; a task adds `model_step(batch) -> metrics`.
+
+    Attributes:
+        tokens: trained on by this run's processes since they began, special tokens included.
+        bases: the bases of these tokens.
+    """
+
+    lengths: Tensor  # bases of each piece, int64 [V]
+
+    def __init__(self, checkpoint: Checkpoint, settings: FitSettings) -> None:
+        super().__init__()
+        self.checkpoint, self.settings = checkpoint, settings
+        self.parts = nn.ModuleDict(checkpoint.modules())
+        checkpoint.encoder.activation_checkpointing = settings.activation_checkpointing
+        lengths = torch.from_numpy(checkpoint.tokenizer.lengths.astype("int64"))
+        self.register_buffer("lengths", lengths, persistent=False)
+        self.identity: dict[str, Any] = {}
+        """What a resumed run must have been asked to do, too; `fit` fills it."""
+        self.tokens = self.bases = 0
+        self._step: list[tuple[Any, dict[str, Tensor]]] = []
+        """Batches of the step under way, and what was measured of each."""
+        self._validation = Averages()
+
+    @property
+    def skips_parameters(self) -> bool:
+        """Whether the loss of a batch may leave out some of the trained parameters."""
+        return False
+
+    def model_step(self, batch: Any) -> dict[str, Tensor]:
+        """Return `loss` (a mean) and what else is logged, and `weight`, what the means are over."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """Train on a batch; what is drawn for it depends on (seed, its number) alone."""
+        number = index * ranks.size() + ranks.rank()
+        key = np.random.SeedSequence((self.settings.seed, 2, number)).generate_state(1, np.uint64)
+        torch.manual_seed(int(key[0]))
+        metrics = self.model_step(batch)
+        self._step.append((batch, {name: value.detach() for name, value in metrics.items()}))
+        return metrics["loss"]
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the gradients, and stop the run where they or the loss are not finite."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+        batches, seen = zip(*self._step, strict=True)
+        self._step = []
+        found, weight = self._averaged(batches, seen)
+        if not (norm + found["loss"]).isfinite():
+            raise NotFinite(batches, self.global_step, found["loss"], float(norm))
+        self.log("train/batch_size", weight)
+        self._log("train", found)
+        self.log("train/gradient_norm", norm)
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def _averaged(
+        self, batches: Sequence[Any], seen: Sequence[dict[str, Tensor]]
+    ) -> tuple[dict[str, float], float]:
+        """Return means over a step's batches, of all processes, and the sum of their weights."""
+        own, weight, tokens, bases = Averages(), 0.0, 0, 0
+        for batch, metrics in zip(batches, seen, strict=True):
+            ids = getattr(batch, "read", _NONE)
+            tokens += int((ids != PAD).sum())
+            bases += int(self.lengths[ids].sum())
+            weight += float(metrics.pop("weight"))
+            own.add(metrics)  # each batch counts alike, as its gradient does
+        every = ranks.gathered((own.plain(), weight, tokens, bases))
+        self.tokens += sum(tokens for _, _, tokens, _ in every)
+        self.bases += sum(bases for _, _, _, bases in every)
+        means = Averages.joined(totals for totals, _, _, _ in every).means()
+        return means, sum(weight for _, weight, _, _ in every)
+
+    def on_validation_start(self) -> None:
+        """Begin to average."""
+        self._validation = Averages()
+        self.average_norms()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Measure a batch."""
+        metrics = self.model_step(batch)
+        self._validation.add(metrics, float(metrics.pop("weight")))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all batches."""
+        every = ranks.gathered(self._validation.plain())
+        self._log("validation", Averages.joined(every).means())
+
+    def _log(self, stage: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.log(f"{stage}/{name}", value, prog_bar=True)
+
+    def average_norms(self) -> None:
+        """Average what batch norms have seen over all processes."""
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        ranks.average([x for n in norms for x in (n.running_mean, n.running_var) if x is not None])
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and decay."""
+        settings = self.settings
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+        def factor(step: int) -> float:
+            if step < settings.warmup_steps:
+                return (step + 1) / settings.warmup_steps
+            done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+            if settings.schedule == "linear":
+                return max(0.0, 1.0 - done)
+            return 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the run was asked to do, and whether it was validating."""
+        checkpoint["identity"] = self.identity
+        checkpoint["validating"] = self.trainer.validating
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the loops go on by the step: what they counted is batches of another world's size."""
+        batches = checkpoint["global_step"] * self.settings.accumulate // ranks.size()
+        rewrite_progress(
+            checkpoint["loops"]["fit_loop"], batches, checkpoint.get("validating", False)
+        )
+
+
+class NotFinite(Exception):
+    """A step that must not be taken.
+
+    Attributes:
+        batches: that this process had of it.
+        step: its number.
+        loss: the mean over all processes.
+        norm: of the gradient.
+    """
+
+    def __init__(self, batches: Sequence[Any], step: int, loss: float, norm: float) -> None:
+        super().__init__()
+        self.batches, self.step, self.loss, self.norm = batches, step, loss, norm
