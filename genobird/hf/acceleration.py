@@ -24,6 +24,7 @@ Model = TypeVar("Model", bound=nn.Module)
 _FAMILY = ("transformers.models.big_bird.", "transformers.models.bigbird_pegasus.")
 _ENCODERS = {"BigBirdModel", "BigBirdPegasusEncoder"}
 _ATTENTIONS = {"BigBirdAttention", "BigBirdPegasusEncoderAttention"}
+_THEIR_GELU = "NewGELUActivation"
 _LENGTHS = "genobird_lengths"
 
 
@@ -31,10 +32,11 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
     """Replace the attention of every BigBird encoder in a model, in place.
 
     Works on `BigBirdModel` and `BigBirdPegasusEncoder` under any head; decoders stay as they are.
-    Weights, their names, the config and what `save_pretrained` writes do not change, no random
-    state is read or set, and results equal those of transformers to rounding. A batch of at most
-    `2 * num_random_blocks + 5` blocks gets full attention, for this call alone; any other length
-    is attended to by blocks, where `config.attention_type` is `block_sparse`.
+    The tanh form of GELU is computed in one pass. Weights, their names, the config and what
+    `save_pretrained` writes do not change, no random state is read or set, and results equal those
+    of transformers to rounding. Where `config.attention_type` is `block_sparse`, a batch of at most
+    `2 * num_random_blocks + 5` blocks gets full attention, for this call alone; any longer one is
+    attended to by blocks.
 
     Args:
         model: the model; whether it was accelerated before does not matter.
@@ -60,6 +62,8 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
         for attention in _attentions(encoder):
             rule = _rule(attention, blocks) if is_sparse else None
             attention.self = _SelfAttention(attention.self, rule, attention.attention_type)
+        for owner, name in _activations(encoder, _THEIR_GELU):
+            setattr(owner, name, _Gelu(getattr(owner, name)))
         _set_type(encoder, "original_full")
         encoder.set_attention_type = _refuse_type
         encoder.register_forward_pre_hook(_hand_down_mask, with_kwargs=True)
@@ -83,7 +87,17 @@ def restore(model: Model) -> Model:
                 theirs.query, theirs.key, theirs.value = ours.query, ours.key, ours.value
                 attention.self = theirs.train(ours.training)
                 _set_type(encoder, ours.attention_type)
+        for owner, name in _activations(encoder, _Gelu.__name__):
+            setattr(owner, name, getattr(owner, name).replaced)
     return model
+
+
+class _Gelu(nn.GELU):
+    """GELU by tanh in one pass over memory; `gelu_new` of transformers takes eight."""
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__("tanh")
+        self.replaced = theirs
 
 
 class _SelfAttention(nn.Module):
@@ -182,6 +196,16 @@ def _encoders(model: nn.Module) -> Iterator[Any]:
 
 def _attentions(encoder: nn.Module) -> Iterator[Any]:
     return (part for part in encoder.modules() if _is_one_of(part, _ATTENTIONS))
+
+
+def _activations(encoder: nn.Module, kind: str) -> list[tuple[nn.Module, str]]:
+    """Return the owner and the name of each part whose class is called `kind`."""
+    return [
+        (owner, name)
+        for owner in encoder.modules()
+        for name, part in owner.named_children()
+        if type(part).__name__ == kind and not isinstance(owner, _Gelu)
+    ]
 
 
 def _is_one_of(part: nn.Module, names: set[str]) -> bool:

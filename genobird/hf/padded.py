@@ -107,9 +107,7 @@ def layout_of(rule: Rule, heads: int, n_blocks: int, lengths: tuple[int, ...]) -
 
 
 @lru_cache(maxsize=512)
-def _lists(
-    rule: Rule, heads: int, n_blocks: int, own: int
-) -> tuple[IntArray, IntArray, IntArray]:
+def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> tuple[IntArray, IntArray, IntArray]:
     """Return counts [H, N], keys, and the head of each key, of a sequence with `own` blocks."""
     size, r = rule.block_size, rule.random_blocks
     random = np.zeros((heads, n_blocks - 2, r), dtype=np.int64)
