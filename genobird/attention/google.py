@@ -58,7 +58,6 @@ def draw_random_blocks(
     random_blocks: int,
     heads: int,
     seed: int,
-    *,
     paper_lengths: tuple[int, ...] = PAPER_LENGTHS,
     longest: int = LONGEST,
 ) -> IntArray:

@@ -222,7 +222,7 @@ def _rule(attention: Any, blocks: Blocks) -> Rule:
         config.num_random_blocks,
         attention.seed,
         config.max_position_embeddings,
-        int(blocks == "trained"),
+        blocks == "trained",
     )
 
 
