@@ -16,7 +16,6 @@ import sentencepiece
 
 from genobird.errors import InputError, UsageError
 
-
 REMEDY = "train one with `genobird tokenizer train`"
 
 

@@ -86,9 +86,10 @@ def restore(model: Model) -> Model:
                 (theirs,) = ours.replaced
                 theirs.query, theirs.key, theirs.value = ours.query, ours.key, ours.value
                 attention.self = theirs.train(ours.training)
-                _set_type(encoder, ours.attention_type)
+                _set_type(encoder, ours.their_type)
         for owner, name in _activations(encoder, _Gelu.__name__):
-            setattr(owner, name, getattr(owner, name).replaced)
+            (activation,) = getattr(owner, name).replaced
+            setattr(owner, name, activation.train(owner.training))
     return model
 
 
@@ -97,7 +98,7 @@ class _Gelu(nn.GELU):
 
     def __init__(self, theirs: nn.Module) -> None:
         super().__init__("tanh")
-        self.replaced = theirs
+        self.replaced = (theirs,)
 
 
 class _SelfAttention(nn.Module):
@@ -106,17 +107,18 @@ class _SelfAttention(nn.Module):
     Attributes:
         replaced: that module, in a tuple: it must not show among the parts.
         rule: which blocks are seen; None is all.
-        attention_type: of the module that was replaced.
+        their_type: the `attention_type` of that module.
     """
 
-    def __init__(self, theirs: nn.Module, rule: Rule | None, attention_type: str) -> None:
+    def __init__(self, theirs: nn.Module, rule: Rule | None, their_type: str) -> None:
         super().__init__()
         self.query, self.key, self.value = theirs.query, theirs.key, theirs.value
         self.heads: int = theirs.num_attention_heads  # type: ignore[assignment]
         self.rule = rule
         self.replaced = (theirs,)
-        self.attention_type = attention_type
-        self.dropout = _dropout(theirs)
+        self.their_type = their_type
+        dropout = getattr(theirs, "dropout", None)
+        self.dropout = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
         self.train(theirs.training)
 
     def forward(
@@ -173,7 +175,8 @@ def _hand_down_mask(
         given if given is not None else kwargs.pop(name, None)
         for given, name in zip(args[:2], ("input_ids", "attention_mask"), strict=True)
     )
-    like = ids if ids is not None else kwargs.get("inputs_embeds")
+    embedded = (x for x in args[2:] if isinstance(x, Tensor) and x.dim() == 3)
+    like = ids if ids is not None else kwargs.get("inputs_embeds", next(embedded, None))
     if like is not None and (mask is None or mask.dim() == 2):
         kwargs[_LENGTHS] = None if mask is None else lengths_of(mask != 0)
         mask = torch.ones(like.shape[:2], device=like.device) if mask is None else mask
@@ -204,7 +207,7 @@ def _activations(encoder: nn.Module, kind: str) -> list[tuple[nn.Module, str]]:
         (owner, name)
         for owner in encoder.modules()
         for name, part in owner.named_children()
-        if type(part).__name__ == kind and not isinstance(owner, _Gelu)
+        if type(part).__name__ == kind
     ]
 
 
@@ -226,12 +229,7 @@ def _rule(attention: Any, blocks: Blocks) -> Rule:
     )
 
 
-def _dropout(theirs: nn.Module) -> float:
-    dropout = getattr(theirs, "dropout", None)
-    return dropout.p if isinstance(dropout, nn.Dropout) else 0.0
-
-
 def _set_type(encoder: nn.Module, value: str) -> None:
     for part in encoder.modules():
-        if hasattr(part, "attention_type") and not isinstance(part, _SelfAttention):
+        if hasattr(part, "attention_type"):
             part.attention_type = value

@@ -183,7 +183,9 @@ def test_embeddings_and_positions_may_be_given():
     with torch.no_grad():
         theirs = model(**inputs).last_hidden_state
         ours = accelerate(model)(**inputs).last_hidden_state
+        in_order = model(None, mask, None, inputs["position_ids"], inputs["inputs_embeds"])
     assert_close("o", ours[mask != 0], theirs[mask != 0], torch.float32)
+    assert torch.equal(in_order.last_hidden_state, ours)
 
 
 @pytest.mark.parametrize(
