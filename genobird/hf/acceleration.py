@@ -9,6 +9,7 @@ four dimensions, is left alone by transformers and stays as long as the batch, n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -26,6 +27,7 @@ _ENCODERS = {"BigBirdModel", "BigBirdPegasusEncoder"}
 _ATTENTIONS = {"BigBirdAttention", "BigBirdPegasusEncoderAttention"}
 _THEIR_GELU = "NewGELUActivation"
 _LENGTHS = "genobird_lengths"
+_UNKNOWN: Any = object()
 
 
 def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
@@ -122,27 +124,21 @@ class _SelfAttention(nn.Module):
         self.train(theirs.training)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
         """[B, L, D] -> [B, L, D], and no probabilities: they are never all there."""
         q, k, v = (
             linear(hidden_states).unflatten(-1, (self.heads, -1))
             for linear in (self.query, self.key, self.value)
         )  # [B, L, H, D / H] each
-        has_own_mask = _LENGTHS not in kwargs
-        lengths = kwargs.get(_LENGTHS)
-        mask = attention_mask if has_own_mask or lengths is not None else None
+        lengths = kwargs.get(_LENGTHS, _UNKNOWN)
+        mask = None if lengths is None else attention_mask
         if self.rule is None or self.rule.sees_all(q.shape[1]):
-            out = self._full(q, k, v, mask)
-        elif has_own_mask:
-            raise UsageError(
-                "block-sparse attention takes an attention_mask [batch, tokens], not one for "
-                "pairs of tokens"
-            )
-        else:
-            seen = None if mask is None else mask[:, 0, 0] != 0
-            out = padded_attention(q, k, v, seen, lengths, self.rule)
-        return out.flatten(2), None
+            return self._full(q, k, v, mask).flatten(2), None
+        seen = None if mask is None else _seen(mask)
+        if seen is not None and lengths is _UNKNOWN:
+            lengths = lengths_of(seen)
+        return padded_attention(q, k, v, seen, lengths, self.rule).flatten(2), None
 
     def _full(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attend to everything, [B, L, H, D]; an integer mask is 1 where a key is seen."""
@@ -160,16 +156,31 @@ class _SelfAttention(nn.Module):
         return out.transpose(1, 2)
 
 
+def _seen(mask: Tensor) -> Tensor:
+    """Return which tokens a mask [B, 1, 1 or L, L] lets see, bool [B, L]."""
+    seen = mask == 0 if mask.is_floating_point() else mask != 0
+    if seen.shape[2] > 1 and not bool((seen[:, :1, :1] == seen).all()):
+        raise UsageError(
+            "block-sparse attention takes an attention_mask [batch, tokens], not one for pairs"
+        )
+    return seen[:, 0, 0]
+
+
 def _hand_down_mask(
     encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give an encoder's mask four dimensions, and its layers the length of each sequence."""
+    """Give an encoder's mask four dimensions, and its layers the length of each sequence.
+
+    Early editions of transformers 5, and 4, take neither; their layers get a mask of additions.
+    """
     wanted = kwargs.get("output_attentions")
     if encoder.config.output_attentions if wanted is None else wanted:  # type: ignore[union-attr]
         raise UsageError(
             "output_attentions was asked for, but an accelerated model has no probabilities; "
             "call genobird.hf.restore(model) first"
         )
+    if not _takes_anything(next(_attentions(encoder))):
+        return args, kwargs
     args = (*args, None, None)[: max(2, len(args))]  # input_ids, attention_mask, ...
     ids, mask = (
         given if given is not None else kwargs.pop(name, None)
@@ -209,6 +220,10 @@ def _activations(encoder: nn.Module, kind: str) -> list[tuple[nn.Module, str]]:
         for name, part in owner.named_children()
         if type(part).__name__ == kind
     ]
+
+
+def _takes_anything(part: nn.Module) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in signature(part.forward).parameters.values())
 
 
 def _is_one_of(part: nn.Module, names: set[str]) -> bool:
