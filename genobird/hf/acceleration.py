@@ -8,6 +8,7 @@ four dimensions, is left alone by transformers and stays as long as the batch, n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from inspect import signature
 from typing import Any, Literal, TypeVar, get_args
@@ -68,7 +69,9 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
             setattr(owner, name, _Gelu(getattr(owner, name)))
         _set_type(encoder, "original_full")
         encoder.set_attention_type = _refuse_type
-        encoder.register_forward_pre_hook(_hand_down_mask, with_kwargs=True)
+        encoder.register_forward_pre_hook(_refuse_probabilities, with_kwargs=True)
+        if _leaves_masks_be(encoder):
+            encoder.register_forward_pre_hook(_hand_down_mask, with_kwargs=True)
     return model
 
 
@@ -79,16 +82,17 @@ def restore(model: Model) -> Model:
     """
     for encoder in _encoders(model):
         hooks = encoder._forward_pre_hooks
-        for key in [key for key, hook in hooks.items() if hook is _hand_down_mask]:
+        ours = (_refuse_probabilities, _hand_down_mask)
+        for key in [key for key, hook in hooks.items() if hook in ours]:
             del hooks[key], encoder._forward_pre_hooks_with_kwargs[key]
-            del encoder.__dict__["set_attention_type"]
+            encoder.__dict__.pop("set_attention_type", None)
         for attention in _attentions(encoder):
-            ours = attention.self
-            if isinstance(ours, _SelfAttention):
-                (theirs,) = ours.replaced
-                theirs.query, theirs.key, theirs.value = ours.query, ours.key, ours.value
-                attention.self = theirs.train(ours.training)
-                _set_type(encoder, ours.their_type)
+            made = attention.self
+            if isinstance(made, _SelfAttention):
+                (theirs,) = made.replaced
+                theirs.query, theirs.key, theirs.value = made.query, made.key, made.value
+                attention.self = theirs.train(made.training)
+                _set_type(encoder, made.their_type)
         for owner, name in _activations(encoder, _Gelu.__name__):
             (activation,) = getattr(owner, name).replaced
             setattr(owner, name, activation.train(owner.training))
@@ -166,21 +170,21 @@ def _seen(mask: Tensor) -> Tensor:
     return seen[:, 0, 0]
 
 
-def _hand_down_mask(
-    encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give an encoder's mask four dimensions, and its layers the length of each sequence.
-
-    Early editions of transformers 5, and 4, take neither; their layers get a mask of additions.
-    """
+def _refuse_probabilities(
+    encoder: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     wanted = kwargs.get("output_attentions")
     if encoder.config.output_attentions if wanted is None else wanted:  # type: ignore[union-attr]
         raise UsageError(
             "output_attentions was asked for, but an accelerated model has no probabilities; "
             "call genobird.hf.restore(model) first"
         )
-    if not _takes_anything(next(_attentions(encoder))):
-        return args, kwargs
+
+
+def _hand_down_mask(
+    _encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give an encoder's mask four dimensions, and its layers the length of each sequence."""
     args = (*args, None, None)[: max(2, len(args))]  # input_ids, attention_mask, ...
     ids, mask = (
         given if given is not None else kwargs.pop(name, None)
@@ -222,8 +226,15 @@ def _activations(encoder: nn.Module, kind: str) -> list[tuple[nn.Module, str]]:
     ]
 
 
-def _takes_anything(part: nn.Module) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in signature(part.forward).parameters.values())
+def _leaves_masks_be(encoder: nn.Module) -> bool:
+    """Whether the code of an encoder passes on masks of four dimensions and unknown arguments.
+
+    Earlier editions do not; their layers get a mask that is added to scores.
+    """
+    attention = signature(type(next(_attentions(encoder))).forward)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in attention.parameters.values())
+    code = sys.modules[next(c for c in type(encoder).mro() if c.__name__ in _ENCODERS).__module__]
+    return takes_any and hasattr(code, "create_bidirectional_mask")
 
 
 def _is_one_of(part: nn.Module, names: set[str]) -> bool:
