@@ -116,10 +116,10 @@ class _SelfAttention(nn.Module):
         their_type: the `attention_type` of that module.
     """
 
-    def __init__(self, theirs: nn.Module, rule: Rule | None, their_type: str) -> None:
+    def __init__(self, theirs: Any, rule: Rule | None, their_type: str) -> None:
         super().__init__()
         self.query, self.key, self.value = theirs.query, theirs.key, theirs.value
-        self.heads: int = theirs.num_attention_heads  # type: ignore[assignment]
+        self.heads: int = theirs.num_attention_heads
         self.rule = rule
         self.replaced = (theirs,)
         self.their_type = their_type
@@ -162,7 +162,7 @@ class _SelfAttention(nn.Module):
 
 def _seen(mask: Tensor) -> Tensor:
     """Return which tokens a mask [B, 1, 1 or L, L] lets see, bool [B, L]."""
-    seen = mask == 0 if mask.is_floating_point() else mask != 0
+    seen = mask > -1e4 if mask.is_floating_point() else mask != 0
     if seen.shape[2] > 1 and not bool((seen[:, :1, :1] == seen).all()):
         raise UsageError(
             "block-sparse attention takes an attention_mask [batch, tokens], not one for pairs"
@@ -170,11 +170,9 @@ def _seen(mask: Tensor) -> Tensor:
     return seen[:, 0, 0]
 
 
-def _refuse_probabilities(
-    encoder: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def _refuse_probabilities(encoder: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     wanted = kwargs.get("output_attentions")
-    if encoder.config.output_attentions if wanted is None else wanted:  # type: ignore[union-attr]
+    if encoder.config.output_attentions if wanted is None else wanted:
         raise UsageError(
             "output_attentions was asked for, but an accelerated model has no probabilities; "
             "call genobird.hf.restore(model) first"
@@ -255,7 +253,7 @@ def _rule(attention: Any, blocks: Blocks) -> Rule:
     )
 
 
-def _set_type(encoder: nn.Module, value: str) -> None:
+def _set_type(encoder: Any, value: str) -> None:
     for part in encoder.modules():
         if hasattr(part, "attention_type"):
             part.attention_type = value

@@ -100,7 +100,8 @@ def padded_attention(
 def _layout(rule: Rule, heads: int, n_blocks: int, lengths: tuple[int, ...]) -> BlockLayout:
     """Lay out sequences of 1 to N blocks, each with what follows it up to N, which sees nothing."""
     size = rule.block_size
-    parts, blocks, tokens = [], [0], []
+    parts: list[tuple[IntArray, IntArray, IntArray]] = []
+    blocks, tokens = [0], list[int]()
     for i, length in enumerate(lengths):
         own = -(-length // size)
         counts, keys, head_of = _lists(rule, heads, n_blocks, own)

@@ -322,7 +322,7 @@ def test_a_model_that_transformers_switched_to_full_attention_gets_its_blocks_ba
         (lambda m: m(torch.ones(1, 9, dtype=torch.long), output_attentions=True), "restore"),
         (
             lambda m: m(torch.ones(1, 200, dtype=torch.long),
-                        attention_mask=torch.ones(1, 1, 200, 200)),
+                        attention_mask=torch.ones(1, 1, 200, 200).tril().log()),
             "attention_mask",
         ),
     ],
