@@ -57,7 +57,7 @@ def their_tokenizer(tokenizer: Tokenizer, max_tokens: int) -> Any:
     ids = {piece: index for index, piece in enumerate(tokenizer.pieces)}
     if tokenizer.kind == "unigram":
         scores = tokenizer.segmenter.GetScore(list(ids.values()))
-        model = models.Unigram(list(zip(ids, scores, strict=True)), UNK)
+        model: Any = models.Unigram(list(zip(ids, scores, strict=True)), UNK)
     else:
         if isinstance(tokenizer.segmenter, Merges):
             pairs = tokenizer.segmenter.merges
