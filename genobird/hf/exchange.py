@@ -166,7 +166,7 @@ def _names(layers: int, has_head: bool) -> Iterator[tuple[str, tuple[str, ...]]]
     """Yield the name of each of our weights, and theirs that it consists of."""
     yield "encoder.embedding.weight", (_WORDS,)
     yield "encoder.position.weight", (_POSITIONS,)
-    pairs = {"encoder.norm": ("bert.embeddings.LayerNorm",)}
+    pairs: dict[str, tuple[str, ...]] = {"encoder.norm": ("bert.embeddings.LayerNorm",)}
     for i in range(layers):
         for ours, theirs in _LAYER.items():
             pairs[f"encoder.blocks.{i}.{ours}"] = tuple(

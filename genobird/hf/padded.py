@@ -58,7 +58,7 @@ def lengths_of(seen: Tensor) -> Tensor:
     return torch.where(ends_early, lengths, -1).cpu()
 
 
-@torch.compiler.disable  # lists depend on the mask, which is not known while tracing
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # lists depend on the mask, which is not known while tracing
 def padded_attention(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, lengths: Tensor | None, rule: Rule
 ) -> Tensor:
@@ -92,7 +92,7 @@ def padded_attention(
     q, k, v = (F.pad(x, (0, 0, 0, 0, 0, missing)).flatten(0, 1) for x in (q, k, v))
     layout = _layout(rule, heads, (tokens + missing) // rule.block_size, tuple(sizes))
     out = block_sparse_attention(q, k, v, layout, scale=scale)
-    out = out.unflatten(0, (batch, -1))[:, :tokens, :, :width]
+    out = out.view(batch, -1, *out.shape[1:])[:, :tokens, :, :width]
     return out * seen[:, :, None, None] if has_holes and seen is not None else out
 
 
@@ -127,5 +127,5 @@ def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> tuple[IntArray, I
     row = np.repeat(np.arange(heads * n_blocks), counts.reshape(-1))
     kept = (row % n_blocks < own) & (keys < own)
     row, keys = row[kept], keys[kept]
-    counts = np.bincount(row, minlength=heads * n_blocks).reshape(heads, n_blocks)
-    return counts, keys, row // n_blocks
+    kept_counts: IntArray = np.bincount(row, minlength=heads * n_blocks)
+    return kept_counts.reshape(heads, n_blocks), keys, row // n_blocks
