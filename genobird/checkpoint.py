@@ -4,7 +4,7 @@
 model.safetensors   weights: encoder.*, mlm.*, nsp.*, promoter.*, chromatin.*; a promoter head that
                     asks the chromatin head as it is here does not hold it a second time
 config.json         shapes of the encoder and of each head
-tokenizer.model     the SentencePiece tokenizer
+tokenizer.model     the SentencePiece tokenizer, or the merges of an imported model
 features.tsv        features of the chromatin head, in order (index, name, class)
 provenance.json     what it was made from, and the sha256 of the files above
 ```

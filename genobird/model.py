@@ -7,7 +7,8 @@ What differs from the textbook encoder:
   (`stem.py`), so that a single-base change is visible even where it moves token boundaries
   (`stem = "none"`: the paper).
 - `position = "rope"` rotates queries and keys instead of adding learned positions; no length limit.
-- `norm = "pre"` is the default; `"post"` is the paper's.
+- `norm = "pre"` is the default; `"post"` is the paper's; `"bert"` is that of released checkpoints:
+  the norm of the whole stands after the embedding, not at the end.
 - `global_tokens = "extra"` puts learned tokens before each sequence, which see all and are seen by
   all (BigBird-ETC); they are gone from what comes out. `"internal"` (BigBird-ITC) makes a
   sequence's own first blocks global.
@@ -47,8 +48,12 @@ class BigBirdConfig(BaseModel):
     dropout: float = Field(
         0.1, ge=0, lt=1, description="Dropout after each sublayer and embedding."
     )
-    norm: Literal["pre", "post"] = Field(
-        "pre", description="Layer norm before or after a sublayer."
+    norm: Literal["pre", "post", "bert"] = Field(
+        "pre", description="Layer norm before or after a sublayer; bert: also after the embedding."
+    )
+    norm_epsilon: float = Field(1e-5, gt=0, description="Added to variances in layer norms.")
+    activation: Literal["gelu", "gelu_tanh"] = Field(
+        "gelu", description="GELU, or its approximation by tanh."
     )
     position: Literal["rope", "absolute"] = Field("absolute", description="Position encoding.")
     max_tokens: int = Field(
@@ -93,6 +98,11 @@ class BigBirdConfig(BaseModel):
             raise ValueError(f"stem_kernel is {self.stem_kernel}; it must be odd")
         self.attention_pattern()  # refuses what it cannot draw
         return self
+
+    @property
+    def gelu(self) -> str:
+        """How torch calls the activation."""
+        return "tanh" if self.activation == "gelu_tanh" else "none"
 
     def attention_pattern(self) -> Pattern:
         """Return the rule of sparsity."""
@@ -160,13 +170,13 @@ class Block(nn.Module):
         super().__init__()
         self.pre = config.norm == "pre"
         self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention_norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.mlp_width),
-            nn.GELU(),
+            nn.GELU(config.gelu),
             nn.Linear(config.mlp_width, config.width),
         )
-        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp_norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -216,7 +226,7 @@ class BigBird(nn.Module):
         extra = self.pattern.extra_blocks * config.block_size
         self.global_tokens = nn.Embedding(extra, config.width) if extra else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
         self.stem: Tower | None = None
@@ -310,6 +320,7 @@ class BigBird(nn.Module):
             x, positions, own = self._with_global_tokens(x, positions, layouts[0])
         rope = self._rope(positions) if self.position is None else None
         x = self.dropout(x)
+        x = self.norm(x) if self.config.norm == "bert" else x
         rows = None
         if wanted is not None and layouts:
             layouts[-1], rows = layouts[-1].only(wanted if own is None else own[wanted])
@@ -323,7 +334,8 @@ class BigBird(nn.Module):
             tokens = layouts[-1].n_blocks * self.config.block_size
             x = x.new_zeros((tokens, x.shape[1])).index_copy(0, rows, x)
         x = x if own is None else x[own]
-        return self.norm(x)  # type: ignore[no-any-return]
+        x = x if self.config.norm == "bert" else self.norm(x)
+        return x
 
 
 def _tower(config: BigBirdConfig, bases: np.ndarray) -> Tower:
@@ -349,8 +361,9 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
+        self.gelu = config.gelu
         self.dense = nn.Linear(config.width, config.width)
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.neighbours = (
             Neighbours(config.vocab_size, config.neighbours) if config.neighbours else None
@@ -373,7 +386,8 @@ class MaskedLMHead(nn.Module):
         Returns:
             Logits [M, V].
         """
-        logits = F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+        hidden = F.gelu(self.dense(hidden), approximate=self.gelu)
+        logits = F.linear(self.norm(hidden), embedding, self.bias)
         if self.neighbours is None:
             return logits
         if around is None:

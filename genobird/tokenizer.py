@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from genobird.errors import InputError, SequenceError, UsageError
 from genobird.files import Draft
 from genobird.genome.sequence import ALPHABET
+from genobird.segmenter import REMEDY, segmenter
 
 Kind = Literal["bpe", "unigram"]
 
@@ -42,7 +43,6 @@ TRAIN_BP = 4_000
 """Training sentences are cut to this length, in bp, so that training scales."""
 
 _CALL_SEGMENTS = 256
-_REMEDY = "train one with `genobird tokenizer train`"
 _LETTERS = np.frombuffer(ALPHABET.encode("ascii"), dtype=np.uint8)
 
 
@@ -64,32 +64,29 @@ class Encoding:
 
 
 class Tokenizer:
-    """A trained SentencePiece model over the alphabet A, C, G, T, N.
+    """A trained SentencePiece model, or BPE merges, over the alphabet A, C, G, T, N.
 
     Attributes:
         model: The bytes of the `.model` file.
         pieces: The vocabulary in the order of ids.
+        segmenter: What cuts sequences, see `segmenter.py`.
     """
 
     def __init__(self, model: bytes, where: str = "tokenizer") -> None:
         """Read a serialised model.
 
         Args:
-            model: The bytes of a `.model` file.
+            model: The bytes of a `.model` file or of a `tokenizer.json`.
             where: Name of the model in error messages.
 
         Raises:
-            InputError: The bytes are no SentencePiece model, or one of another vocabulary.
+            InputError: The bytes are no such model, or one of another vocabulary.
+            UsageError: The package that reads merges is missing.
         """
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(model)
-        except (RuntimeError, ValueError) as error:
-            found = f"{where} ({len(model):,} bytes) is not a SentencePiece model"
-            raise InputError(f"{found}; {_REMEDY}") from error
-        indices = list(range(self._processor.GetPieceSize()))
-        self.pieces: tuple[str, ...] = tuple(self._processor.IdToPiece(indices))
+        self.segmenter = segmenter(model, SPECIALS, ALPHABET, where)
+        indices = list(range(self.segmenter.GetPieceSize()))
+        self.pieces: tuple[str, ...] = tuple(self.segmenter.IdToPiece(indices))
         _check_pieces(self.pieces, where)
 
     @classmethod
@@ -219,7 +216,7 @@ class Tokenizer:
         counts = np.zeros(len(sequences), dtype=np.int64)
         parts: list[NDArray[np.uint16]] = []
         for owners, segments in _batches(sequences):
-            lists = self._processor.encode(segments, out_type=int, num_threads=threads)
+            lists = self.segmenter.encode(segments, out_type=int, num_threads=threads)
             sizes = [len(ids) for ids in lists]
             np.add.at(counts, owners, sizes)
             flat = itertools.chain.from_iterable(lists)
@@ -243,7 +240,7 @@ class Tokenizer:
         found: list[int] = []
         for start in range(0, len(sequence), SEGMENT_BP):
             segment = sequence[start : start + SEGMENT_BP]
-            found += self._processor.SampleEncodeAsIds(segment, nbest_size=-1, alpha=alpha)
+            found += self.segmenter.SampleEncodeAsIds(segment, nbest_size=-1, alpha=alpha)
         ids = np.array(found, dtype=np.uint16)
         return Encoding(ids, self._spans(ids))
 
@@ -276,7 +273,7 @@ class Tokenizer:
     def kind(self) -> Kind:
         """How the vocabulary was learnt."""
         # BPE scores are minus the rank of the merge; unigram scores are log-probabilities.
-        scores = self._processor.GetScore(list(range(N_SPECIAL, self.vocab_size)))
+        scores = self.segmenter.GetScore(list(range(N_SPECIAL, self.vocab_size)))
         return "bpe" if np.array_equal(scores, -np.arange(float(len(scores)))) else "unigram"
 
     @cached_property
@@ -362,7 +359,7 @@ def _check_pieces(pieces: tuple[str, ...], where: str) -> None:
     if not right or set("".join(bases)) != set(ALPHABET) or len(pieces) > MAX_VOCAB:
         raise InputError(
             f"{where} is a SentencePiece model of another vocabulary: ids 0 to 4 have to be "
-            f"{' '.join(SPECIALS)}, the others strings over {ALPHABET}; {_REMEDY}"
+            f"{' '.join(SPECIALS)}, the others strings over {ALPHABET}; {REMEDY}"
         )
 
 

@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODEL = Path(str(resources.files("genobird"))) / "bundled" / "model"
 RUN = re.compile(r"<!-- run -->\n```(console|python)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
-VERB = re.compile(r"(?:\$ |`)genobird ([a-z]+)")
+VERB = re.compile(r"(?:\$ |`)genobird ([a-z][a-z-]*)")
 
 needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason="no model is bundled yet")
 

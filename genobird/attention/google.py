@@ -26,7 +26,19 @@ def sequence_lists(
     n_blocks: int, block_size: int, random_blocks: int, heads: int, seed: int
 ) -> tuple[IntArray, IntArray]:
     """Apply the pattern to one sequence that is not too short; see `layout.sequence_lists`."""
-    random = _random_blocks(n_blocks, block_size, random_blocks, heads, seed)
+    return joined_lists(draw_random_blocks(n_blocks, block_size, random_blocks, heads, seed))
+
+
+def joined_lists(random: IntArray) -> tuple[IntArray, IntArray]:
+    """Join global, window and random blocks.
+
+    Args:
+        random: the random blocks of rows 1 to N - 2, [heads, N - 2, r].
+
+    Returns:
+        `counts` [heads, N] and `keys`, as `pattern.sequence_lists`.
+    """
+    heads, n_blocks = len(random), random.shape[1] + 2
     rows = np.arange(1, n_blocks - 1)
     fixed = np.stack([0 * rows, rows - 1, rows, rows + 1, 0 * rows + n_blocks - 1], axis=1)
     # The rows beside the global blocks have these in their window, once.
@@ -40,20 +52,38 @@ def sequence_lists(
     return counts, np.concatenate(keys)
 
 
-def _random_blocks(
-    n_blocks: int, block_size: int, random_blocks: int, heads: int, seed: int
+def draw_random_blocks(
+    n_blocks: int,
+    block_size: int,
+    random_blocks: int,
+    heads: int,
+    seed: int,
+    paper_lengths: tuple[int, ...] = PAPER_LENGTHS,
+    longest: int = LONGEST,
 ) -> IntArray:
-    """Draw the random blocks of rows 1 to N - 2, [heads, N - 2, r]."""
+    """Draw the random blocks of rows 1 to N - 2, [heads, N - 2, r].
+
+    Args:
+        n_blocks: blocks of the sequence, N.
+        block_size: tokens per block.
+        random_blocks: random blocks per row, r.
+        heads: heads.
+        seed: of numpy's legacy generator.
+        paper_lengths: lengths, in tokens, that take the plan of the paper's experiments.
+        longest: length, in tokens, for which that plan is drawn before it is cut.
+    """
     rng = np.random.RandomState(seed)
-    if n_blocks * block_size in PAPER_LENGTHS:
-        plan = [_paper_plan(rng, block_size, random_blocks) for _ in range(heads)]
+    if n_blocks * block_size in paper_lengths:
+        plan = [_paper_plan(rng, longest, block_size, random_blocks) for _ in range(heads)]
         return np.stack(plan)[:, : n_blocks - 2]
     return _general_plan(rng, n_blocks, random_blocks, heads)
 
 
-def _paper_plan(rng: np.random.RandomState, block_size: int, random_blocks: int) -> IntArray:
+def _paper_plan(
+    rng: np.random.RandomState, longest: int, block_size: int, random_blocks: int
+) -> IntArray:
     """Draw one head's rows for the longest sequence, from blocks that start before token 1024."""
-    n_blocks = LONGEST // block_size
+    n_blocks = longest // block_size
     last = n_blocks - 1
     if 2 * block_size < LAST_RANDOM_TOKEN:
         last = LAST_RANDOM_TOKEN // block_size - 1

@@ -23,6 +23,7 @@ from genobird.cli import (
     background,
     compat,
     evaluation,
+    exchange,
     house,
     mutagenesis,
     scoring,
@@ -76,7 +77,10 @@ def _options(
     pass
 
 
-for part in (scoring, variants, background, mutagenesis, compat, training, evaluation, house):
+PARTS = (
+    scoring, variants, background, mutagenesis, compat, training, evaluation, exchange, house,
+)  # fmt: skip
+for part in PARTS:
     part.register(app)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +83,23 @@ def test_pieces_are_as_long_as_those_of_dna():
     lengths = (bench_model.pieces(32_000) != 255).sum(1)
     assert lengths[5:].mean() == pytest.approx(6.7, abs=0.1)
     assert (lengths[:5] == 0).all()
+
+
+@pytest.mark.parametrize("passes", ["forward", "backward"])
+def test_transformers_is_timed_before_and_after_acceleration(tmp_path, capsys, passes):
+    pytest.importorskip("transformers")
+    from tests.benchmarks import bench_hf
+
+    state = np.random.get_state()  # theirs seeds numpy's global generator
+    bench_hf.main(
+        ["--device", "cpu", "--shape", "tiny", "--layers", "1", "--lengths", "100", "300",
+         "--repeats", "1", "--passes", passes, "--output", str(tmp_path)]
+    )  # fmt: skip
+    np.random.set_state(state)
+    rows = json.loads((tmp_path / "hf-cpu.json").read_text())["rows"]
+    assert [row["tokens"] for row in rows] == [100, 300]
+    assert capsys.readouterr().out.count("\n| ") == 2
+    for row in rows:
+        ways = row["transformers"], row["accelerated"]
+        assert row["speedup"] == pytest.approx(ways[0]["seconds"] / ways[1]["seconds"])
+        assert all(way["peak_mb"] > 0 for way in ways)
