@@ -334,8 +334,8 @@ class BigBird(nn.Module):
             tokens = layouts[-1].n_blocks * self.config.block_size
             x = x.new_zeros((tokens, x.shape[1])).index_copy(0, rows, x)
         x = x if own is None else x[own]
-        x = x if self.config.norm == "bert" else self.norm(x)
-        return x
+        hidden: Tensor = x if self.config.norm == "bert" else self.norm(x)
+        return hidden
 
 
 def _tower(config: BigBirdConfig, bases: np.ndarray) -> Tower:

@@ -7,7 +7,6 @@ to those of the positions. The pooler and what reads it have no place here.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, InputError, UsageError
-from genobird.files import file_sha256
+from genobird.files import Draft, file_sha256
 from genobird.hf.pieces import read_tokenizer, their_tokenizer
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import CLS, PAD, SEP
@@ -145,20 +144,15 @@ def export_model(
     if head is None:
         theirs = {name.removeprefix("bert."): value for name, value in theirs.items()}
     config = transformers.BigBirdConfig(**_their_fields(shape))
-    with _silent(transformers), torch.random.fork_rng(devices=[]):
+    with _silent(transformers), torch.random.fork_rng(devices=[]), Draft(output) as part:
         model = (
             transformers.BigBirdForMaskedLM(config)
             if head is not None
             else transformers.BigBirdModel(config, add_pooling_layer=False)
         )
         model.load_state_dict(theirs, strict=False)
-        part = output.with_name(f".{output.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-    if output.exists():
-        shutil.rmtree(output)
-    part.rename(output)
     return [f"{name} head" for name in checkpoint.modules() if name not in parts]
 
 

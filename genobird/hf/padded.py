@@ -118,7 +118,7 @@ def _layout(rule: Rule, heads: int, n_blocks: int, lengths: tuple[int, ...]) -> 
 def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> tuple[IntArray, IntArray, IntArray]:
     """Return counts [H, N], keys, and each key's head, of a sequence whose first blocks are own."""
     size, r = rule.block_size, rule.random_blocks
-    random = np.zeros((heads, n_blocks - 2, r), dtype=np.int64)
+    random: IntArray = np.zeros((heads, n_blocks - 2, r), dtype=np.int64)
     if rule.is_trained:
         random = google.draw_random_blocks(
             n_blocks, size, r, heads, rule.seed, PAPER_LENGTHS, rule.longest

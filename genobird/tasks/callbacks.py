@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from genobird.files import Draft
 from genobird.tasks import ranks
 from genobird.tasks.task import Task
 
@@ -67,13 +68,12 @@ class SaveState(AfterSteps):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now; every process takes part, and the first one writes."""
-        part = self.path.with_suffix(".part")
         task = trainer.lightning_module
         assert isinstance(task, Task)
         task.average_norms()
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        first = trainer.is_global_zero
+        with Draft(self.path) if first else nullcontext(self.path) as part:
+            trainer.save_checkpoint(part)
         trainer.strategy.barrier()
         self._saved = time.monotonic()
 

@@ -11,7 +11,6 @@ loss or gradient is not finite ends the run before it changes a weight, and leav
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from genobird.errors import GenobirdError
+from genobird.files import Draft
 from genobird.tasks import ranks
 from genobird.tasks.averages import Averages
 from genobird.tasks.callbacks import Interrupt, ReturnMemory, SaveState
@@ -267,10 +267,9 @@ def _device(settings: FitSettings) -> str:
 def _refuse_step(found: NotFinite, parts: list[Any], output: Path) -> NoReturn:
     """Save the batches of a step that must not be taken, and end the run."""
     facts = {"step": found.step, "loss": found.loss, "gradient_norm": found.norm}
-    part = (output / BAD_BATCH).with_suffix(".part")
     in_order = [batch for turn in zip(*parts, strict=True) for batch in turn]
-    torch.save({**facts, "batches": in_order}, part)
-    os.replace(part, output / BAD_BATCH)
+    with Draft(output / BAD_BATCH) as part:
+        torch.save({**facts, "batches": in_order}, part)
     raise GenobirdError(
         f"step {found.step + 1} has a loss of {found.loss:g} and a gradient norm of "
         f"{found.norm:g}; the run stopped before it, its batches are in {output / BAD_BATCH}; "
