@@ -108,10 +108,11 @@ def main(
     own, partners = factor_columns(features, matrices, pd.read_csv(factors, sep="\t"))
     place = {name: column for column, name in enumerate(dataset.features["name"])}
     known = {
-        factor: [place[features["name"].iloc[c]] for c in columns]
+        factor: [place[name] for name in features["name"].iloc[columns] if name in place]
         for factor, columns in own.items()
     }
-    chosen = {factor: matrices[factor] for factor in own}
+    known = {factor: columns for factor, columns in known.items() if columns}
+    chosen = {factor: matrices[factor] for factor in known}
     sites = find_sites(dataset, split, chosen, known, most=most)
     logger.info("%d sites of %d factors", len(sites), len({site.factor for site in sites}))
 

@@ -56,6 +56,10 @@ def run_settings(wildcards):
 
 
 START = config["start"] or f"{OUT}/runs/{context_run(LONGEST)}/model"
+# Motifs are asked of the bundled model unless another is named.
+MOTIF_MODEL = (
+    "" if config["motif_model"] is None else f"--model {config['motif_model']}"
+)
 PROMOTER_MODELS = "composition,kmers,gapped_kmers,convolution,cnnprom,deepromoter"
 CHROMATIN_MODELS = "composition,gapped_kmers,convolution,deepsea,danq"
 TABLES = ["table1", "figure8", "table5", "table6", "table7"]

@@ -1,0 +1,47 @@
+# Does the model know what factors bind? Held-out sites broken, and public pairs of alleles.
+
+
+rule motif_effects:
+    input:
+        chromatin=f"{OUT}/data/chromatin",
+        motifs=config["motifs"]["matrices"],
+    output:
+        f"{OUT}/motif_effects.json",
+    log:
+        f"{OUT}/logs/motif_effects.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        model=MOTIF_MODEL,
+    shell:
+        "python -m pipelines.motif_effects {params.model} --chromatin {input.chromatin}"
+        " --motifs {input.motifs} --output {output} --threads {threads} --force > {log} 2>&1"
+
+
+rule alleles:
+    input:
+        data=config["motifs"]["variants"],
+        fasta=config["motifs"]["genome"],
+        sites=config["motifs"]["sites"],
+        motifs=config["motifs"]["matrices"],
+    output:
+        f"{OUT}/alleles.json",
+    log:
+        f"{OUT}/logs/alleles.log",
+    conda:
+        "../envs/genobird.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        model=MOTIF_MODEL,
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
+    shell:
+        "python -m pipelines.alleles {params.model} --data {input.data} {params.fasta}"
+        " --sites {input.sites} --motifs {input.motifs} --output {output} --threads {threads}"
+        " --force > {log} 2>&1"
