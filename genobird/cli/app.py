@@ -50,7 +50,7 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     name="genobird",
     cls=Verbs,
-    help="BigBird for regulatory DNA: promoters, chromatin profiles, variant effects.",
+    help="Predict promoters, chromatin profiles and effects of variants from DNA sequence.",
     no_args_is_help=True,
     context_settings={"max_content_width": 100},
     rich_markup_mode=None,  # plain text reads well everywhere, and costs no import
@@ -71,7 +71,7 @@ def _options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
     debug: Annotated[  # taken by `main`, so that it may also stand behind the verb
-        bool, typer.Option(DEBUG, help="Show the traceback of a fault of genobird itself.")
+        bool, typer.Option(DEBUG, help="Show tracebacks of faults in genobird.")
     ] = False,
 ) -> None:
     pass

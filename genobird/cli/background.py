@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _SHARES = {"half": 0.5, "1 in 10": 0.1, "1 in 100": 0.01, "largest": 0.0}
 
 group = typer.Typer(
-    help="How large effects are among variants such as common ones, to compare others with.",
+    help="Effects among variants such as common ones, to compare others with.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -53,15 +53,13 @@ def register(app: typer.Typer) -> None:
 def build(
     sources: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="VARIANTS...", help="VCF, BCF or tables of variants; read twice, so no -."
-        ),
+        typer.Argument(metavar="VARIANTS...", help="VCF, BCF or tables of variants; files, not -."),
     ],
     fasta: Fasta,
     output: Annotated[Path, typer.Option("--output", "-o", help="A name ending in .npz.")],
     model: Model = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many ALTs at random; default all.")
+        int | None, typer.Option(min=1, help="Number of ALTs to draw at random; all by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     exclude: Annotated[
@@ -71,7 +69,7 @@ def build(
         ),
     ] = None,
     shifts: Annotated[
-        int, typer.Option(help="As in genobird variants, like the next two.")
+        int, typer.Option(help="As in genobird variants, as the next two.")
     ] = DEFAULT.shifts,
     segmentations: Annotated[int, typer.Option()] = DEFAULT.segmentations,
     window_grid: Annotated[int, typer.Option(metavar="BP")] = DEFAULT.grid,
@@ -83,10 +81,10 @@ def build(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Score variants and keep how large each output's effects are.
+    """Score variants and store the sizes of their effects on each output.
 
-    genobird variants --background FILE then tells of each ALT how many of these variants have an
-    effect as large. A file fits the model that made it and no other.
+    genobird variants --background FILE then reports, for each ALT, the share of these variants with
+    effects at least as large. A file fits only the model that made it.
     """
     inputs = {f"the input {path}": path for path in sources}
     refuse_same_file({"--output": output}, {**inputs, "--fasta": fasta})
@@ -137,7 +135,7 @@ def info(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")] = False,
 ) -> None:
-    """Describe a background: its variants, its model, and how large effects are in it."""
+    """Describe a background: its variants, its model, and the sizes of effects."""
     from genobird.scoring.background import FILE, Background
     from genobird.scoring.scorer import bundled_model
 

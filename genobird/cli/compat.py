@@ -69,11 +69,11 @@ def kipoi_veff2(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="How the columns call the model; default as --model.")
+        str | None, typer.Option(help="Name of the model in the columns; default as --model.")
     ] = None,
     length: Annotated[
         int | None,
-        typer.Option("--seq-length", "-l", help="Taken and not used: windows are 16,200 bp."),
+        typer.Option("--seq-length", "-l", help="Accepted but not used: windows are 16,200 bp."),
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = "auto",
@@ -85,7 +85,7 @@ def kipoi_veff2(
 ) -> None:
     """Take the command line of kipoi_veff2_predict and write its table.
 
-    Columns are #CHROM POS ID REF ALT, then MODEL/LABEL/SCORE; a row an ALT. Probabilities are
+    Columns are #CHROM POS ID REF ALT, then MODEL/LABEL/SCORE; one row per ALT. Probabilities are
     genobird's calibrated ones, not those of the model whose name the columns may bear.
     """
     refuse_same_file({"the table": output}, {"the VCF": source, "the FASTA": fasta})
@@ -130,7 +130,7 @@ def selene(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write the tables of Selene's variant effect prediction, one a score.
+    """Write the tables of Selene's variant effect prediction, one per score.
 
     Columns are chrom pos name ref alt strand ref_match contains_unk, then the features; a row an
     ALT, also for those that cannot be scored. Files are FOLDER/STEM_SCORE.tsv.

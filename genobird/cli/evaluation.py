@@ -36,22 +36,18 @@ def baselines(
     chromatin: Chromatin = None,
     promoters: Promoters = None,
     scan: Scan = None,
-    shards: Annotated[
-        Path | None, typer.Option(help="Token shards that n-grams are counted in.")
-    ] = None,
+    shards: Annotated[Path | None, typer.Option(help="Token shards for counting n-grams.")] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Token shards that n-gram models predict.")
+        Path | None, typer.Option(help="Held-out token shards for n-gram models.")
     ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer file that made the shards.")
-    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer file of the shards.")] = None,
     split: Split = "test",
     config: ConfigFile = None,
     overrides: Overrides = None,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Train the models to beat on the same data, and predict what is held out.
+    """Train baselines on the same data, and predict the held-out part.
 
     composition, kmers, gapped_kmers, convolution, cnnprom, deepromoter, deepsea and danq read
     labelled data, ngram_bases and ngram_tokens read token shards.
@@ -92,7 +88,7 @@ def evaluate(
     ] = None,
     repeats: Annotated[
         list[Path] | None,
-        typer.Option(help="BED: bits per base inside and outside these too; repeatable."),
+        typer.Option(help="BED: also bits per base inside and outside these; repeatable."),
     ] = None,
     baselines: Annotated[
         list[Path] | None,
@@ -100,7 +96,7 @@ def evaluate(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Keep the predictions under this name, for others to compare with."),
+        typer.Option(help="Store the predictions under this name, to compare others with."),
     ] = None,
     split: Split = "test",
     config: ConfigFile = None,
@@ -132,11 +128,13 @@ def evaluate(
 
 def card(
     model: Annotated[Path, typer.Argument(help="Model directory.")],
-    evaluation: Annotated[Path, typer.Option(help="What `evaluate` wrote for this model.")],
+    evaluation: Annotated[
+        Path, typer.Option(help="evaluation.json that `evaluate` wrote for this model.")
+    ],
     output: Output,
     force: Force = False,
 ) -> None:
-    """Write a model's card: its data, its training and every test figure, as Markdown."""
+    """Write a model card in Markdown: data, training and all test figures."""
     from genobird.report.card import write_card
 
     refuse_existing(output, force)
@@ -163,7 +161,7 @@ def tables(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write the paper's tables as they come out here, as one HTML page."""
+    """Write the paper's tables, as reproduced here, as one HTML page."""
     from genobird.report.tables import Sources, write_tables
 
     write_tables(Sources(_named(table), _named(run or ()), published), output, force)

@@ -67,13 +67,13 @@ def report(
     ] = None,
     vcf: Annotated[
         Path | None,
-        typer.Option(help="VCF or BCF of the variants, scored or not: their IDs are shown."),
+        typer.Option(help="VCF or BCF of the variants, scored or not, for their IDs."),
     ] = None,
     force: Force = False,
 ) -> None:
     """Make a one-file HTML report of score tables.
 
-    Regions whose name begins with "background" are set against the others.
+    Regions whose name begins with "background" are compared with the others.
     """
     from genobird.report.page import report as make
 
@@ -96,7 +96,7 @@ def info(
 ) -> None:
     """Describe a model: shape, heads, training data, test figures and the names of its features.
 
-    With --json everything that is known of it: also hashes, all settings and the whole evaluation.
+    With --json, everything: also hashes, all settings and the whole evaluation.
     """
     from genobird.report.description import describe, summary
     from genobird.scoring.scorer import bundled_model
@@ -113,7 +113,7 @@ def doctor(
     as_json: Json = False,
     record: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Check this installation: versions, devices, the model and what it predicts.
+    """Check this installation: versions, devices, the model and its predictions.
 
     Exits with 1 when something essential is broken.
     """

@@ -30,7 +30,7 @@ def merge(
             "--output",
             "-o",
             callback=as_named,
-            help=".vcf, .vcf.gz (gets an index), .bcf or - for VCF; .parquet, .tsv, .tsv.gz or - "
+            help=".vcf, .vcf.gz (with index), .bcf or - for VCF; .parquet, .tsv, .tsv.gz or - "
             "for tables.",
         ),
     ],
@@ -38,7 +38,7 @@ def merge(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Join the shards of genobird variants --shard to the file that one run over all writes."""
+    """Join the shards of genobird variants --shard into the file of a single run."""
     refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
     refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=force)
     from genobird.scoring.merge import merge as join

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 def mutagenesis(
     region: Annotated[
-        str, typer.Argument(help="1-based region, perhaps with a strand: chr20:1,001-1,200:+.")
+        str, typer.Argument(help="1-based region, with or without strand: chr20:1,001-1,200:+.")
     ],
     fasta: Fasta,
     output: TableOutput,
@@ -59,11 +59,11 @@ def mutagenesis(
         str | None,
         typer.Option(
             help="Outputs, separated by commas: promoter, chromatin columns, cells, targets or "
-            "classes; default promoter and the five chromatin features that are most active there."
+            "classes; default: promoter and the five chromatin features predicted highest there."
         ),
     ] = None,
     form: Annotated[
-        str, typer.Option(help="long: a row a change and output; wide: a row a change.")
+        str, typer.Option(help="long: one row per change and output; wide: one row per change.")
     ] = "long",
     max_bp: Annotated[
         int, typer.Option(min=1, help="Longest region; each base costs three windows.")
@@ -77,10 +77,10 @@ def mutagenesis(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Change every base of a region to the three others: what does it do to its midpoint?
+    """Change every base of a region to the three others and predict the effects.
 
-    The outputs are asked about the midpoint of the region (chromatin: the 200 bp around it;
-    promoter: a start there, along the strand), whichever base is changed. Values are logits.
+    Effects are on the midpoint of the region (chromatin: the 200 bp around it; promoter: a
+    transcription start there, along the strand), whichever base is changed. Values are logits.
     """
     refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": fasta})
     check_output(output, force=force)

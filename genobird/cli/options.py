@@ -11,11 +11,11 @@ from genobird.cli.outputs import as_named
 
 Fasta = Annotated[Path, typer.Option("--fasta", "-f", help="The genome: plain, gzip or BGZF.")]
 Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Model directory; default the bundled one.")
+    Path | None, typer.Option("--model", "-m", help="Model directory; the bundled one by default.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchSize = Annotated[str, typer.Option(help="Sequences a pass: auto or a number.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own.")]
+BatchSize = Annotated[str, typer.Option(help="Sequences per pass: auto or a number.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")]
 Precision = Annotated[
     str,
     typer.Option(
@@ -29,31 +29,34 @@ TableOutput = Annotated[
 Features = Annotated[
     str | None,
     typer.Option(
-        help="Chromatin columns, separated by commas: names (one without its #number stands for "
-        "all that differ in that alone), or classes such as TF; genobird info lists them."
+        help="Chromatin features, separated by commas: cells (K562), targets (CTCF), classes (TF) "
+        "or names, as genobird info lists them; a name without its #number stands for all that "
+        "differ only in that."
     ),
 ]
 Liftover = Annotated[
     Path | None,
     typer.Option(
         metavar="CHAIN",
-        help="UCSC chain file from the assembly of the input to that of the FASTA; what is written "
-        "keeps its coordinates.",
+        help="UCSC chain file from the assembly of the input to that of the FASTA; the output "
+        "keeps the input's coordinates.",
     ),
 ]
 IgnoreBuild = Annotated[
     bool,
-    typer.Option("--ignore-build", help="Warn of another assembly than the FASTA's, and go on."),
+    typer.Option("--ignore-build", help="Only warn where the assembly is not the FASTA's."),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on where an interrupted run of the same command stopped, if one did."
+        "--resume", help="Continue an interrupted run of the same command, if there is one."
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Summary as JSON on standard output (errors when data go there)."),
+    typer.Option(
+        "--json", help="Summary as JSON on standard output; on standard error if data go there."
+    ),
 ]

@@ -78,13 +78,15 @@ def score(
     bigwig: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of bigWig tracks, one an output: the 200-bp bins that the regions touch, "
-            "each scored as a region of its own."
+            help="Folder of bigWig tracks, one per output: the 200-bp bins that the regions touch, "
+            "each scored as a region."
         ),
     ] = None,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", help="Regions off the genome get a status, not an error."),
+        typer.Option(
+            "--keep-going", help="Regions off the genome get a status instead of an error."
+        ),
     ] = False,
     liftover: Liftover = None,
     resume: Resume = False,

@@ -23,20 +23,21 @@ Overrides = Annotated[
 ]
 Peaks = Annotated[
     list[Path] | None,
-    typer.Option("--peaks", help="Peak file of your own, BED or narrowPeak; repeatable."),
+    typer.Option("--peaks", help="Your own peak file, BED or narrowPeak; repeatable."),
 ]
 Names = Annotated[
     list[str] | None, typer.Option("--name", help="Name of each peak file; default the file's.")
 ]
-Genome = Annotated[
-    Path | None, typer.Option("--fasta", "-f", help="With --peaks: the genome they lie on.")
-]
+Genome = Annotated[Path | None, typer.Option("--fasta", "-f", help="With --peaks: their genome.")]
 Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="With --peaks: start from it; default bundled.")
+    Path | None,
+    typer.Option("--model", "-m", help="With --peaks: model to start from; default bundled."),
 ]
 HeldOut = Annotated[
     list[str] | None,
-    typer.Option(help="With --peaks: a contig, a region or a share of the megabases; repeatable."),
+    typer.Option(
+        help="With --peaks: contig, region or share of megabases to hold out; repeatable."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
@@ -92,7 +93,7 @@ def corpus(
     overrides: Overrides = None,
     force: Force = False,
 ) -> None:
-    """Draw documents of sentences from contigs (the paper's law)."""
+    """Draw documents of sentences from contigs, as the BigBird paper does."""
     from genobird.config import load_config
     from genobird.corpus import CorpusSettings, build
     from genobird.genome.interval import read_bed
@@ -163,7 +164,7 @@ def shards(
     threads: Threads = 1,
     force: Force = False,
 ) -> None:
-    """Tokenise a corpus into memory-mapped shards; an interrupted call is continued."""
+    """Tokenise a corpus into memory-mapped shards; continues an interrupted run."""
     from genobird import shards as store
     from genobird.tokenizer import Tokenizer
 
@@ -202,10 +203,11 @@ def finetune_chromatin(
         Path | None, typer.Option(help="BED: with --peaks, use only these intervals.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="With --peaks: about how long it may take.")
+        float | None, typer.Option(min=0.01, help="With --peaks: approximate time limit.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="With --peaks: steps of the head, without a clock.")
+        int | None,
+        typer.Option(min=1, help="With --peaks: steps of the head, instead of --minutes."),
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave out peaks on contigs not in the FASTA.")
@@ -304,7 +306,7 @@ def finetune_mlm(
     quiet: Quiet = False,
     print_config: Annotated[bool, _show_config("mlm", "MLMConfig")] = False,
 ) -> None:
-    """Count neighbouring pieces, and train the masked-LM head on them and the frozen encoder."""
+    """Count neighbouring tokens, and train the masked-LM head on counts and a frozen encoder."""
     from genobird.config import load_config
     from genobird.tasks.mlm import MLMConfig
     from genobird.tasks.mlm import finetune_mlm as run

@@ -72,7 +72,7 @@ def variants(
             "--output",
             "-o",
             callback=as_named,
-            help=".vcf, .vcf.gz (gets an index), .bcf or -; where the input is no VCF, the table: "
+            help=".vcf, .vcf.gz (with index), .bcf or -; for other input than VCF, the table: "
             ".parquet, .tsv, .tsv.gz or -.",
         ),
     ],
@@ -83,8 +83,8 @@ def variants(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="One-file HTML report, made from the table; without --table that is written "
-            "beside it as .parquet."
+            help="HTML report of the table; without --table the table is written beside it as "
+            ".parquet."
         ),
     ] = None,
     report_logos: Annotated[
@@ -92,7 +92,7 @@ def variants(
         typer.Option(
             min=0,
             max=10,
-            help="First variants of the report with logos, each about 126 windows; default "
+            help="How many variants of the report get logos, about 126 windows each; default "
             f"{LOGOS}.",
         ),
     ] = None,
@@ -110,28 +110,30 @@ def variants(
         ),
     ] = None,
     shifts: Annotated[
-        int, typer.Option(help="Average promoter and chromatin over so many window offsets.")
+        int, typer.Option(help="Window offsets over which promoter and chromatin are averaged.")
     ] = DEFAULT.shifts,
     segmentations: Annotated[
-        int, typer.Option(help="Average GB_LLR over so many ways to cut the sequence into tokens.")
+        int,
+        typer.Option(help="Ways to cut the sequence into tokens over which GB_LLR is averaged."),
     ] = DEFAULT.segmentations,
-    seed: Annotated[int, typer.Option(help="Of the draw of segmentations.")] = DEFAULT.seed,
+    seed: Annotated[int, typer.Option(help="Seed of the segmentations.")] = DEFAULT.seed,
     window_grid: Annotated[
         int,
         typer.Option(
             metavar="BP",
-            help="Centre windows on the nearest multiple of so many bp, so that neighbouring "
-            "variants share that of REF: faster where variants are dense; 0 centres on each.",
+            help="Centre windows on the nearest multiple of BP, so that neighbouring variants "
+            "share the window of REF: faster where variants are dense; 0 centres on each variant.",
         ),
     ] = DEFAULT.grid,
     embedding: Annotated[
-        bool, typer.Option("--embedding", help="Also give the distance of the hidden states.")
+        bool,
+        typer.Option("--embedding", help="Add the distance between hidden states of REF and ALT."),
     ] = False,
     ref_mismatch: Annotated[
         str,
         typer.Option(
-            help="REF is not the genome's: flag (status, no score), skip (left as it is), swap "
-            "(score if ALT is the genome's) or error."
+            help="If REF differs from the genome: flag (status, no scores), skip (leave it as it "
+            "is), swap (score if ALT is the genome's base) or error."
         ),
     ] = "flag",
     liftover: Liftover = None,
@@ -140,24 +142,24 @@ def variants(
         str,
         typer.Option(
             metavar="FILE",
-            help="What GB_EVALUE and quantiles compare with: a file of genobird background build, "
-            "model (that in the model directory, if any) or none.",
+            help="Background of GB_EVALUE, GB_TOP and quantiles: a file of genobird background "
+            "build, model (the one in the model directory, if any) or none.",
         ),
     ] = "model",
     phased: Annotated[
         str | None,
         typer.Option(
             metavar="SAMPLE",
-            help="Also score the ALTs on each haplotype of this sample together, GB_HAP_*; about "
-            "as many windows more as ALTs lie within 8 kb of each.",
+            help="Also score the ALTs on each haplotype of this sample together (GB_HAP_*); costs "
+            "about one more window for each ALT within 8 kb.",
         ),
     ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Score part I of N alone, as .vcf.gz and, for --table, .parquet; "
-            "genobird variants merge joins the parts.",
+            help="Score only part I of N, as .vcf.gz and, for --table, .parquet; genobird variants "
+            "merge joins the parts.",
         ),
     ] = None,
     resume: Resume = False,
@@ -165,7 +167,7 @@ def variants(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Score variants. Each record of a VCF passes through, and gains INFO keys GB_*."""
+    """Score variants. Records of a VCF stay as they are and gain INFO keys GB_*."""
     refuse_same_file(
         {"--output": output, "--table": table, "--report": report},
         {
