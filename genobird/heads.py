@@ -275,25 +275,6 @@ class Head(nn.Module):
                 new[places] = values
         return wide
 
-    @torch.no_grad()
-    def average_with(self, near: Head, new: Tensor) -> None:
-        """Take the local network of another head; logits become the mean of both heads'.
-
-        Args:
-            near: a head with a local network of the same shape; outputs beyond its own are 0 there.
-            new: bool [outputs], those that this head has not learnt: they become `near`'s alone.
-        """
-        assert self.local is not None
-        assert near.local is not None
-        self.local.load_state_dict(near.local.state_dict())
-        share = torch.where(new, 1.0, 0.5)  # of `near`
-        known = near.config.outputs
-        last = self.layers[-1]
-        for name, values in near.local_out.named_parameters():
-            scale = share if values.dim() == 1 else share[:, None]
-            getattr(self.local_out, name)[:known] = values * scale[:known]
-            getattr(last, name).mul_(1 - scale)
-
     def narrowed(self, outputs: int) -> Head:
         """Return a head that gives the first outputs of this one alone, [P, outputs]."""
         narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)

@@ -88,23 +88,6 @@ def test_beyond_its_sequence_a_head_reads_no_base():
     assert bases_around("ACGT", np.array([1]), 0, 0).shape == (1, 0)
 
 
-def test_the_average_of_two_heads_gives_the_mean_of_their_logits(tiny_tokenizer):
-    near = local_head(seed=1, pool="local", outputs=4)
-    shape = local_head(outputs=4).config
-    far = Head(shape.model_copy(update={"outputs": 2, "local": None}), 12).eval()
-    both = far.widened(shape, outputs=[3, 1]).eval()
-    both.average_with(near, torch.tensor([True, False, True, False]))
-    asked = pack_places(
-        [random_dna(600, 5)], [np.array([90, 300])], tiny_tokenizer, both.config, 16
-    )
-    hidden = torch.randn(len(asked.batch.ids), 12)
-    known = far(hidden, asked)
-    alone = near(hidden, asked)
-    expected = alone.clone()
-    expected[:, [3, 1]] = (alone[:, [3, 1]] + known) / 2
-    torch.testing.assert_close(both.eval()(hidden, asked), expected)
-
-
 def test_motifs_begin_filters_on_both_strands():
     network = LocalNetwork(LOCAL)
     odds = np.arange(12, dtype=np.float64).reshape(4, 3)

@@ -176,6 +176,16 @@ def _training(provenance: Facts) -> Iterable[str]:
     if rows:
         yield "## Training"
         yield table(["stage", "steps", "learning rate", "precision", "seed", "seen"], rows)
+    combined: Facts = provenance.get("combined", {})
+    if combined:
+        each = [
+            f"{kind}: far x {far:.3g}, local x {local:.3g} {offset:+.3g}"
+            for kind, (far, local, offset) in combined["weights"].items()
+        ]
+        yield (
+            "The chromatin head weighs what it reads far away and what the local network reads, "
+            f"fitted on the {combined['split']} part: {'; '.join(each)}."
+        )
     calibration: Mapping[str, Facts] = provenance.get("calibration", {})
     if calibration:
         each = [
@@ -192,15 +202,15 @@ def _training(provenance: Facts) -> Iterable[str]:
 
 def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
     """Yield the stages of training in their order; one may have gone on with an earlier one."""
-    for name in ("pretraining", "chromatin", "promoter", "mlm"):
+    for name in ("pretraining", "chromatin", "local network", "promoter", "mlm"):
         chain: list[Facts] = []
         facts = provenance.get(name)
+        if name == "local network":
+            facts = provenance.get("combined", {}).get("local")
         while isinstance(facts, Mapping):
             chain.append(facts)
             facts = facts.get("earlier")
         for turn, found in enumerate(reversed(chain), start=1):
-            if isinstance(found.get("local"), Mapping):
-                yield "local network", found["local"]
             yield (f"{name} {turn}" if len(chain) > 1 else name), found
 
 

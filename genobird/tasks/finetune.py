@@ -50,11 +50,6 @@ class ChromatinConfig(_FinetuneConfig):
         description="Go on with the chromatin head that is there, wider if head says so, with new "
         "outputs for features it lacks.",
     )
-    local_from: Path | None = Field(
-        None,
-        description="With keep_head and head.local: a model whose chromatin head has learnt such a "
-        "local network for these features; training begins with the mean of both heads' logits.",
-    )
     auxiliary_path: Path | None = Field(
         None,
         description="Further labels of the same bins: they are learnt beside, and the model that "
@@ -253,8 +248,6 @@ def finetune_chromatin(
     facts = {**(provenance or {}), "bases_seen": config.fit.batches * _bases_per_batch(config)}
     if config.keep_head:
         facts["earlier"] = checkpoint.provenance.get("chromatin")
-    if config.local_from:
-        facts["local"] = Checkpoint.load(config.local_from).provenance.get("chromatin")
     if sites:
         sources["sites"] = {"sites": len(sites), "sha256": file_sha256(sites.path)}
     if auxiliary:
@@ -295,12 +288,7 @@ def _kept_head(
             "only cell_width may grow, dropout change and local be added; set keep_head to false "
             "for a new one"
         )
-    wide = head.widened(shape, columns)
-    if config.local_from is not None:
-        unknown = torch.ones(shape.outputs, dtype=torch.bool)
-        unknown[columns] = False
-        wide.average_with(_local_head(config.local_from, dataset, shape), unknown)
-    return wide
+    return head.widened(shape, columns)
 
 
 def _columns(
@@ -316,20 +304,6 @@ def _columns(
             "features; set keep_head to false for a new one"
         )
     return [place[name] for name in checkpoint.features["name"]]
-
-
-def _local_head(path: Path, dataset: ChromatinDataset, shape: HeadConfig) -> Head:
-    """Return the chromatin head of a model, whose local network has the wanted shape."""
-    found = Checkpoint.load(path)
-    head = found.chromatin
-    if head is None or head.config.local != shape.local:
-        raise UsageError(
-            f"the chromatin head of {path} has no local network of the shape {shape.local!r}; give "
-            "head.local as that model was trained with"
-        )
-    if found.features["name"].tolist() != dataset.features["name"].tolist():
-        raise UsageError(f"{path} was trained for other features than those of {dataset.path}")
-    return head
 
 
 def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:
@@ -464,7 +438,7 @@ def _sha256(path: Path) -> str:
     return file_sha256(path / "index.json" if path.is_dir() else path)
 
 
-_PATHS = {"checkpoint", "data_path", "auxiliary_path", "local_from", "sites", "motifs"}
+_PATHS = {"checkpoint", "data_path", "auxiliary_path", "sites", "motifs"}
 
 
 def _finish(

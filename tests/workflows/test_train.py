@@ -132,12 +132,12 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
                 "finetune_promoter": "1", "finetune_chromatin": str(stages), "finetune_mlm": "1",
                 "baselines": "1", "evaluate": "1", "card": "1", "bundle": "1", "all": "1",
                 "genome": "1", "background": "1", "calibrate": "1", "auxiliary": "1",
-                "sites": "1", "finetune_local": "1", "total": str(28 + stages)}  # fmt: skip
+                "sites": "1", "finetune_local": "1", "combine": "1",
+                "total": str(29 + stages)}  # fmt: skip
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     assert " --others --splits " in log
     assert log.count(f"auxiliary_path={config['output']}/data/auxiliary ") == stages + 1
-    assert log.count(f"local_from={config['output']}/local/model") == 1
     out = config["output"]
     held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
     assert f"{held_out} --limit 800 --seed 1 --output {out}/background.npz" in log
@@ -233,7 +233,7 @@ def test_the_settings_of_each_step_are_valid(name):
     ]
     assert [stage.keep_head for stage in stages] == [number > 0 for number in range(len(stages))]
     local = load_config(ChromatinConfig, ROOT / config["finetune"]["local"], start)
-    assert local.head.local == stages[-1].head.local
+    assert local.head.local is not None
     load_config(PromoterConfig, ROOT / config["finetune"]["promoter"], start)
     load_config(MLMConfig, ROOT / config["finetune"]["mlm"], ("checkpoint=m", "shards=s"))
     load_config(BaselineConfig, ROOT / config["baselines"])

@@ -1,8 +1,7 @@
 CHROMATIN_STAGES = config["finetune"]["chromatin"]
-
-
-def is_last(wildcards):
-    return int(wildcards.stage) == len(CHROMATIN_STAGES)
+LAST_STAGE = f"{OUT}/chromatin/{len(CHROMATIN_STAGES)}/model"
+LOCAL = config["finetune"]["local"]
+MOTIFS = config["chromatin"]["motifs"]
 
 
 def given(name):

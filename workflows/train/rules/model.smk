@@ -1,8 +1,5 @@
 # A training rule resumes: its run directory lies beside the output that Snakemake would delete.
 
-LOCAL = config["finetune"]["local"]
-MOTIFS = config["chromatin"]["motifs"]
-
 
 rule pretrain:
     input:
@@ -73,9 +70,6 @@ rule finetune_chromatin:
         ),
         data=f"{OUT}/data/chromatin",
         auxiliary_path=f"{OUT}/data/auxiliary" if AUXILIARY else [],
-        local_from=lambda wildcards: (
-            f"{OUT}/local/model" if LOCAL and is_last(wildcards) else []
-        ),
         settings=lambda wildcards: CHROMATIN_STAGES[int(wildcards.stage) - 1],
     output:
         directory(f"{OUT}/chromatin/{{stage}}/model"),
@@ -93,17 +87,39 @@ rule finetune_chromatin:
     params:
         run=subpath(output[0], parent=True),
         auxiliary=given("auxiliary_path"),
-        local=given("local_from"),
     shell:
         "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
-        " {params.auxiliary} {params.local}"
+        " {params.auxiliary}"
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+
+
+if LOCAL:
+
+    rule combine:
+        input:
+            model=LAST_STAGE,
+            local=f"{OUT}/local/model",
+            chromatin=f"{OUT}/data/chromatin",
+        output:
+            directory(f"{OUT}/combined"),
+        log:
+            f"{OUT}/logs/combine.log",
+        conda:
+            "../envs/genobird.yaml"
+        threads: config["threads"]
+        resources:
+            mem_mb=16000,
+            runtime=120,
+        shell:
+            "python -m pipelines.combine --model {input.model} --local {input.local}"
+            " --chromatin {input.chromatin} --output {output} --threads {threads} --force"
+            " > {log} 2>&1"
 
 
 rule finetune_promoter:
     input:
-        checkpoint=f"{OUT}/chromatin/{len(CHROMATIN_STAGES)}/model",
+        checkpoint=f"{OUT}/combined" if LOCAL else LAST_STAGE,
         data=f"{OUT}/data/promoters.parquet",
         settings=config["finetune"]["promoter"],
     output:

@@ -1,0 +1,194 @@
+"""Two chromatin heads -> one: what is read far away, and what the local network reads, weighed.
+
+One head reads the encoder's hidden states, another (`head.pool: local`) the bases around a place.
+Their logits, a for far and l for local, become w a + v l + c, three numbers per class of features,
+which make the labels of the validation part most likely; features that the far head lacks are the
+local head's alone. The numbers go into the weights of the last layers. So context decides where it
+knows more (histone marks), and motifs where they do (factors), and probabilities are right on
+average in each class.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.datasets import ChromatinDataset
+from genobird.errors import InputError, UsageError
+from genobird.heads import POSITIVE_WEIGHT, Head
+from genobird.tasks.predict import Precision, predict_chromatin
+from pipelines import steps
+
+logger = logging.getLogger(__name__)
+
+Doubles = NDArray[np.float64]
+
+
+def fit_weights(far: Doubles, local: Doubles, labels: NDArray[np.uint8]) -> Doubles:
+    """Return w, v and c with which w far + v local + c makes labels most likely.
+
+    Args:
+        far: logits of one head, [N, F]; all 0 where it knows nothing.
+        local: logits of the other, [N, F].
+        labels: 0 or 1, [N, F].
+    """
+
+    def loss(weights: Doubles) -> tuple[float, Doubles]:
+        z = weights[0] * far + weights[1] * local + weights[2]
+        error = expit(z) - labels
+        gradient = np.array([(error * far).mean(), (error * local).mean(), error.mean()])
+        return 1e3 * float((np.logaddexp(0, z) - labels * z).mean()), 1e3 * gradient
+
+    found: Doubles = minimize(loss, np.array([0.5, 0.5, -2.0]), jac=True, method="BFGS").x
+    return found
+
+
+def joined(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_]]:
+    """Return the far head with the local head's network and outputs beside, and what it knew.
+
+    Args:
+        model: has a chromatin head without a local network, of some features.
+        local: has a chromatin head with `pool = local`, of these and maybe more.
+
+    Raises:
+        InputError: the heads do not fit each other.
+    """
+    far, near = model.chromatin, local.chromatin
+    if far is None or far.local is not None:
+        raise InputError("the model needs a chromatin head without a local network")
+    if near is None or near.config.pool != "local":
+        raise InputError("the local model needs a chromatin head with pool = local")
+    place = {name: column for column, name in enumerate(local.features["name"])}
+    missing = [name for name in model.features["name"] if name not in place]
+    if missing:
+        raise InputError(
+            f"the local model has no output for {missing[0]}; train it on all features"
+        )
+    columns = [place[name] for name in model.features["name"]]
+    shape = far.config.model_copy(
+        update={"outputs": near.config.outputs, "local": near.config.local}
+    )
+    head = far.widened(shape, columns)
+    assert head.local is not None
+    assert near.local is not None
+    head.local.load_state_dict(near.local.state_dict())
+    head.local_out.load_state_dict(near.local_out.state_dict())
+    known = np.zeros(near.config.outputs, dtype=bool)
+    known[columns] = True
+    return head, known
+
+
+def combine(
+    model: Path,
+    local: Path,
+    chromatin: Path,
+    output: Path,
+    *,
+    split: str = "validation",
+    precision: Precision = "float32",
+    force: bool = False,
+) -> dict[str, list[float]]:
+    """Write a model whose chromatin head weighs both heads.
+
+    Args:
+        model: model directory.
+        local: directory of a model whose chromatin head reads bases alone.
+        chromatin: dataset of the local head's features.
+        output: directory to write.
+        split: the part whose labels decide.
+        precision: of matrix products.
+        force: replace `output` if it exists.
+
+    Returns:
+        w, v and c by class; features that are the local head's alone have classes of their own.
+
+    Raises:
+        UsageError: `output` exists, or a path is missing.
+        InputError: the heads or the data do not fit each other.
+    """
+    steps.refuse_existing(output, force, WEIGHTS)
+    checkpoint, near = Checkpoint.load(model), Checkpoint.load(local)
+    head, known = joined(checkpoint, near)
+    checkpoint.chromatin, checkpoint.features = head, near.features
+    dataset = ChromatinDataset(chromatin)
+    last = head.layers[-1]
+    logits = []
+    for silent in (head.local_out, last):  # first the far head alone, then the local one
+        kept = [parameter.detach().clone() for parameter in silent.parameters()]
+        _scale(silent, torch.zeros(len(known)))
+        found = predict_chromatin(checkpoint, dataset, split, precision=precision)
+        logits.append(found.logits.astype(np.float64))
+        for parameter, values in zip(silent.parameters(), kept, strict=True):
+            parameter.data.copy_(values)
+    kinds = near.features["class"].to_numpy(str)
+    weights = np.zeros((len(known), 3))
+    said: dict[str, list[float]] = {}
+    for kind in dict.fromkeys(kinds):
+        for both in (True, False):
+            chosen = np.flatnonzero((kinds == kind) & (known == both))
+            if len(chosen):
+                far = logits[0][:, chosen] * both
+                line = fit_weights(far, logits[1][:, chosen], found.labels[:, chosen])
+                line[0] *= both
+                weights[chosen] = line
+                said[kind if both else f"{kind}, local alone"] = line.tolist()
+    _weigh(head, torch.from_numpy(weights).float())
+    checkpoint.provenance = {
+        **checkpoint.provenance,
+        "combined": {"split": split, "weights": said, "local": near.provenance.get("chromatin")},
+    }
+    checkpoint.save(output, force=force)
+    for kind, (w, v, c) in said.items():
+        logger.info("%s: far x %.3f, local x %.3f %+.3f", kind, w, v, c)
+    return said
+
+
+@torch.no_grad()
+def _scale(layer: Any, factors: torch.Tensor) -> None:
+    layer.weight.mul_(factors[:, None])
+    layer.bias.mul_(factors)
+
+
+@torch.no_grad()
+def _weigh(head: Head, weights: torch.Tensor) -> None:
+    """Put weights w, v, c of each output [F, 3] into the last layers of a head."""
+    last: Any = head.layers[-1]
+    _scale(last, weights[:, 0])
+    _scale(head.local_out, weights[:, 1])
+    last.bias.add_(weights[:, 2] + float(np.log(POSITIVE_WEIGHT)))
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(help="Model directory.")],
+    local: Annotated[Path, typer.Option(help="Model whose chromatin head reads bases alone.")],
+    chromatin: Annotated[Path, typer.Option(help="Chromatin dataset.")],
+    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    split: Annotated[str, typer.Option(help="Part of the data, not trained on.")] = "validation",
+    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Weigh what a model reads far away and what a local network reads, class by class."""
+    if precision not in ("float32", "bf16"):
+        raise UsageError(f"precision {precision} found; float32 and bf16 are allowed")
+    if threads:
+        torch.set_num_threads(threads)
+    chosen: Precision = "bf16" if precision == "bf16" else "float32"
+    combine(model, local, chromatin, output, split=split, precision=chosen, force=force)
+
+
+if __name__ == "__main__":
+    steps.run(app)
