@@ -37,8 +37,8 @@ def block_sparse_attention(
             layout.n_blocks * layout.block_size. May be a strided view of a fused projection.
         k: keys [T, H, D].
         v: values [T, H, D].
-        layout: which key blocks each query block of each head sees. Keep it until the backward pass
-            is over; in a CUDA graph, as long as the graph.
+        layout: which key blocks each query block of each head sees. What is saved for the backward
+            pass keeps it; in a CUDA graph, keep it as long as the graph.
         scale: factor on the scores, positive; default D ** -0.5.
         backend: `triton` (bfloat16, float16, float32; head widths 32, 64, 128), `blocked` (torch,
             any device and shape), `dense` (torch's SDPA, for full layouts), `reference` (dense
