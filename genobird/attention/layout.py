@@ -98,8 +98,8 @@ class BlockLayout:
         layout = _LIVE.get(handle)
         if layout is None:
             raise RuntimeError(
-                f"the layout with handle {handle} is gone; keep a reference to it until the "
-                "backward pass is over"
+                f"the layout with handle {handle} is gone; keep a reference to it as long "
+                "as you use its handle"
             )
         return layout
 

@@ -2,7 +2,7 @@
 
 The fast backends are operators of torch (`torch.library`), with shapes for tracing and with their
 derivatives, so that `torch.compile(fullgraph=True)` takes them as they are. An operator is given
-the layout by its handle, a number.
+the layout by its handle, a number that a graph leaves open, so that one graph serves all layouts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def block_sparse_attention(
             layout.n_blocks * layout.block_size. May be a strided view of a fused projection.
         k: keys [T, H, D].
         v: values [T, H, D].
-        layout: which key blocks each query block of each head sees. Keep it until the backward pass
-            is over; in a CUDA graph, as long as the graph.
+        layout: which key blocks each query block of each head sees. What is saved for the backward
+            pass keeps it; in a CUDA graph, keep it as long as the graph.
         scale: factor on the scores, positive; default D ** -0.5.
         backend: `triton` (bfloat16, float16, float32; head widths 32, 64, 128), `blocked` (torch,
             any device and shape), `dense` (torch's SDPA, for full layouts), `reference` (dense
@@ -74,7 +74,7 @@ def block_sparse_attention(
     if backend == "blocked":
         # Only derivatives and tracing need the operator, whose first call imports torch's compiler:
         # as much time and memory as the rest of torch.
-        if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             return blocked.forward(q, k, v, layout, scale)
         out = torch.ops.genobird.blocked_attention(q, k, v, layout.handle, scale)
         return out
@@ -130,10 +130,18 @@ def kernels_refuse(dtype: torch.dtype, width: int, block_size: int) -> str | Non
     return kernels.refuse(dtype, width, block_size)
 
 
+def _keep(layout: BlockLayout, saved: Tensor) -> None:
+    """Let a layout live as long as the memory of a tensor that the backward pass reads.
+
+    The handle keeps nothing alive, and a compiled graph saves nothing but tensors and numbers.
+    """
+    saved.untyped_storage().layout = layout  # type: ignore[attr-defined]
+
+
 @torch.library.custom_op(
     "genobird::sparse_attention",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, int layout, float scale) -> (Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, SymInt layout, float scale) -> (Tensor, Tensor)",
 )
 def _triton_forward(
     q: Tensor, k: Tensor, v: Tensor, layout: int, scale: float
@@ -144,13 +152,15 @@ def _triton_forward(
         raise ValueError(f"backend 'triton' does not take {refusal}")
     from genobird.attention import kernels
 
-    return kernels.forward(q, k, v, launch_plan(lists, q.device), lists.block_size, scale)
+    out, lse = kernels.forward(q, k, v, launch_plan(lists, q.device), lists.block_size, scale)
+    _keep(lists, lse)
+    return out, lse
 
 
 @torch.library.custom_op(
     "genobird::sparse_attention_backward",
     mutates_args=(),
-    schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int layout, "
+    schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, SymInt layout, "
     "float scale) -> (Tensor, Tensor, Tensor)",
 )
 def _triton_backward(
@@ -173,16 +183,19 @@ def _triton_backward(
 @torch.library.custom_op(
     "genobird::blocked_attention",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, int layout, float scale) -> Tensor",
+    schema="(Tensor q, Tensor k, Tensor v, SymInt layout, float scale) -> Tensor",
 )
 def _blocked_forward(q: Tensor, k: Tensor, v: Tensor, layout: int, scale: float) -> Tensor:
-    return blocked.forward(q, k, v, BlockLayout.of_handle(layout), scale)
+    lists = BlockLayout.of_handle(layout)
+    out = blocked.forward(q, k, v, lists, scale)
+    _keep(lists, out)
+    return out
 
 
 @torch.library.custom_op(
     "genobird::blocked_attention_backward",
     mutates_args=(),
-    schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, int layout, float scale) "
+    schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, SymInt layout, float scale) "
     "-> (Tensor, Tensor, Tensor)",
 )
 def _blocked_backward(
@@ -215,8 +228,6 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, Tens
     outputs = (output,) if isinstance(output, Tensor) else output
     ctx.save_for_backward(q, k, v, *outputs)
     ctx.mark_non_differentiable(*outputs[1:])
-    # The handle alone would not keep the layout alive.
-    ctx.kept = None if torch.compiler.is_compiling() else BlockLayout.of_handle(ctx.layout)
 
 
 def _triton_differentiate(ctx: Any, grad: Tensor, _grad_lse: Tensor | None) -> tuple[Any, ...]:

@@ -1,11 +1,13 @@
 import copy
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 from genobird.attention import BACKENDS, PATTERNS, BlockLayout, Pattern, block_sparse_attention
@@ -239,14 +241,45 @@ def test_inference_goes_past_the_operator_with_the_same_bits(monkeypatch):
         assert torch.equal(block_sparse_attention(*qkv, layout, backend="blocked"), expected)
 
 
-def test_the_backward_pass_needs_no_reference_to_the_layout():
-    layout = BlockLayout(*packed().__reduce__()[1])
-    qkv = inputs(layout, 8, torch.float32)
-    out = block_sparse_attention(*qkv, layout)
+def test_a_model_is_compiled_once_more_when_lengths_change_and_then_no_more():
+    def attend(x, layouts):
+        for layout in layouts:
+            x = x + block_sparse_attention(*x.unbind(1), layout)[:, None]
+        return x
+
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(attend, fullgraph=True, backend=counter)
+    for lengths, graphs in (([20], 1), ([90, 37], 2), ([150], 2), ([33, 5], 2)):
+        layouts = [packed(lengths=lengths, random_blocks=layer % 2) for layer in range(12)]
+        x = torch.randn(layouts[0].n_blocks * 16, 3, 2, 8, requires_grad=True)
+        expected, actual = attend(x, layouts), compiled(x, layouts)
+        assert torch.equal(actual, expected)
+        (e,), (a,) = (torch.autograd.grad(out.sum(), x) for out in (expected, actual))
+        assert torch.equal(a, e)
+        assert counter.frame_count == graphs, lengths
+
+
+@pytest.mark.parametrize("backend", ["blocked", "triton"])
+@pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])
+def test_the_backward_pass_needs_no_reference_to_the_layout(backend, compiles):
+    attend = partial(block_sparse_attention, backend=backend)
+    if compiles:
+        torch.compiler.reset()
+        attend = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    layout = BlockLayout(*packed(lengths=(20,)).__reduce__()[1])
+    qkv = inputs(layout, 32, torch.float32)
+    out = attend(*qkv, layout)
+    handle = layout.handle
     del layout
     gc.collect()
+    assert BlockLayout.of_handle(handle).lengths == (20,)
     out.sum().backward()
     assert qkv[0].grad is not None
+    del out
+    gc.collect()
+    with pytest.raises(RuntimeError, match="is gone"):
+        BlockLayout.of_handle(handle)
 
 
 def test_a_layout_that_is_gone_is_named():
