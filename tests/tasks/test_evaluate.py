@@ -140,11 +140,10 @@ def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_p
     shape = {"context_bp": 400, "window_bp": 3000}
     found = predict_chromatin(model, chromatin, "test", **shape)
     windows = list(windows_over(chromatin, "test", **shape))
-    for window in windows:
-        text = chromatin.sequence(window.contig, window.start, window.end)
-        logits, _ = scorer.profiles([text], [window.bins * 200 + 100 - window.start])
-        np.testing.assert_array_equal(found.logits[np.isin(found.bins, window.bins)], logits)
-    assert any(len(window.bins) % ROWS for window in windows)
+    texts = [chromatin.sequence(window.contig, window.start, window.end) for window in windows]
+    centres = [window.bins * 200 + 100 - window.start for window in windows]
+    np.testing.assert_array_equal(found.logits, scorer.profiles(texts, centres)[0])
+    assert len(found.bins) % ROWS
     table = read_promoters(promoter_path, "validation")
     logits = scorer.promoter_logits(table["sequence"].tolist(), [5_000] * len(table))
     np.testing.assert_array_equal(predict_promoters(model, table), logits)
