@@ -14,7 +14,7 @@ import torch
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
-from genobird.scoring.passes import Passes
+from genobird.inference import Passes
 from genobird.scoring.scorer import Scorer, load
 from tests.genome.packing import pack
 
@@ -70,7 +70,7 @@ def test_a_fork_while_another_thread_holds_the_locks_does_not_wait_for_it(scorer
     inside, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with genome._lock, scorer._passes._lock:
+        with genome._lock, scorer.inference.passes._lock:
             inside.set()
             done.wait()
 

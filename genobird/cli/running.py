@@ -49,7 +49,7 @@ def open_scorer(
         UsageError: the batch size is no number, or the precision is unknown.
     """
     from genobird.genome.position import whole
-    from genobird.scoring.device import precision_of
+    from genobird.inference import precision_of
     from genobird.scoring.scorer import load
 
     size: int | Literal["auto"] = "auto"

@@ -23,12 +23,12 @@ from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, windows
 from genobird.heads import POSITIVE_WEIGHT
+from genobird.inference import Floats
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     PROMOTER_AFTER,
     PROMOTER_BEFORE,
-    Floats,
     Scorer,
 )
 from genobird.scoring.settings import EffectSettings

@@ -25,6 +25,7 @@ from genobird.genome.info import InfoField, Value
 from genobird.genome.locus import Locator
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import left_align
+from genobird.inference import Floats
 from genobird.scoring.alleles import Allele
 from genobird.scoring.haplotypes import (
     Edit,
@@ -38,7 +39,6 @@ from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     PROMOTER_AFTER,
     PROMOTER_BEFORE,
-    Floats,
     Scorer,
 )
 from genobird.scoring.settings import DEFAULT, EffectSettings

@@ -26,7 +26,8 @@ from torch import Tensor
 from genobird.batch import PackedBatch, UInt16Array, add_specials, pack
 from genobird.errors import UsageError
 from genobird.genome.sequence import reverse_complement
-from genobird.scoring.scorer import ROWS, Floats, Scorer
+from genobird.inference import Floats
+from genobird.scoring.scorer import Scorer
 from genobird.tokenizer import MASK, Encoding, Tokenizer
 
 Doubles = NDArray[np.float64]
@@ -176,23 +177,20 @@ class _Masked:
 
     def log_p(self, scorer: Scorer) -> Floats:
         """Return the sum of log p of the tokens of each run that was asked about, in order."""
-        encoder, mlm = scorer.checkpoint.encoder, scorer.checkpoint.mlm
-        assert mlm is not None
-        inputs = list(self._inputs.values())
+        inference, inputs = scorer.inference, list(self._inputs.values())
+        block_size = scorer.checkpoint.encoder.config.block_size
 
         def prepare(part: slice) -> _Questions:
-            return _Questions.of(inputs[part], encoder.config.block_size)
+            return _Questions.of(inputs[part], block_size)
 
         def compute(questions: _Questions) -> Tensor:
-            batch, places = questions.batch.to(scorer.device), questions.places.to(scorer.device)
-            hidden = scorer.encode(batch, places)
-            padded = torch.cat([places, places[-1:].expand(-len(places) % ROWS)])
-            around = batch.around(padded, mlm.reach)
-            logits = mlm(hidden[padded], encoder.embedding.weight, around)  # [masked, V]
+            logits = inference.masked_logits(questions.batch, questions.places)
             log_p = logits.log_softmax(-1).cpu()[questions.rows, questions.ids]
-            return torch.stack([run.sum() for run in log_p.double().split(questions.lengths)])
+            return torch.stack(
+                [run.sum() for run in torch.split(log_p.double(), questions.lengths)]
+            )
 
-        answers = scorer.in_passes([one.bases for one in inputs], prepare, compute)
+        answers = inference.passes.run([one.bases for one in inputs], prepare, compute)
         keys = [(key, there) for key, one in self._inputs.items() for there in one.asked]
         row = {key: number for number, key in enumerate(keys)}
         return answers[[row[key] for key in self._asked]]

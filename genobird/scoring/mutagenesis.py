@@ -22,10 +22,11 @@ from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction
+from genobird.inference import Floats
 from genobird.scoring.effects import PROMOTER
 from genobird.scoring.intervals import region_of
 from genobird.scoring.regions import LONGEST_BP, RegionStatus, Site
-from genobird.scoring.scorer import CHROMATIN_FLANK, Floats, Scorer, opened
+from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text
 
 BASES = "ACGT"

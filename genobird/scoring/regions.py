@@ -29,6 +29,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction, normalise, reverse_complement
 from genobird.heads import POSITIVE_WEIGHT
+from genobird.inference import Floats
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.intervals import Regions, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal, NoJournal
@@ -37,7 +38,6 @@ from genobird.scoring.scorer import (
     CHROMATIN_FLANK,
     PROMOTER_AFTER,
     PROMOTER_BEFORE,
-    Floats,
     Scorer,
     opened,
 )

@@ -1,4 +1,4 @@
-"""Scorer: sequences in, logits out. Tokenising, packing, strands and device are its business.
+"""Scorer: sequences in, logits out. How a model is run is the business of `inference`.
 
 A result does not depend on what else is asked, in which order, in passes of which size or on how
 many threads: on a CPU to the bit where the matrix library rounds as it did where this was measured
@@ -7,7 +7,7 @@ many threads: on a CPU to the bit where the matrix library rounds as it did wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib import resources
@@ -24,12 +24,10 @@ from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import normalise, reverse_complement
-from genobird.heads import Head, HeadConfig
-from genobird.places import pack_places
+from genobird.genome.sequence import normalise
+from genobird.heads import HeadConfig
+from genobird.inference import Floats, Inference, Precision, Reader
 from genobird.scoring.columns import feature_columns, select
-from genobird.scoring.device import Precision, device_of, precision_of, products
-from genobird.scoring.passes import Passes, Ready
 from genobird.scoring.sequences import Sequences, named_sequences
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import as_list
@@ -42,16 +40,11 @@ if TYPE_CHECKING:
     from genobird.scoring.background import Background
     from genobird.scoring.intervals import Regions
 
-Floats = NDArray[np.float32]
-
 CHROMATIN_FLANK = 8_100
 """Bases on each side of a place in its chromatin window: half a 200-bp bin and 8,000 bp."""
 PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
 """Bases of a promoter window before the transcription start, and from it on, along the strand."""
 MOST: Final = 65_536  # threads, or sequences a pass
-ROWS: Final = 16
-"""Places are asked about in multiples of so many: matrix products of fewer rows are computed in
-another way, and round differently."""
 
 
 class Scorer:
@@ -88,16 +81,13 @@ class Scorer:
                 raise UsageError(f"{found}; 1 or more are allowed, {MOST:,} at most")
         if threads is not None:
             torch.set_num_threads(threads)
-        self.precision: Final = precision_of(precision)
-        self.device = device_of(device)
-        self.checkpoint = checkpoint.to(self.device)
-        for module in checkpoint.modules().values():
-            module.eval()
+        self.inference: Final = Inference(checkpoint, device, precision=precision, most=size)
+        self.checkpoint, self.precision = checkpoint, self.inference.precision
+        self.device = self.inference.device
         self.features = feature_columns(checkpoint.features) if checkpoint.chromatin else []
         """Names of the chromatin columns; a name that repeats has its index appended."""
         self.chunk = 256 if self.device.type == "cuda" else 16
         """Regions or records that are scored together and written; between them, progress shows."""
-        self._passes = Passes(self.device, size)
 
     def __repr__(self) -> str:
         return f"Scorer(model {self.model_hash or 'unsaved'}, {self.device})"
@@ -139,7 +129,7 @@ class Scorer:
         Raises:
             UsageError: the model has no chromatin head.
         """
-        _require(self.checkpoint.chromatin, "chromatin")
+        self.inference.head("chromatin")
         places = [np.array([centre], dtype=np.int64) for centre in centres]
         return self.profiles(sequences, places)[0]
 
@@ -165,17 +155,9 @@ class Scorer:
         readers += [_mean_state] if states else []
         if not sequences:
             return np.zeros((0, outputs), np.float32), np.zeros((0, width), np.float32)
-        both: list[str] = []
-        turned: list[NDArray[np.int64]] = []
-        for sequence, here in zip(sequences, places, strict=True):
-            both += [sequence, reverse_complement(sequence)]
-            turned += [here, len(sequence) - here]  # the bin is [place - 100, place + 100)
-        values = self._ask(readers, HeadConfig() if head is None else head.config, both, turned)
-        ends = np.cumsum([len(here) for here in turned])[:-1]
-        by_strand = np.split(values, ends)
-        pairs = zip(by_strand[::2], by_strand[1::2], strict=True)
-        averaged: Floats = np.concatenate([(plus + minus) / 2 for plus, minus in pairs])
-        return averaged[:, :outputs], averaged[:, outputs:]
+        config = HeadConfig() if head is None else head.config
+        values = self.inference.predict(readers, config, sequences, places, both_strands=True)
+        return values[:, :outputs], values[:, outputs:]
 
     def promoter_logits(
         self, sequences: Sequence[str], starts: Sequence[int] | Sequence[NDArray[np.int64]]
@@ -193,12 +175,12 @@ class Scorer:
         Raises:
             UsageError: the model has no promoter head.
         """
-        head = _require(self.checkpoint.promoter, "promoter")
+        head = self.inference.head("promoter")
         sequences = as_list(sequences)
         if not sequences:
             return np.zeros(0, np.float32)
         places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
-        return self._ask([head], head.config, sequences, places)[:, 0]
+        return self.inference.predict([head], head.config, sequences, places)[:, 0]
 
     def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
@@ -224,7 +206,7 @@ class Scorer:
             return pack([add_specials(one.ids) for one in encodings], config.block_size)
 
         def compute(batch: PackedBatch) -> Tensor:
-            hidden = self.encode(batch.to(self.device))
+            hidden = self.inference.encode(batch.to(self.device))
             firsts = batch.starts.tolist()
             states = [
                 hidden[first + 1 : first + length - 1].mean(0) if length > 2 else hidden[first]
@@ -232,13 +214,7 @@ class Scorer:
             ]
             return torch.stack(states)
 
-        return self.in_passes([len(text) for text in texts], prepare, compute)
-
-    def encode(self, batch: PackedBatch, wanted: Tensor | None = None) -> Tensor:
-        """Return hidden states [T, D] in float32; `wanted` as in the encoder."""
-        with products(self.device, self.precision):
-            hidden: Tensor = self.checkpoint.encoder(batch, wanted=wanted)
-        return hidden.float()
+        return self.inference.passes.run([len(text) for text in texts], prepare, compute)
 
     def score_sequences(
         self, sequences: Sequences, *, features: Sequence[str] | None = None
@@ -302,44 +278,6 @@ class Scorer:
         named = None if features is None else as_list(features)
         return mutagenesis(self, region, fasta, features=named, form=form, most_bp=most_bp)
 
-    def in_passes(
-        self,
-        bases: Sequence[int],
-        prepare: Callable[[slice], Ready],
-        compute: Callable[[Ready], Tensor],
-    ) -> Floats:
-        """Take sequences through the model a few at a time; see `Passes.run`."""
-        return self._passes.run(bases, prepare, compute)
-
-    def _ask(
-        self,
-        readers: Sequence[Reader],
-        config: HeadConfig,
-        sequences: Sequence[str],
-        places: Sequence[NDArray[np.int64]],
-    ) -> Floats:
-        """Return what readers say of each place, side by side, [P, columns]."""
-        block_size = self.checkpoint.encoder.config.block_size
-
-        def prepare(part: slice) -> tuple[Places, int]:
-            at = list(places[part])
-            count = sum(map(len, at))
-            at[-1] = np.append(at[-1], np.repeat(at[-1][-1:], -count % ROWS))
-            tokenizer = self.checkpoint.tokenizer
-            return pack_places(sequences[part], at, tokenizer, config, block_size), count
-
-        def compute(prepared: tuple[Places, int]) -> Tensor:
-            asked, count = prepared[0].to(self.device), prepared[1]
-            hidden = self.encode(asked.batch, asked.tokens)
-            values = [read(hidden, asked) for read in readers]
-            return torch.cat(values, dim=1)[:count]
-
-        return self.in_passes([len(sequence) for sequence in sequences], prepare, compute)
-
-
-Reader = Callable[[Tensor, Places], Tensor]
-"""Hidden states [T, D] and places in them to values [P, columns]: a head."""
-
 
 def _mean_state(hidden: Tensor, places: Places) -> Tensor:
     """Return the mean hidden state over each place's cells, [P, D]."""
@@ -390,9 +328,3 @@ def opened(fasta: Path | str | Genome) -> Iterator[Genome]:
     """Open a FASTA file for the length of a block; a `Genome` stays as open as it was."""
     with nullcontext(fasta) if isinstance(fasta, Genome) else Genome(fasta) as genome:
         yield genome
-
-
-def _require(head: Head | None, name: str) -> Head:
-    if head is None:
-        raise UsageError(f"the model has no {name} head; choose another model or train the head")
-    return head

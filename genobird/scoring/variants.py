@@ -19,6 +19,7 @@ from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator, Locus
 from genobird.genome.variant import Status, Variant, left_align
+from genobird.inference import Floats
 from genobird.scoring.alleles import (
     COLUMNS,
     FLANK,
@@ -32,7 +33,7 @@ from genobird.scoring.background import warn_of_settings
 from genobird.scoring.effects import LLR, LLR_SE, Effects, effects
 from genobird.scoring.odds import columns_of, odds_scores
 from genobird.scoring.parts import parts_of, scored_locus
-from genobird.scoring.scorer import Floats, Scorer, opened
+from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import clean_text
 

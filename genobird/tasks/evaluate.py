@@ -111,9 +111,6 @@ def evaluate(
     _refuse_empty(baselines, promoters=promoters, scan=scan, chromatin=chromatin)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Checkpoint.load(model)
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
@@ -142,7 +139,7 @@ def evaluate(
             context=settings.masked_context, repeats=Repeats(repeats) if repeats else None,
             tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
             seed=settings.seed, group_bp=settings.group_bp, precision=settings.precision,
-            device=device,
+            device=settings.device,
         )  # fmt: skip
         others = _read_masked(baselines, masked)
         result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
@@ -151,7 +148,7 @@ def evaluate(
             continue
         table = read_promoters(windows, split)
         logits = predict_promoters(
-            checkpoint, table, precision=settings.precision, device=device
+            checkpoint, table, precision=settings.precision, device=settings.device
         )  # fmt: skip
         kept[kind] = predictions = Predictions.of_promoters(table, logits)
         result["data"][kind] = {"sha256": file_sha256(windows), "windows": len(table)}
@@ -170,7 +167,7 @@ def evaluate(
         kept["chromatin"] = predictions = predict_chromatin(
             checkpoint, dataset, split, both_strands=settings.both_strands,
             context_bp=settings.context_bp, window_bp=settings.window_bp,
-            precision=settings.precision, device=device,
+            precision=settings.precision, device=settings.device,
         )  # fmt: skip
         found = evaluate_chromatin(
             predictions, dataset.features, group_bp=settings.group_bp, **bootstrapping,

@@ -19,6 +19,7 @@ from genobird.datasets import Sites
 from genobird.errors import UsageError
 from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
+from genobird.inference import Inference
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
@@ -410,8 +411,8 @@ def _remembered(
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return RememberedBatches(
-        batches, draws * len(batches), checkpoint.encoder, checkpoint.promoter,
-        batch=config.places, seed=config.fit.seed, precision=precision, folder=folder / name,
+        batches, draws * len(batches), Inference(checkpoint, precision=precision),
+        checkpoint.promoter, batch=config.places, seed=config.fit.seed, folder=folder / name,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.checkpoint import Checkpoint
 from genobird.files import Draft, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head
+from genobird.inference import Inference
 from genobird.peaks import BIN_BP
-from genobird.places import pack_places
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.data import generator
-from genobird.tasks.precision import Precision
 
 logger = logging.getLogger(__name__)
 
-_CHUNK, _PASS = 64, 8  # windows a file, and windows that the encoder reads at once
+_CHUNK = 64  # windows per file
 _WIDTH_STEP = 1_000  # windows have few widths: libraries keep megabytes for each new shape
 _SAY_SECONDS = 15.0
 
@@ -64,7 +62,7 @@ def window(first_bin: int, last_bin: int, context_bp: int) -> tuple[int, int]:
 
 
 def encode(
-    checkpoint: Checkpoint,
+    inference: Inference,
     head: Head,
     genome: Genome,
     chosen: ChosenBins,
@@ -75,14 +73,12 @@ def encode(
     both_strands: bool,
     seconds: float | None,
     seed: int,
-    precision: Precision = "float32",
-    device: torch.device | str = "cpu",
 ) -> HiddenStates:
     """Run the encoder over windows, in their order, until the time is up.
 
     Args:
-        checkpoint: its encoder is used as it is.
-        head: says what of a place is read.
+        inference: runs the encoder.
+        head: one of its heads, which says what of a place is read.
         genome: the sequence.
         chosen: the bins.
         groups: rows of `chosen` that share a window.
@@ -91,8 +87,6 @@ def encode(
         both_strands: read each window on both strands; else on one, drawn at random.
         seconds: no further chunk is begun after so long; None is no limit.
         seed: of the strands.
-        precision: of the encoder's matrix products.
-        device: where the encoder runs.
 
     Returns:
         The states of all bins without N in the windows that were read.
@@ -102,7 +96,6 @@ def encode(
     known = _windows(done)
     if known is not None:  # time was up here: a resumed run goes on with the same bins
         groups, seconds = groups[:known], None
-    checkpoint.encoder.to(device).eval()
     began = said = time.monotonic()
     parts: list[_Arrays] = []
     for number, first in enumerate(range(0, len(groups), _CHUNK)):
@@ -117,16 +110,13 @@ def encode(
         file = folder / f"{number:06d}.npz"
         found = _read(file)
         if found is None:
-            end = min(first + _CHUNK, len(groups))
-            found = _joined(
-                [
-                    _pass(
-                        checkpoint, head, genome, chosen, groups, numbers, context_bp,
-                        both_strands, seed, precision, device,
-                    )
-                    for numbers in _passes(chosen, groups, range(first, end))
-                ]
-            )  # fmt: skip
+            numbers = sorted(  # windows of one width come together
+                range(first, min(first + _CHUNK, len(groups))),
+                key=lambda number: int(np.ptp(chosen.bins[groups[number][[0, -1]]])),
+            )
+            found = _encode(
+                inference, head, genome, chosen, groups, numbers, context_bp, both_strands, seed
+            )
             _write(file, found)
         parts.append(found)
     write_text(done, f"{len(groups)}\n")
@@ -134,28 +124,13 @@ def encode(
     return HiddenStates(torch.from_numpy(rows), torch.from_numpy(pooled))
 
 
-def _passes(
-    chosen: ChosenBins, groups: Sequence[NDArray[np.int64]], numbers: range
-) -> Iterator[list[int]]:
-    """Put windows of one width together."""
-    widths: dict[int, list[int]] = {}
-    for number in numbers:
-        first, last = chosen.bins[groups[number][[0, -1]]].tolist()
-        start, end = window(first, last, 0)
-        widths.setdefault(end - start, []).append(number)
-    for same in widths.values():
-        for at in range(0, len(same), _PASS):
-            yield same[at : at + _PASS]
-
-
 _Arrays = tuple[NDArray[np.int64], NDArray[np.float16]]
 
 
-@torch.inference_mode()
-def _pass(
-    checkpoint: Checkpoint, head: Head, genome: Genome, chosen: ChosenBins,
+def _encode(
+    inference: Inference, head: Head, genome: Genome, chosen: ChosenBins,
     groups: Sequence[NDArray[np.int64]], numbers: Sequence[int], context_bp: int,
-    both_strands: bool, seed: int, precision: Precision, device: torch.device | str,
+    both_strands: bool, seed: int,
 ) -> _Arrays:  # fmt: skip
     """Encode some windows: rows [P], what the head pools [P, R]."""
     sequences, centres, rows = [], [], []
@@ -176,14 +151,8 @@ def _pass(
             rows.append(group)
     if not sequences:
         return np.empty(0, np.int64), np.empty((0, head.reads), np.float16)
-    block_size = checkpoint.encoder.config.block_size
-    asked = pack_places(sequences, centres, checkpoint.tokenizer, head.config, block_size)
-    asked = asked.to(device)
-    kind = torch.device(device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
-        hidden = checkpoint.encoder(asked.batch, wanted=asked.tokens)
-    pooled = head.pool(hidden, asked)
-    return np.concatenate(rows), pooled.to("cpu", torch.float16).numpy()
+    pooled = inference.predict([head.pool], head.config, sequences, centres)
+    return np.concatenate(rows), torch.from_numpy(pooled).half().numpy()
 
 
 def _joined(parts: Sequence[_Arrays]) -> _Arrays:

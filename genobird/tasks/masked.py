@@ -26,9 +26,9 @@ from genobird.datasets import read_arrays
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.files import Draft
 from genobird.genome.interval import read_bed
+from genobird.inference import Inference, Precision
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings, generator, mask_tokens
-from genobird.tasks.predict import Precision, autocast
 
 Sums = NDArray[np.float64]
 
@@ -165,7 +165,7 @@ def predict_masked(
         tracks: bits of every base of the shards under other models, by name.
         seed: key of the windows and masks.
         group_bp: width of the stretches in `groups`.
-        precision: of matrix products.
+        precision: of the encoder's matrix products.
         device: where to compute.
 
     Raises:
@@ -186,10 +186,10 @@ def predict_masked(
             "the shards were made with another tokenizer than the model's; "
             "make them again with `genobird shards`"
         )
-    encoder, mlm = checkpoint.encoder.to(device).eval(), checkpoint.mlm.to(device).eval()
+    inference = Inference(checkpoint, device, precision=precision)
     data = PretrainBatches(
         shards, settings, vocab_size=tokenizer.vocab_size,
-        block_size=encoder.config.block_size, seed=seed,
+        block_size=checkpoint.encoder.config.block_size, seed=seed,
     )  # fmt: skip
     order = generator(seed, 0, 0).permutation(len(data.windows))[: batches * settings.sequences]
     lengths = tokenizer.lengths.astype(np.int64)
@@ -210,10 +210,7 @@ def predict_masked(
         batch = batch.with_ids(masked)
         if context:
             batch, targets = _cut(batch, targets, context)
-        with autocast(precision, device):
-            batch, targets = batch.to(device), targets.to(device)
-            around = batch.around(targets, mlm.reach)
-            logits = mlm(encoder(batch)[targets], encoder.embedding.weight, around).float().cpu()
+        logits = inference.masked_logits(batch, targets).cpu()
         true = labels.numpy()
         asked = _asked(shards, data, chosen, owner, inside, lengths)
         members = [np.ones(len(true), dtype=bool), ~has_n[true]]

@@ -28,6 +28,7 @@ from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.heads import POSITIVE_WEIGHT
+from genobird.inference import Inference
 from genobird.peaks import Track, merge
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
 from genobird.tasks.fit import FitSettings, fit, settled_precision
@@ -222,13 +223,13 @@ class _Run:
         settings, minutes = self.settings, self.settings.minutes
         assert settings.precision != "auto"
         assert checkpoint.chromatin is not None
+        inference = Inference(checkpoint, _device(settings.device), precision=settings.precision)
         states = encode(
-            checkpoint, checkpoint.chromatin, genome, chosen,
+            inference, checkpoint.chromatin, genome, chosen,
             group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
             context_bp=settings.context_bp, both_strands=part == "held_out",
             seconds=None if minutes is None else 60 * minutes * _SHARES[part],
-            seed=settings.seed, precision=settings.precision,
-            device=_device(settings.device),
+            seed=settings.seed,
         )  # fmt: skip
         checkpoint.to("cpu")
         rows, inverse = np.unique(states.rows.numpy(), return_inverse=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset, Predictions
 from genobird.errors import InputError, UsageError
-from genobird.genome.sequence import reverse_complement
-from genobird.heads import Head
-from genobird.places import pack_places
+from genobird.inference import Inference, Precision
 
-Precision = Literal["float32", "bf16"]
+_WINDOWS = 64  # predicted at once: as many sequences are held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +87,38 @@ def predict_chromatin(
         both_strands: average the logits of both strands.
         context_bp: least context of a bin on either side.
         window_bp: longest window.
-        precision: of matrix products.
+        precision: of the encoder's matrix products.
         device: where to compute.
 
     Raises:
         UsageError: the model has no chromatin head.
         InputError: the head has other features than the dataset, or the split has no usable bin.
     """
-    head = _head(checkpoint, "chromatin")
+    inference = Inference(checkpoint, device, precision=precision)
+    head = inference.head("chromatin")
     names = checkpoint.features["name"].tolist()
     if names != dataset.features["name"].tolist():
         raise InputError(
             f"the model's {len(names)} features are not the {len(dataset.features)} of "
             f"{dataset.path}; evaluate it on the dataset that it was trained on"
         )
-    contigs, bins, labels, logits = [], [], [], []
-    for window in windows_over(dataset, split, context_bp, window_bp):
-        sequence = dataset.sequence(window.contig, window.start, window.end)
-        centres = window.bins * dataset.bin_bp + dataset.bin_bp // 2 - window.start
-        sequences, places = [sequence], [centres]
-        if both_strands:
-            sequences.append(reverse_complement(sequence))
-            places.append(len(sequence) - centres)
-        found = _logits(checkpoint, head, sequences, places, precision, device)
-        logits.append(found.reshape(len(sequences), len(centres), -1).mean(0))
-        labels.append(dataset.labels(window.contig, window.bins))
-        bins.append(window.bins)
-        contigs.append(np.full(len(centres), window.contig))
-    if not bins:
+    width, windows = dataset.bin_bp, list(windows_over(dataset, split, context_bp, window_bp))
+    if not windows:
         raise InputError(f"{dataset.path}: split {split} has no bin without N")
+    logits = []
+    for first in range(0, len(windows), _WINDOWS):
+        part = windows[first : first + _WINDOWS]
+        sequences = [dataset.sequence(window.contig, window.start, window.end) for window in part]
+        centres = [window.bins * width + width // 2 - window.start for window in part]
+        logits.append(
+            inference.predict([head], head.config, sequences, centres, both_strands=both_strands)
+        )
     return Predictions(
-        np.concatenate(contigs),
-        np.concatenate(bins),
-        np.concatenate(labels),
+        np.concatenate([np.full(len(window.bins), window.contig) for window in windows]),
+        np.concatenate([window.bins for window in windows]),
+        np.concatenate([dataset.labels(window.contig, window.bins) for window in windows]),
         np.concatenate(logits),
-        dataset.bin_bp,
+        width,
     )
 
 
@@ -132,7 +126,6 @@ def predict_promoters(
     checkpoint: Checkpoint,
     table: pd.DataFrame,
     *,
-    sequences: int = 8,
     precision: Precision = "float32",
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
@@ -141,8 +134,7 @@ def predict_promoters(
     Args:
         checkpoint: a model with a promoter head.
         table: N rows with a column `sequence` whose transcription start is base 5,000.
-        sequences: windows a pass.
-        precision: of matrix products.
+        precision: of the encoder's matrix products.
         device: where to compute.
 
     Returns:
@@ -151,42 +143,8 @@ def predict_promoters(
     Raises:
         UsageError: the model has no promoter head.
     """
-    head = _head(checkpoint, "promoter")
+    inference = Inference(checkpoint, device, precision=precision)
+    head = inference.head("promoter")
     texts = [str(text) for text in table["sequence"]]
-    logits = []
-    for first in range(0, len(texts), sequences):
-        part = texts[first : first + sequences]
-        places = [np.array([UPSTREAM_BP], dtype=np.int64)] * len(part)
-        logits.append(_logits(checkpoint, head, part, places, precision, device)[:, 0])
-    return np.concatenate(logits)
-
-
-def _head(checkpoint: Checkpoint, name: str) -> Head:
-    head = checkpoint.modules().get(name)
-    if not isinstance(head, Head):
-        raise UsageError(f"the model has no {name} head; add one with `genobird finetune {name}`")
-    return head
-
-
-def autocast(precision: Precision, device: torch.device | str) -> Any:
-    """Return the context in which matrix products have a precision."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-
-
-@torch.inference_mode()
-def _logits(
-    checkpoint: Checkpoint,
-    head: Head,
-    sequences: Sequence[str],
-    places: Sequence[NDArray[np.int64]],
-    precision: Precision,
-    device: torch.device | str,
-) -> NDArray[np.float32]:
-    """Run encoder and head once, [P, F]."""
-    encoder, head = checkpoint.encoder.to(device).eval(), head.to(device).eval()
-    block_size = encoder.config.block_size
-    asked = pack_places(sequences, places, checkpoint.tokenizer, head.config, block_size).to(device)
-    with autocast(precision, device):
-        logits = head(encoder(asked.batch), asked)
-    found: NDArray[np.float32] = logits.float().cpu().numpy()
-    return found
+    places = [np.array([UPSTREAM_BP], dtype=np.int64)] * len(texts)
+    return inference.predict([head], head.config, texts, places)[:, 0]

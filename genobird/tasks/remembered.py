@@ -18,9 +18,8 @@ from torch import Tensor
 
 from genobird.files import Draft
 from genobird.heads import Head
-from genobird.model import BigBird
+from genobird.inference import Inference
 from genobird.tasks.data import LabelledBatch, visiting_order
-from genobird.tasks.precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +34,10 @@ class RememberedBatches:
     Args:
         draws: makes batches of places.
         steps: how many of them are encoded.
-        encoder: frozen; put into evaluation.
-        head: says what of a place is read; put into evaluation.
+        inference: runs the encoder.
+        head: one of its heads, which says what of a place is read.
         batch: places a step of the head's training; no more than there are.
         seed: of the order.
-        precision: of the encoder's matrix products.
         folder: where what is encoded is kept, and found by a run that was stopped; its name must
             tell apart whatever makes it differ. None keeps nothing.
 
@@ -51,20 +49,17 @@ class RememberedBatches:
         self,
         draws: Callable[[int], LabelledBatch],
         steps: int,
-        encoder: BigBird,
+        inference: Inference,
         head: Head,
         *,
         batch: int,
         seed: int,
-        precision: Precision = "float32",
         folder: Path | None = None,
     ) -> None:
-        encoder.eval()
-        head.eval()
         found: list[_Encoded] = []
 
         def encode(step: int) -> _Encoded:
-            return _encode(draws(step), encoder, head, precision)
+            return _encode(draws(step), inference, head)
 
         try:
             for encoded in _all(encode, steps, folder):
@@ -115,13 +110,9 @@ def _all(encode: Callable[[int], _Encoded], steps: int, folder: Path | None) -> 
             logger.info("encoded %d of %d batches", step + 1, steps)
 
 
-@torch.inference_mode()
-def _encode(drawn: LabelledBatch, encoder: BigBird, head: Head, precision: Precision) -> _Encoded:
-    asked = drawn.places
-    assert asked is not None
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        hidden = encoder(asked.batch, wanted=asked.tokens)
-        pooled = head.pool(hidden, asked).half()
+def _encode(drawn: LabelledBatch, inference: Inference, head: Head) -> _Encoded:
+    assert drawn.places is not None
+    pooled = inference.read([head.pool], drawn.places).cpu().half()
     return pooled, drawn.labels, drawn.weights
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from genobird.cli import main
+from genobird.inference import Floats
 from genobird.scoring.mutagenesis import Scan
-from genobird.scoring.scorer import Floats
 
 REGION = "chr1:30,001-30,002"
 

@@ -10,7 +10,7 @@ import pytest
 
 from genobird.cli import main
 from genobird.genome.streams import BGZF_END
-from genobird.scoring.scorer import Scorer
+from genobird.inference import Passes
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 # The small model has no background, which is said otherwise.
@@ -245,7 +245,7 @@ def test_an_interrupt_leaves_nothing(capsys, bed, vcf, options, tmp_path, monkey
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scorer, "in_passes", interrupt)
+    monkeypatch.setattr(Passes, "run", interrupt)
     source, name = (bed, "out.tsv") if verb == "score" else (vcf, "out.vcf.gz")
     more = [] if verb == "score" else ALONE
     code, _, err = run(capsys, verb, source, *options, *more, "-o", tmp_path / name)

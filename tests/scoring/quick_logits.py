@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from genobird.scoring.scorer import Floats, Scorer
+from genobird.inference import Floats
+from genobird.scoring.scorer import Scorer
 
 Places = Sequence[int] | Sequence[np.ndarray]
 

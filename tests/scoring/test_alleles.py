@@ -301,7 +301,7 @@ def test_lifted_regions_keep_their_place_and_are_scored_on_the_genome(scorer, li
 def test_a_file_of_another_assembly_stops_before_anything_is_scored(
     scorer, genome, tiny_contigs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(scorer, "in_passes", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(scorer.inference.passes, "run", lambda *_: pytest.fail("scored"))
     source = tmp_path / "in.vcf"
     source.write_text(VCF.replace("#CHROM", "##contig=<ID=1,length=70000>\n#CHROM", 1))
     output = tmp_path / "out.vcf"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from genobird.batch import PackedBatch, add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.errors import UsageError
+from genobird.inference import Inference
 from genobird.scoring.likelihood import AllelePair, draw_cuts, log_likelihoods, masked_runs
 from genobird.scoring.scorer import Scorer
 from genobird.tokenizer import MASK, Encoding, Tokenizer
@@ -164,14 +165,14 @@ def test_a_model_without_mlm_head_says_so(tiny_checkpoint, scorer):
 
 def test_what_is_the_same_under_the_mask_is_computed_once(scorer, monkeypatch):
     fed: list[bytes] = []
-    encode = Scorer.encode
+    encode = Inference.encode
 
-    def noted(self: Scorer, batch: PackedBatch, wanted: torch.Tensor) -> torch.Tensor:
+    def noted(self: Inference, batch: PackedBatch, wanted: torch.Tensor) -> torch.Tensor:
         for start, length in zip(batch.starts.tolist(), batch.lengths, strict=True):
             fed.append(batch.ids[start : start + length].numpy().tobytes())
         return encode(self, batch, wanted)
 
-    monkeypatch.setattr(Scorer, "encode", noted)
+    monkeypatch.setattr(Inference, "encode", noted)
     one, other = pair_of(100, "A", "C"), pair_of(200, "A", "C")
     both, _ = log_likelihoods(scorer, [one, other, one, one.swapped()])
     assert len(fed) == len(set(fed)) < 8  # two sites, two alleles, two strands

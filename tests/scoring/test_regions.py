@@ -97,7 +97,7 @@ def test_a_window_of_mostly_n_is_ambiguous(scorer, tmp_path, tiny_contigs):
 
 
 def test_strict_raises_before_anything_is_scored(scorer, genome, monkeypatch):
-    monkeypatch.setattr(scorer, "in_passes", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(scorer.inference.passes, "run", lambda *_: pytest.fail("scored"))
     good = Interval("chr1", 100, 200)
     with pytest.raises(
         OutOfBoundsError,

@@ -160,7 +160,7 @@ def test_out_of_memory_halves_the_pass_until_it_fits(tiny_checkpoint, caplog):
             raise torch.OutOfMemoryError("out of memory")
         return torch.arange(part.start, part.stop)
 
-    assert small.in_passes([10] * 9, lambda part: part, work).tolist() == list(range(9))
+    assert small.inference.passes.run([10] * 9, lambda part: part, work).tolist() == list(range(9))
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
     assert "2 sequences a pass" in caplog.text
 
@@ -170,7 +170,7 @@ def test_one_sequence_that_does_not_fit_is_an_error(tiny_checkpoint):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(GenobirdError, match="one sequence of 10 bp does not fit"):
-        load(tiny_checkpoint, device="cpu").in_passes([10, 10], lambda part: part, work)
+        load(tiny_checkpoint, device="cpu").inference.passes.run([10, 10], lambda part: part, work)
 
 
 def test_another_runtime_error_is_not_taken_for_memory(scorer):
@@ -178,7 +178,7 @@ def test_another_runtime_error_is_not_taken_for_memory(scorer):
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        scorer.in_passes([10, 10], lambda part: part, work)
+        scorer.inference.passes.run([10, 10], lambda part: part, work)
 
 
 def test_a_model_without_a_head_says_so(without_promoter):

@@ -12,6 +12,8 @@ from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.inference import ROWS
+from genobird.scoring.scorer import Scorer
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.evaluate import (
@@ -128,7 +130,23 @@ def test_promoter_logits_do_not_depend_on_the_batch(model, promoter_path):
     table = read_promoters(promoter_path, "validation")
     together = predict_promoters(model, table)
     assert together.shape == (4,)
-    np.testing.assert_allclose(predict_promoters(model, table, sequences=1), together, atol=1e-5)
+    alone = [predict_promoters(model, table[row : row + 1])[0] for row in range(4)]
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_path):
+    """Evaluation did not fill up the rows of matrix products, and had its own passes."""
+    scorer = Scorer(model, device="cpu")
+    shape = {"context_bp": 400, "window_bp": 3000}
+    found = predict_chromatin(model, chromatin, "test", **shape)
+    windows = list(windows_over(chromatin, "test", **shape))
+    texts = [chromatin.sequence(window.contig, window.start, window.end) for window in windows]
+    centres = [window.bins * 200 + 100 - window.start for window in windows]
+    np.testing.assert_array_equal(found.logits, scorer.profiles(texts, centres)[0])
+    assert len(found.bins) % ROWS
+    table = read_promoters(promoter_path, "validation")
+    logits = scorer.promoter_logits(table["sequence"].tolist(), [5_000] * len(table))
+    np.testing.assert_array_equal(predict_promoters(model, table), logits)
 
 
 # -- masked tokens

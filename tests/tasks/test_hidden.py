@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.inference import Inference
 from genobird.places import pack_places
 from genobird.tasks import hidden
 from genobird.tasks.bins import ChosenBins, group
@@ -37,7 +38,8 @@ def bins_of(contig, *numbers):
 
 def encoded(model, genome, chosen, folder, **changes):
     options = {"context_bp": CONTEXT, "both_strands": False, "seconds": None, "seed": 7, **changes}
-    return encode(model, model.chromatin, genome, chosen, group(chosen, 1200, 0), folder, **options)
+    groups = group(chosen, 1200, 0)
+    return encode(Inference(model), model.chromatin, genome, chosen, groups, folder, **options)
 
 
 @pytest.mark.parametrize("shape", [
@@ -91,7 +93,7 @@ def test_states_on_disk_are_not_computed_again(model, genome, tmp_path, monkeypa
     files[1].write_bytes(files[1].read_bytes()[:100])  # a disk that was full
     calls = []
     monkeypatch.setattr(
-        hidden, "_pass", lambda *a, run=hidden._pass: (calls.append(a[5]), run(*a))[1]
+        hidden, "_encode", lambda *a, run=hidden._encode: (calls.append(a[5]), run(*a))[1]
     )
     again = encoded(model, genome, chosen, tmp_path / "states")
     assert sorted(number for numbers in calls for number in numbers) == [2, 3]

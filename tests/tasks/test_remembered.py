@@ -7,6 +7,7 @@ from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_promoters
 from genobird.errors import UsageError
 from genobird.heads import Head, HeadConfig
+from genobird.inference import Inference
 from genobird.tasks import remembered
 from genobird.tasks.data import visiting_order
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
@@ -43,7 +44,7 @@ def frozen_config(start, promoter_path, **changes):
 
 def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, draws):
     head = checkpoint.promoter.eval()
-    batches = RememberedBatches(draws, STEPS, checkpoint.encoder, head, batch=5, seed=3)
+    batches = RememberedBatches(draws, STEPS, Inference(checkpoint), head, batch=5, seed=3)
     with torch.no_grad():
         logits, labels = [], []
         for step in range(STEPS):
@@ -64,7 +65,7 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
 
 def test_every_place_is_visited_once_an_epoch(checkpoint, draws):
     batches = RememberedBatches(
-        draws, STEPS, checkpoint.encoder, checkpoint.promoter, batch=4, seed=0
+        draws, STEPS, Inference(checkpoint), checkpoint.promoter, batch=4, seed=0
     )
     places = len(batches.pooled)
     assert places == 4 * STEPS
@@ -187,11 +188,11 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
     config = frozen_config(tmp_path / "start", promoter_path)
     encode, precisions = remembered._encode, []
 
-    def stopped(drawn, encoder, head, precision):
+    def stopped(drawn, inference, head):
         if len(precisions) == at:
             raise Crash
-        precisions.append(precision)
-        return encode(drawn, encoder, head, precision)
+        precisions.append(inference.precision)
+        return encode(drawn, inference, head)
 
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)

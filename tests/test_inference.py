@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genobird.scoring.passes import CAPACITY, Passes
+from genobird.inference import CAPACITY, Passes
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,340 @@
+"""Inference: an encoder and its heads outside of training.
+
+Scores, evaluations and cached features are computed here alone, by the same rules, so that what is
+measured is what ships:
+
+- Matrix products are IEEE's float32, on a GPU too; with `bf16` those of the encoder are in
+  bfloat16, those of the heads are not.
+- A pass takes sequences in the order they come until it holds so many bases, or so many sequences.
+  What a pass holds therefore follows from the call alone, and the same call gives the same bits.
+- Heads are asked about places in multiples of `ROWS`, so that an answer does not depend on how
+  many places are asked about.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final, Literal, TypeVar, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genobird.batch import PackedBatch, Places
+from genobird.checkpoint import Checkpoint
+from genobird.errors import GenobirdError, UsageError
+from genobird.forks import renew_after_fork
+from genobird.genome.sequence import reverse_complement
+from genobird.heads import Head, HeadConfig
+from genobird.places import pack_places
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+Precision = Literal["float32", "bf16"]
+Ready = TypeVar("Ready")
+Reader = Callable[[Tensor, Places], Tensor]
+"""Hidden states [T, D] and P places in them to values [P, columns]: a head, or its `pool`."""
+
+DEVICES: Final = ("cpu", "cuda")
+ROWS: Final = 16
+"""Places are asked about in multiples of so many: matrix products of fewer rows are computed in
+another way, and round differently."""
+# Bases per pass. On a CPU two chromatin windows, about 6,300 tokens of a 4,096-piece vocabulary,
+# stay closer to the cache than five: 0.21 against 0.27 s a window (two cores, four layers of 256).
+CAPACITY: Final = {"cpu": 2 * 16_200, "cuda": 80 * 16_200}
+
+
+class Inference:
+    """A model that is asked, on one device.
+
+    Args:
+        checkpoint: the model; its parts are moved to the device and set to evaluation.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
+        precision: of the encoder's matrix products, `float32` or `bf16`.
+        most: sequences per pass; None is as many as fit a fixed number of bases.
+
+    Raises:
+        UsageError: an unknown device or precision.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device | str = "cpu",
+        *,
+        precision: str = "float32",
+        most: int | None = None,
+    ) -> None:
+        self.precision: Final = precision_of(precision)
+        self.device: Final = device_of(str(device))
+        self.checkpoint: Final = checkpoint.to(self.device)
+        for module in checkpoint.modules().values():
+            module.eval()
+        self.passes: Final = Passes(self.device, most)
+
+    def head(self, name: Literal["chromatin", "promoter"]) -> Head:
+        """Return a head.
+
+        Raises:
+            UsageError: the model has none of this name.
+        """
+        found: Head | None = getattr(self.checkpoint, name)
+        if found is None:
+            raise UsageError(
+                f"the model has no {name} head; add one with `genobird finetune {name}`, or choose "
+                "another model"
+            )
+        return found
+
+    @torch.inference_mode()
+    def encode(self, batch: PackedBatch, wanted: Tensor | None = None) -> Tensor:
+        """Return hidden states [T, D] in float32.
+
+        Args:
+            batch: T tokens, on the device.
+            wanted: as in the encoder.
+        """
+        with products(self.device, self.precision):
+            hidden: Tensor = self.checkpoint.encoder(batch, wanted=wanted)
+        return hidden.float()
+
+    @torch.inference_mode()
+    def read(self, readers: Sequence[Reader], asked: Places) -> Tensor:
+        """Return what readers make of P places, side by side, float32 [P, columns]."""
+        count = len(asked.owner)
+        rows = _filled(torch.arange(count, device=asked.owner.device))
+        asked = Places(asked.batch, asked.spans[rows], asked.owner[rows], asked.bases[rows])
+        asked = asked.to(self.device)
+        hidden = self.encode(asked.batch, asked.tokens)
+        with products(self.device, "float32"):
+            return torch.cat([read(hidden, asked) for read in readers], dim=1)[:count]
+
+    @torch.inference_mode()
+    def masked_logits(self, batch: PackedBatch, tokens: Tensor) -> Tensor:
+        """Return the logits of the V pieces at M tokens of a batch, float32 [M, V]."""
+        encoder, mlm = self.checkpoint.encoder, self.checkpoint.mlm
+        assert mlm is not None
+        batch, rows = batch.to(self.device), _filled(tokens.to(self.device))
+        hidden = self.encode(batch, rows)
+        around = batch.around(rows, mlm.reach)
+        with products(self.device, "float32"):
+            logits: Tensor = mlm(hidden[rows], encoder.embedding.weight, around)
+        return logits[: len(tokens)]
+
+    def predict(
+        self,
+        readers: Sequence[Reader],
+        config: HeadConfig,
+        sequences: Sequence[str],
+        places: Sequence[NDArray[np.int64]],
+        *,
+        both_strands: bool = False,
+    ) -> Floats:
+        """Return what readers make of places in sequences, side by side, [P, columns].
+
+        Args:
+            readers: heads, and the like.
+            config: says which bases around a place are read.
+            sequences: S strings over ACGTN, upper-case; one at least.
+            places: of each sequence, positions in bases (0-based); P in all. On the other strand
+                the place x is x bases before the end: a bin is [x - 100, x + 100).
+            both_strands: average both strands.
+        """
+        if both_strands:
+            both: list[str] = []
+            turned: list[NDArray[np.int64]] = []
+            for sequence, here in zip(sequences, places, strict=True):
+                both += [sequence, reverse_complement(sequence)]
+                turned += [here, len(sequence) - here]
+            values = self.predict(readers, config, both, turned)
+            by_strand = np.split(values, np.cumsum([len(here) for here in turned])[:-1])
+            pairs = zip(by_strand[::2], by_strand[1::2], strict=True)
+            return np.concatenate([(plus + minus) / 2 for plus, minus in pairs])
+        tokenizer = self.checkpoint.tokenizer
+        block_size = self.checkpoint.encoder.config.block_size
+
+        def prepare(part: slice) -> Places:
+            return pack_places(sequences[part], places[part], tokenizer, config, block_size)
+
+        bases = [len(sequence) for sequence in sequences]
+        return self.passes.run(bases, prepare, lambda asked: self.read(readers, asked))
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Repeat the last of some rows until they are a multiple of `ROWS`."""
+    return torch.cat([rows, rows[-1:].expand(-len(rows) % ROWS)])
+
+
+class Passes:
+    """How much goes through the model at once, on one device.
+
+    Args:
+        device: where the model is.
+        most: sequences per pass; None is as many as fit a fixed number of bases.
+    """
+
+    def __init__(self, device: torch.device, most: int | None = None) -> None:
+        self.device: Final = device
+        self._most = most
+        self._process = os.getpid()
+        self.renew()
+        renew_after_fork(self)
+        self._capacity = CAPACITY.get(device.type, CAPACITY["cpu"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._process = os.getpid()
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Make the model usable in a process that was forked; see `forks`."""
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        bases: Sequence[int],
+        prepare: Callable[[slice], Ready],
+        compute: Callable[[Ready], Tensor],
+    ) -> Floats:
+        """Prepare and compute successive slices of sequences, and join what comes of them.
+
+        Out of memory, passes become half as large for good, and the slice is tried again.
+
+        Args:
+            bases: length of each sequence; at least one.
+            prepare: makes a slice of the sequences ready. It runs in a thread of its own, while
+                the slice before is computed.
+            compute: returns [rows of the slice, ...].
+
+        Raises:
+            GenobirdError: one sequence alone does not fit into memory.
+            UsageError: the model lies on a GPU, and this process was forked from the one that put
+                it there.
+        """
+        with self._lock:  # torch has threads enough for one pass
+            self._require_own_process()
+            return self._run(bases, prepare, compute)
+
+    def _run(
+        self,
+        bases: Sequence[int],
+        prepare: Callable[[slice], Ready],
+        compute: Callable[[Ready], Tensor],
+    ) -> Floats:
+        results: list[Floats] = []
+        with ThreadPoolExecutor(1, "genobird-prepare") as thread:
+
+            def begin(first: int) -> tuple[slice, Future[Ready]]:
+                part = slice(first, self._stop(bases, first))
+                return part, thread.submit(prepare, part)
+
+            part, ready = begin(0)
+            while True:
+                ahead = None
+                try:
+                    prepared = ready.result()
+                    if part.stop < len(bases):
+                        ahead = begin(part.stop)
+                    with torch.inference_mode():
+                        results.append(compute(prepared).float().cpu().numpy())
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._halve(bases, part, error)
+                    part, ready = begin(part.start)
+                    continue
+                if ahead is None:
+                    return np.concatenate(results)
+                part, ready = ahead
+
+    def _require_own_process(self) -> None:
+        if self._process == os.getpid():
+            return
+        if self.device.type == "cuda":
+            raise UsageError(
+                "a model on a GPU cannot be used in a forked process; load it there, and start "
+                "processes by spawn"
+            )
+        torch.set_num_threads(1)  # those of the parent are not here, and would be waited for
+        self._process = os.getpid()
+
+    def _stop(self, bases: Sequence[int], first: int) -> int:
+        stop, held = first + 1, bases[first]
+        while stop < len(bases) and stop - first != self._most:
+            held += bases[stop]
+            if self._most is None and held > self._capacity:
+                break
+            stop += 1
+        return stop
+
+    def _halve(self, bases: Sequence[int], part: slice, error: Exception) -> None:
+        size = part.stop - part.start
+        if size == 1:
+            raise GenobirdError(
+                f"one sequence of {bases[part.start]:,} bp does not fit into the memory of "
+                f"{self.device}; try --device cpu or a shorter sequence"
+            ) from error
+        self._most = size // 2
+        logger.warning("out of memory: going on with %d sequences a pass", self._most)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On CPU torch says it only in words.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)
+
+
+def device_of(name: str) -> torch.device:
+    """Read `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        UsageError: it is none of these, or is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in DEVICES:
+        raise UsageError(f"device {name!r} is unknown; allowed are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPU(s); "
+            "use --device cpu"
+        )
+    return device
+
+
+def precision_of(name: str) -> Precision:
+    """Read `float32` or `bf16`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    allowed = get_args(Precision)
+    if name not in allowed:
+        raise UsageError(f"precision {name!r} is unknown; allowed are {', '.join(allowed)}")
+    return cast(Precision, name)
+
+
+@contextmanager
+def products(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute matrix products in a precision; float32 is IEEE's, on a GPU too."""
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+        torch.backends.cudnn.flags(allow_tf32=False),
+    ):
+        yield
