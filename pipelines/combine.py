@@ -25,7 +25,8 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.tasks.predict import Precision, predict_chromatin
+from genobird.inference import Precision
+from genobird.tasks.predict import predict_chromatin
 from pipelines import steps
 
 logger = logging.getLogger(__name__)
