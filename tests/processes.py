@@ -110,6 +110,8 @@ class Command:
 def _run(
     arguments: list[str], log: str, limit: int | None, hit: Hit | None, stub: bool, calls: c_int64
 ) -> None:
+    # Ignored where the tests themselves run in the background of a shell.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)

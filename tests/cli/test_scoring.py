@@ -281,7 +281,7 @@ def test_score_says_that_whole_contigs_come_in_a_bed(capsys, options, tmp_path):
 
 
 def test_a_prefix_of_names_gets_names_that_begin_so(capsys, bed, options, tmp_path):
-    arguments = [*options, "-o", tmp_path / "out.tsv", "--features", "A"]
+    arguments = [*options, "-o", tmp_path / "out.tsv", "--features", "A|"]
     code, _, err = run(capsys, "score", bed, *arguments)
     assert code == 2
     assert_one_line(err, "did you mean A|DNase|None, A|CTCF|None#130, A|CTCF|None#338?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 import numpy as np
@@ -16,10 +15,6 @@ from genobird.scoring.scorer import Scorer
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import random_ids, tiny_checkpoint, tiny_encoder
-
-# Read where Triton first sees a kernel; without a GPU the kernels run in its interpreter.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 ACROSS = 1e-4
 """Largest difference of a float32 score between backends and devices, per unit of its size or 1."""
