@@ -16,10 +16,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce test lint types contracts workflows unit format clean
+.PHONY: help demo reproduce test test-slurm lint types contracts workflows unit format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## Score the bundled regions and variants with the bundled model
 	@$(BIN)/genobird demo --output genobird-demo --force
@@ -45,7 +45,10 @@ workflows: $(DEV) ## snakefmt and snakemake --lint
 	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
 
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
-	@$(BIN)/python -m pytest -q $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not slurm" $(WORKERS) $(ARGS)
+
+test-slurm: $(DEV) ## workflows/score on a SLURM of one node, started for that; minutes
+	@$(BIN)/python -m pytest -q -m slurm tests/workflows/test_slurm.py $(ARGS)
 
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .

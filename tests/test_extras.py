@@ -20,8 +20,8 @@ from genobird.errors import UsageError
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-NOT_IMPORTED = {"logomaker", "snakemake", "tensorboard"}
-"""For letters in reports, which do not use it yet; run as a program; for Lightning's logger."""
+NOT_IMPORTED = {"logomaker", "snakemake", "snakemake-executor-plugin-slurm", "tensorboard"}
+"""For letters in reports, which do not use it yet; a program and its plugin; for a logger."""
 
 BASE_INSTALL = """
 import contextlib, importlib.abc, io, json, sys

@@ -33,14 +33,14 @@ def snakemake(project) -> Run:
 
     The configuration is a path, or a mapping that is written to a file first.
     """
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(project.parent),
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
 
     def run(workflow: str, config: Path | dict[str, object], *options: str, code: int = 0) -> str:
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(project.parent),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         if isinstance(config, dict):
             (project / "config.yaml").write_text(yaml.safe_dump(config))
             config = Path("config.yaml")

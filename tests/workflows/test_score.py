@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -151,6 +153,25 @@ def test_a_wrong_configuration_is_refused_before_anything_runs(project, snakemak
     log = snakemake("score", config | {"output": "results/wrong", "modle": "x"}, code=1)
     assert "Additional properties are not allowed ('modle' was unexpected)" in log
     assert not (project / "results" / "wrong").exists()
+
+
+def test_without_a_configuration_the_sheet_of_the_folder_is_scored(tmp_path):
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflows/score/Snakefile"),
+        "--directory", str(tmp_path), "--cores", "1", "--dry-run", "--printshellcmds",
+    ]  # fmt: skip
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "there is no sheet 'samples.tsv' in" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    for name, text in (
+        ("samples.tsv", "sample\tpath\na\tx.bed\n"),
+        ("x.bed", ""),
+        ("genome.fa.gz", ""),
+    ):
+        (tmp_path / name).write_text(text)
+    planned = subprocess.run(command, capture_output=True, text=True)
+    assert "genobird score x.bed --fasta genome.fa.gz" in planned.stdout + planned.stderr
 
 
 def test_a_sample_that_is_there_twice_is_refused(project, snakemake, config):

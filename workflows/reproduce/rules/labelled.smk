@@ -57,7 +57,7 @@ rule promoter_baselines:
         models=PROMOTER_MODELS,
         scan=scan_option,
     shell:
-        "genobird baselines --models {params.models} --config {input.settings}"
+        "exec genobird baselines --models {params.models} --config {input.settings}"
         " --promoters {input.promoters} {params.scan} --output {output} --set threads={threads}"
         " --resume --force > {log} 2>&1"
 
@@ -87,7 +87,7 @@ rule compare_promoters:
         folder=subpath(output[0], parent=True),
         scan=scan_option,
     shell:
-        "genobird evaluate {input.model} --config {input.settings} --promoters {input.promoters}"
+        "exec genobird evaluate {input.model} --config {input.settings} --promoters {input.promoters}"
         " {params.scan} --baselines {input.baselines} --set threads={threads}"
         " --output {params.folder} --force > {log} 2>&1"
 
@@ -133,7 +133,7 @@ rule chromatin_baselines:
     params:
         models=CHROMATIN_MODELS,
     shell:
-        "genobird baselines --models {params.models} --config {input.settings}"
+        "exec genobird baselines --models {params.models} --config {input.settings}"
         " --chromatin {input.chromatin} --output {output} --set threads={threads}"
         " --resume --force > {log} 2>&1"
 
@@ -163,6 +163,6 @@ rule compare_chromatin:
     params:
         folder=subpath(output.figures, parent=True),
     shell:
-        "genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
+        "exec genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
         " --baselines {input.baselines} --set threads={threads} --output {params.folder} --force"
         " > {log} 2>&1"

@@ -46,7 +46,7 @@ rule ngrams:
         mem_mb=16000,
         runtime=240,
     shell:
-        "genobird baselines --models ngram_bases,ngram_tokens --config {input.settings}"
+        "exec genobird baselines --models ngram_bases,ngram_tokens --config {input.settings}"
         " --shards {input.train} --held-out {input.test} --tokenizer {input.tokenizer}"
         " --output {output} --force > {log} 2>&1"
 
@@ -72,7 +72,7 @@ rule masked:
         context=lambda wildcards: RUNS[wildcards.run][1],
         repeats=lambda wildcards, input: [f"--repeats {path}" for path in input.repeats],
     shell:
-        "genobird evaluate {input.model} --name {wildcards.run} --config {input.settings}"
+        "exec genobird evaluate {input.model} --name {wildcards.run} --config {input.settings}"
         " --shards {input.shards} {params.repeats} --set masked_context={params.context}"
         " --set threads={threads} --output {output} --force > {log} 2>&1"
 
@@ -110,6 +110,6 @@ rule compare_masked:
         ],
         repeats=lambda wildcards, input: [f"--repeats {path}" for path in input.repeats],
     shell:
-        "genobird evaluate {input.model} --config {input.settings} --shards {input.shards}"
+        "exec genobird evaluate {input.model} --config {input.settings} --shards {input.shards}"
         " {params.repeats} {params.others} --set masked_context={params.context}"
         " --set threads={threads} --output {params.folder} --force > {log} 2>&1"

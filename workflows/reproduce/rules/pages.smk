@@ -35,5 +35,5 @@ rule page:
             f"--published {path}" for path in input.published
         ],
     shell:
-        "genobird tables {params.tables} {params.runs} {params.published} --output {output}"
+        "exec genobird tables {params.tables} {params.runs} {params.published} --output {output}"
         " --force > {log} 2>&1"

@@ -1,4 +1,10 @@
 OUT = config["output"]
+
+if not Path(config["samples"]).is_file():
+    raise WorkflowError(
+        f"there is no sheet {config['samples']!r} in {Path.cwd()}; write one, or name yours as `samples` in a --configfile"
+    )
+
 SAMPLES = pd.read_csv(config["samples"], sep="\t", dtype=str)
 
 validate(SAMPLES, schema="../config/samples.schema.yaml")

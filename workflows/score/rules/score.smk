@@ -43,7 +43,7 @@ rule regions:
         device=config["device"],
         batch_size=config["batch_size"],
     shell:
-        "genobird score {input.bed:q} --fasta {input.fasta:q} --output {output:q} {params.model:q}"
+        "exec genobird score {input.bed:q} --fasta {input.fasta:q} --output {output:q} {params.model:q}"
         " --device {params.device} --batch-size {params.batch_size} --threads {threads}"
         " {params.features:q} {params.keep_going} --resume --force > {log:q} 2>&1"
 
@@ -82,7 +82,7 @@ rule variants:
             else []
         ),
     shell:
-        "genobird variants {input.vcf:q} --fasta {input.fasta:q} --output {output.vcf:q}"
+        "exec genobird variants {input.vcf:q} --fasta {input.fasta:q} --output {output.vcf:q}"
         " --table {output.table:q} {params.model:q} --ref-mismatch {params.mismatch}"
         " --device {params.device} --batch-size {params.batch_size} --threads {threads}"
         " {params.features:q} {params.shard:q} --resume --force > {log:q} 2>&1"

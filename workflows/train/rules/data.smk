@@ -47,7 +47,7 @@ rule corpus:
     params:
         passes=lambda wildcards: config["passes"] if wildcards.part == "train" else 1,
     shell:
-        "genobird corpus {input.fasta} --regions {input.regions} --output {output}"
+        "exec genobird corpus {input.fasta} --regions {input.regions} --output {output}"
         " --set passes={params.passes} --force > {log} 2>&1"
 
 
@@ -66,7 +66,7 @@ rule tokenizer:
     params:
         settings=config["tokenizer"],
     shell:
-        "genobird tokenizer train {input} --output {output} --kind {params.settings[kind]}"
+        "exec genobird tokenizer train {input} --output {output} --kind {params.settings[kind]}"
         " --vocab-size {params.settings[vocab_size]} --max-piece {params.settings[max_piece]}"
         " --sample-bp {params.settings[sample_bp]} --force > {log} 2>&1"
 
@@ -86,7 +86,7 @@ rule shards:
         mem_mb=8000,
         runtime=240,
     shell:
-        "genobird shards {input.corpus} --tokenizer {input.tokenizer} --output {output}"
+        "exec genobird shards {input.corpus} --tokenizer {input.tokenizer} --output {output}"
         " --threads {threads} --force > {log} 2>&1"
 
 

@@ -20,7 +20,7 @@ rule baselines:
         mem_mb=16000,
         runtime=480,
     shell:
-        "genobird baselines --config {input.settings} --chromatin {input.chromatin}"
+        "exec genobird baselines --config {input.settings} --chromatin {input.chromatin}"
         " --promoters {input.promoters} --scan {input.scan} --output {output}"
         " --set threads={threads} --resume --force"
         " > {log} 2>&1"
@@ -90,7 +90,7 @@ rule evaluate:
     params:
         folder=subpath(output.figures, parent=True),
     shell:
-        "genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
+        "exec genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
         " --promoters {input.promoters} --scan {input.scan} --shards {input.shards}"
         " --baselines {input.baselines} --output {params.folder} --set threads={threads} --force > {log} 2>&1"
 
@@ -137,7 +137,7 @@ if config["background"]:
             limit=config["background"]["limit"],
             seed=config["background"]["seed"],
         shell:
-            "genobird background build {input.variants} --model {input.model} --fasta {input.fasta}"
+            "exec genobird background build {input.variants} --model {input.model} --fasta {input.fasta}"
             " {params.held_out} --limit {params.limit} --seed {params.seed} --output {output}"
             " --threads {threads} --resume --quiet > {log} 2>&1"
 
@@ -156,7 +156,7 @@ rule card:
         mem_mb=4000,
         runtime=10,
     shell:
-        "genobird card {input.model} --evaluation {input.evaluation} --output {output} --force"
+        "exec genobird card {input.model} --evaluation {input.evaluation} --output {output} --force"
         " > {log} 2>&1"
 
 

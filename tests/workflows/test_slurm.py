@@ -1,0 +1,152 @@
+"""Workflows on a real SLURM: this machine alone, without accounting, stopped after the tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from getpass import getuser
+from pathlib import Path
+
+import pandas as pd
+import pysam
+import pytest
+
+from tests.models import tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = Path("genobird/bundled/demo")
+DAEMONS = "munged", "slurmctld", "slurmd"
+SBIN = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"  # where Debian puts them
+CONFIGURATION = """\
+ClusterName=genobird
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthInfo=socket={folder}/munge.socket
+SlurmctldPort={controller}
+SlurmdPort={node}
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmdSpoolDir={folder}/spool
+StateSaveLocation={folder}/state
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=64000 Gres=gpu:2
+PartitionName=all Nodes=ALL Default=YES
+"""
+
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(3000)]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What an operator asks of it."""
+
+    folder: Path
+
+    def ask(self, *command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def is_idle(self) -> bool:
+        answer = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True)
+        return answer.stdout == b"idle\n"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    missing = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name, path=SBIN)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if not importlib.util.find_spec("snakemake_executor_plugin_slurm"):
+        pytest.skip("snakemake-executor-plugin-slurm is not installed")
+    folder = tmp_path_factory.mktemp("cluster")
+    for name in ("bin", "spool", "state"):
+        (folder / name).mkdir()
+    host = socket.gethostname().partition(".")[0]
+    text = CONFIGURATION.format(
+        host=host, user=getuser(), folder=folder, controller=free_port(), node=free_port()
+    )
+    (folder / "slurm.conf").write_text(text)
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o600)
+    munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+    # Within jobs the plugin drops every variable SLURM_*, the name of the configuration too.
+    srun = folder / "bin" / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    # The folder is private to its user, who is the only one of the cluster: --force lets it be.
+    commands = [
+        ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge],
+        ["slurmctld", "-D"],
+        ["slurmd", "-D"],
+    ]
+    one = Cluster(folder)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setenv("PATH", str(srun.parent), prepend=os.pathsep)
+        patch.setenv("USER", getuser())  # the plugin needs it
+        for command in commands:
+            log = stack.enter_context((folder / f"{command[0]}.out").open("w"))
+            program = shutil.which(command[0], path=SBIN)
+            daemon = subprocess.Popen([str(program), *command[1:]], stdout=log, stderr=log)
+            stack.callback(daemon.wait)
+            stack.callback(daemon.terminate)
+            if command[0] == "munged":
+                end = time.monotonic() + 30
+                while not (folder / "munge.socket").exists() and time.monotonic() < end:
+                    time.sleep(0.1)
+        end = time.monotonic() + 120
+        while not one.is_idle():
+            if time.monotonic() > end:
+                pytest.skip("cannot start: " + (folder / "slurmctld.out").read_text()[-500:])
+            time.sleep(0.5)
+        yield one
+
+
+def test_files_are_scored_in_shards_each_with_a_gpu_of_its_own(
+    cluster, snakemake, project, tiny_tokenizer
+):
+    tiny_checkpoint(tiny_tokenizer).save(project / "tiny")
+    sheet = [("regions", DEMO / "regions.bed"), ("variants", DEMO / "variants.vcf")]
+    pd.DataFrame(sheet, columns=["sample", "path"]).to_csv(
+        project / "samples.tsv", sep="\t", index=False
+    )
+    shutil.copy(ROOT / DEMO / "chr20.demo.fa.gz", project / "genome.fa.gz")
+    config = {"model": "tiny", "output": "results/scored", "threads": 1, "device": "cpu"}
+    options = (
+        *("--profile", "workflows/score/profiles/slurm", "--latency-wait", "5"),
+        *("--slurm-init-seconds-before-status-checks", "1"),
+    )
+    log = snakemake("score", config | {"gpus": 1, "shards": 2}, *options)
+    assert "rule merge" in log
+    results = project / "results" / "scored"
+    assert not (results / "shards").exists()
+    assert {path.name for path in (results / "variants").iterdir()} == {
+        *("variants.parquet", "variants.vcf.gz", "variants.vcf.gz.tbi")
+    }
+    with pysam.VariantFile(str(results / "variants" / "variants.vcf.gz")) as scored:
+        after = [(record.pos, record.alleles) for record in scored]
+    with pysam.VariantFile(str(ROOT / DEMO / "variants.vcf")) as given:
+        assert after == [(record.pos, record.alleles) for record in given]
+    asked = cluster.ask("squeue", "--noheader", "--states=all", "--Format=tres-per-job").split()
+    assert asked == ["gres:gpu:1"] * 3 + ["N/A"]  # the merge scores nothing
