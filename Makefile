@@ -48,6 +48,7 @@ unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
 	@$(BIN)/python -m pytest -q -m "not slurm" $(WORKERS) $(ARGS)
 
 test-slurm: $(DEV) ## workflows/score on a SLURM of one node, started for that; minutes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[slurm]'
 	@$(BIN)/python -m pytest -q -m slurm tests/workflows/test_slurm.py $(ARGS)
 
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from genobird.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
+
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -137,5 +138,5 @@ def _lines(
             yield f"{name}: {{}}"
             yield from (f"  # {line.removeprefix('# ')}" for line in _lines(free[name], {}))
         else:
-            shown = yaml.safe_dump({name: to_jsonable_python(value)})
+            shown = yaml.safe_dump({name: _JSON.dump_python(value, mode="json")})
             yield from shown.strip().splitlines()
