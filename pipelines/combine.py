@@ -143,8 +143,11 @@ def combine(
                 weights[chosen] = line
                 said[kind if both else f"{kind}, local alone"] = line.tolist()
     _weigh(head, torch.from_numpy(weights).float())
+    earlier = checkpoint.provenance.get("calibration", {})
     checkpoint.provenance = {
         **checkpoint.provenance,
+        # Its own line for chromatin is in the weights here.
+        "calibration": {name: line for name, line in earlier.items() if name != "chromatin"},
         "combined": {"split": split, "weights": said, "local": near.provenance.get("chromatin")},
     }
     checkpoint.save(output, force=force)
