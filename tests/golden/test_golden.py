@@ -16,7 +16,7 @@ from tests.golden.world import make_world
 
 RECORDED = Path(__file__).with_name("recorded")
 # What `doctor` says is of the machine.
-NOT_RECORDED = {"doctor"}
+NOT_RECORDED = {"doctor", "export-hf", "import-hf"}
 
 
 @pytest.fixture(scope="module")

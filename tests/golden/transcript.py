@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pyBigWig
 import pysam
@@ -35,7 +36,7 @@ VOLATILE = [
      "<date>"),
     (re.compile(rf"\b{re.escape(genobird.__version__)}(?![\w.]*\d)"), "<version>"),
     (re.compile(r'("(?:\w*_)?(?:seconds|minutes)": )[\d.e-]+'), r"\1<time>"),
-    (re.compile(r"\b\d+(?:\.\d+)? (?:s|min|h|steps/s)\b"), "<time>"),
+    (re.compile(r"\b[\d,]+(?:\.\d+)? (?:s|min|h|(?:steps|tokens|bases)/s|GB)\b"), "<time>"),
 ]  # fmt: skip
 
 
@@ -98,7 +99,16 @@ def _described(path: Path) -> list[str]:
         ".bcf": _bcf, ".bw": _bigwig, ".html": _html, ".json": _json, ".npz": _npz,
         ".parquet": _parquet, ".safetensors": _tensors,
     }.get(path.suffix)  # fmt: skip
+    if path.name == "metrics.csv":
+        return _metrics(path)
     return path.read_text().splitlines() if describe is None else describe(path)
+
+
+def _metrics(path: Path) -> list[str]:
+    """What a training logs, without its speed."""
+    table = pd.read_csv(path)
+    kept = [name for name in table.columns if not name.startswith("speed/")]
+    return str(table[kept].to_csv(index=False)).splitlines()
 
 
 def _bcf(path: Path) -> list[str]:
