@@ -103,9 +103,11 @@ class Merges:
         return [-float(rank) for rank in range(len(ids))]
 
     def encode(
-        self, segments: Sequence[str], out_type: type[int] = int, num_threads: int = 1
-    ) -> list[list[int]]:
-        """Segment sequences."""
+        self, segments: str | Sequence[str], out_type: type[int] = int, num_threads: int = 1
+    ) -> Any:
+        """Segment one sequence, list[int], or several, list[list[int]], as SentencePiece does."""
+        if isinstance(segments, str):
+            return self.encode([segments])[0]
         found = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in segments]
         return [self._ours[ids].tolist() for ids in found]
 

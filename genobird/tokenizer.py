@@ -216,7 +216,10 @@ class Tokenizer:
         counts = np.zeros(len(sequences), dtype=np.int64)
         parts: list[NDArray[np.uint16]] = []
         for owners, segments in _batches(sequences):
-            lists = self.segmenter.encode(segments, out_type=int, num_threads=threads)
+            if threads > 1:
+                lists = self.segmenter.encode(segments, out_type=int, num_threads=threads)
+            else:  # given a list, SentencePiece starts a thread, which may hang in a forked process
+                lists = [self.segmenter.encode(segment, out_type=int) for segment in segments]
             sizes = [len(ids) for ids in lists]
             np.add.at(counts, owners, sizes)
             flat = itertools.chain.from_iterable(lists)
