@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird.errors import InputError, UsageError
-from genobird.genome.sequence import NO_BASE
 
 _PSEUDOCOUNT = 0.5
 
@@ -130,10 +129,3 @@ def distinct(motifs: Sequence[Motif], wanted: set[str], count: int) -> list[Moti
             families.add(family)
             chosen.append(motif)
     return chosen[:count]
-
-
-def masked(codes: NDArray[np.uint8], start: int, end: int) -> NDArray[np.uint8]:
-    """Return codes with [start, end) unknown."""
-    hidden = codes.copy()
-    hidden[..., start:end] = NO_BASE
-    return hidden

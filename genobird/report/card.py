@@ -157,7 +157,7 @@ def _data(evaluation: Facts) -> Iterable[str]:
 
 
 def _training(provenance: Facts) -> Iterable[str]:
-    """Yield the section on training: a row a stage, the commands and the notes."""
+    """Yield the section on training: one row per stage, the commands and the notes."""
     rows, commands = [], []
     for stage, facts in _stages(provenance):
         fit = facts.get("config", {}).get("fit", {})
