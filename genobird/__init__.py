@@ -26,6 +26,11 @@ types are in `__init__.pyi`):
 from __future__ import annotations
 
 import importlib
+import os
+
+# Read where torch is loaded. MKL's own store of buffers can hang a process that was forked from one
+# with threads.
+os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 __version__ = "0.1.0"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 # Read when torch and numpy are loaded, also by processes that tests start: workers of pytest-xdist
 # share the cores, and threads that wait for one another would cost more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")  # as genobird sets it, before torch is loaded
 # Without a GPU kernels run in Triton's interpreter; read where Triton is loaded first, which may be
 # by transformers.
 if not Path("/dev/nvidiactl").exists():

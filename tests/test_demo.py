@@ -129,7 +129,8 @@ def test_bundled_regions_and_variants_lie_in_the_bundled_sequence():
             assert "N" not in text
         with VcfReader(ORIGINAL(demo.VARIANTS)) as reader:
             for record in reader:
-                at = Interval(record.contig, record.position, record.position + 1)
+                end = record.position + len(record.ref)
+                at = Interval(record.contig, record.position, end)
                 assert genome.fetch(at) == record.ref
 
 

@@ -172,7 +172,7 @@ def test_the_tied_decoder_trains_the_embedding(tiny_tokenizer):
     [
         ({"widht": 64}, "widht\n.*Extra inputs are not permitted"),
         ({"pattern": "bigbrid"}, "'bigbird', 'full', 'google', 'longformer'"),
-        ({"norm": "none"}, "'pre' or 'post'"),
+        ({"norm": "none"}, "'pre', 'post' or 'bert'"),
         ({"width": 100, "heads": 12}, "width 100 is not a multiple of heads 12"),
         ({"width": 36, "heads": 12, "position": "rope"}, "even head width, not 3"),
         ({"stem_kernel": 14}, "stem_kernel is 14; it must be odd"),

@@ -11,6 +11,7 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
+from genobird.inference import Inference
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
 from genobird.tasks import frozen, hidden
@@ -99,7 +100,7 @@ def test_the_scorer_says_what_was_measured(world, model, tmp_path):
     bins = ChosenBins(np.array(["chr1", "chr1"]), np.array([5, 300]), np.eye(2, dtype=bool), 1, 1)
     with Genome(world[0]) as genome:
         states = encode(
-            trained, trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
+            Inference(trained), trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
             tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
         )  # fmt: skip
     measured = calibrated(predict(trained.chromatin, states, 2))[:, 0]
@@ -130,7 +131,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
         train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match=r"settings\.steps was 6, now it is 7; give the run its"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)
-    monkeypatch.setattr("genobird.tasks.hidden._pass", None)  # all states are on disk
+    monkeypatch.setattr("genobird.tasks.hidden._encode", None)  # all states are on disk
     train(world, model, tmp_path / "parts", steps=6, resume=True)
     assert weights("parts") == weights("whole") != weights("other")
     first = (tmp_path / "parts" / "held_out.json").read_text()
@@ -166,17 +167,17 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
     changes = {"steps": 2, "precision": "auto"}
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
     train(world, model, tmp_path / "whole", **changes)
-    run = hidden._pass
+    run = hidden._encode
 
-    def stopped(checkpoint, head, genome, chosen, groups, numbers, context_bp, both_strands, *more):
+    def stopped(inference, head, genome, chosen, groups, numbers, context_bp, both_strands, *more):
         if both_strands:  # those for training are encoded
             raise RuntimeError("power cut")
         return run(
-            checkpoint, head, genome, chosen, groups, numbers, context_bp, both_strands, *more
+            inference, head, genome, chosen, groups, numbers, context_bp, both_strands, *more
         )
 
     with monkeypatch.context() as patched:
-        patched.setattr(hidden, "_pass", stopped)
+        patched.setattr(hidden, "_encode", stopped)
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", **changes)
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")

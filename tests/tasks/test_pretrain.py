@@ -284,7 +284,7 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
     ("changes", "message"),
     [
         ({"preset": "huge"}, "preset 'huge' is not one of base, mini, tiny$"),
-        ({"model": {"widht": 3}}, "model: unknown key widht; allowed here: block_size, dropout"),
+        ({"model": {"widht": 3}}, "model: unknown key widht; allowed here: activation, block_size"),
         ({"model": {"width": 33}}, "model: width 33 is not a multiple of heads 2$"),
         ({"model": {"heads": 0}}, "model: heads: Input should be greater than or equal to 1$"),
         ({"model": {"vocab_size": 9}}, "model.vocab_size is the tokenizer's, 64; leave it out$"),
