@@ -49,7 +49,7 @@ unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
 
 test-slurm: $(DEV) ## workflows/score on a SLURM of one node, started for that; minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[slurm]'
-	@$(BIN)/python -m pytest -q -m slurm tests/workflows/test_slurm.py $(ARGS)
+	@$(BIN)/python -m pytest -q -m slurm tests/workflows $(ARGS)
 
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .

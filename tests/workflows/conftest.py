@@ -64,3 +64,10 @@ def snakemake(project) -> Run:
         return result.stdout
 
     return run
+
+
+@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slurm)])
+def profile(request: pytest.FixtureRequest) -> str:
+    """A profile's name; options of SLURM's are known only where its executor is installed."""
+    name: str = request.param
+    return name

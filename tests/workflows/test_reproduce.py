@@ -243,7 +243,6 @@ def test_the_settings_of_each_step_are_valid(name):
     assert masked.max_tokens >= max(config["contexts"])
 
 
-@pytest.mark.parametrize("profile", ["local", "slurm"])
 def test_profiles_hold_options_that_snakemake_knows(project, snakemake, profile):
     config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/planned"}
     options = ("--profile", f"workflows/reproduce/profiles/{profile}", "--executor", "dryrun")

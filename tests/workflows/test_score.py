@@ -218,7 +218,6 @@ def test_the_template_is_complete_and_holds_the_defaults():
         assert template[name] == key.get("default", template[name]), name
 
 
-@pytest.mark.parametrize("profile", ["local", "slurm"])
 def test_profiles_hold_options_that_snakemake_knows(snakemake, config, profile):
     options = ("--profile", f"workflows/score/profiles/{profile}", "--executor", "dryrun")
     changed = config | {"output": "results/planned"}
