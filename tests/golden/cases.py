@@ -68,7 +68,7 @@ CASES = {
     "finetune-peaks": "finetune chromatin --output run --peaks in/peaks.bed --fasta in/long.fa"
     " --model in/model --held-out chr1:1-10,000 --steps 2 --name mine --quiet"
     " --set context_bp=200 --set resamples=5 --set device=cpu --set min_positives=5"
-    " --set threads=1",
+    " --set threads=1 --set precision=float32",
     "evaluate": "baselines --promoters in/promoters.parquet --chromatin in/chromatin --output b"
     " --models composition"
     " && evaluate in/model --promoters in/promoters.parquet --chromatin in/chromatin"

@@ -31,7 +31,7 @@ BINARY = {".ckpt", ".csi", ".fai", ".gzi", ".model", ".npy", ".png", ".svg", ".t
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d+(?:[eE][-+]?\d+)?|\d+[eE]-\d+)(?![\w.])")
 NUMBERS = re.compile(r"\[\s+(?:[-+.\deE]+,\s+)*[-+.\deE]+\s+\]")
 VOLATILE = [
-    (re.compile(r"\b[0-9a-f]{12}(?:[0-9a-f]{28}(?:[0-9a-f]{24})?)?\b"), "<hash>"),
+    (re.compile(r"(?<!\d\.)\b[0-9a-f]{12}(?:[0-9a-f]{28}(?:[0-9a-f]{24})?)?\b"), "<hash>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[-+]\d\d:\d\d|Z)?)?"),
      "<date>"),
     (re.compile(rf"\b{re.escape(genobird.__version__)}(?![\w.]*\d)"), "<version>"),
