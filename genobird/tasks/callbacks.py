@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 
 from genobird.files import Draft
 from genobird.tasks import ranks
-from genobird.tasks.task import Task
+from genobird.tasks.task import average_norms
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ class SaveState(AfterSteps):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now; every process takes part, and the first one writes."""
-        task = trainer.lightning_module
-        assert isinstance(task, Task)
-        task.average_norms()
+        average_norms(trainer.lightning_module)
         first = trainer.is_global_zero
         with Draft(self.path) if first else nullcontext(self.path) as part:
             trainer.save_checkpoint(part)

@@ -33,6 +33,7 @@ from genobird.tasks.callbacks import Interrupt, ReturnMemory, SaveState
 from genobird.tasks.data import Steps
 from genobird.tasks.precision import Precision, fastest
 from genobird.tasks.progress import Progress, loggers
+from genobird.tasks.running_mean import RunningMean
 from genobird.tasks.settings import FitSettings
 from genobird.tasks.state import STATE, SavedRun, identity
 from genobird.tasks.task import NotFinite, Task
@@ -119,6 +120,7 @@ def fit(
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     saver = SaveState(output / STATE, settings.save_every, settings.save_minutes)
     interrupt = Interrupt(saver, validations)
+    mean = RunningMean(task.parts, settings.average) if settings.average else None
     task.train()
     with warnings.catch_warnings(), _compiled(task), interrupt.listening():
         # Lightning advises more workers and warns of its own deprecated calls: not our user's.
@@ -126,7 +128,10 @@ def fit(
         trainer = _trainer(
             task, validates=validation is not None, enable_progress_bar=progress,
             logger=loggers(output, settings.loggers) if ranks.rank() == 0 else False,
-            callbacks=[saver, Progress(settings.log_every), ReturnMemory(), *callbacks, interrupt],
+            callbacks=[
+                *([mean] if mean else ()), saver, Progress(settings.log_every), ReturnMemory(),
+                *callbacks, interrupt,
+            ],
         )  # fmt: skip
         batches = _Batches(train, validation, validations, settings)
         try:
@@ -144,6 +149,8 @@ def fit(
             raise
     if interrupt.asked is not None:  # before the first step, when Lightning heard it too
         interrupt.leave()
+    if mean:
+        mean.swap()
     task.eval()
     ranks.part()
 

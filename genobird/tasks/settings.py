@@ -25,6 +25,12 @@ class FitSettings(BaseModel):
         description="Batches per step, over all devices; their gradients are averaged.",
     )
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of a running mean of the weights, which is validated and kept; 0: none.",
+    )
     seed: int = Field(0, ge=0, description="Key of every random draw.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto",

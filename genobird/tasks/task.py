@@ -97,7 +97,7 @@ class Task(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Begin to average."""
         self._validation = Averages()
-        self.average_norms()
+        average_norms(self)
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Measure a batch."""
@@ -112,11 +112,6 @@ class Task(pl.LightningModule):
     def _log(self, stage: str, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             self.log(f"{stage}/{name}", value, prog_bar=True)
-
-    def average_norms(self) -> None:
-        """Average what batch norms have seen over all processes."""
-        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
-        ranks.average([x for n in norms for x in (n.running_mean, n.running_var) if x is not None])
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and decay."""
@@ -150,6 +145,12 @@ class Task(pl.LightningModule):
         rewrite_progress(
             checkpoint["loops"]["fit_loop"], batches, checkpoint.get("validating", False)
         )
+
+
+def average_norms(model: nn.Module) -> None:
+    """Average what a model's batch norms have seen over all processes."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    ranks.average([x for n in norms for x in (n.running_mean, n.running_var) if x is not None])
 
 
 class NotFinite(Exception):
