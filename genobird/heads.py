@@ -255,7 +255,6 @@ class Head(nn.Module):
         if wide.local is not None:
             nn.init.zeros_(wide.local_out.weight)
             nn.init.zeros_(wide.local_out.bias)
-        outer = (f"layers.{len(wide.layers) - 1}.", "local_out.")
         state = wide.state_dict()
         for name, values in self.state_dict().items():
             new = state[name]
@@ -263,7 +262,7 @@ class Head(nn.Module):
                 new.copy_(values)
                 continue
             places: Tensor = torch.arange(len(values))
-            if name.startswith(outer):
+            if name.startswith(self._last):
                 places = rows
                 new.zero_()
             elif name.startswith("cell_norm."):
@@ -275,15 +274,36 @@ class Head(nn.Module):
                 new[places] = values
         return wide
 
+    def local_alone(self) -> Head:
+        """Return a head with `pool = "local"`: this one's local network and its outputs.
+
+        Raises:
+            UsageError: it has none.
+        """
+        if self.local is None:
+            raise UsageError("the head has no local network that could be read alone")
+        alone = Head(
+            HeadConfig(outputs=self.config.outputs, pool="local", local=self.config.local),
+            self.width,
+        )
+        alone.load_state_dict(
+            {k: v for k, v in self.state_dict().items() if k.startswith(("local.", "local_out."))}
+        )
+        return alone
+
     def narrowed(self, outputs: int) -> Head:
         """Return a head that gives the first outputs of this one alone, [P, outputs]."""
         narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)
-        last = (f"layers.{len(narrow.layers) - 1}.", "local_out.") if self.far else ("local_out.",)
         state = self.state_dict()
         narrow.load_state_dict(
-            {k: v[:outputs] if k.startswith(last) else v for k, v in state.items()}
+            {k: v[:outputs] if k.startswith(self._last) else v for k, v in state.items()}
         )
         return narrow
+
+    @property
+    def _last(self) -> tuple[str, ...]:
+        """How the names of the weights begin that each output has for itself."""
+        return (f"layers.{len(self.layers) - 1}.", "local_out.") if self.far else ("local_out.",)
 
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""

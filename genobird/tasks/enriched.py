@@ -40,6 +40,11 @@ class EnrichedSettings(BaseModel):
         (150, 380), description="Least and most bases that stay between masked flanks."
     )
     site_weight: float = Field(0.6, ge=0, description="Weight of a site beside a bin.")
+    mutated: float = Field(0.0, ge=0, le=1, description="Share of the bases that are replaced.")
+    indels: float = Field(
+        0.0, ge=0, le=1, description="Share of the places where bases are deleted or inserted."
+    )
+    indel_bp: int = Field(16, ge=1, description="Most bases that are deleted or inserted.")
 
 
 class EnrichedBatches:
@@ -74,6 +79,8 @@ class EnrichedBatches:
         self.dataset, self.settings, self.span_bp = dataset, settings, span_bp
         self.sites = sites if augment else None
         self.auxiliary, self.seed, self.augment = auxiliary, seed, augment
+        # Bases read beyond the span, so that a deletion draws others in.
+        self._spare = 2 * settings.indel_bp if augment and settings.indels else 0
         if sites is not None:
             _same_features(sites, dataset, auxiliary)
         self.contigs = sorted({interval.contig for interval in dataset.intervals(split)})
@@ -150,36 +157,70 @@ class EnrichedBatches:
         kind, where, number = row.tolist()
         shift = int(rng.integers(-self.settings.shift_bp, self.settings.shift_bp + 1))
         shift *= self.augment
+        span = self.span_bp + self._spare
         if kind == _SITE:
             assert self.sites is not None
-            codes = self.sites.around(number, shift, self.span_bp)
+            codes = self.sites.around(number, shift, span)
             labels, known = self.sites.labels[number], self.sites.known[number]
         else:
             contig, width = self.contigs[where], self.dataset.bin_bp
-            codes = self._bases(contig, number * width + width // 2 + shift)
+            codes = self._bases(contig, number * width + width // 2 + shift, span)
             labels = self._labels(contig, number)
             known = np.ones(len(labels), dtype=bool)
-            if self.augment and rng.random() < self.settings.masked_flanks:
-                kept = min(int(rng.integers(*self.settings.kept_bp)), self.span_bp)
-                first = (self.span_bp - kept) // 2
-                codes = np.pad(
-                    codes[first : first + kept],
-                    (first, self.span_bp - kept - first),
-                    constant_values=NO_BASE,
-                )
-        if self.augment and rng.random() < 0.5:
-            codes = complement_codes(codes)
+        if self.augment:
+            codes = self._augmented(codes, kind == _ORDINARY, rng)
         return codes, labels, known
+
+    def _augmented(
+        self, codes: NDArray[np.uint8], bin_: bool, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """Change what is read of a bin or a site, [span + spare] -> [span]."""
+        settings = self.settings
+        if settings.indels and rng.random() < settings.indels:
+            codes = _with_indel(codes, settings.indel_bp, rng)
+        codes = _middle(codes, self.span_bp)
+        if settings.mutated:
+            codes = _mutated(codes, settings.mutated, rng)
+        if bin_ and rng.random() < settings.masked_flanks:
+            kept = min(int(rng.integers(*settings.kept_bp)), self.span_bp)
+            first = (self.span_bp - kept) // 2
+            codes = np.pad(
+                _middle(codes, kept), (first, self.span_bp - kept - first), constant_values=NO_BASE
+            )
+        return complement_codes(codes) if rng.random() < 0.5 else codes
 
     def _labels(self, contig: str, number: int) -> NDArray[np.uint8]:
         sources = [self.dataset, *([self.auxiliary] if self.auxiliary else [])]
         return np.concatenate([data.labels(contig, np.array([number]))[0] for data in sources])
 
-    def _bases(self, contig: str, centre: int) -> NDArray[np.uint8]:
-        start, end = centre - self.span_bp // 2, centre + self.span_bp // 2
+    def _bases(self, contig: str, centre: int, span: int) -> NDArray[np.uint8]:
+        start, end = centre - span // 2, centre + span // 2
         length = self.dataset.length(contig)
         inside = base_codes(self.dataset.sequence(contig, max(0, start), min(end, length)))
         return np.pad(inside, (max(0, -start), max(0, end - length)), constant_values=NO_BASE)
+
+
+def _middle(codes: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    first = (len(codes) - length) // 2
+    return codes[first : first + length]
+
+
+def _with_indel(codes: NDArray[np.uint8], most: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Delete 1 to `most` bases somewhere among those that are known, or insert random ones."""
+    known = np.flatnonzero(codes != NO_BASE)
+    if not len(known):
+        return codes
+    at, bases = int(rng.choice(known)), int(rng.integers(1, most + 1))
+    if rng.random() < 0.5:
+        return np.delete(codes, slice(at, at + bases))
+    return np.insert(codes, at, rng.integers(4, size=bases, dtype=np.uint8))
+
+
+def _mutated(codes: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Replace a share of the known bases by others."""
+    hit = (rng.random(len(codes)) < share) & (codes != NO_BASE)
+    others = (codes + rng.integers(1, 4, len(codes), dtype=np.uint8)) % 4
+    return np.where(hit, others, codes)
 
 
 def _same_features(

@@ -49,7 +49,7 @@ class ChromatinConfig(_FinetuneConfig):
     keep_head: bool = Field(
         False,
         description="Go on with the chromatin head that is there, wider if head says so, with new "
-        "outputs for features it lacks.",
+        "outputs for features it lacks; with head.pool = local, with its local network alone.",
     )
     auxiliary_path: Path | None = Field(
         None,
@@ -73,6 +73,9 @@ class ChromatinConfig(_FinetuneConfig):
     sites: Path | None = Field(None, description="With enriched: placed sites of other contigs.")
     motifs: Path | None = Field(
         None, description="With head.local: matrices (JASPAR) that the first filters begin with."
+    )
+    motifs_held: float = Field(
+        0.0, ge=0, le=1, description="Share of the steps in which these filters do not change."
     )
 
     @model_validator(mode="after")
@@ -120,6 +123,8 @@ class Finetuning(Task):
         outputs: the head's first ones, which the labels are for; those behind are auxiliary. None
             is all.
         auxiliary_weight: weight of one auxiliary label beside one of the others.
+        held: first filters of the head's local network that do not change.
+        held_steps: for so many steps.
     """
 
     def __init__(
@@ -133,6 +138,8 @@ class Finetuning(Task):
         mlm_weight: float = 0.0,
         outputs: int | None = None,
         auxiliary_weight: float = 0.0,
+        held: int = 0,
+        held_steps: int = 0,
     ) -> None:
         super().__init__(checkpoint, settings)
         found = checkpoint.modules()[head]
@@ -141,6 +148,7 @@ class Finetuning(Task):
         self.positive_weight, self.freeze_encoder = positive_weight, freeze_encoder
         self.mlm_weight = mlm_weight
         self.outputs, self.auxiliary_weight = outputs or found.config.outputs, auxiliary_weight
+        self.held, self.held_steps = held, held_steps
         for name, part in self.parts.items():
             part.requires_grad_(part is self.head or (name == "mlm" and mlm_weight > 0))
         if checkpoint.mlm is not None and checkpoint.mlm.neighbours is not None:
@@ -152,6 +160,17 @@ class Finetuning(Task):
     def skips_parameters(self) -> bool:
         """Only some batches hide tokens."""
         return self.mlm_weight > 0
+
+    def optimizer_step(self, *args: Any, **given: Any) -> None:
+        """Take a step, in which filters that are held stay as they are."""
+        if self.global_step >= self.held_steps:
+            super().optimizer_step(*args, **given)
+            return
+        assert self.head.local is not None
+        filters = self.head.local.motifs.weight.data[: self.held]
+        kept = filters.clone()
+        super().optimizer_step(*args, **given)
+        filters.copy_(kept)
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
@@ -218,8 +237,10 @@ def finetune_chromatin(
     checkpoint.encoder.deepen(config.add_layers)
     checkpoint.features = dataset.features
 
+    held = 0
     if config.motifs and not config.keep_head:
-        _begin_with_motifs(checkpoint.chromatin, config.motifs, dataset.features["name"].tolist())
+        names = dataset.features["name"].tolist()
+        held = _begin_with_motifs(checkpoint.chromatin, config.motifs, names)
     sites = Sites.load(config.sites) if config.sites else None
 
     def batches(split: str, augment: bool) -> ChromatinBatches | EnrichedBatches:
@@ -237,10 +258,11 @@ def finetune_chromatin(
 
     task = Finetuning(
         checkpoint, config.fit, "chromatin",
-        # Enriched places show positives often enough.
+        # Enriched places show positives often enough, and no tokens.
         positive_weight=1.0 if config.enriched else POSITIVE_WEIGHT,
-        freeze_encoder=config.freeze_encoder, mlm_weight=config.mlm_weight, outputs=known,
-        auxiliary_weight=config.auxiliary_weight,
+        freeze_encoder=config.freeze_encoder or config.enriched is not None,
+        mlm_weight=config.mlm_weight, outputs=known, auxiliary_weight=config.auxiliary_weight,
+        held=held, held_steps=round(config.motifs_held * config.fit.steps),
     )  # fmt: skip
     settled = _fit(
         task, batches("train", True), batches("validation", False), config, output, resume, progress
@@ -248,7 +270,10 @@ def finetune_chromatin(
     sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
     facts = {**(provenance or {}), "bases_seen": config.fit.batches * _bases_per_batch(config)}
     if config.keep_head:
-        facts["earlier"] = checkpoint.provenance.get("chromatin")
+        earlier = checkpoint.provenance.get("chromatin")
+        if shape.pool == "local":  # of a head that was combined, the local part's history
+            earlier = checkpoint.provenance.pop("combined", {"local": earlier})["local"]
+        facts["earlier"] = earlier
     if sites:
         sources["sites"] = {"sites": len(sites), "sha256": file_sha256(sites.path)}
     if auxiliary:
@@ -276,6 +301,8 @@ def _kept_head(
         raise UsageError(
             f"{config.checkpoint} has no chromatin head; set keep_head to false for a new one"
         )
+    if shape.pool == "local" and head.local is not None:
+        head = head.local_alone()
     columns = _columns(checkpoint, config, dataset)
     if not head.config.widens_to(shape):
         new = shape.model_dump()
@@ -316,13 +343,18 @@ def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:
     bias.data[-len(rates) :] = (POSITIVE_WEIGHT * rates / (1 - rates)).log()
 
 
-def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> None:
-    """Let the first filters of a new local network be motifs, of the features' factors first."""
+def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> int:
+    """Let the first filters of a new local network be motifs, of the features' factors first.
+
+    Returns:
+        How many filters they are: one a strand of each motif.
+    """
     if head.local is None:
         raise UsageError("motifs are for a head with a local network; give head.local too")
     factors = {part.upper() for name in features for part in name.split("|")}
     chosen = distinct(read_motifs(path), factors, head.local.config.filters // 2)
     head.local.set_motifs([motif.odds for motif in chosen])
+    return 2 * len(chosen)
 
 
 def finetune_promoter(
