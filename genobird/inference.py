@@ -189,7 +189,7 @@ class Passes:
         self._capacity = CAPACITY.get(device.type, CAPACITY["cpu"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_lock": None}
+        return vars(self) | {"_lock": None, "_thread": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -200,6 +200,9 @@ class Passes:
     def renew(self) -> None:
         """Make the model usable in a process that was forked; see `forks`."""
         self._lock = threading.Lock()
+        # One thread for all calls: a fork beside a thread that is ending may find locks of the
+        # libraries that it used held for ever.
+        self._thread = ThreadPoolExecutor(1, "genobird-prepare")
 
     def run(
         self,
@@ -213,8 +216,8 @@ class Passes:
 
         Args:
             bases: length of each sequence; at least one.
-            prepare: makes a slice of the sequences ready. It runs in a thread of its own, while
-                the slice before is computed.
+            prepare: makes a slice of the sequences ready. It runs in another thread, while the
+                slice before is computed.
             compute: returns [rows of the slice, ...].
 
         Raises:
@@ -233,30 +236,29 @@ class Passes:
         compute: Callable[[Ready], Tensor],
     ) -> Floats:
         results: list[Floats] = []
-        with ThreadPoolExecutor(1, "genobird-prepare") as thread:
 
-            def begin(first: int) -> tuple[slice, Future[Ready]]:
-                part = slice(first, self._stop(bases, first))
-                return part, thread.submit(prepare, part)
+        def begin(first: int) -> tuple[slice, Future[Ready]]:
+            part = slice(first, self._stop(bases, first))
+            return part, self._thread.submit(prepare, part)
 
-            part, ready = begin(0)
-            while True:
-                ahead = None
-                try:
-                    prepared = ready.result()
-                    if part.stop < len(bases):
-                        ahead = begin(part.stop)
-                    with torch.inference_mode():
-                        results.append(compute(prepared).float().cpu().numpy())
-                except (RuntimeError, MemoryError) as error:
-                    if not _is_out_of_memory(error):
-                        raise
-                    self._halve(bases, part, error)
-                    part, ready = begin(part.start)
-                    continue
-                if ahead is None:
-                    return np.concatenate(results)
-                part, ready = ahead
+        part, ready = begin(0)
+        while True:
+            ahead = None
+            try:
+                prepared = ready.result()
+                if part.stop < len(bases):
+                    ahead = begin(part.stop)
+                with torch.inference_mode():
+                    results.append(compute(prepared).float().cpu().numpy())
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve(bases, part, error)
+                part, ready = begin(part.start)
+                continue
+            if ahead is None:
+                return np.concatenate(results)
+            part, ready = ahead
 
     def _require_own_process(self) -> None:
         if self._process == os.getpid():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 # Read when torch and numpy are loaded, also by processes that tests start: workers of pytest-xdist
 # share the cores, and threads that wait for one another would cost more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where a test asks for two all the same
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")  # as genobird sets it, before torch is loaded
 # Without a GPU kernels run in Triton's interpreter; read where Triton is loaded first, which may be
 # by transformers.
@@ -45,8 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the workflows: a worker that began with one last would be waited for."""
+    """Begin with the workflows: a worker that began with one last would be waited for.
+
+    The first test of a workflow runs some fifty commands, 14 minutes of them on a busy machine of
+    two cores: it gets more time before it counts as hanging.
+    """
     items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    for item in items:
+        if item.get_closest_marker("workflow"):
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.fixture(autouse=True)

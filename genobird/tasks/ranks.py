@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -70,6 +71,9 @@ def launch(settings: FitSettings) -> None:
             "this process has already trained on several devices, and the others have ended; "
             "start each such training by a command or script of its own"
         )
+    if settings.nodes == 1:
+        # Gloo looks for this machine's name otherwise, which may lead nowhere, and is waited for.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", socket.if_nameindex()[0][1])
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # It says which process was killed before it ends the others.
     logging.getLogger("lightning_fabric.strategies.launchers").setLevel(logging.INFO)

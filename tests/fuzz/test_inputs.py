@@ -35,7 +35,7 @@ from tests.scoring.stubs import SHORT_CONTIGS, Screen, records, short_genome, st
 SECONDS = float(os.environ.get("GENOBIRD_FUZZ_SECONDS", "0"))
 MOST_TEXT = 2_000
 
-pytestmark = [pytest.mark.timeout(300 + 2 * SECONDS)]
+pytestmark = [pytest.mark.timeout(1200 + 2 * SECONDS)]
 
 
 @dataclass
