@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,10 @@ from tests.genome.packing import pack
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
+HANGING_S = 300.0
+"""Far longer than a fork takes under any load."""
+
+
 def in_a_fork(work):
     """What a forked process returns, in this process."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
@@ -34,7 +39,11 @@ def in_a_fork(work):
         finally:
             os._exit(0)
     sender.close()
+    ready = receiver.poll(HANGING_S)
+    if not ready:  # it would be waited for without an end
+        os.kill(pid, signal.SIGKILL)
     try:
+        assert ready, "the forked process hangs"
         return receiver.recv()
     finally:
         os.waitpid(pid, 0)
