@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.workflows.warm import warm_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("genobird", "pipelines", "data_manifests", "workflows")
@@ -27,8 +29,16 @@ def project(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Iterator[Path]:
+    """A folder of programs that a workflow finds first."""
+    folder = tmp_path_factory.mktemp("programs") / "bin"
+    with warm_commands(folder, ROOT):
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def snakemake(project) -> Run:
+def snakemake(project, programs) -> Run:
     """Run a workflow in `project` and return what it wrote.
 
     The configuration is a path, or a mapping that is written to a file first.
@@ -36,7 +46,9 @@ def snakemake(project) -> Run:
 
     def run(workflow: str, config: Path | dict[str, object], *options: str, code: int = 0) -> str:
         environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(
+                [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
             "HOME": str(project.parent),
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
