@@ -5,16 +5,80 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from genobird.errors import ConfigError
+from genobird.errors import ConfigError, UsageError
 
 Config = TypeVar("Config", bound=BaseModel)
 
-_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+_JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
+
+
+class Settings(BaseModel):
+    """Base of the arguments of a verb, or of a function: fields on the command line and in Python.
+
+    Raises:
+        UsageError: a value is missing, unknown or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(explain(error, type(self))) from error
+
+
+def option(
+    text: str,
+    *flags: str,
+    default: Any = None,
+    metavar: str | None = None,
+    ge: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """Return a field of settings that is an option on the command line.
+
+    Args:
+        text: what it means; the help of the option.
+        flags: a short name such as `-o`, or another long one than the field's.
+        default: `...` where it is required.
+        metavar: what the value is called in the help; default its type.
+        ge: smallest value.
+        le: largest value.
+    """
+    extra: Any = {"flags": flags, "metavar": metavar}
+    return Field(default, description=text, ge=ge, le=le, json_schema_extra=extra)
+
+
+def argument(text: str, metavar: str | None = None, default: Any = ...) -> Any:
+    """Return a field of settings that is an argument on the command line, given by its place."""
+    extra: Any = {"argument": True, "metavar": metavar}
+    return Field(default, description=text, json_schema_extra=extra)
+
+
+def split_names(names: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Read a list with commas; what is a list already, or None, stays as it is.
+
+    Raises:
+        UsageError: nothing is between the commas, as where a variable of a shell is not set.
+    """
+    if not isinstance(names, str):
+        return names
+    found = [text.strip() for text in names.split(",") if text.strip()]
+    if not found:
+        raise UsageError(
+            f"a list {names!r} without names found; give names, or leave the option out"
+        )
+    return found
+
+
+COMMAS: Final = BeforeValidator(split_names)
+"""Marks a field that holds a list, and is one text with commas on the command line."""
 
 
 def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:

@@ -130,7 +130,6 @@ def _run(
         annotation.SAMPLE = CHUNK  # type: ignore[attr-defined]
     if hit is not None and hit.what == "name":
         os.replace = hit.counted(os.replace)
-    sys.argv = ["genobird", *arguments]
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if calls.value == 0 or (hit is not None and hit.what == "call"):

@@ -26,14 +26,6 @@ MODULE_LINES, FUNCTION_LINES, FUNCTION_PARAMETERS = 600, 80, 12
 
 # What was larger when the rule came; nothing may be added.
 STILL_LARGE = {
-    "genobird/cli/background.py:build",
-    "genobird/cli/compat.py:kipoi_veff2",
-    "genobird/cli/evaluation.py:baselines",
-    "genobird/cli/evaluation.py:evaluate",
-    "genobird/cli/mutagenesis.py:mutagenesis",
-    "genobird/cli/scoring.py:score",
-    "genobird/cli/training.py:finetune_chromatin",
-    "genobird/cli/variants.py:variants",
     "genobird/scoring/annotation.py:annotate_variants",
     "genobird/scoring/listing.py:list_variants",
     "genobird/tasks/evaluate.py:evaluate",

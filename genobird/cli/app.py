@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +25,14 @@ from genobird.cli import (
     evaluation,
     exchange,
     house,
+    merging,
     mutagenesis,
     scoring,
     training,
     variants,
 )
+from genobird.cli.parameters import add
+from genobird.cli.running import commanded
 from genobird.errors import GenobirdError, UsageError
 
 INTERRUPTED = 130
@@ -77,11 +80,58 @@ def _options(
     pass
 
 
-PARTS = (
-    scoring, variants, background, mutagenesis, compat, training, evaluation, exchange, house,
-)  # fmt: skip
-for part in PARTS:
-    part.register(app)
+VERBS: dict[str, Callable[..., Any]] = {
+    "score": scoring.score,
+    "variants": variants.variants,
+    "variants merge": merging.merge,
+    "mutagenesis": mutagenesis.mutagenesis,
+    "corpus": training.corpus,
+    "shards": training.shards,
+    "pretrain": training.pretrain,
+    "baselines": evaluation.baselines,
+    "evaluate": evaluation.evaluate,
+    "card": evaluation.card,
+    "tables": evaluation.tables,
+    "import-hf": exchange.import_hf,
+    "export-hf": exchange.export_hf,
+    "demo": house.demo,
+    "report": house.report,
+    "info": house.info,
+    "doctor": house.doctor,
+}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
+    "background": (
+        "Effects among variants such as common ones, to compare others with.",
+        {"build": background.build, "info": background.info},
+    ),
+    "compat": (
+        "Variant tables as older tools write them.",
+        {"kipoi-veff2": compat.kipoi_veff2, "selene": compat.selene},
+    ),
+    "tokenizer": (
+        "Train and use SentencePiece tokenizers.",
+        {
+            "train": training.tokenizer_train,
+            "encode": training.tokenizer_encode,
+            "info": training.tokenizer_info,
+        },
+    ),
+    "finetune": (
+        "Train a head of a model.",
+        {
+            "chromatin": training.finetune_chromatin,
+            "mlm": training.finetune_mlm,
+            "promoter": training.finetune_promoter,
+        },
+    ),
+}
+for name, verb in VERBS.items():
+    add(app, name, verb)
+for name, (text, verbs) in GROUPS.items():
+    group = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+    for word, verb in verbs.items():
+        add(group, word, verb)
+    app.add_typer(group, name=name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,10 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exception: what genobird did not foresee, with `--debug` or GENOBIRD_DEBUG in the
             environment.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = DEBUG in words or bool(os.environ.get(DEBUG_VARIABLE))
-    words = [word for word in words if word != DEBUG]
-    with _log_to_stderr():
+    given = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in given or bool(os.environ.get(DEBUG_VARIABLE))
+    words = [word for word in given if word != DEBUG]
+    with _log_to_stderr(), commanded(given):
         try:
             return _run(words)
         except Exception as error:
@@ -125,7 +175,7 @@ def _log_to_stderr() -> Iterator[None]:
 def _run(argv: list[str]) -> int:
     try:
         _require_text(argv)
-        result = app(argv, standalone_mode=False)
+        result = app(argv, prog_name=app.info.name, standalone_mode=False)
     except typer.TyperException as error:
         return _misuse(error.format_message())
     except GenobirdError as error:

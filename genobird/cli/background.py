@@ -5,21 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+import yaml
 
-from genobird.cli.options import (
-    BatchSize,
-    Device,
-    Fasta,
-    Force,
-    Json,
-    Model,
-    Quiet,
-    Resume,
-    Threads,
-)
+from genobird.cli.options import FASTA, JSON, MODEL, Passes, ResumableRun
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -27,8 +18,10 @@ from genobird.cli.running import (
     progress_of,
     refuse_same_file,
 )
+from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.scoring.settings import DEFAULT, EffectSettings
+from genobird.genome.interval import read_intervals
+from genobird.scoring.settings import Averages, EffectSettings
 
 if TYPE_CHECKING:
     from genobird.scoring.background import Background
@@ -36,124 +29,95 @@ if TYPE_CHECKING:
 # Shares of the background whose smallest effect is shown.
 _SHARES = {"half": 0.5, "1 in 10": 0.1, "1 in 100": 0.01, "largest": 0.0}
 
-group = typer.Typer(
-    help="Effects among variants such as common ones, to compare others with.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+
+class BuildOptions(Settings):
+    """Which variants are drawn and scored, by what, and where their effects go."""
+
+    sources: tuple[Path, ...] = argument(
+        "VCF, BCF or tables of variants; files, not -.", "VARIANTS..."
+    )
+    fasta: Path = FASTA
+    output: Path = option("A name ending in .npz.", "-o", default=...)
+    model: Path | None = MODEL
+    limit: int | None = option("Number of ALTs to draw at random; all by default.", ge=1)
+    seed: int = option("Seed of the draw.", ge=0, default=0)
+    exclude: tuple[str, ...] = option(
+        "Leave out a region, 1-based, or those of a BED; repeatable.",
+        metavar="REGION",
+        default=(),
+    )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group to the command."""
-    group.command()(build)
-    group.command()(info)
-    app.add_typer(group, name="background")
-
-
-def build(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="VARIANTS...", help="VCF, BCF or tables of variants; files, not -."),
-    ],
-    fasta: Fasta,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A name ending in .npz.")],
-    model: Model = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of ALTs to draw at random; all by default.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGION", help="Leave out a region, 1-based, or those of a BED; repeatable."
-        ),
-    ] = None,
-    shifts: Annotated[
-        int, typer.Option(help="As in genobird variants, as the next two.")
-    ] = DEFAULT.shifts,
-    segmentations: Annotated[int, typer.Option()] = DEFAULT.segmentations,
-    window_grid: Annotated[int, typer.Option(metavar="BP")] = DEFAULT.grid,
-    device: Device = "auto",
-    batch_size: BatchSize = "auto",
-    threads: Threads = None,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+def build(options: BuildOptions, averages: Averages, compute: Passes, run: ResumableRun) -> None:
     """Score variants and store the sizes of their effects on each output.
 
     genobird variants --background FILE then reports, for each ALT, the share of these variants with
     effects at least as large. A file fits only the model that made it.
     """
-    inputs = {f"the input {path}": path for path in sources}
-    refuse_same_file({"--output": output}, {**inputs, "--fasta": fasta})
+    inputs = {f"the input {path}": path for path in options.sources}
+    refuse_same_file({"--output": options.output}, {**inputs, "--fasta": options.fasta})
     from genobird.scoring.background import check_background
 
-    check_background(output, force)
-    from genobird.genome.interval import read_intervals
+    check_background(options.output, run.force)
     from genobird.scoring.background_build import build_background
 
-    settings = EffectSettings(shifts, segmentations, grid=window_grid)
-    intervals = [interval for text in exclude or () for interval in read_intervals(text)]
-    genome = open_genome(fasta)
+    intervals = [interval for text in options.exclude for interval in read_intervals(text)]
+    genome = open_genome(options.fasta)
     began = time.monotonic()
-    scorer = open_scorer(model, device, batch_size, threads)
-    with genome, progress_of("variants", limit, quiet) as advance:
+    scorer = open_scorer(options.model, compute)
+    with genome, progress_of("variants", options.limit, run.quiet) as advance:
         made = build_background(
-            scorer,
-            sources,
-            genome,
-            output,
-            limit=limit,
-            seed=seed,
+            *(scorer, options.sources, genome, options.output),
+            limit=options.limit,
+            seed=options.seed,
             exclude=intervals,
-            settings=settings,
-            resume=resume,
-            force=force,
+            settings=EffectSettings(**dict(averages)),
+            resume=run.resume,
+            force=run.force,
             command=command_line(),
             progress=advance,
         )
     seconds = round(time.monotonic() - began, 3)
-    if as_json:
-        facts = {**_facts(made), "output": str(output), "seconds": seconds}
+    if run.as_json:
+        facts = {**_facts(made), "output": str(options.output), "seconds": seconds}
         typer.echo(json.dumps(facts))
-    elif not quiet:
+    elif not run.quiet:
         typer.echo(
-            f"{made.count:,} variants, {len(made.outputs)} outputs in {seconds:.1f} s: {output}",
+            f"{made.count:,} variants, {len(made.outputs)} outputs in {seconds:.1f} s: "
+            f"{options.output}",
             err=True,
         )
 
 
-def info(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="A background, or a model directory that has one; default the bundled model's.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")] = False,
-) -> None:
+class InfoOptions(Settings):
+    """Which background is described, and how."""
+
+    path: Path | None = argument(
+        "A background, or a model directory that has one; default the bundled model's.",
+        "[FILE]",
+        default=None,
+    )
+    as_json: bool = JSON
+
+
+def info(options: InfoOptions) -> None:
     """Describe a background: its variants, its model, and the sizes of effects."""
     from genobird.scoring.background import FILE, Background
     from genobird.scoring.scorer import bundled_model
 
-    place = bundled_model() if path is None else path
+    place = options.path or bundled_model()
     file = place / FILE if place.is_dir() else place
-    if path is None and not file.is_file():
+    if options.path is None and not file.is_file():
         raise UsageError("the bundled model has no background; name one: genobird background info")
     made = Background.load(file)
     sizes = made.sizes_beyond(list(_SHARES.values()))
-    if as_json:
+    if options.as_json:
         shown = {
             name: dict(zip(_SHARES, map(float, row), strict=True))
             for name, row in zip(made.outputs, sizes, strict=True)
         }
         typer.echo(json.dumps({**_facts(made), "sizes": shown}, indent=2))
         return
-    import yaml
-
     typer.echo(yaml.safe_dump(_facts(made), sort_keys=False, allow_unicode=True, width=100))
     typer.echo("|ALT - REF| that a share of the variants reaches, in logits (llr: nats)")
     width = max(len(name) for name in made.outputs)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
-from genobird.cli.options import BatchSize, Device, Force, Json, Model, Precision, Quiet, Threads
-from genobird.cli.outputs import as_named
+from genobird.cli.options import MODEL, NAMED, Compute, Run
 from genobird.cli.running import (
     open_genome,
     open_scorer,
@@ -18,6 +15,7 @@ from genobird.cli.running import (
     refuse_same_file,
     summarise,
 )
+from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.scoring.table import check_output
 
@@ -29,138 +27,112 @@ logger = logging.getLogger(__name__)
 RETIRED = ("DeepSEA/predict", "DeepSEA/variantEffects")
 """Models of the retired tool that the bundled model can stand in for."""
 
-Vcf = Annotated[str, typer.Argument(metavar="VCF", help="VCF or BCF, or - for standard input.")]
-Fasta = Annotated[Path, typer.Argument(metavar="FASTA", help="The genome: plain, gzip or BGZF.")]
+VCF: Final = argument("VCF or BCF, or - for standard input.", "VCF")
+FASTA: Final = argument("The genome: plain, gzip or BGZF.", "FASTA")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    compat = typer.Typer(
-        help="Variant tables as older tools write them.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
+class KipoiOptions(Settings):
+    """The command line of kipoi_veff2_predict."""
+
+    source: str = VCF
+    fasta: Path = FASTA
+    output: Annotated[str, NAMED] = argument(".tsv, .tsv.gz or -.", "TSV")
+    model: str = option(
+        "A model directory; or DeepSEA/predict, for which the bundled model stands in.",
+        "-m",
+        default=...,
     )
-    compat.command("kipoi-veff2")(kipoi_veff2)
-    compat.command()(selene)
-    app.add_typer(compat, name="compat")
+    scores: tuple[str, ...] = option(
+        "diff, logit, ref, alt, logit_ref, logit_alt or deepsea_effect; may be repeated; default "
+        "diff.",
+        *("--scoring_function", "-s"),
+        default=(),
+    )
+    name: str | None = option("Name of the model in the columns; default as --model.")
+    length: int | None = option(
+        "Accepted but not used: windows are 16,200 bp.", "--seq-length", "-l"
+    )
 
 
-def kipoi_veff2(
-    source: Vcf,
-    fasta: Fasta,
-    output: Annotated[
-        str, typer.Argument(metavar="TSV", callback=as_named, help=".tsv, .tsv.gz or -.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model directory; or DeepSEA/predict, for which the bundled model stands in.",
-        ),
-    ],
-    scores: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scoring_function",
-            "-s",
-            help="diff, logit, ref, alt, logit_ref, logit_alt or deepsea_effect; may be repeated; "
-            "default diff.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in the columns; default as --model.")
-    ] = None,
-    length: Annotated[
-        int | None,
-        typer.Option("--seq-length", "-l", help="Accepted but not used: windows are 16,200 bp."),
-    ] = None,
-    device: Device = "auto",
-    batch_size: BatchSize = "auto",
-    threads: Threads = None,
-    precision: Precision = "float32",
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+class SeleneOptions(Settings):
+    """Which tables are written from which variants."""
+
+    source: str = VCF
+    fasta: Path = FASTA
+    folder: Path = argument("Where the tables go.", "FOLDER")
+    scores: tuple[str, ...] = option(
+        "abs_diffs, diffs, logits or predictions; may be repeated; default diffs.",
+        *("--save-data", "-s"),
+        default=(),
+    )
+    model: Path | None = MODEL
+
+
+def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
     """Take the command line of kipoi_veff2_predict and write its table.
 
     Columns are #CHROM POS ID REF ALT, then MODEL/LABEL/SCORE; one row per ALT. Probabilities are
     genobird's calibrated ones, not those of the model whose name the columns may bear.
     """
-    refuse_same_file({"the table": output}, {"the VCF": source, "the FASTA": fasta})
-    check_output(output, (".tsv", ".tsv.gz"), force)
+    output = options.output
+    refuse_same_file({"the table": output}, {"the VCF": options.source, "the FASTA": options.fasta})
+    check_output(output, (".tsv", ".tsv.gz"), run.force)
     from genobird.scoring.compat import KIPOI_SCORES, choose, write_kipoi
 
-    chosen = list(choose(scores or ["diff"], KIPOI_SCORES))
+    chosen = list(choose(options.scores or ["diff"], KIPOI_SCORES))
     began = time.monotonic()
-    scorer = _scorer(model, device, batch_size, threads, precision)
-    if length is not None and not quiet:
-        logger.info("--seq-length %d is not used: the model sees 16,200 bp", length)
-    with open_genome(fasta) as genome, progress_of("records", None, quiet) as advance:
+    scorer = _scorer(options.model, compute)
+    if options.length is not None and not run.quiet:
+        logger.info("--seq-length %d is not used: the model sees 16,200 bp", options.length)
+    with (
+        open_genome(options.fasta) as genome,
+        progress_of("records", None, run.quiet) as advance,
+    ):
         counts = write_kipoi(
-            *(scorer, source, genome, output),
-            prefix=name or model,
+            *(scorer, options.source, genome, output),
+            prefix=options.name or options.model,
             scores=chosen,
-            force=force,
+            force=run.force,
             progress=advance,
         )
     summary = {"alleles": counts.total(), "output": output}
-    summarise("alleles", summary, counts, scorer, began, output, quiet, as_json)
+    summarise("alleles", summary, counts, scorer, run, began)
 
 
-def selene(
-    source: Vcf,
-    fasta: Fasta,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the tables go.")],
-    scores: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--save-data",
-            "-s",
-            help="abs_diffs, diffs, logits or predictions; may be repeated; default diffs.",
-        ),
-    ] = None,
-    model: Model = None,
-    device: Device = "auto",
-    batch_size: BatchSize = "auto",
-    threads: Threads = None,
-    precision: Precision = "float32",
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
     """Write the tables of Selene's variant effect prediction, one per score.
 
     Columns are chrom pos name ref alt strand ref_match contains_unk, then the features; a row an
     ALT, also for those that cannot be scored. Files are FOLDER/STEM_SCORE.tsv.
     """
+    folder = options.folder
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is no folder in an existing folder; make that first")
     from genobird.scoring.compat import SELENE_SCORES, choose, write_selene
 
-    chosen = list(choose(scores or ["diffs"], SELENE_SCORES))
+    chosen = list(choose(options.scores or ["diffs"], SELENE_SCORES))
     began = time.monotonic()
-    scorer = open_scorer(model, device, batch_size, threads, precision)
-    with open_genome(fasta) as genome, progress_of("records", None, quiet) as advance:
+    scorer = open_scorer(options.model, compute, compute.precision)
+    with (
+        open_genome(options.fasta) as genome,
+        progress_of("records", None, run.quiet) as advance,
+    ):
         counts, paths = write_selene(
-            *(scorer, source, genome, folder),
+            *(scorer, options.source, genome, folder),
             scores=chosen,
-            force=force,
+            force=run.force,
             progress=advance,
         )
     output = ", ".join(str(path) for path in paths)
     summary = {"alleles": counts.total(), "output": output}
-    summarise("alleles", summary, counts, scorer, began, output, quiet, as_json)
+    summarise("alleles", summary, counts, scorer, run, began)
 
 
-def _scorer(
-    model: str, device: str, batch_size: str, threads: int | None, precision: str
-) -> Scorer:
+def _scorer(model: str, compute: Compute) -> Scorer:
     """Load the model; the bundled one where a model of the retired tool is named."""
     if model not in RETIRED or Path(model).is_dir():
-        return open_scorer(Path(model), device, batch_size, threads, precision)
-    scorer = open_scorer(None, device, batch_size, threads, precision)
+        return open_scorer(Path(model), compute, compute.precision)
+    scorer = open_scorer(None, compute, compute.precision)
     logger.warning(
         "%s is no model of genobird: the bundled model %s scores in its place, with %d features; "
         "the columns bear that name all the same",

@@ -4,49 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from genobird.cli.running import provenance, refuse_existing, split_names
-from genobird.cli.training import ConfigFile, Force, Output, Overrides, Resume
+from genobird.cli.options import Configured, Made, Names
+from genobird.cli.running import provenance, refuse_existing
+from genobird.config import Settings, argument, load_config, option
 from genobird.errors import UsageError
 
-Chromatin = Annotated[Path | None, typer.Option(help="Chromatin dataset, a directory.")]
-Promoters = Annotated[Path | None, typer.Option(help="Promoter windows, a Parquet table.")]
-Scan = Annotated[
-    Path | None, typer.Option(help="Promoters among all windows of a scan, a Parquet table.")
-]
-Split = Annotated[str, typer.Option(help="Part of the data that is predicted.")]
+
+class LabelledData(Settings):
+    """Labelled data, and which part of them is predicted."""
+
+    chromatin: Path | None = option("Chromatin dataset, a directory.")
+    promoters: Path | None = option("Promoter windows, a Parquet table.")
+    scan: Path | None = option("Promoters among all windows of a scan, a Parquet table.")
+    split: str = option("Part of the data that is predicted.", default="test")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    app.command()(baselines)
-    app.command()(evaluate)
-    app.command()(card)
-    app.command()(tables)
+class BaselineOptions(Configured):
+    """Which baselines are trained, beside labelled data on what."""
+
+    models: Names = option("Names separated by commas; default composition,convolution.")
+    shards: Path | None = option("Token shards for counting n-grams.")
+    held_out: Path | None = option("Held-out token shards for n-gram models.")
+    tokenizer: Path | None = option("Tokenizer file of the shards.")
+    resume: bool = option("Continue an unfinished run.", default=False)
 
 
-def baselines(
-    output: Output,
-    models: Annotated[
-        str | None, typer.Option(help="Names separated by commas; default composition,convolution.")
-    ] = None,
-    chromatin: Chromatin = None,
-    promoters: Promoters = None,
-    scan: Scan = None,
-    shards: Annotated[Path | None, typer.Option(help="Token shards for counting n-grams.")] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Held-out token shards for n-gram models.")
-    ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer file of the shards.")] = None,
-    split: Split = "test",
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    force: Force = False,
-) -> None:
+class EvaluateOptions(Configured):
+    """Which model is measured, beside labelled data on what, and compared with what."""
+
+    model: Path = argument("Model directory.")
+    shards: Path | None = option("Token shards of held-out sequence, for bits per base.")
+    repeats: tuple[Path, ...] = option(
+        "BED: also bits per base inside and outside these; repeatable.", default=()
+    )
+    baselines: tuple[Path, ...] = option(
+        "Trained baselines or named evaluations to compare with; repeatable.", default=()
+    )
+    name: str | None = option("Store the predictions under this name, to compare others with.")
+
+
+class CardOptions(Made):
+    """What a model card is written from."""
+
+    model: Path = argument("Model directory.")
+    evaluation: Path = option("evaluation.json that `evaluate` wrote for this model.", default=...)
+
+
+class TablesOptions(Made):
+    """What the page of tables is made from."""
+
+    table: tuple[str, ...] = option(
+        "NAME=evaluation.json; NAME is table1, figure8, table5, table6-<negatives> or table7. "
+        "Repeatable.",
+        default=...,
+    )
+    run: tuple[str, ...] = option(
+        "NAME=DIR, a pretraining run whose curves are drawn; repeatable.", default=()
+    )
+    published: Path | None = option(
+        "Published figures by feature: index, <model>_AUROC, <model>_AUPRC."
+    )
+
+
+def baselines(options: BaselineOptions, data: LabelledData) -> None:
     """Train baselines on the same data, and predict the held-out part.
 
     composition, kmers, gapped_kmers, convolution, cnnprom, deepromoter, deepsea and danq read
@@ -54,118 +77,57 @@ def baselines(
     """
     from genobird.baselines.config import BaselineConfig
     from genobird.baselines.train import SequenceSource, train_baselines
-    from genobird.config import load_config
 
-    sequence = None
-    if shards is not None and held_out is not None and tokenizer is not None:
-        sequence = SequenceSource(shards, held_out, tokenizer)
-    elif any(path is not None for path in (shards, held_out, tokenizer)):
+    tokens = [path for path in (options.shards, options.held_out, options.tokenizer) if path]
+    if len(tokens) not in (0, 3):
         raise UsageError("n-gram models want --shards, --held-out and --tokenizer; give all three")
-    names = split_names(models)
-    chosen = [f"models=[{', '.join(names)}]"] if names is not None else []
+    chosen = [] if options.models is None else [f"models=[{', '.join(options.models)}]"]
     train_baselines(
-        output,
-        chromatin=chromatin,
-        promoters=promoters,
-        scan=scan,
-        sequence=sequence,
-        config=load_config(BaselineConfig, config, [*(overrides or ()), *chosen]),
-        split=split,
-        resume=resume,
-        force=force,
+        options.output,
+        **dict(data),
+        sequence=SequenceSource(*tokens) if tokens else None,
+        config=load_config(BaselineConfig, options.config, [*options.overrides, *chosen]),
+        resume=options.resume,
+        force=options.force,
     )
-    typer.echo(f"baselines written to {output}")
+    typer.echo(f"baselines written to {options.output}")
 
 
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model directory.")],
-    output: Output,
-    chromatin: Chromatin = None,
-    promoters: Promoters = None,
-    scan: Scan = None,
-    shards: Annotated[
-        Path | None, typer.Option(help="Token shards of held-out sequence, for bits per base.")
-    ] = None,
-    repeats: Annotated[
-        list[Path] | None,
-        typer.Option(help="BED: also bits per base inside and outside these; repeatable."),
-    ] = None,
-    baselines: Annotated[
-        list[Path] | None,
-        typer.Option(help="Trained baselines or named evaluations to compare with; repeatable."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Store the predictions under this name, to compare others with."),
-    ] = None,
-    split: Split = "test",
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    force: Force = False,
-) -> None:
+def evaluate(options: EvaluateOptions, data: LabelledData) -> None:
     """Measure a model on labelled data, with bootstrap confidence intervals."""
-    from genobird.config import load_config
-    from genobird.tasks.evaluate import EVALUATION, EvaluateSettings
-    from genobird.tasks.evaluate import evaluate as run
+    from genobird.tasks import evaluate as task
 
-    run(
-        model,
-        output,
-        chromatin=chromatin,
-        promoters=promoters,
-        scan=scan,
-        shards=shards,
-        repeats=repeats or (),
-        split=split,
-        baselines=baselines or (),
-        name=name,
-        settings=load_config(EvaluateSettings, config, overrides or ()),
-        force=force,
+    task.evaluate(
+        options.model,
+        options.output,
+        **dict(data),
+        shards=options.shards,
+        repeats=options.repeats,
+        baselines=options.baselines,
+        name=options.name,
+        settings=load_config(task.EvaluateSettings, options.config, options.overrides),
+        force=options.force,
         provenance=provenance(),
     )
-    typer.echo(f"figures written to {output / EVALUATION}")
+    typer.echo(f"figures written to {options.output / task.EVALUATION}")
 
 
-def card(
-    model: Annotated[Path, typer.Argument(help="Model directory.")],
-    evaluation: Annotated[
-        Path, typer.Option(help="evaluation.json that `evaluate` wrote for this model.")
-    ],
-    output: Output,
-    force: Force = False,
-) -> None:
+def card(options: CardOptions) -> None:
     """Write a model card in Markdown: data, training and all test figures."""
     from genobird.report.card import write_card
 
-    refuse_existing(output, force)
-    write_card(model, evaluation, output)
-    typer.echo(f"card written to {output}")
+    refuse_existing(options.output, options.force)
+    write_card(options.model, options.evaluation, options.output)
+    typer.echo(f"card written to {options.output}")
 
 
-def tables(
-    output: Output,
-    table: Annotated[
-        list[str],
-        typer.Option(
-            help="NAME=evaluation.json; NAME is table1, figure8, table5, table6-<negatives> or "
-            "table7. Repeatable."
-        ),
-    ],
-    run: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=DIR, a pretraining run whose curves are drawn; repeatable."),
-    ] = None,
-    published: Annotated[
-        Path | None,
-        typer.Option(help="Published figures by feature: index, <model>_AUROC, <model>_AUPRC."),
-    ] = None,
-    force: Force = False,
-) -> None:
+def tables(options: TablesOptions) -> None:
     """Write the paper's tables, as reproduced here, as one HTML page."""
     from genobird.report.tables import Sources, write_tables
 
-    write_tables(Sources(_named(table), _named(run or ()), published), output, force)
-    typer.echo(f"tables written to {output}")
+    sources = Sources(_named(options.table), _named(options.run), options.published)
+    write_tables(sources, options.output, options.force)
+    typer.echo(f"tables written to {options.output}")
 
 
 def _named(items: Iterable[str]) -> dict[str, Path]:

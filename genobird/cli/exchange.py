@@ -3,55 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Final
 
 import typer
 
-from genobird.cli.options import Force, Model
+from genobird.cli.options import FORCE, MODEL
 from genobird.cli.running import provenance, refuse_existing, refuse_same_file
+from genobird.config import Settings, argument, option
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    app.command("import-hf")(import_hf)
-    app.command("export-hf")(export_hf)
+OUTPUT: Final = option("Directory to write.", "-o", default=...)
 
 
-def import_hf(
-    directory: Annotated[
-        Path, typer.Argument(help="Checkpoint: config.json, weights, tokenizer.json.")
-    ],
-    output: Output,
-    force: Force = False,
-) -> None:
+class ImportOptions(Settings):
+    """Which checkpoint becomes which model directory."""
+
+    directory: Path = argument("Checkpoint: config.json, weights, tokenizer.json.")
+    output: Path = OUTPUT
+    force: bool = FORCE
+
+
+class ExportOptions(Settings):
+    """Which model becomes which checkpoint."""
+
+    output: Path = OUTPUT
+    model: Path | None = MODEL
+    encoder_only: bool = option("Leave out the masked-LM head.", default=False)
+    force: bool = FORCE
+
+
+def import_hf(options: ImportOptions) -> None:
     """Make a model directory of a DNA BigBird of transformers, with the same logits."""
     from genobird.hf.exchange import import_model
 
-    refuse_existing(output, force)
-    refuse_same_file({"--output": output}, {"the checkpoint": directory})
-    checkpoint, left = import_model(directory, provenance())
-    checkpoint.save(output, force=force)
-    _tell(output, left)
+    refuse_existing(options.output, options.force)
+    refuse_same_file({"--output": options.output}, {"the checkpoint": options.directory})
+    checkpoint, left = import_model(options.directory, provenance())
+    checkpoint.save(options.output, force=options.force)
+    _tell(options.output, left)
 
 
-def export_hf(
-    output: Output,
-    model: Model = None,
-    encoder_only: Annotated[
-        bool, typer.Option("--encoder-only", help="Leave out the masked-LM head.")
-    ] = False,
-    force: Force = False,
-) -> None:
+def export_hf(options: ExportOptions) -> None:
     """Make a checkpoint of transformers from a model directory."""
     from genobird.checkpoint import Checkpoint
     from genobird.hf.exchange import export_model
     from genobird.scoring.scorer import bundled_model
 
-    refuse_same_file({"--output": output}, {"--model": model})
-    checkpoint = Checkpoint.load(model or bundled_model())
-    _tell(output, export_model(checkpoint, output, encoder_only=encoder_only, force=force))
+    refuse_same_file({"--output": options.output}, {"--model": options.model})
+    checkpoint = Checkpoint.load(options.model or bundled_model())
+    left = export_model(
+        checkpoint, options.output, encoder_only=options.encoder_only, force=options.force
+    )
+    _tell(options.output, left)
 
 
 def _tell(output: Path, left: list[str]) -> None:

@@ -8,75 +8,84 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genobird.cli.options import Device, Force, Model, Quiet, Threads
+from genobird.cli.options import DEVICE, FORCE, JSON, MODEL, QUIET, THREADS
 from genobird.cli.running import command_line, progress_of, refuse_same_file
+from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.scoring.table import check_folder
 
 if TYPE_CHECKING:
     from genobird.demo import Demonstration
 
-Json = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
 _TOP = 8
 _LOOK: dict[str, Any] = {"box": None, "pad_edge": False, "title_justify": "left"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    app.command()(demo)
-    app.command()(report)
-    app.command()(info)
-    app.command()(doctor)
+class DemoOptions(Settings):
+    """Where the results go, and what computes them."""
+
+    output: Path = option("Folder of the results.", "-o", default=Path("genobird-demo"))
+    model: Path | None = MODEL
+    device: str = DEVICE
+    threads: int | None = THREADS
+    force: bool = FORCE
+    quiet: bool = QUIET
 
 
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
-        "genobird-demo"
-    ),
-    model: Model = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
+class ReportOptions(Settings):
+    """Which tables a report is made from."""
+
+    output: Path = option("HTML file.", "-o", default=...)
+    regions: Path | None = option("Table of genobird score, TSV or Parquet.")
+    variants: Path | None = option("Table of genobird variants, TSV or Parquet.")
+    vcf: Path | None = option("VCF or BCF of the variants, scored or not, for their IDs.")
+    force: bool = FORCE
+
+
+class InfoOptions(Settings):
+    """Which model is described, and how."""
+
+    model: Path | None = argument("Model directory; default the bundled one.", default=None)
+    as_json: bool = JSON
+
+
+class DoctorOptions(Settings):
+    """Which model is checked, and how the checks are shown."""
+
+    model: Path | None = MODEL
+    as_json: bool = JSON
+
+
+def demo(options: DemoOptions) -> None:
     """Score the bundled regions and variants with the bundled model.
 
     Real sequence of GRCh37 chr20 with its EPDnew promoters, places without one, and SNPs of dbSNP;
     the model was not trained on it. Writes regions.tsv, variants.vcf.gz, variants.parquet and
     report.html.
     """
-    check_folder(output, force)
+    check_folder(options.output, options.force)
     from genobird import demo as demonstration
     from genobird.scoring.scorer import load
 
-    scorer = load(model, device, threads=threads)
-    with progress_of("places", demonstration.count(), quiet) as advance:
+    scorer = load(options.model, options.device, threads=options.threads)
+    with progress_of("places", demonstration.count(), options.quiet) as advance:
         made = demonstration.run(
-            scorer, output, force=force, command=command_line(), progress=advance
+            *(scorer, options.output),
+            force=options.force,
+            command=command_line(),
+            progress=advance,
         )
     _show(made)
 
 
-def report(
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
-    regions: Annotated[
-        Path | None, typer.Option(help="Table of genobird score, TSV or Parquet.")
-    ] = None,
-    variants: Annotated[
-        Path | None, typer.Option(help="Table of genobird variants, TSV or Parquet.")
-    ] = None,
-    vcf: Annotated[
-        Path | None,
-        typer.Option(help="VCF or BCF of the variants, scored or not, for their IDs."),
-    ] = None,
-    force: Force = False,
-) -> None:
+def report(options: ReportOptions) -> None:
     """Make a one-file HTML report of score tables.
 
     Regions whose name begins with "background" are compared with the others.
     """
     from genobird.report.page import report as make
 
+    output, regions, variants, vcf = options.output, options.regions, options.variants, options.vcf
     refuse_same_file(
         {"the report": output},
         {"the region table": regions, "the variant table": variants, "--vcf": vcf},
@@ -84,16 +93,11 @@ def report(
     if vcf is not None and variants is None:
         raise UsageError("--vcf has the IDs of a variant table; name that with --variants")
     facts = {"command": command_line()}
-    make(output, regions=regions, variants=variants, source=vcf, facts=facts, force=force)
+    make(output, regions=regions, variants=variants, source=vcf, facts=facts, force=options.force)
     typer.echo(f"report written to {output}", err=True)
 
 
-def info(
-    model: Annotated[
-        Path | None, typer.Argument(help="Model directory; default the bundled one.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+def info(options: InfoOptions) -> None:
     """Describe a model: shape, heads, training data, test figures and the names of its features.
 
     With --json, everything: also hashes, all settings and the whole evaluation.
@@ -101,17 +105,15 @@ def info(
     from genobird.report.description import describe, summary
     from genobird.scoring.scorer import bundled_model
 
-    path = bundled_model() if model is None else model
-    if model is None and not path.is_dir():
+    path = options.model or bundled_model()
+    if options.model is None and not path.is_dir():
         raise UsageError("this installation has no bundled model; name a model directory")
     facts = describe(path)
-    typer.echo(json.dumps(facts, indent=2) if as_json else summary(facts))
+    typer.echo(json.dumps(facts, indent=2) if options.as_json else summary(facts))
 
 
 def doctor(
-    model: Model = None,
-    as_json: Json = False,
-    record: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    options: DoctorOptions, record: Annotated[Path | None, typer.Option(hidden=True)] = None
 ) -> int:
     """Check this installation: versions, devices, the model and its predictions.
 
@@ -120,14 +122,14 @@ def doctor(
     from genobird import doctor as examination
 
     if record is not None:
-        examination.record(record, model)
+        examination.record(record, options.model)
         return 0
     checks = []
-    for check in examination.examine(model):
+    for check in examination.examine(options.model):
         checks.append(check)
-        if not as_json:
+        if not options.as_json:
             typer.echo(f"{check.finding.value:<7} {check.name:<10} {check.detail}")
-    if as_json:
+    if options.as_json:
         typer.echo(json.dumps([vars(check) for check in checks], indent=2))
     return 0 if examination.healthy(checks) else 1
 

@@ -1,62 +1,87 @@
-"""Options that several verbs share."""
+"""Options that several verbs share: single ones, and groups that verbs take whole."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-import typer
+from pydantic import AfterValidator
 
 from genobird.cli.outputs import as_named
+from genobird.config import COMMAS, Settings, option
 
-Fasta = Annotated[Path, typer.Option("--fasta", "-f", help="The genome: plain, gzip or BGZF.")]
-Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Model directory; the bundled one by default.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchSize = Annotated[str, typer.Option(help="Sequences per pass: auto or a number.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")]
-Precision = Annotated[
-    str,
-    typer.Option(
-        help="float32, or bf16: about twice as fast on processors that multiply bfloat16."
-    ),
-]
-TableOutput = Annotated[
-    str,
-    typer.Option("--output", "-o", callback=as_named, help=".tsv, .tsv.gz, .parquet or -."),
-]
-Features = Annotated[
-    str | None,
-    typer.Option(
-        help="Chromatin features, separated by commas: cells (K562), targets (CTCF), classes (TF) "
-        "or names, as genobird info lists them; a name without its #number stands for all that "
-        "differ only in that."
-    ),
-]
-Liftover = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="CHAIN",
-        help="UCSC chain file from the assembly of the input to that of the FASTA; the output "
-        "keeps the input's coordinates.",
-    ),
-]
-IgnoreBuild = Annotated[
-    bool,
-    typer.Option("--ignore-build", help="Only warn where the assembly is not the FASTA's."),
-]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Continue an interrupted run of the same command, if there is one."
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Summary as JSON on standard output; on standard error if data go there."
-    ),
-]
+Names = Annotated[Sequence[str] | None, COMMAS]
+NAMED: Final = AfterValidator(as_named)
+"""Marks the name of a file to write, or `-`."""
+
+FASTA: Final = option("The genome: plain, gzip or BGZF.", "-f", default=...)
+MODEL: Final = option("Model directory; the bundled one by default.", "-m")
+FEATURES: Final = option(
+    "Chromatin features, separated by commas: cells (K562), targets (CTCF), classes (TF) or names, "
+    "as genobird info lists them; a name without its #number stands for all that differ only in "
+    "that."
+)
+LIFTOVER: Final = option(
+    "UCSC chain file from the assembly of the input to that of the FASTA; the output keeps the "
+    "input's coordinates.",
+    metavar="CHAIN",
+)
+TABLE: Final = option(".tsv, .tsv.gz, .parquet or -.", "-o", default=...)
+DEVICE: Final = option("auto, cpu, cuda or cuda:N.", default="auto")
+THREADS: Final = option("CPU threads; torch's choice by default.", ge=1)
+FORCE: Final = option("Replace existing outputs.", default=False)
+JSON: Final = option("Write JSON instead of text.", "--json", default=False)
+QUIET: Final = option("No progress, no summary.", "-q", default=False)
+OVERRIDES: Final = option("key=value or section.key=value; repeatable.", "--set", default=())
+
+
+class Passes(Settings):
+    """How a model computes."""
+
+    device: str = DEVICE
+    batch_size: str = option("Sequences per pass: auto or a number.", default="auto")
+    threads: int | None = THREADS
+
+
+class Compute(Passes):
+    """How a model computes, and how exactly."""
+
+    precision: str = option(
+        "float32, or bf16: about twice as fast on processors that multiply bfloat16.",
+        default="float32",
+    )
+
+
+class Run(Settings):
+    """What a command does beside its work."""
+
+    force: bool = FORCE
+    quiet: bool = QUIET
+    as_json: bool = option(
+        "Summary as JSON on standard output; on standard error if data go there.",
+        "--json",
+        default=False,
+    )
+
+
+class ResumableRun(Run):
+    """A run whose work is kept when it is interrupted."""
+
+    resume: bool = option(
+        "Continue an interrupted run of the same command, if there is one.", default=False
+    )
+
+
+class Made(Settings):
+    """Where a result goes."""
+
+    output: Path = option("Where to write.", "-o", default=...)
+    force: bool = option("Replace an existing output.", default=False)
+
+
+class Configured(Made):
+    """A result that has a configuration."""
+
+    config: Path | None = option("YAML configuration.")
+    overrides: tuple[str, ...] = OVERRIDES

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import genobird
 from genobird.cli.running import command_line
 from genobird.errors import UsageError
+from genobird.files import STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from genobird.genome.fasta import Genome
     from genobird.report.page import Key
     from genobird.scoring.scorer import Scorer
-
-STDOUT = "-"
 
 
 def table_of(report: Path, table: str | None, *, shard: bool, replace: bool) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from genobird.cli.running import refuse_existing
 from genobird.errors import UsageError
 
@@ -38,8 +40,6 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
     Raises:
         UsageError: both are asked for, a run is there and neither is, or what is there is no run.
     """
-    import yaml
-
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it; choose one")
     if output.exists() and not output.is_dir():
@@ -84,8 +84,6 @@ def _refuse_run(output: Path) -> None:
 
 def _refuse_others(output: Path) -> None:
     """Refuse to replace what has only the names of a run's files."""
-    import yaml
-
     found = _present(output, FILES)
     try:
         settings = yaml.safe_load((output / SETTINGS).read_text())

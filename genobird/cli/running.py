@@ -9,15 +9,19 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 import genobird
+from genobird.cli.options import Passes, Run
 from genobird.errors import UsageError, quoted
+from genobird.files import STDOUT
+from genobird.genome.position import whole
 
 if TYPE_CHECKING:
     from genobird.genome.fasta import Genome
@@ -28,6 +32,9 @@ logger = logging.getLogger(__name__)
 # Seconds between plain lines of progress, where there is no terminal.
 _PLAIN_SECONDS = 15.0
 
+_words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
+"""The command that is running, behind `genobird`."""
+
 
 def open_genome(path: Path | str | None) -> Genome:
     """Open a FASTA file."""
@@ -36,51 +43,51 @@ def open_genome(path: Path | str | None) -> Genome:
     return Genome(str(path))
 
 
-def open_scorer(
-    model: Path | None,
-    device: str,
-    batch_size: str,
-    threads: int | None,
-    precision: str = "float32",
-) -> Scorer:
-    """Load a model as the options say.
+def open_scorer(model: Path | None, compute: Passes, precision: str = "float32") -> Scorer:
+    """Load a model as the options say; the bundled one by default.
 
     Raises:
         UsageError: the batch size is no number, or the precision is unknown.
     """
-    from genobird.genome.position import whole
     from genobird.inference import precision_of
     from genobird.scoring.scorer import load
 
     size: int | Literal["auto"] = "auto"
-    if batch_size != "auto":
-        number = whole(batch_size)
+    if compute.batch_size != "auto":
+        number = whole(compute.batch_size)
         if number is None:
-            raise UsageError(f"batch size {quoted(batch_size)} found; auto or a number is allowed")
+            raise UsageError(
+                f"batch size {quoted(compute.batch_size)} found; auto or a number is allowed"
+            )
         size = number
     exact = precision_of(precision)
-    return load(model, device, threads=threads, batch_size=size, precision=exact)
+    return load(model, compute.device, threads=compute.threads, batch_size=size, precision=exact)
 
 
-def split_names(features: str | None) -> list[str] | None:
-    """Read a list with commas; None stays None.
-
-    Raises:
-        UsageError: nothing is between the commas, as where a variable of a shell is not set.
-    """
-    if features is None:
-        return None
-    names = [text.strip() for text in features.split(",") if text.strip()]
-    if not names:
-        raise UsageError(
-            f"a list {features!r} without names found; give names, or leave the option out"
-        )
-    return names
+@contextmanager
+def commanded(words: Sequence[str]) -> Iterator[None]:
+    """Keep the words of a command, for what it writes into its outputs."""
+    token = _words.set(tuple(words))
+    try:
+        yield
+    finally:
+        _words.reset(token)
 
 
 def command_line() -> str:
     """Return the command as it was given, without --resume, which changes no result."""
-    return shlex.join(["genobird", *(text for text in sys.argv[1:] if text != "--resume")])
+    return shlex.join(["genobird", *(word for word in _words.get() if word != "--resume")])
+
+
+def provenance() -> dict[str, Any]:
+    """Return what made a result: version and command."""
+    return {"genobird": genobird.__version__, "command": command_line()}
+
+
+def origin(scorer: Scorer) -> dict[str, str]:
+    """Return what made a table: version, model and command."""
+    model = scorer.model_hash
+    return {"version": genobird.__version__, "model": model, "command": command_line()}
 
 
 def summarise(
@@ -88,15 +95,14 @@ def summarise(
     summary: dict[str, Any],
     counts: Counter[str],
     scorer: Scorer | None,
+    run: Run,
     began: float,
-    data: str,
-    quiet: bool,
-    as_json: bool,
 ) -> None:
-    """Say at the end how many there were of each status, as a line or as JSON."""
+    """Tell at the end how many there were of each status, as a line or as JSON."""
     seconds = time.monotonic() - began
+    to_stdout = STDOUT in (summary["output"], summary.get("table"))
     statuses = dict(sorted(counts.items(), key=lambda item: (item[0] != "OK", item[0])))
-    if as_json:
+    if run.as_json:
         facts = {
             **summary,
             "statuses": statuses,
@@ -104,10 +110,10 @@ def summarise(
             "version": genobird.__version__,
             "seconds": round(seconds, 3),
         }
-        typer.echo(json.dumps(facts), err=data == "-")
-    elif not quiet:
+        typer.echo(json.dumps(facts), err=to_stdout)
+    elif not run.quiet:
         listing = ", ".join(f"{status} {count:,}" for status, count in statuses.items())
-        where = "standard output" if data == "-" else summary["output"]
+        where = "standard output" if to_stdout else summary["output"]
         typer.echo(
             f"{counts.total():,} {unit} in {seconds:.1f} s ({listing or 'none'}): {where}", err=True
         )
@@ -179,8 +185,3 @@ def _file_of(path: Path | str) -> object:
     except (OSError, ValueError):
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
-
-
-def provenance() -> dict[str, Any]:
-    """Return what made a result: version and command."""
-    return {"genobird": genobird.__version__, "command": command_line()}

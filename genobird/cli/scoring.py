@@ -3,194 +3,147 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-import genobird
 from genobird.cli.options import (
-    BatchSize,
-    Device,
-    Features,
-    Force,
-    Json,
-    Liftover,
-    Model,
-    Precision,
-    Quiet,
-    Resume,
-    TableOutput,
-    Threads,
+    FEATURES,
+    LIFTOVER,
+    MODEL,
+    NAMED,
+    TABLE,
+    Compute,
+    Names,
+    ResumableRun,
 )
 from genobird.cli.outputs import refuse_early
 from genobird.cli.running import (
-    command_line,
     open_genome,
     open_scorer,
+    origin,
     progress_of,
     refuse_same_file,
-    split_names,
     summarise,
 )
+from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.files import locked
+from genobird.genome.interval import Interval, read_intervals
 from genobird.scoring.table import ENDINGS, TableWriter, check_output
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from genobird.genome.chain import ChainFile
     from genobird.genome.fasta import Genome
-    from genobird.genome.interval import Interval
-    from genobird.scoring.journal import Journal, NoJournal
-    from genobird.scoring.scorer import Scorer
 
 FASTA_ENDINGS = tuple(
     f".{kind}{packing}" for kind in ("fa", "fasta", "fna") for packing in ("", ".gz", ".bgz")
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command."""
-    app.command()(score)
+class ScoreOptions(Settings):
+    """Which regions are scored, by what, and where the scores go."""
+
+    regions: str = argument(
+        "BED (0-based), FASTA (each record around its midpoint), - for BED on standard input, or "
+        "one region, 1-based: chr20:1,000-2,000."
+    )
+    output: Annotated[str, NAMED] = TABLE
+    fasta: Path | None = option("The genome; not for FASTA regions.", "-f")
+    model: Path | None = MODEL
+    features: Names = FEATURES
+    bigwig: Path | None = option(
+        "Folder of bigWig tracks, one per output: the 200-bp bins that the regions touch, each "
+        "scored as a region."
+    )
+    keep_going: bool = option(
+        "Regions off the genome get a status instead of an error.", default=False
+    )
+    liftover: Path | None = LIFTOVER
+
+    @property
+    def of_fasta(self) -> bool:
+        """Whether the regions are the records of a FASTA file."""
+        return self.regions.lower().endswith(FASTA_ENDINGS)
 
 
-def score(
-    regions: Annotated[
-        str,
-        typer.Argument(
-            help="BED (0-based), FASTA (each record around its midpoint), - for BED on standard "
-            "input, or one region, 1-based: chr20:1,000-2,000."
-        ),
-    ],
-    output: TableOutput,
-    fasta: Annotated[
-        Path | None, typer.Option("--fasta", "-f", help="The genome; not for FASTA regions.")
-    ] = None,
-    model: Model = None,
-    device: Device = "auto",
-    batch_size: BatchSize = "auto",
-    threads: Threads = None,
-    precision: Precision = "float32",
-    features: Features = None,
-    bigwig: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of bigWig tracks, one per output: the 200-bp bins that the regions touch, "
-            "each scored as a region."
-        ),
-    ] = None,
-    keep_going: Annotated[
-        bool,
-        typer.Option(
-            "--keep-going", help="Regions off the genome get a status instead of an error."
-        ),
-    ] = False,
-    liftover: Liftover = None,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     """Score regions or sequences: promoter and chromatin probabilities around their midpoints."""
-    inputs = {"the input": regions, "--fasta": fasta, "--liftover": liftover}
+    output, bigwig = options.output, options.bigwig
+    inputs = {"the input": options.regions, "--fasta": options.fasta}
+    inputs["--liftover"] = options.liftover
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
-    refuse_early(output, ENDINGS, force=force, resume=resume)
+    refuse_early(output, ENDINGS, force=run.force, resume=run.resume)
     from genobird.scoring.journal import kept, may_replace
 
-    replace = may_replace(output, force=force, resume=resume)
+    replace = may_replace(output, force=run.force, resume=run.resume)
     check_output(output, force=replace)
-    fasta_regions = regions.lower().endswith(FASTA_ENDINGS)
-    if fasta is None and not fasta_regions:
-        raise UsageError("--fasta is missing; regions need the FASTA file of their genome")
-    if bigwig is not None:
-        from genobird.scoring.tracks import check_tracks, require_backend
-
-        if fasta_regions or liftover is not None:
-            raise UsageError(
-                "--bigwig needs regions of the genome itself, not lifted: a BED file or a region "
-                "string"
-            )
-        require_backend()
-        check_tracks(bigwig, (), force)
-    from genobird.genome.interval import read_intervals
-
-    intervals = [] if fasta_regions else read_intervals(regions)
-    if fasta_regions and liftover is not None:
-        raise UsageError("--liftover is for regions of a genome, not for FASTA regions")
-    genome = open_genome(regions if fasta_regions else fasta)
-    from genobird.genome.build import warn_of_training
-    from genobird.scoring.alleles import chain_file
-
-    chain = chain_file(liftover)
-    if not (fasta_regions or keep_going):
-        from genobird.scoring.regions import require_on_genome
-
-        require_on_genome(intervals, genome, chain)
+    genome, intervals, chain = _opened(options, run.force)
     began = time.monotonic()
-    scorer = open_scorer(model, device, batch_size, threads, precision)
-    meta = {"version": genobird.__version__, "model": scorer.model_hash, "command": command_line()}
-    chosen = split_names(features)
-    if bigwig is not None:
-        from genobird.scoring.tracks import outputs_of, track_paths
-
-        check_tracks(bigwig, track_paths(bigwig, outputs_of(scorer, chosen)).values(), force)
-    warn_of_training({} if fasta_regions else scorer.checkpoint.provenance, genome)
+    scorer = open_scorer(options.model, compute, compute.precision)
+    from genobird.genome.build import warn_of_training
     from genobird.scoring.identity import identity_of
+    from genobird.scoring.regions import region_frames, sequence_frames, write_scores
+    from genobird.scoring.tracks import bins_of, check_tracks, outputs_of, track_paths, write_tracks
 
+    chosen = options.features
+    if bigwig is not None:
+        check_tracks(bigwig, track_paths(bigwig, outputs_of(scorer, chosen)).values(), run.force)
+    warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
-            kept([output], identity_of(scorer, chosen), force=force, resume=resume) as journal,
-            TableWriter(output, force=replace, meta=meta) as writer,
-            progress_of("regions", None if fasta_regions else len(intervals), quiet) as advance,
+            kept(
+                *([output], identity_of(scorer, chosen)), force=run.force, resume=run.resume
+            ) as journal,
+            TableWriter(output, force=replace, meta=origin(scorer)) as writer,
+            progress_of("regions", len(intervals) or None, run.quiet) as advance,
         ):
-            frames = _frames(scorer, genome, intervals, fasta_regions, chosen, chain, journal)
-            from genobird.scoring.regions import write_scores
-
+            if options.of_fasta:
+                frames = sequence_frames(scorer, genome.stream(), chosen, journal=journal)
+            else:
+                frames = region_frames(
+                    *(scorer, intervals, genome, chosen), chain=chain, journal=journal
+                )
             counts = write_scores(frames, writer, advance)
             writer.finish()
             journal.seal()
         summary: dict[str, Any] = {"regions": counts.total(), "output": output}
         if bigwig is not None:
-            tracks = _tracks(scorer, genome, intervals, chosen, bigwig, force, quiet)
+            number = sum(1 for _ in bins_of(intervals, genome))
+            with progress_of("bins", number, run.quiet) as advance:
+                tracks = write_tracks(
+                    *(scorer, bins_of(intervals, genome), genome, bigwig),
+                    features=chosen,
+                    force=run.force,
+                    progress=advance,
+                )
             summary["tracks"] = [str(path) for path in tracks]
-    summarise("regions", summary, counts, scorer, began, output, quiet, as_json)
+    summarise("regions", summary, counts, scorer, run, began)
 
 
-def _tracks(
-    scorer: Scorer,
-    genome: Genome,
-    intervals: Sequence[Interval],
-    features: Sequence[str] | None,
-    folder: Path,
-    force: bool,
-    quiet: bool,
-) -> list[Path]:
-    from genobird.scoring.tracks import bins_of, write_tracks
+def _opened(options: ScoreOptions, force: bool) -> tuple[Genome, list[Interval], ChainFile | None]:
+    """Open genome, regions and chain, and refuse what may be refused before torch is loaded."""
+    of_fasta, liftover = options.of_fasta, options.liftover
+    if options.fasta is None and not of_fasta:
+        raise UsageError("--fasta is missing; regions need the FASTA file of their genome")
+    if options.bigwig is not None:
+        from genobird.scoring.tracks import check_tracks, require_backend
 
-    bins = sum(1 for _ in bins_of(intervals, genome))
-    with progress_of("bins", bins, quiet) as advance:
-        return write_tracks(
-            *(scorer, bins_of(intervals, genome), genome, folder),
-            features=features,
-            force=force,
-            progress=advance,
-        )
+        if of_fasta or liftover is not None:
+            raise UsageError(
+                "--bigwig needs regions of the genome itself, not lifted: a BED file or a region "
+                "string"
+            )
+        require_backend()
+        check_tracks(options.bigwig, (), force)
+    intervals = [] if of_fasta else read_intervals(options.regions)
+    if of_fasta and liftover is not None:
+        raise UsageError("--liftover is for regions of a genome, not for FASTA regions")
+    genome = open_genome(options.regions if of_fasta else options.fasta)
+    from genobird.scoring.alleles import chain_file
 
+    chain = chain_file(liftover)
+    if not (of_fasta or options.keep_going):
+        from genobird.scoring.regions import require_on_genome
 
-def _frames(
-    scorer: Scorer,
-    genome: Genome,
-    intervals: Sequence[Interval],
-    fasta_regions: bool,
-    features: Sequence[str] | None,
-    chain: ChainFile | None,
-    journal: Journal | NoJournal,
-) -> Iterator[pd.DataFrame]:
-    from genobird.scoring.regions import region_frames, sequence_frames
-
-    if fasta_regions:
-        return sequence_frames(scorer, genome.stream(), features, journal=journal)
-    return region_frames(scorer, intervals, genome, features, chain=chain, journal=journal)
+        require_on_genome(intervals, genome, chain)
+    return genome, intervals, chain

@@ -1,71 +1,80 @@
-"""Verbs that make models: corpus, tokenizer, shards, pretrain, finetune, evaluate."""
+"""Verbs that make models: corpus, tokenizer, shards, pretrain, finetune."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+from pydantic import BaseModel
 
+from genobird.cli.options import OVERRIDES, Configured, Made
 from genobird.cli.run_folder import run_folder
-from genobird.cli.running import provenance, refuse_existing
+from genobird.cli.running import open_genome, provenance, refuse_existing
+from genobird.config import Settings, argument, described, load_config, option
 from genobird.errors import UsageError
+from genobird.genome.interval import read_bed
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value or section.key=value; repeatable.")
-]
-Peaks = Annotated[
-    list[Path] | None,
-    typer.Option("--peaks", help="Your own peak file, BED or narrowPeak; repeatable."),
-]
-Names = Annotated[
-    list[str] | None, typer.Option("--name", help="Name of each peak file; default the file's.")
-]
-Genome = Annotated[Path | None, typer.Option("--fasta", "-f", help="With --peaks: their genome.")]
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", "-m", help="With --peaks: model to start from; default bundled."),
-]
-HeldOut = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="With --peaks: contig, region or share of megabases to hold out; repeatable."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU processes or threads.")]
+THREADS: Final = option("CPU processes or threads.", ge=1, default=1)
+CORPUS: Final = argument("Corpus directory.")
 
 
-def _show_config(module: str, name: str) -> Any:
-    """Return an option that writes the configuration of a task with all defaults, and ends."""
+class TrainingRun(Configured):
+    """A training: its configuration, and what becomes of it."""
 
-    def show(wanted: bool) -> None:
-        if not wanted:
-            return
-        from importlib import import_module
+    resume: bool = option("Continue an unfinished run.", default=False)
+    quiet: bool = option("No progress bar.", default=False)
 
-        from genobird.config import described
-        from genobird.model import BigBirdConfig
-
-        kind = getattr(import_module(f"genobird.tasks.{module}"), name)
-        typer.echo(described(kind, {"model": BigBirdConfig}), nl=False)
-        raise typer.Exit
-
-    return typer.Option(
-        "--print-config", callback=show, is_eager=True,
-        help="Write the configuration with all defaults and what each field means, and exit.",
-    )  # fmt: skip
+    @property
+    def bar(self) -> bool:
+        """Whether progress is shown: on a terminal alone."""
+        return not self.quiet and sys.stderr.isatty()
 
 
-tokenizer_app = typer.Typer(help="Train and use SentencePiece tokenizers.", no_args_is_help=True)
-finetune_app = typer.Typer(help="Train a head of a model.", no_args_is_help=True)
+class PeakOptions(Settings):
+    """Peak files of one's own, and how a head learns them."""
+
+    peaks: tuple[Path, ...] = option(
+        "Your own peak file, BED or narrowPeak; repeatable.", default=()
+    )
+    name: tuple[str, ...] = option("Name of each peak file; default the file's.", default=())
+    fasta: Path | None = option("With --peaks: their genome.", "-f")
+    model: Path | None = option("With --peaks: model to start from; default bundled.", "-m")
+    held_out: tuple[str, ...] = option(
+        "With --peaks: contig, region or share of megabases to hold out; repeatable.", default=()
+    )
+    regions: Path | None = option("BED: with --peaks, use only these intervals.")
+    minutes: float | None = option("With --peaks: approximate time limit.", ge=0.01)
+    steps: int | None = option("With --peaks: steps of the head, instead of --minutes.", ge=1)
+    keep_going: bool = option("Leave out peaks on contigs not in the FASTA.", default=False)
+
+    def overrides(self) -> list[str]:
+        """Write the options as overrides of the settings for peaks."""
+        chosen = []
+        if self.held_out:
+            chosen.append(f"held_out={json.dumps(self.held_out)}")
+        if self.steps is not None:
+            chosen += [f"steps={self.steps}", "minutes=null"]
+        if self.minutes is not None:
+            chosen.append(f"minutes={self.minutes}")
+        return chosen
+
+    def given(self) -> list[str]:
+        """Return the options that were given, as a user writes them."""
+        return [f"--{name.replace('_', '-')}" for name, value in self if value]
+
+
+class CorpusOptions(Made):
+    """What a corpus is drawn from, and how."""
+
+    fastas: tuple[Path, ...] = argument("FASTA files, plain, gzip or BGZF.")
+    regions: Path | None = option("BED: keep only sentences inside these intervals.")
+    overrides: tuple[str, ...] = OVERRIDES
 
 
 class Kind(StrEnum):
@@ -75,60 +84,73 @@ class Kind(StrEnum):
     unigram = "unigram"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    app.command()(corpus)
-    app.add_typer(tokenizer_app, name="tokenizer")
-    app.command()(shards)
-    app.command()(pretrain)
-    app.add_typer(finetune_app, name="finetune")
+class VocabularyOptions(Made):
+    """How a vocabulary is learnt from a corpus."""
+
+    corpus: Path = CORPUS
+    kind: Kind = option("Kind of model.", default=Kind.bpe)
+    vocab_size: int = option("Pieces, specials included.", default=32_000)
+    max_piece: int = option("Longest piece, bp.", default=16)
+    sample_bp: int = option("Bases sampled from the corpus.", default=100_000_000)
+    seed: int = option("Seed of the sample.", default=0)
+    threads: int = THREADS
 
 
-def corpus(
-    fastas: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or BGZF.")],
-    output: Output,
-    regions: Annotated[
-        Path | None, typer.Option(help="BED: keep only sentences inside these intervals.")
-    ] = None,
-    overrides: Overrides = None,
-    force: Force = False,
-) -> None:
+class ShardOptions(Made):
+    """Which corpus is cut into tokens, by which tokenizer."""
+
+    corpus: Path = CORPUS
+    tokenizer: Path = option("Tokenizer file.", default=...)
+    threads: int = THREADS
+
+
+def _show_config(module: str, name: str) -> Any:
+    """Return an option that writes the configuration of a task with all defaults, and ends."""
+
+    def show(wanted: bool) -> None:
+        if not wanted:
+            return
+        from genobird.model import BigBirdConfig
+
+        kind = getattr(import_module(f"genobird.tasks.{module}"), name)
+        typer.echo(described(kind, {"model": BigBirdConfig}), nl=False)
+        raise typer.Exit
+
+    return typer.Option(
+        "--print-config",
+        callback=show,
+        is_eager=True,
+        help="Write the configuration with all defaults and what each field means, and exit.",
+    )
+
+
+def corpus(options: CorpusOptions) -> None:
     """Draw documents of sentences from contigs, as the BigBird paper does."""
-    from genobird.config import load_config
     from genobird.corpus import CorpusSettings, build
-    from genobird.genome.interval import read_bed
 
-    settings = load_config(CorpusSettings, None, overrides or ())
-    intervals = list(read_bed(regions)) if regions else None
-    made = build(fastas, output, settings, intervals, force)
+    settings = load_config(CorpusSettings, None, options.overrides)
+    intervals = list(read_bed(options.regions)) if options.regions else None
+    made = build(options.fastas, options.output, settings, intervals, options.force)
     counts = made.index.counts
     typer.echo(f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp")
 
 
-@tokenizer_app.command("train")
-def tokenizer_train(
-    corpus: Annotated[Path, typer.Argument(help="Corpus directory.")],
-    output: Output,
-    kind: Annotated[Kind, typer.Option(help="Kind of model.")] = Kind.bpe,
-    vocab_size: Annotated[int, typer.Option(help="Pieces, specials included.")] = 32_000,
-    max_piece: Annotated[int, typer.Option(help="Longest piece, bp.")] = 16,
-    sample_bp: Annotated[int, typer.Option(help="Bases sampled from the corpus.")] = 100_000_000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    threads: Threads = 1,
-    force: Force = False,
-) -> None:
+def tokenizer_train(options: VocabularyOptions) -> None:
     """Learn a vocabulary from a corpus."""
     from genobird import corpus as corpora
     from genobird.tokenizer import Tokenizer
 
-    refuse_existing(output, force)
-    text = corpora.read(corpus).sample_text(sample_bp, seed)
+    output = options.output
+    refuse_existing(output, options.force)
+    text = corpora.read(options.corpus).sample_text(options.sample_bp, options.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
-    made = Tokenizer.train(text, output, kind.value, vocab_size, max_piece, threads)
+    made = Tokenizer.train(
+        *(text, output, options.kind.value, options.vocab_size, options.max_piece),
+        options.threads,
+    )
     typer.echo(f"{made.vocab_size:,} pieces, sha256 {made.sha256[:12]}")
 
 
-@tokenizer_app.command("encode")
 def tokenizer_encode(
     model: Annotated[Path, typer.Argument(help="Tokenizer file.")],
     sequence: Annotated[str, typer.Argument(help="DNA, or - for lines on standard input.")],
@@ -145,7 +167,6 @@ def tokenizer_encode(
             typer.echo(f"{start}\t{end}\t{piece}\t{text[start:end]}")
 
 
-@tokenizer_app.command("info")
 def tokenizer_info(model: Annotated[Path, typer.Argument(help="Tokenizer file.")]) -> None:
     """Describe a tokenizer."""
     from genobird.tokenizer import N_SPECIAL, Tokenizer
@@ -157,64 +178,31 @@ def tokenizer_info(model: Annotated[Path, typer.Argument(help="Tokenizer file.")
     typer.echo(f"sha256  {tokenizer.sha256}")
 
 
-def shards(
-    corpus: Annotated[Path, typer.Argument(help="Corpus directory.")],
-    tokenizer: Annotated[Path, typer.Option(help="Tokenizer file.")],
-    output: Output,
-    threads: Threads = 1,
-    force: Force = False,
-) -> None:
+def shards(options: ShardOptions) -> None:
     """Tokenise a corpus into memory-mapped shards; continues an interrupted run."""
     from genobird import shards as store
     from genobird.tokenizer import Tokenizer
 
-    made = store.write(corpus, Tokenizer.load(tokenizer), output, threads, force=force)
+    tokenizer = Tokenizer.load(options.tokenizer)
+    made = store.write(
+        *(options.corpus, tokenizer, options.output, options.threads), force=options.force
+    )
     typer.echo(f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp a token")
 
 
 def pretrain(
-    output: Output,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    run: TrainingRun,
     print_config: Annotated[bool, _show_config("pretrain", "PretrainConfig")] = False,
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
-    from genobird.config import load_config
-    from genobird.tasks.pretrain import PretrainConfig
-    from genobird.tasks.pretrain import pretrain as run
+    from genobird.tasks import pretrain as task
 
-    _train(run, load_config(PretrainConfig, config, overrides or ()), output, resume, force, quiet)
+    _train(task.pretrain, task.PretrainConfig, run)
 
 
-@finetune_app.command("chromatin")
 def finetune_chromatin(
-    output: Output,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    peaks: Peaks = None,
-    name: Names = None,
-    fasta: Genome = None,
-    model: Model = None,
-    held_out: HeldOut = None,
-    regions: Annotated[
-        Path | None, typer.Option(help="BED: with --peaks, use only these intervals.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="With --peaks: approximate time limit.")
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --peaks: steps of the head, instead of --minutes."),
-    ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave out peaks on contigs not in the FASTA.")
-    ] = False,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    run: TrainingRun,
+    options: PeakOptions,
     print_config: Annotated[bool, _show_config("finetune", "ChromatinConfig")] = False,
 ) -> None:
     """Train a chromatin head: on a dataset (--config), or on peak files of your own (--peaks).
@@ -222,70 +210,43 @@ def finetune_chromatin(
     With --config, encoder and head are trained densely over long windows. With --peaks, a head is
     trained on the frozen encoder of a model in minutes, and measured where it was held out.
     """
-    from genobird.config import load_config
-
-    if peaks:
-        if config is not None:
-            raise UsageError("--config and --peaks are two ways to train; choose one")
-        if fasta is None:
-            raise UsageError("--peaks needs the genome they lie on; give it with --fasta")
-        values = [*(overrides or ()), *_chosen(held_out, minutes, steps)]
-        _on_peaks(output, peaks, name or (), fasta, model, values, regions, keep_going, resume,
-                  force, quiet)  # fmt: skip
+    if options.peaks:
+        _on_peaks(run, options)
         return
-    given = {
-        "--name": name, "--fasta": fasta, "--model": model, "--held-out": held_out,
-        "--regions": regions, "--minutes": minutes, "--steps": steps, "--keep-going": keep_going,
-    }  # fmt: skip
-    if alone := [option for option, value in given.items() if value]:
+    if alone := options.given():
         raise UsageError(f"{alone[0]} belongs to --peaks; give the peak files with --peaks")
-    from genobird.tasks.finetune import ChromatinConfig
-    from genobird.tasks.finetune import finetune_chromatin as run
+    from genobird.tasks import finetune
 
-    _train(run, load_config(ChromatinConfig, config, overrides or ()), output, resume, force, quiet)
-
-
-def _chosen(held_out: list[str] | None, minutes: float | None, steps: int | None) -> list[str]:
-    """Write the options for peaks as overrides of their settings."""
-    import json
-
-    chosen = []
-    if held_out:
-        chosen.append(f"held_out={json.dumps(held_out)}")
-    if steps is not None:
-        chosen += [f"steps={steps}", "minutes=null"]
-    if minutes is not None:
-        chosen.append(f"minutes={minutes}")
-    return chosen
+    _train(finetune.finetune_chromatin, finetune.ChromatinConfig, run)
 
 
-def _on_peaks(
-    output: Path, peaks: Sequence[Path], names: Sequence[str], fasta: Path, model: Path | None,
-    values: Sequence[str], regions: Path | None, keep_going: bool, resume: bool, force: bool,
-    quiet: bool,
-) -> None:  # fmt: skip
-    from genobird.cli.running import open_genome
-    from genobird.config import load_config
-    from genobird.genome.interval import read_bed
+def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
+    if run.config is not None:
+        raise UsageError("--config and --peaks are two ways to train; choose one")
+    if options.fasta is None:
+        raise UsageError("--peaks needs the genome they lie on; give it with --fasta")
     from genobird.peaks import read_tracks
     from genobird.scoring.scorer import bundled_model
     from genobird.tasks.peaks import PeaksSettings, finetune_peaks
 
-    settings = load_config(PeaksSettings, None, values)
-    intervals = list(read_bed(regions)) if regions else None
-    with open_genome(fasta) as genome:
-        tracks = read_tracks(peaks, names, genome, skip_missing=keep_going)
-        with run_folder(output, settings, resume=resume, force=force):
+    settings = load_config(PeaksSettings, None, [*run.overrides, *options.overrides()])
+    intervals = list(read_bed(options.regions)) if options.regions else None
+    with open_genome(options.fasta) as genome:
+        tracks = read_tracks(options.peaks, options.name, genome, skip_missing=options.keep_going)
+        with run_folder(run.output, settings, resume=run.resume, force=run.force):
             report = finetune_peaks(
-                tracks, genome, model or bundled_model(), output, settings, regions=intervals,
-                resume=resume, progress=_bar(quiet), provenance=provenance(),
-            )  # fmt: skip
+                *(tracks, genome, options.model or bundled_model(), run.output, settings),
+                regions=intervals,
+                resume=run.resume,
+                progress=run.bar,
+                provenance=provenance(),
+            )
     for track in report["tracks"]:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
             own, rival = track[figure], track["gc"][figure]
             typer.echo(f"  {figure.upper()} {_shown(own)}, of GC content {_shown(rival)}")
-    typer.echo(f"model written to {output / 'model'}")
+    typer.echo(f"model written to {run.output / 'model'}")
 
 
 def _shown(interval: dict[str, float | None]) -> str:
@@ -296,52 +257,37 @@ def _shown(interval: dict[str, float | None]) -> str:
     return f"{point} [{low}, {high}]"
 
 
-@finetune_app.command("mlm")
 def finetune_mlm(
-    output: Output,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
-    print_config: Annotated[bool, _show_config("mlm", "MLMConfig")] = False,
+    run: TrainingRun, print_config: Annotated[bool, _show_config("mlm", "MLMConfig")] = False
 ) -> None:
     """Count neighbouring tokens, and train the masked-LM head on counts and a frozen encoder."""
-    from genobird.config import load_config
-    from genobird.tasks.mlm import MLMConfig
-    from genobird.tasks.mlm import finetune_mlm as run
+    from genobird.tasks import mlm
 
-    _train(run, load_config(MLMConfig, config, overrides or ()), output, resume, force, quiet)
+    _train(mlm.finetune_mlm, mlm.MLMConfig, run)
 
 
-@finetune_app.command("promoter")
 def finetune_promoter(
-    output: Output,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    run: TrainingRun,
     print_config: Annotated[bool, _show_config("finetune", "PromoterConfig")] = False,
 ) -> None:
     """Train a promoter head."""
-    from genobird.config import load_config
-    from genobird.tasks.finetune import PromoterConfig
-    from genobird.tasks.finetune import finetune_promoter as run
+    from genobird.tasks import finetune
 
-    _train(run, load_config(PromoterConfig, config, overrides or ()), output, resume, force, quiet)
+    _train(finetune.finetune_promoter, finetune.PromoterConfig, run)
 
 
-def _train(
-    run: Callable[..., Any], settings: Any, output: Path, resume: bool, force: bool, quiet: bool
-) -> None:
+def _train(task: Callable[..., Any], kind: type[BaseModel], run: TrainingRun) -> None:
+    """Train by the configuration that a run names.
+
+    Args:
+        task: trains and writes the model.
+        kind: of its configuration, which has a section `fit`.
+        run: the options.
+    """
     from genobird.tasks import ranks
 
+    settings: Any = load_config(kind, run.config, run.overrides)
     ranks.launch(settings.fit)
-    with ranks.in_first(run_folder(output, settings, resume=resume, force=force)):
-        run(settings, output, resume=resume, progress=_bar(quiet), provenance=provenance())
-    typer.echo(f"model written to {output / 'model'}")
-
-
-def _bar(quiet: bool) -> bool:
-    return not quiet and sys.stderr.isatty()
+    with ranks.in_first(run_folder(run.output, settings, resume=run.resume, force=run.force)):
+        task(settings, run.output, resume=run.resume, progress=run.bar, provenance=provenance())
+    typer.echo(f"model written to {run.output / 'model'}")

@@ -120,7 +120,7 @@ def variant_identity(
         liftover=hash_of_file(locator.chain.path) if locator.chain else "no",
         background=scorer.background.hash if scorer.background else "none",
         swap="yes" if policy is RefMismatch.SWAP else "no",
-        settings=str(settings),
+        settings=repr(settings),
     )
 
 

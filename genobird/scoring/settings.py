@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Self
 
+from pydantic import model_validator
+
+from genobird.config import COMMAS, Settings, option
 from genobird.errors import UsageError
 
 PROBABILITY, DIFF, LOGFOLD, MAGNITUDE = "probability", "diff", "logfold", "magnitude"
@@ -15,41 +17,36 @@ SHIFT_BP: Final = 128
 _MOST_SHIFTS, _MOST_SEGMENTATIONS, _WIDEST_GRID = 15, 64, 1_024
 
 
-@dataclass(frozen=True, slots=True)
-class EffectSettings:
-    """How effects are computed; the same settings give the same scores.
+class Averages(Settings):
+    """Over what the effects of variants are averaged.
 
     Raises:
-        UsageError: a value is out of range, or a score is unknown.
+        UsageError: a value is out of range.
     """
 
-    shifts: int = 1
-    """Windows that logits are averaged over, `SHIFT_BP` apart, the middle one at the variant."""
-    segmentations: int = 2
-    """Ways to cut each sequence into tokens that the masked-LM score is averaged over; 1 is the
-    tokenizer's own alone, without a standard error."""
-    seed: int = 0
-    """Key of the draw of the other segmentations."""
-    grid: int = 0
-    """Windows are centred on the nearest multiple of so many bases, so that neighbouring variants
-    share that of REF; 0 centres them on the variant itself."""
-    scores: tuple[str, ...] = ()
-    """Further scores of each promoter and chromatin output, of `SCORES`."""
-    embedding: bool = False
-    """Whether the distance between the hidden states of REF and ALT is computed."""
+    shifts: int = option(
+        f"Window offsets over which promoter and chromatin are averaged, {SHIFT_BP} bp apart.",
+        default=1,
+    )
+    segmentations: int = option(
+        "Ways to cut the sequence into tokens over which GB_LLR is averaged; with 1, the "
+        "tokenizer's own, it has no standard error.",
+        default=2,
+    )
+    grid: int = option(
+        "Centre windows on the nearest multiple of BP, so that neighbouring variants share the "
+        "window of REF: faster where variants are dense; 0 centres on each variant.",
+        "--window-grid",
+        metavar="BP",
+        default=0,
+    )
 
-    def __post_init__(self) -> None:
-        for what, found, low, high in (
-            ("shifts", self.shifts, 1, _MOST_SHIFTS),
-            ("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS),
-            ("seed", self.seed, 0, 2**63 - 1),
-            ("grid", self.grid, 0, _WIDEST_GRID),
-        ):
-            if not low <= found <= high:
-                raise UsageError(f"{what} {found} found; {low} to {high} are allowed")
-        unknown = [name for name in self.scores if name not in SCORES]
-        if unknown:
-            raise UsageError(f"score {unknown[0]!r} is unknown; allowed: {', '.join(SCORES)}")
+    @model_validator(mode="after")
+    def _require_range(self) -> Self:
+        _require("shifts", self.shifts, 1, _MOST_SHIFTS)
+        _require("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS)
+        _require("grid", self.grid, 0, _WIDEST_GRID)
+        return self
 
     def offsets(self, position: int) -> list[int]:
         """Return how far from the middle of each window a variant lies, in bp.
@@ -61,4 +58,35 @@ class EffectSettings:
         return [off_grid + SHIFT_BP * (2 * k - self.shifts + 1) // 2 for k in range(self.shifts)]
 
 
-DEFAULT: Final = EffectSettings()
+class EffectSettings(Averages):
+    """How effects are computed; the same settings give the same scores.
+
+    Raises:
+        UsageError: a value is out of range, or a score is unknown.
+    """
+
+    seed: int = option("Seed of the segmentations.", default=0)
+    scores: Annotated[tuple[str, ...], COMMAS] = option(
+        "Further columns of the table (--table or --report, or a table as output), separated by "
+        f"commas: {', '.join(SCORES)}.",
+        default=(),
+    )
+    embedding: bool = option(
+        "Add the distance between hidden states of REF and ALT.", default=False
+    )
+
+    @model_validator(mode="after")
+    def _require_known(self) -> Self:
+        _require("seed", self.seed, 0, 2**63 - 1)
+        unknown = [name for name in self.scores if name not in SCORES]
+        if unknown:
+            raise UsageError(f"score {unknown[0]!r} is unknown; allowed: {', '.join(SCORES)}")
+        return self
+
+
+def _require(what: str, found: int, low: int, high: int) -> None:
+    if not low <= found <= high:
+        raise UsageError(f"{what} {found} found; {low} to {high} are allowed")
+
+
+DEFAULT: Final = EffectSettings.model_construct()  # unchecked, so that to import it costs nothing

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -71,3 +74,29 @@ def test_names_that_are_no_text_are_refused_at_once(capsys):
     err = capsys.readouterr().err
     assert err.startswith(r"genobird: error: argument 'caf\udce9.html' is no valid UTF-8; rename")
     assert err.count("\n") == 1
+
+
+def test_a_command_from_python_is_written_as_it_was_called(
+    tiny_genome_path, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["/opt/launcher.py", "-f", "kernel.json"])
+    output = tmp_path / "out.vcf"
+    source = tmp_path / "in.vcf"
+    source.write_text(
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+        "chr1\t5\t.\tA\t.\t.\t.\t.\n"
+    )
+    words = ["variants", str(source), "-f", str(tiny_genome_path), "-m", str(tiny_checkpoint)]
+    words += ["-q", "-o", str(output)]
+    assert main(words) == 0
+    [line] = [text for text in output.read_text().splitlines() if "genobirdCommand" in text]
+    assert line == f"##genobirdCommand=genobird {shlex.join(words)}"
+    assert main(["score", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: genobird score ")
+
+
+def test_the_package_is_the_command():
+    code = [sys.executable, "-m", "genobird", "score", "--no-such-option"]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("genobird: error: no such option: --no-such-option")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -23,13 +22,11 @@ def screen(monkeypatch):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command, as a shell would; return exit code, standard output and standard error."""
+def run(capsys):
+    """Run a command; return exit code, standard output and standard error."""
 
     def command(*words: object) -> tuple[int, str, str]:
-        texts = [str(word) for word in words]
-        monkeypatch.setattr(sys, "argv", ["genobird", *texts])
-        code = main(texts)
+        code = main([str(word) for word in words])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
