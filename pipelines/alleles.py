@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
+from genobird.scoring.scorer import load
 from pipelines import steps
 from pipelines.constructs import alleles, read_variants
 
@@ -251,11 +252,9 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to write.")],
     model: Annotated[Path | None, typer.Option(help="Model; the bundled one by default.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Test the variant scores of a model on public pairs of alleles."""
-    from genobird.scoring.scorer import load
-
     steps.refuse_existing(output, force)
     located = Located(fasta, sites)
     scorer = load(model, threads=threads)
@@ -275,8 +274,8 @@ def main(
 def _say(report: Mapping[str, Any]) -> None:
     for who in ("tests", "matrix scan"):
         for name, found in report[who].items():
-            logger.info("%s, %s: %.3f [%.3f, %.3f], n = %d", who, name,
-                        found["value"], found["low"], found["high"], found["n"])  # fmt: skip
+            figures = (found[key] for key in ("value", "low", "high", "n"))
+            logger.info("%s, %s: %.3f [%.3f, %.3f], n = %d", who, name, *figures)
 
 
 if __name__ == "__main__":

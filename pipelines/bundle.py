@@ -165,7 +165,7 @@ def main(
         Path | None, typer.Option(help="Its effects among common variants, .npz.")
     ] = None,
     note: Annotated[list[str] | None, typer.Option(help="For the card; repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Round a model to float16, drop the machine's paths, put card and figures beside it."""
     bundle(model, output, card, evaluation, max_mb, force, note or (), background)

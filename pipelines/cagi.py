@@ -27,11 +27,17 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
+from genobird.baselines.network import predict_codes
+from genobird.baselines.network_models import NetworkModel
+from genobird.baselines.train import load_baselines
+from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import base_codes, reverse_complement
 from genobird.report.evaluation import shown
 from genobird.report.evaluation import table as markdown_table
+from genobird.scoring.likelihood import AllelePair, log_likelihoods
+from genobird.scoring.scorer import load
 from pipelines import nested, steps
 from pipelines.constructs import Construct, alleles, gc_change, in_genome, read_variants
 
@@ -48,9 +54,6 @@ def model_candidates(
     model: Path, constructs: Sequence[Construct], device: str = "auto", threads: int | None = None
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Score constructs with a model; return its signed candidates and those of size, [N] each."""
-    from genobird.scoring.likelihood import AllelePair, log_likelihoods
-    from genobird.scoring.scorer import load
-
     scorer = load(model, device, threads=threads)
     checkpoint = scorer.checkpoint
     kinds = checkpoint.features["class"].to_numpy(dtype=str)
@@ -87,10 +90,6 @@ def baseline_candidates(
     Raises:
         InputError: the baselines have other features than the model.
     """
-    from genobird.baselines.network import predict_codes
-    from genobird.baselines.network_models import NetworkModel
-    from genobird.baselines.train import load_baselines
-
     found = {}
     for name, fitted in load_baselines(baselines, "chromatin").items():
         if not isinstance(fitted, NetworkModel):
@@ -137,9 +136,8 @@ def evaluate(
     active = table["Regulatory_Hit"].to_numpy() == 1
     report: dict[str, Any] = {}
     for where, rows in (("all", np.arange(len(table))), ("active", np.flatnonzero(active))):
-        part: dict[str, Any] = {
-            "variants": len(rows), "hits": int(table["emVar_Hit"].iloc[rows].sum())
-        }  # fmt: skip
+        hits = int(table["emVar_Hit"].iloc[rows].sum())
+        part: dict[str, Any] = {"variants": len(rows), "hits": hits}
         for what, models, column, figure in (
             ("skew", signed, "LogSkew.Comb", nested.spearman),
             ("hits", sizes, "emVar_Hit", nested.auroc),
@@ -204,17 +202,21 @@ def _candidates(
 
 
 def run(
-    variants: Path, model: Path, baselines: Path | None, fastas: Sequence[Path],
-    seed: int, resamples: int, device: str = "auto", threads: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    variants: Path,
+    model: Path,
+    baselines: Path | None,
+    fastas: Sequence[Path],
+    seed: int,
+    resamples: int,
+    device: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
     """Score and compare; see the module.
 
     Raises:
         UsageError: a file or directory is missing.
         InputError: the variants or the baselines do not fit.
     """
-    from genobird.checkpoint import Checkpoint
-
     table, constructs = read_variants(variants)
     features = Checkpoint.load(model).features
     kinds = features["class"].to_numpy(dtype=str)
@@ -257,10 +259,10 @@ def markdown(report: Mapping[str, Any]) -> str:
     for placement, populations in report["results"].items():
         for where, part in populations.items():
             kind = "all variants" if where == "all" else "active constructs alone"
-            lines += [
-                "", f"## {TITLES[placement]}: {kind}", "",
-                f"{part['variants']:,} variants, {part['hits']} of them expression-modulating.",
-            ]  # fmt: skip
+            lines += ["", f"## {TITLES[placement]}: {kind}", ""]
+            lines.append(
+                f"{part['variants']:,} variants, {part['hits']} of them expression-modulating."
+            )
             for figure, title in (("spearman", "Spearman with the skew"), ("auroc", "AUROC")):
                 if figure in part:
                     lines += ["", *_rows(part[figure], title)]
@@ -303,11 +305,9 @@ def main(
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Compare predicted effects of variants with measured ones."""
-    from genobird.checkpoint import Checkpoint
-
     steps.refuse_existing(output, force, REPORT)
     results = run(variants, model, baselines, fasta or (), seed, resamples, device, threads)
     report = {

@@ -22,7 +22,7 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import Precision
+from genobird.inference import Precision, precision_of
 from genobird.tasks.predict import predict_chromatin, predict_promoters
 from pipelines import steps
 
@@ -202,20 +202,24 @@ def main(
     output: Annotated[Path, typer.Option(help="Directory to write.")],
     chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
     promoters: Annotated[Path | None, typer.Option(help="Promoter windows, Parquet.")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data, not trained on.")] = "validation",
-    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    split: steps.Split = "validation",
+    precision: steps.PrecisionName = "float32",
+    threads: steps.Threads = 0,
+    force: steps.Force = False,
 ) -> None:
     """Make a model's probabilities right on average, on its validation part."""
-    if precision not in ("float32", "bf16"):
-        raise UsageError(f"precision {precision} found; float32 and bf16 are allowed")
+    exact = precision_of(precision)
     if threads:
         torch.set_num_threads(threads)
     calibrate(
-        model, output, chromatin=chromatin, promoters=promoters, split=split,
-        precision="bf16" if precision == "bf16" else "float32", force=force,
-    )  # fmt: skip
+        model,
+        output,
+        chromatin=chromatin,
+        promoters=promoters,
+        split=split,
+        precision=exact,
+        force=force,
+    )
 
 
 if __name__ == "__main__":

@@ -358,7 +358,7 @@ def main(
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
     splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
     min_positives: Annotated[int, typer.Option(min=1, help="Fewest positive training bins.")] = 50,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Cut a genome into 200-bp bins and label each with the peaks that cover over half of it."""
     if (peaks is None) == (not bed) or (peaks is None) != (tracks is None):

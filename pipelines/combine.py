@@ -23,9 +23,9 @@ from scipy.special import expit
 
 from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import Precision
+from genobird.inference import Precision, precision_of
 from genobird.tasks.predict import predict_chromatin
 from pipelines import steps
 
@@ -180,18 +180,16 @@ def main(
     local: Annotated[Path, typer.Option(help="Model whose chromatin head reads bases alone.")],
     chromatin: Annotated[Path, typer.Option(help="Chromatin dataset.")],
     output: Annotated[Path, typer.Option(help="Directory to write.")],
-    split: Annotated[str, typer.Option(help="Part of the data, not trained on.")] = "validation",
-    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    split: steps.Split = "validation",
+    precision: steps.PrecisionName = "float32",
+    threads: steps.Threads = 0,
+    force: steps.Force = False,
 ) -> None:
     """Weigh what a model reads far away and what a local network reads, class by class."""
-    if precision not in ("float32", "bf16"):
-        raise UsageError(f"precision {precision} found; float32 and bf16 are allowed")
+    exact = precision_of(precision)
     if threads:
         torch.set_num_threads(threads)
-    chosen: Precision = "bf16" if precision == "bf16" else "float32"
-    combine(model, local, chromatin, output, split=split, precision=chosen, force=force)
+    combine(model, local, chromatin, output, split=split, precision=exact, force=force)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from pipelines import steps
 Floats = NDArray[np.float64]
 
 COLUMNS = (
-    "ID", "chr", "pos", "ref_sequence", "alt_sequence", "LogSkew.Comb", "emVar_Hit",
-    "Regulatory_Hit",
-)  # fmt: skip
+    *("ID", "chr", "pos", "ref_sequence", "alt_sequence"),
+    *("LogSkew.Comb", "emVar_Hit", "Regulatory_Hit"),
+)
 FLANK = 8_100
 """Bases of genome on each side of the variant, as for a variant of a VCF."""
 _SEARCH = 300  # bases around the stated place in which a construct is looked for

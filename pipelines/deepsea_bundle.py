@@ -45,9 +45,9 @@ FEATURES = "features.tsv"
 KEPT = "kept"
 WHOLE = "kept, with 8,000 known bases on both sides"
 LEFT_OUT = (
-    "strands differ", "not in the genome", "several places", "off the grid", "outside its part",
-    "unknown bases", "given before",
-)  # fmt: skip
+    *("strands differ", "not in the genome", "several places", "off the grid"),
+    *("outside its part", "unknown bases", "given before"),
+)
 
 
 class Dataset:
@@ -287,7 +287,7 @@ def main(
     features: Annotated[Path, typer.Option(help="Official features.")] = chromatin.FEATURES,
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "paper",
     splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
     steps.refuse_existing(output, force, FEATURES)

@@ -273,7 +273,7 @@ def main(
     chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
     motifs: Annotated[Path | None, typer.Option(help="Matrices (JASPAR).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the background places.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Cut the demo region with its promoters, background places and SNPs."""
     steps.refuse_existing(output, force, SNPS)

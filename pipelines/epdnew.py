@@ -154,7 +154,7 @@ def main(
         list[Path] | None, typer.Option(help="GRCh37, to look for the initiator; repeatable.")
     ] = None,
     facts: Annotated[str, typer.Option("--manifest", help="Contigs to keep.")] = "grch37",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Make one base a promoter on GRCh37 of EPDnew's own file."""
     steps.refuse_existing(output, force)

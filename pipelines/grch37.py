@@ -213,7 +213,7 @@ def prepare_command(
     output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
     facts: Facts = "grch37",
     allow_prefix: Prefix = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Write the assembly's contigs as one indexed BGZF FASTA with UCSC names."""
     prepare(fastas, manifest.load(facts), output, allow_prefix, force)

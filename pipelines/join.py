@@ -58,7 +58,7 @@ app = typer.Typer(add_completion=False)
 def main(
     fastas: Annotated[list[Path], typer.Argument(help="FASTA files: plain, gzip or BGZF.")],
     output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Write the contigs of several FASTA files as one indexed BGZF FASTA."""
     join(fastas, output, force)

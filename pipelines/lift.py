@@ -70,7 +70,7 @@ def main(
     chain: Annotated[Path, typer.Option(help="hg38ToHg19.over.chain.gz.")],
     output: Annotated[Path, typer.Option(help="BED on GRCh37 to write.")],
     facts: Annotated[str, typer.Option("--manifest", help="Contigs to keep.")] = "grch37",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Lift promoters from GRCh38 to GRCh37."""
     steps.refuse_existing(output, force)

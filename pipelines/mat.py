@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.io import loadmat, whosmat
+from scipy.io.matlab import MatReadError
 
 from genobird import extras
 from genobird.errors import TableError
@@ -84,9 +86,6 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _load(path: Path, key: str) -> Any:
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
     try:
         found = [name for name, _, _ in whosmat(path)]
         if key not in found:

@@ -19,6 +19,8 @@ import typer
 
 from genobird.datasets import ChromatinDataset
 from genobird.motifs import Motif, best_of_each, read_motifs
+from genobird.scoring.ranking import relative_sizes
+from genobird.scoring.scorer import load
 from genobird.tasks.motif_effects import (
     CHANGES,
     CORE,
@@ -77,9 +79,13 @@ def overall(factors: Mapping[str, Mapping[str, Any]], fewest: int = FEWEST) -> d
         for change in CHANGES
     }
     return {
-        "factors": len(factors), "sites": sum(facts["sites"] for facts in factors.values()),
-        "means": means, "known": len(known), "seen": len(seen), "fewest": fewest,
-    }  # fmt: skip
+        "factors": len(factors),
+        "sites": sum(facts["sites"] for facts in factors.values()),
+        "means": means,
+        "known": len(known),
+        "seen": len(seen),
+        "fewest": fewest,
+    }
 
 
 app = typer.Typer(add_completion=False)
@@ -95,12 +101,9 @@ def main(
     factors: Annotated[Path, typer.Option(help="Table target, factor, role.")] = FACTORS,
     most: Annotated[int, typer.Option(min=1, help="Sites per factor.")] = 20,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Break motifs in held-out sites and report which features a model changes most."""
-    from genobird.scoring.ranking import relative_sizes
-    from genobird.scoring.scorer import load
-
     steps.refuse_existing(output, force)
     dataset, scorer = ChromatinDataset(chromatin), load(model, threads=threads)
     matrices = best_of_each(read_motifs(motifs))
@@ -127,9 +130,12 @@ def main(
     )
     found = summary(effects)
     report = {
-        "model": scorer.model_hash, "split": split, "together": overall(found), "factors": found,
+        "model": scorer.model_hash,
+        "split": split,
+        "together": overall(found),
+        "factors": found,
         "rows": json.loads(effects.to_json(orient="records")),
-    }  # fmt: skip
+    }
     with steps.new_file(output, force) as part:
         part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     logger.info("%s", json.dumps(report["together"]))

@@ -31,7 +31,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -160,12 +160,14 @@ def derived(rows: Sequence[Row], kind: Negatives, seed: int) -> list[Row]:
     """Make one `substitute` or `shuffle` negative from each promoter window."""
     change = {Negatives.SUBSTITUTE: substitute, Negatives.SHUFFLE: shuffle}[kind]
     return [
-        Row(
-            row.chrom, row.start, row.end, row.strand, f"{row.name}|{kind}", 0, row.split,
-            row.group, change(row.sequence, generator(seed, row.name)),
+        replace(
+            row,
+            name=f"{row.name}|{kind}",
+            label=0,
+            sequence=change(row.sequence, generator(seed, row.name)),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def genomic(
@@ -357,7 +359,7 @@ def main(
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
     splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the negatives.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Cut 8,000-bp windows around promoters and make negatives."""
     steps.refuse_existing(output, force)

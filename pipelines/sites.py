@@ -110,7 +110,7 @@ def main(
     features: Annotated[Path, typer.Option(help="Table of official features.")] = FEATURES,
     splits: Annotated[str, typer.Option(help="Name of the split.")] = "sites",
     splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    force: steps.Force = False,
 ) -> None:
     """Label placed sequences by the peaks around their midpoints."""
     steps.refuse_existing(output, force)

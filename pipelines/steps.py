@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,11 @@ from genobird.errors import GenobirdError, UsageError
 from genobird.files import Draft, file_sha256
 
 FORMAT_VERSION = 1
+
+Force = Annotated[bool, typer.Option("--force", help="Replace the output.")]
+Split = Annotated[str, typer.Option(help="Part of the data, not trained on.")]
+PrecisionName = Annotated[str, typer.Option(help="float32 or bf16.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")]
 
 
 def refuse_existing(path: Path, force: bool, result: str | None = None) -> None:
