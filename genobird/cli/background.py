@@ -21,7 +21,7 @@ from genobird.cli.running import (
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.genome.interval import read_intervals
-from genobird.scoring.settings import Averages, EffectSettings
+from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings
 
 if TYPE_CHECKING:
     from genobird.scoring.background import Background
@@ -46,9 +46,12 @@ class BuildOptions(Settings):
         metavar="REGION",
         default=(),
     )
+    shifts: int = SHIFTS
+    segmentations: int = SEGMENTATIONS
+    grid: int = GRID
 
 
-def build(options: BuildOptions, averages: Averages, compute: Passes, run: ResumableRun) -> None:
+def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     """Score variants and store the sizes of their effects on each output.
 
     genobird variants --background FILE then reports, for each ALT, the share of these variants with
@@ -61,6 +64,9 @@ def build(options: BuildOptions, averages: Averages, compute: Passes, run: Resum
     check_background(options.output, run.force)
     from genobird.scoring.background_build import build_background
 
+    settings = EffectSettings(
+        shifts=options.shifts, segmentations=options.segmentations, grid=options.grid
+    )
     intervals = [interval for text in options.exclude for interval in read_intervals(text)]
     genome = open_genome(options.fasta)
     began = time.monotonic()
@@ -71,7 +77,7 @@ def build(options: BuildOptions, averages: Averages, compute: Passes, run: Resum
             limit=options.limit,
             seed=options.seed,
             exclude=intervals,
-            settings=EffectSettings(**dict(averages)),
+            settings=settings,
             resume=run.resume,
             force=run.force,
             command=command_line(),

@@ -17,55 +17,35 @@ SHIFT_BP: Final = 128
 _MOST_SHIFTS, _MOST_SEGMENTATIONS, _WIDEST_GRID = 15, 64, 1_024
 
 
-class Averages(Settings):
-    """Over what the effects of variants are averaged.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    shifts: int = option(
-        f"Window offsets over which promoter and chromatin are averaged, {SHIFT_BP} bp apart.",
-        default=1,
-    )
-    segmentations: int = option(
-        "Ways to cut the sequence into tokens over which GB_LLR is averaged; with 1, the "
-        "tokenizer's own, it has no standard error.",
-        default=2,
-    )
-    grid: int = option(
-        "Centre windows on the nearest multiple of BP, so that neighbouring variants share the "
-        "window of REF: faster where variants are dense; 0 centres on each variant.",
-        "--window-grid",
-        metavar="BP",
-        default=0,
-    )
-
-    @model_validator(mode="after")
-    def _require_range(self) -> Self:
-        _require("shifts", self.shifts, 1, _MOST_SHIFTS)
-        _require("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS)
-        _require("grid", self.grid, 0, _WIDEST_GRID)
-        return self
-
-    def offsets(self, position: int) -> list[int]:
-        """Return how far from the middle of each window a variant lies, in bp.
-
-        Args:
-            position: its first base, 0-based.
-        """
-        off_grid = (position + self.grid // 2) % self.grid - self.grid // 2 if self.grid else 0
-        return [off_grid + SHIFT_BP * (2 * k - self.shifts + 1) // 2 for k in range(self.shifts)]
+SHIFTS: Final = option(
+    f"Window offsets over which promoter and chromatin are averaged, {SHIFT_BP} bp apart.",
+    default=1,
+)
+SEGMENTATIONS: Final = option(
+    "Ways to cut the sequence into tokens over which GB_LLR is averaged; with 1, the tokenizer's "
+    "own, it has no standard error.",
+    default=2,
+)
+GRID: Final = option(
+    "Centre windows on the nearest multiple of BP, so that neighbouring variants share the window "
+    "of REF: faster where variants are dense; 0 centres on each variant.",
+    "--window-grid",
+    metavar="BP",
+    default=0,
+)
 
 
-class EffectSettings(Averages):
+class EffectSettings(Settings):
     """How effects are computed; the same settings give the same scores.
 
     Raises:
         UsageError: a value is out of range, or a score is unknown.
     """
 
+    shifts: int = SHIFTS
+    segmentations: int = SEGMENTATIONS
     seed: int = option("Seed of the segmentations.", default=0)
+    grid: int = GRID
     scores: Annotated[tuple[str, ...], COMMAS] = option(
         "Further columns of the table (--table or --report, or a table as output), separated by "
         f"commas: {', '.join(SCORES)}.",
@@ -76,17 +56,28 @@ class EffectSettings(Averages):
     )
 
     @model_validator(mode="after")
-    def _require_known(self) -> Self:
-        _require("seed", self.seed, 0, 2**63 - 1)
+    def _require_allowed(self) -> Self:
+        for what, found, low, high in (
+            ("shifts", self.shifts, 1, _MOST_SHIFTS),
+            ("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS),
+            ("seed", self.seed, 0, 2**63 - 1),
+            ("grid", self.grid, 0, _WIDEST_GRID),
+        ):
+            if not low <= found <= high:
+                raise UsageError(f"{what} {found} found; {low} to {high} are allowed")
         unknown = [name for name in self.scores if name not in SCORES]
         if unknown:
             raise UsageError(f"score {unknown[0]!r} is unknown; allowed: {', '.join(SCORES)}")
         return self
 
+    def offsets(self, position: int) -> list[int]:
+        """Return how far from the middle of each window a variant lies, in bp.
 
-def _require(what: str, found: int, low: int, high: int) -> None:
-    if not low <= found <= high:
-        raise UsageError(f"{what} {found} found; {low} to {high} are allowed")
+        Args:
+            position: its first base, 0-based.
+        """
+        off_grid = (position + self.grid // 2) % self.grid - self.grid // 2 if self.grid else 0
+        return [off_grid + SHIFT_BP * (2 * k - self.shifts + 1) // 2 for k in range(self.shifts)]
 
 
 DEFAULT: Final = EffectSettings.model_construct()  # unchecked, so that to import it costs nothing
