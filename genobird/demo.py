@@ -25,10 +25,11 @@ from genobird.report.summary import (
     summarise_regions,
     summarise_variants,
 )
-from genobird.scoring.annotation import annotate_variants
+from genobird.runs import Start
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.table import TableWriter, check_folder
+from genobird.scoring.variant_vcf import annotate_variants
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
 FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
@@ -103,8 +104,7 @@ def _write(
             genome,
             folder / "variants.vcf.gz",
             table=folder / "variants.parquet",
-            command=command,
-            progress=progress,
+            start=Start(command=command, progress=progress),
         )
         facts = {
             "genome": f"{GENOME}, {genome.assembly or 'unknown assembly'}, "

@@ -19,7 +19,7 @@ import typer
 
 from genobird.datasets import ChromatinDataset
 from genobird.motifs import Motif, best_of_each, read_motifs
-from genobird.scoring.ranking import relative_sizes
+from genobird.scoring.effects import relative_sizes
 from genobird.scoring.scorer import load
 from genobird.tasks.motif_effects import (
     CHANGES,

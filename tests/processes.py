@@ -21,10 +21,10 @@ CHUNK = 4
 _LOADED = (
     "numpy.lib.npyio",
     "genobird.cli",
-    "genobird.scoring.annotation",
+    "genobird.scoring.variant_vcf",
     "hypothesis",
     "pytest",
-    "genobird.scoring.merge",
+    "genobird.scoring.parts",
     "pyarrow.parquet",
     "torch._dynamo",
 )
@@ -121,13 +121,13 @@ def _run(
     # Small chunks, so that a short run has many.
     Scorer.chunk = property(lambda _: CHUNK, lambda *_: None)  # type: ignore[assignment]
     if stub:
-        from genobird.scoring import annotation
+        from genobird.scoring import alleles, scan
         from tests.scoring.stubs import Screen
 
         screen = Screen()
         of_chunks = hit is not None and hit.what == "chunk"
-        annotation.screen = hit.counted(screen) if of_chunks else screen  # type: ignore
-        annotation.SAMPLE = CHUNK  # type: ignore[attr-defined]
+        scan.screen = hit.counted(screen) if of_chunks else screen  # type: ignore
+        alleles.SAMPLE = CHUNK  # type: ignore[attr-defined]
     if hit is not None and hit.what == "name":
         os.replace = hit.counted(os.replace)
     if limit is not None:

@@ -26,8 +26,6 @@ MODULE_LINES, FUNCTION_LINES, FUNCTION_PARAMETERS = 600, 80, 12
 
 # What was larger when the rule came; nothing may be added.
 STILL_LARGE = {
-    "genobird/scoring/annotation.py:annotate_variants",
-    "genobird/scoring/listing.py:list_variants",
     "genobird/tasks/evaluate.py:evaluate",
     "genobird/tasks/figures.py:evaluate_chromatin",
     "genobird/tasks/masked.py:predict_masked",

@@ -21,6 +21,7 @@ from genobird.cli.running import (
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.genome.interval import read_intervals
+from genobird.runs import Start
 from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings
 
 if TYPE_CHECKING:
@@ -78,10 +79,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
             seed=options.seed,
             exclude=intervals,
             settings=settings,
-            resume=run.resume,
-            force=run.force,
-            command=command_line(),
-            progress=advance,
+            start=Start(run.resume, run.force, command_line(), advance),
         )
     seconds = round(time.monotonic() - began, 3)
     if run.as_json:

@@ -31,7 +31,7 @@ def merge(options: MergeOptions, run: Run) -> None:
     shards, output = options.shards, options.output
     refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
     refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=run.force)
-    from genobird.scoring.merge import merge as join
+    from genobird.scoring.parts import merge as join
 
     began = time.monotonic()
     with progress_of("records", None, run.quiet) as advance:

@@ -29,6 +29,7 @@ from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.files import locked
 from genobird.genome.interval import Interval, read_intervals
+from genobird.runs import Start, may_replace
 from genobird.scoring.table import ENDINGS, TableWriter, check_output
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     inputs["--liftover"] = options.liftover
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
     refuse_early(output, ENDINGS, force=run.force, resume=run.resume)
-    from genobird.scoring.journal import kept, may_replace
+    from genobird.scoring.journal import identity_of, kept
 
     replace = may_replace(output, force=run.force, resume=run.resume)
     check_output(output, force=replace)
@@ -81,7 +82,6 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision)
     from genobird.genome.build import warn_of_training
-    from genobird.scoring.identity import identity_of
     from genobird.scoring.regions import region_frames, sequence_frames, write_scores
     from genobird.scoring.tracks import bins_of, check_tracks, outputs_of, track_paths, write_tracks
 
@@ -91,9 +91,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
-            kept(
-                *([output], identity_of(scorer, chosen)), force=run.force, resume=run.resume
-            ) as journal,
+            kept([output], identity_of(scorer, chosen), Start(run.resume, run.force)) as journal,
             TableWriter(output, force=replace, meta=origin(scorer)) as writer,
             progress_of("regions", len(intervals) or None, run.quiet) as advance,
         ):

@@ -33,8 +33,9 @@ from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.files import STDOUT, locked
 from genobird.genome.streams import Peeked
-from genobird.scoring.settings import EffectSettings
-from genobird.scoring.shard import Shard
+from genobird.runs import Start, may_replace
+from genobird.scoring.parts import Part
+from genobird.scoring.settings import EffectSettings, ScanSettings, policy_of
 from genobird.scoring.table import ENDINGS, check_output
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Opened:
     source: Peeked | list[Variant]
     vcf: Peeked | None
     """The source, where it is a VCF or BCF."""
-    part: Shard | None
+    part: Part | None
     table: str | None
     """The table beside a VCF, also the one that only a report asks for."""
     genome: Genome
@@ -164,20 +165,13 @@ def _score(
     run: ResumableRun,
 ) -> tuple[int, Counter[str]]:
     """Score what was opened; returns how many records there were, and ALTs of each status."""
-    from genobird.scoring.annotation import annotate_variants
-    from genobird.scoring.listing import list_variants
+    from genobird.scoring.variant_table import list_variants
+    from genobird.scoring.variant_vcf import annotate_variants
 
     records = 0
-    common: dict[str, Any] = {
-        "ref_mismatch": options.ref_mismatch,
-        "features": options.features,
-        "settings": effects,
-        "liftover": opened.chain,
-        "ignore_build": options.ignore_build,
-        "resume": run.resume,
-        "force": run.force,
-        "command": command_line(),
-    }
+    settings = ScanSettings(
+        *(options.ref_mismatch, options.features, opened.chain, options.ignore_build, effects)
+    )
     unit = "alleles" if opened.vcf is None else "records"
     with progress_of(unit, None, run.quiet) as advance:
 
@@ -186,21 +180,19 @@ def _score(
             records += number
             advance(number)
 
+        start = Start(run.resume, run.force, command_line(), count)
         genome, output = opened.genome, options.output
         if opened.vcf is None:
             given = opened.source if isinstance(opened.source, Peeked) else list(options.sources)
-            counts = list_variants(scorer, given, genome, output, progress=count, **common)
+            counts = list_variants(scorer, given, genome, output, settings, start)
         else:
             counts = annotate_variants(
-                scorer,
-                opened.vcf,
-                genome,
-                output,
+                *(scorer, opened.vcf, genome, output),
                 table=opened.table,
                 phased=options.phased,
-                shard=opened.part,
-                progress=count,
-                **common,
+                part=opened.part,
+                settings=settings,
+                start=start,
             )
     return records, counts
 
@@ -221,8 +213,7 @@ def _refuse_same_files(options: VariantOptions) -> None:
 def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun) -> Opened:
     """Open the inputs, and refuse what may be refused before torch is loaded."""
     from genobird.genome.vcf import require_vcf
-    from genobird.scoring.alleles import chain_file, is_table, named_input, policy_of
-    from genobird.scoring.journal import may_replace
+    from genobird.scoring.alleles import chain_file, is_table, named_input
 
     output, table = options.output, options.table
     source = named_input(options.sources)
@@ -231,7 +222,7 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
         _refuse_what_needs_vcf(source, options)
     else:
         require_vcf(vcf.name, vcf.start)
-    part = None if options.shard is None else Shard.parse(options.shard)
+    part = None if options.shard is None else Part.parse(options.shard)
     if effects.scores and table is None and options.report is None and vcf:
         raise UsageError("--scores are columns of the table; name one with --table or --report")
     if options.report_logos is not None and options.report is None:

@@ -8,10 +8,8 @@ text and 0-based in `Record.position`.
 from __future__ import annotations
 
 import tempfile
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +51,7 @@ __all__ = [
     "Variant",
     "VcfReader",
     "VcfWriter",
-    "annotate",
+    "annotated_copy",
     "check",
     "decode_info",
     "encode_info",
@@ -69,7 +67,7 @@ _COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a VCF file."""
+    """One line of a VCF file, or one row of another table of variants, which has no text."""
 
     number: int
     """Place among the records of the file, from 0."""
@@ -84,6 +82,13 @@ class Record:
     """CHROM to FILTER, as written."""
     rest: str
     """What follows INFO, with its tab and a carriage return if there is one."""
+
+    @classmethod
+    def of_variants(cls, number: int, variants: Sequence[Variant]) -> Record:
+        """Make a record without text of variants of one place and REF."""
+        first = variants[0]
+        alts = tuple([variant.alt for variant in variants])
+        return cls(number, first.contig, first.position, first.ref, alts, "", (), "")
 
     @property
     def line(self) -> str:
@@ -120,7 +125,6 @@ class VcfReader:
         self.header: Final = tuple(self._read_header())
         self._columns = self.header[-1].count("\t") + 1
         self._records = self._read_records()
-        self._ahead: deque[Record] = deque()
 
     def __enter__(self) -> VcfReader:
         return self
@@ -137,12 +141,7 @@ class VcfReader:
         return self
 
     def __next__(self) -> Record:
-        return self._ahead.popleft() if self._ahead else next(self._records)
-
-    def peek(self, count: int) -> list[Record]:
-        """Return up to `count` of the next records, which stay to be read."""
-        self._ahead.extend(islice(self._records, max(0, count - len(self._ahead))))
-        return list(islice(self._ahead, count))
+        return next(self._records)
 
     def close(self) -> None:
         """Close the file."""
@@ -239,65 +238,35 @@ def _no_header(name: str, start: bytes) -> VcfError:
     return VcfError(f"{name} has no VCF header; {known or expected}")
 
 
-def annotate(
-    source: Path | str | streams.Peeked | VcfReader,
+def annotated_copy(
+    reader: VcfReader,
     output: Path | str,
     info: Sequence[InfoField],
-    values: Callable[[Iterator[Record]], Iterable[tuple[Record, Values]]],
     *,
     genome: Genome | None = None,
     meta: Mapping[str, str] | None = None,
+    example: str | None = None,
     force: bool = False,
-    wanted: Callable[[Record], bool] | None = None,
-) -> int:
-    """Copy a VCF with INFO added to each record.
+) -> VcfWriter:
+    """Open a copy of a VCF whose records get INFO added.
 
     INFO that an earlier run of genobird added is removed, in the header and in each record: what
     is found in the output is of this run.
 
     Args:
-        source: VCF or BCF, `-`, or a reader, which is closed.
+        reader: The VCF.
         output: See `VcfWriter`.
         info: The INFO keys to add.
-        values: Takes the records and yields each of them, in order, with its values; it may read
-            ahead as far as it likes.
         genome: Gives `##contig` lines that are missing.
         meta: Header lines to add, `{"genobirdVersion": "1.0"}` for `##genobirdVersion=1.0`.
+        example: A contig as its records name it; see `extend_header`.
         force: Overwrite an existing output.
-        wanted: Tells which records are copied; default all.
-
-    Returns:
-        The number of records that were copied.
 
     Raises:
-        UsageError: Input missing, or output exists.
-        VcfError: Malformed input.
-        OutputError: The output cannot be written.
-        ValueError: `values` left a record out, or changed their order.
+        UsageError, OutputError: See `VcfWriter`.
     """
-    with source if isinstance(source, VcfReader) else VcfReader(source) as reader:
-        example = next((record.contig for record in reader.peek(1)), None)
-        header = extend_header(reader.header, info, meta or {}, genome, example)
-        stale = own_keys(reader.header)
-        asked: deque[int] = deque()
-        written = 0
-
-        def chosen() -> Iterator[Record]:
-            for record in reader:
-                if wanted is None or wanted(record):
-                    asked.append(record.number)
-                    yield record
-
-        with VcfWriter(output, header, info, stale=stale, force=force) as writer:
-            for record, added in values(chosen()):
-                number = asked.popleft() if asked else None
-                if record.number != number:
-                    raise ValueError(f"record {number} was left out: {record.number} came instead")
-                writer.write(record, added)
-                written += 1
-            if asked or next(reader, None) is not None:
-                raise ValueError(f"only {written} of the records that were read came back")
-    return written
+    header = extend_header(reader.header, info, meta or {}, genome, example)
+    return VcfWriter(output, header, info, stale=own_keys(reader.header), force=force)
 
 
 def _vcf_lines(peeked: streams.Peeked) -> Generator[str, None, None]:

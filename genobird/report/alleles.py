@@ -24,7 +24,8 @@ from genobird.report.page import Key
 from genobird.report.summary import LIFTED
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
 from genobird.scoring.regions import RegionStatus, Site
-from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, opened
+from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.windows import CHROMATIN_FLANK
 
 logger = logging.getLogger(__name__)
 

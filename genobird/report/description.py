@@ -11,7 +11,7 @@ from typing import Any
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError
 from genobird.report.evaluation import Facts, shown
-from genobird.scoring.columns import feature_columns
+from genobird.scoring.scorer import feature_columns
 
 EVALUATION = "evaluation.json"
 

@@ -389,8 +389,7 @@ def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
 
 def _change(effect: Effect) -> Change:
     from genobird.heads import POSITIVE_WEIGHT
-    from genobird.scoring.effects import PROMOTER
-    from genobird.scoring.odds import probabilities
+    from genobird.scoring.effects import PROMOTER, probabilities
 
     if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)

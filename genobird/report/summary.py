@@ -329,8 +329,7 @@ def _sizes(scored: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float64]
     ones: logits reward features that are hardly ever there.
     """
     from genobird.heads import POSITIVE_WEIGHT  # with torch, which a report without scores spares
-    from genobird.scoring.odds import probabilities
-    from genobird.scoring.ranking import FLOOR
+    from genobird.scoring.effects import FLOOR, probabilities
 
     parts = {
         part: [f"{name}|{part}" for name in features]

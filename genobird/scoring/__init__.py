@@ -1,5 +1,6 @@
 """From sequences, regions and variants to scores: torch, no training.
 
-`scorer.py` predicts for sequences; `regions.py` and `variants.py` cut the sequences out of a genome
-and lay out the tables; `annotation.py` carries variant scores into VCF; `table.py` writes tables.
+`scorer.py` predicts for sequences; `regions.py` cuts them out of a genome and lays out tables;
+`scan.py` passes over variants, whose effects (`effects.py`) go into tables (`variant_table.py`),
+into VCF (`variant_vcf.py`), into tables of older tools (`compat.py`) or into a background.
 """

@@ -1,4 +1,4 @@
-"""ALTs to score, read from any kind of input, and what to do where REF is not the genome's."""
+"""ALTs to score, read from any kind of input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import chain, islice
 from numbers import Integral
 from os.path import exists
@@ -24,8 +23,8 @@ from genobird.genome.locus import Locator
 from genobird.genome.lookalike import BASE_BEFORE
 from genobird.genome.position import BEYOND, position_of
 from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
-from genobird.genome.vcf import VcfReader
-from genobird.scoring.rows import Columns, text_of, texts_of
+from genobird.genome.vcf import Record, VcfReader
+from genobird.scoring.inputs import Columns, text_of, texts_of
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
 FLANK = 8_000
@@ -39,19 +38,6 @@ _ROWS = Columns(
 )
 
 
-class RefMismatch(StrEnum):
-    """What to do with an ALT whose REF is not the genome's."""
-
-    FLAG = "flag"
-    """Leave it unscored, with its status."""
-    SKIP = "skip"
-    """Leave its record out of the table, and untouched in the VCF."""
-    SWAP = "swap"
-    """Where ALT is the genome's, score it with the roles swapped; the status stays."""
-    ERROR = "error"
-    """Stop."""
-
-
 @dataclass(frozen=True, slots=True)
 class Allele:
     """One ALT of a record."""
@@ -61,10 +47,6 @@ class Allele:
     allele: int
     """Number of the ALT as in genotypes, from 1; 0 for a record without ALT."""
     variant: Variant
-
-    def variants(self) -> tuple[Variant, ...]:
-        """Return the one ALT, as a record returns all of its."""
-        return (self.variant,)
 
 
 Listed = Variant | str | Sequence[Any] | Mapping[str, Any]
@@ -77,21 +59,40 @@ Variants = (
 
 
 @dataclass
-class AlleleSource:
+class VariantSource:
     """Variants of any kind, opened."""
 
     name: str
     """What to call them in messages."""
-    records: Iterator[Sequence[Variant]]
-    """The alleles of each record, to be read once."""
+    records: Iterator[Record]
+    """To be read once; those of a table or a list have no text."""
     header: tuple[str, ...] = ()
     """The header lines of a VCF."""
     assemblies: Collection[str] = ()
     """What the records that were read name as their assembly."""
 
+    @classmethod
+    def of_vcf(cls, reader: VcfReader) -> VariantSource:
+        """Take the records of a VCF."""
+        return cls(reader.name, reader, reader.header)
+
+    @classmethod
+    def of_rows(
+        cls, name: str, rows: Iterable[Sequence[Variant]], assemblies: Collection[str] = ()
+    ) -> VariantSource:
+        """Take the variants of each row of a table, or of each item of a list."""
+        records = (Record.of_variants(number, row) for number, row in enumerate(rows))
+        return cls(name, records, assemblies=assemblies)
+
     def __iter__(self) -> Iterator[Allele]:
-        for number, variants in enumerate(self.records):
-            yield from alleles_of(number, variants)
+        for record in self.records:
+            yield from alleles_of(record)
+
+    def peek(self, count: int) -> list[Record]:
+        """Return up to `count` of the next records, which stay to be read."""
+        first = list(islice(self.records, count))
+        self.records = chain(first, self.records)
+        return first
 
     def locator(
         self,
@@ -104,24 +105,10 @@ class AlleleSource:
         Raises:
             AssemblyError: They are not.
         """
-        first = list(islice(self.records, SAMPLE))
-        self.records = chain(first, self.records)
+        first = [record.variants() for record in self.peek(SAMPLE)]
         chains = chain_file(liftover)
         header = [*self.header, *(f"##reference={name}" for name in self.assemblies)]
         return place_on(genome, FLANK, self.name, header, first, chains, strict)
-
-
-def policy_of(text: str) -> RefMismatch:
-    """Read the policy for REF mismatches.
-
-    Raises:
-        UsageError: an unknown one.
-    """
-    try:
-        return RefMismatch(text)
-    except ValueError:
-        allowed = ", ".join(RefMismatch)
-        raise UsageError(f"ref mismatch policy {text!r} is unknown; allowed: {allowed}") from None
 
 
 def chain_file(liftover: Path | str | ChainFile | None) -> ChainFile | None:
@@ -132,7 +119,7 @@ def chain_file(liftover: Path | str | ChainFile | None) -> ChainFile | None:
 
 
 @contextmanager
-def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
+def opened_variants(variants: Variants) -> Iterator[VariantSource]:
     """Open variants of any kind; see `screen_variants`.
 
     Raises:
@@ -144,25 +131,23 @@ def opened_alleles(variants: Variants) -> Iterator[AlleleSource]:
         variants = named_input([variants])
     if (frame := _ROWS.frame_of(variants)) is not None:
         rows = enumerate(_ROWS.of_frame(frame))
-        yield AlleleSource(
-            "the table", (_alleles(row, f"row {number} of the variants") for number, row in rows)
-        )
+        several = (_alleles(row, f"row {number} of the variants") for number, row in rows)
+        yield VariantSource.of_rows("the table", several)
     elif isinstance(variants, Path | streams.Peeked):
         peeked = streams.Peeked(variants, VcfError) if isinstance(variants, Path) else variants
         if is_table(peeked):
             try:
-                yield AlleleSource(peeked.name, _from_table(peeked))
+                yield VariantSource.of_rows(peeked.name, _from_table(peeked))
             finally:
                 peeked.close()
             return
         with VcfReader(peeked) as reader:
-            records = (record.variants() for record in reader)
-            yield AlleleSource(peeked.name, records, reader.header)
+            yield VariantSource.of_vcf(reader)
     else:
         listed = [variants] if isinstance(variants, Variant) else _ROWS.listed(variants)
         named: set[str] = set()
         several = (_listed(variant, named) for variant in listed)
-        yield AlleleSource("the list of variants", several, assemblies=named)
+        yield VariantSource.of_rows("the list of variants", several, named)
 
 
 def _listed(variant: Listed, assemblies: set[str]) -> list[Variant]:
@@ -210,17 +195,12 @@ def named_input(texts: Sequence[str]) -> streams.Peeked | list[Variant]:
     return variants
 
 
-def read_alleles(variants: Variants) -> Iterator[Allele]:
-    """Yield each ALT of variants of any kind; see `screen_variants`."""
-    with opened_alleles(variants) as source:
-        yield from source
-
-
-def alleles_of(record: int, variants: Sequence[Variant]) -> Iterator[Allele]:
+def alleles_of(record: Record) -> Iterator[Allele]:
     """Number the ALTs of a record."""
+    variants = record.variants()
     none = len(variants) == 1 and variants[0].alt in (".", "")
     for number, variant in enumerate(variants, start=0 if none else 1):
-        yield Allele(record, number, variant)
+        yield Allele(record.number, number, variant)
 
 
 def is_table(peeked: streams.Peeked) -> bool:

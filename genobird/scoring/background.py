@@ -330,7 +330,7 @@ def settings_facts(settings: EffectSettings) -> dict[str, int]:
 
 
 def warn_of_settings(background: Background | None, settings: EffectSettings) -> None:
-    """Say that effects are computed in another way than those of the background."""
+    """Warn where effects are computed in another way than those of the background."""
     if background is None:
         return
     others = {

@@ -1,20 +1,17 @@
 """Making a background: draw variants from a VCF, score them, sketch their effects.
 
-Effects go row by row to a folder beside the output, so that memory does not grow with the number of
-variants, and a run that was killed goes on where it was. The folder goes when the output is there:
-
-    background.npz.partial/facts.json   what the rows are effects of
-    background.npz.partial/rows.f32     ALT - REF of each variant drawn, [drawn, outputs]
+It is a scan (`scan`) like any other, with a journal beside the output. Effects go row by row to a
+file, so that memory does not grow with the number of variants.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
-import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
-from genobird.errors import AssemblyError, BackgroundError, ContigError, OutputError, UsageError
-from genobird.files import file_sha256, locked, write_text
+from genobird.errors import AssemblyError, ContigError, UsageError
+from genobird.files import file_sha256, unwritable
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
-from genobird.scoring.alleles import Allele, opened_alleles
+from genobird.runs import FRESH, Start
+from genobird.scoring.alleles import VariantSource, opened_variants
 from genobird.scoring.background import Background, check_background, settings_facts
-from genobird.scoring.effects import LLR
+from genobird.scoring.effects import LLR, effect_table
+from genobird.scoring.journal import identity_of, kept
+from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.settings import DEFAULT, EffectSettings
-from genobird.scoring.table import in_chunks
-from genobird.scoring.variants import effect_table
+from genobird.scoring.settings import DEFAULT, EffectSettings, ScanSettings
 
 logger = logging.getLogger(__name__)
-
-_FACTS, _ROWS = "facts.json", "rows.f32"
-# Rows that are read from the file at a time.
-_PART = 4096
 
 
 def build_background(
@@ -53,10 +47,7 @@ def build_background(
     seed: int = 0,
     exclude: Sequence[Interval] = (),
     settings: EffectSettings = DEFAULT,
-    resume: bool = False,
-    force: bool = False,
-    command: str = "",
-    progress: Callable[[int], None] | None = None,
+    start: Start = FRESH,
 ) -> Background:
     """Score variants and write the sketches of their effects.
 
@@ -71,10 +62,7 @@ def build_background(
         seed: of the draw.
         exclude: leave out variants that touch these intervals.
         settings: how effects are computed.
-        resume: go on with an unfinished run of the same model, file and options.
-        force: replace an existing output, and an unfinished run.
-        command: command line for the facts of the background.
-        progress: called with the number of new variants; first with those that were there.
+        start: how the run is started; progress is called with the number of new variants.
 
     Raises:
         UsageError: wrong arguments, the output or an unfinished run exists, or a run to resume is
@@ -87,7 +75,7 @@ def build_background(
     files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
     if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
-    check_background(output, force)
+    check_background(output, start.force)
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {
@@ -99,22 +87,21 @@ def build_background(
         "exclude": [str(interval) for interval in exclude],
         **settings_facts(settings),
     }
-    with locked(output), opened(fasta) as genome:
+    identity = identity_of(scorer, None, **facts)
+    alone = copy.copy(scorer)
+    alone.background = None  # what is ranked is not ranked among others
+    with opened(fasta) as genome, kept([output], identity, start) as journal:
         outputs = _outputs(scorer, genome)
-        rows = _Rows(output, {**facts, "outputs": outputs}, len(outputs))
-        rows.open(resume=resume, force=force, chunk=scorer.chunk)
-        if progress is not None:
-            progress(rows.done)
-        alleles = _draw(files, genome, limit, seed, exclude)
-        for part in in_chunks(islice(alleles, rows.done, None), scorer.chunk):
-            table = effect_table(scorer, part, genome, settings=settings)
-            rows.append(table[[f"{name}|delta" for name in outputs]].to_numpy(np.float32))
-            if progress is not None:
-                progress(len(part))
-        facts |= {"version": __version__, "command": command}
-        background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
+        drawn = ((variant,) for variant in _draw(files, genome, limit, seed, exclude))
+        source = VariantSource.of_rows("the draw", drawn)
+        deltas = [f"{name}|delta" for name in outputs]
+        scan = VariantScan(alone, source, genome, ScanSettings(effects=settings), columns=deltas)
+        with closing(_Rows(output, len(outputs))) as rows:
+            scan.run([rows.write, lambda batch: start.advance(len(batch.loci))], journal)
+            journal.seal()
+            facts |= {"version": __version__, "command": start.command}
+            background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
         background.save(output)
-        rows.remove()
     return background
 
 
@@ -137,27 +124,27 @@ def _draw(
     limit: int | None,
     seed: int,
     exclude: Sequence[Interval],
-) -> Iterator[Allele]:
+) -> Iterator[Variant]:
     """Yield the ALTs to score, in file order; memory is that of `limit` ALTs."""
     left_out = [_on(genome, interval) for interval in exclude]
 
-    def eligible() -> Iterator[Allele]:
+    def eligible() -> Iterator[Variant]:
         for source in sources:
-            with opened_alleles(source) as alleles:
+            with opened_variants(source) as alleles:
                 locator = alleles.locator(genome)
                 for allele in alleles:
                     if locator.find(allele.variant).status is not Status.OK:
                         continue
                     if not any(_touches(allele.variant, place, genome) for place in left_out):
-                        yield allele
+                        yield allele.variant
 
     if limit is None:
         return eligible()
     # The smallest of random numbers, one an ALT, are a draw without replacement.
     random = np.random.Generator(np.random.Philox(seed))
-    numbered = ((random.random(), place, allele) for place, allele in enumerate(eligible()))
+    numbered = ((random.random(), place, one) for place, one in enumerate(eligible()))
     drawn = heapq.nsmallest(limit, numbered, key=lambda item: item[:2])
-    return (allele for _, _, allele in sorted(drawn, key=lambda item: item[1]))
+    return (variant for _, _, variant in sorted(drawn, key=lambda item: item[1]))
 
 
 def _touches(variant: Variant, place: Interval, genome: Genome) -> bool:
@@ -174,99 +161,45 @@ def _on(genome: Genome, interval: Interval) -> Interval:
 
 
 class _Rows:
-    """Effects on disk, appended chunk by chunk."""
+    """Effects of variants, row by row in a file without a name.
 
-    def __init__(self, output: Path, facts: dict[str, Any], width: int) -> None:
-        self._folder = output.with_name(f"{output.name}.partial")
-        self._output = output
-        self._facts = facts
-        self._width = width
-        self.done = 0
+    Args:
+        output: the file lies in its folder.
+        width: number of outputs, D.
 
-    def open(self, *, resume: bool, force: bool, chunk: int) -> None:
-        """Find or make the folder; `done` whole chunks of rows are there already."""
-        folder = self._folder
-        if folder.is_symlink() or (folder / _ROWS).is_symlink():
-            raise UsageError(f"{folder} is a link, or holds one; move it away")
-        if folder.exists() and not resume:
-            if not force:
-                raise UsageError(
-                    f"an unfinished run lies in {folder}; pass --resume to go on with it or "
-                    "--force to begin anew"
-                )
-            self.remove()
+    Raises:
+        OutputError: nothing can be written there.
+    """
+
+    def __init__(self, output: Path, width: int) -> None:
+        self._output, self._width = output, width
+        self._count = self._left_out = 0
         try:
-            if not (folder / _FACTS).is_file():
-                self.remove()
-                folder.mkdir()
-                (folder / _ROWS).touch()
-                write_text(folder / _FACTS, json.dumps(self._facts))
-                return
-            try:
-                found = dict(json.loads((folder / _FACTS).read_text() or "{}"))
-            except (TypeError, ValueError):
-                found = {}
-            other = [key for key in self._facts if found.get(key) != self._facts[key]]
-            if other:
-                raise UsageError(
-                    f"the unfinished run in {folder} differs in {', '.join(other)}; "
-                    "pass --force to begin anew"
-                )
-            path = folder / _ROWS
-            whole = path.stat().st_size // (4 * self._width)
-            self.done = whole // chunk * chunk  # so that chunks are cut where they were
-            with path.open("r+b") as file:
-                file.truncate(self.done * 4 * self._width)
+            self._file = tempfile.TemporaryFile(dir=output.parent, buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(output, error) from error
 
-    def append(self, deltas: NDArray[np.float32]) -> None:
-        """Write rows [m, D]."""
+    def write(self, batch: Batch) -> None:
+        """Append the rows of a batch that miss no effect."""
+        deltas = batch.table.to_numpy("<f4")
+        whole = np.isfinite(deltas).all(axis=1)
+        rest = memoryview(deltas[whole].tobytes())
         try:
-            with (self._folder / _ROWS).open("ab") as file:
-                file.write(np.ascontiguousarray(deltas, "<f4").tobytes())
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self._output, error) from error
+        self._count += int(whole.sum())
+        self._left_out += int((~whole).sum())
 
     def complete(self) -> NDArray[np.float32]:
-        """Return the rows without a missing effect, [n, D]; the file stays on disk."""
-        path = self._folder / _ROWS
-        if path.stat().st_size == 0:
-            raise BackgroundError(
-                "no variant of the background can be scored; is it of another assembly?"
-            )
-        rows = np.memmap(path, "<f4", mode="r").reshape(-1, self._width)
-        kept = np.concatenate(
-            [
-                np.isfinite(rows[first : first + _PART]).all(axis=1)
-                for first in range(0, len(rows), _PART)
-            ]
-        )
-        if kept.all():
-            return rows
-        logger.info("%d variants miss an effect and are left out", int((~kept).sum()))
-        return self._without(rows, kept)
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _without(self, rows: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-        path = self._folder / f"complete.{_ROWS}"
-        try:
-            with path.open("wb") as file:
-                for first in range(0, len(rows), _PART):
-                    part = slice(first, first + _PART)
-                    file.write(rows[part][kept[part]].tobytes())
-        except OSError as error:
-            raise self._unwritable(error) from error
-        if not kept.any():
+        """Return the rows, [n, D]; they stay on disk."""
+        if self._left_out:
+            logger.info("%d variants miss an effect and are left out", self._left_out)
+        if not self._count:
             return np.zeros((0, self._width), np.float32)
-        return np.memmap(path, "<f4", mode="r").reshape(-1, self._width)
+        return np.memmap(self._file, "<f4", mode="r", shape=(self._count, self._width))
 
-    def _unwritable(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(
-            f"{self._output} cannot be written: {reason}; check space and permissions, "
-            "then pass --resume"
-        )
+    def close(self) -> None:
+        """Drop the file."""
+        self._file.close()

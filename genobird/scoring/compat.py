@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,21 +23,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird.errors import UsageError
-from genobird.genome.build import SAMPLE, place_on
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
-from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf import VcfReader
 from genobird.heads import POSITIVE_WEIGHT
-from genobird.scoring.alleles import FLANK, alleles_of
-from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, opened
-from genobird.scoring.settings import DIFF, PROBABILITY, EffectSettings
-from genobird.scoring.table import TableWriter, clean_text, in_chunks
-from genobird.scoring.variants import effect_table, require_contigs
+from genobird.scoring.alleles import VariantSource
+from genobird.scoring.scan import Batch, VariantScan
+from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DIFF, PROBABILITY, EffectSettings, ScanSettings
+from genobird.scoring.table import TableWriter, clean_text
+from genobird.scoring.windows import CHROMATIN_FLANK
 
 Known = TypeVar("Known")
 Doubles = NDArray[np.float64]
 Score = Callable[["Part"], Doubles]
 Progress = Callable[[int], None]
+Tables = Mapping[Path | str, tuple[list[str], list[Score]]]
+"""By the file of each table, its columns and the scores that it has of every feature."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,11 @@ class Part:
     features: Sequence[str]
     unknown: NDArray[np.bool_]
 
+    @property
+    def keys(self) -> pd.DataFrame:
+        """Place, ID and alleles of each ALT."""
+        return self.table[["chrom", "pos", "ID", "ref", "alt"]]
+
     def of(self, part: str) -> Doubles:
         """Return one column of each feature, [n, F]; NaN where nothing was scored."""
         columns = [f"{name}|{part}" for name in self.features]
@@ -61,7 +68,7 @@ class Part:
 
 
 _SHIFT = np.log(POSITIVE_WEIGHT)  # from raw logits to those of calibrated probabilities
-_SETTINGS = EffectSettings(scores=(PROBABILITY, DIFF))
+_SETTINGS = ScanSettings(effects=EffectSettings(scores=(PROBABILITY, DIFF)))
 
 KIPOI_SCORES: Mapping[str, Score] = {
     "diff": lambda part: part.of("diff"),
@@ -98,7 +105,7 @@ def write_kipoi(
     prefix: str,
     scores: Sequence[str] = ("diff",),
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> Counter[str]:
     """Write the table of kipoi-veff2.
 
@@ -123,16 +130,11 @@ def write_kipoi(
         OutputError: the output cannot be written.
     """
     functions = choose(scores, KIPOI_SCORES)
-    scorer = _chromatin_only(scorer)
+    _require_chromatin(scorer)
     labels = [str(name).replace("|", "_") for name in scorer.checkpoint.features["name"]]
     columns = [*KIPOI_KEYS, *(f"{prefix}/{at}/{score}" for score in functions for at in labels)]
-    counts: Counter[str] = Counter()
-    with opened(fasta) as genome, TableWriter(output, force=force) as writer:
-        for part in _parts(scorer, source, genome, counts, progress):
-            keys = part.table[["chrom", "pos", "ID", "ref", "alt"]]
-            values = [function(part) for function in functions.values()]
-            writer.write(_frame(keys, values, columns))
-    return counts
+    tables = {output: (columns, list(functions.values()))}
+    return _write(scorer, source, fasta, tables, lambda part: part.keys, force, progress)
 
 
 def write_selene(
@@ -143,7 +145,7 @@ def write_selene(
     *,
     scores: Sequence[str] = ("diffs",),
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> tuple[Counter[str], list[Path]]:
     """Write the tables of Selene's variant effect prediction, `FOLDER/STEM_SCORE.tsv`.
 
@@ -168,26 +170,23 @@ def write_selene(
     """
     chosen = choose(scores, SELENE_SCORES)
     functions = {name: score for files in chosen.values() for name, score in files.items()}
-    scorer = _chromatin_only(scorer)
     stem = "variants" if str(source) == "-" else _stem(Path(source))
-    counts: Counter[str] = Counter()
     columns = [*SELENE_KEYS, *scorer.features]
+    _require_chromatin(scorer)
     folder.mkdir(exist_ok=True)
-    paths = {name: folder / f"{stem}_{name}.tsv" for name in functions}
-    with opened(fasta) as genome, ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(TableWriter(path, force=force))
-            for name, path in paths.items()
-        }
-        for part in _parts(scorer, source, genome, counts, progress):
-            keys = part.table[["chrom", "pos", "ID", "ref", "alt"]].assign(
-                strand="+",
-                ref_match=~part.table["status"].isin(_NOT_FOUND),
-                contains_unk=part.unknown,
-            )
-            for name, function in functions.items():
-                writers[name].write(_frame(keys, [function(part)], columns))
-    return counts, list(paths.values())
+    tables: Tables = {
+        folder / f"{stem}_{name}.tsv": (columns, [function]) for name, function in functions.items()
+    }
+
+    def keys(part: Part) -> pd.DataFrame:
+        return part.keys.assign(
+            strand="+",
+            ref_match=~part.table["status"].isin(_NOT_FOUND),
+            contains_unk=part.unknown,
+        )
+
+    counts = _write(scorer, source, fasta, tables, keys, force, progress)
+    return counts, [Path(path) for path in tables]
 
 
 def choose(wanted: Sequence[str], known: Mapping[str, Known]) -> dict[str, Known]:
@@ -202,37 +201,41 @@ def choose(wanted: Sequence[str], known: Mapping[str, Known]) -> dict[str, Known
     return {name: known[name] for name in wanted}
 
 
-def _parts(
+def _write(
     scorer: Scorer,
     source: Path | str,
-    genome: Genome,
-    counts: Counter[str],
-    progress: Progress | None,
-) -> Iterator[Part]:
-    """Yield scored records, at least one part, and count the statuses of their ALTs."""
-    with VcfReader(source) as reader:
-        first = [record.variants() for record in reader.peek(SAMPLE)]
-        locator = place_on(genome, FLANK, reader.name, reader.header, first)
-        for records in in_chunks(reader, scorer.chunk):
-            alleles = [a for r in records for a in alleles_of(r.number, r.variants())]
-            table = effect_table(scorer, alleles, locator, settings=_SETTINGS)
-            counts.update(table["status"])
-            yield _part(scorer, table, records, genome)
-            if progress is not None:
-                progress(len(records))
-        require_contigs(counts, genome)
-        if not counts:
-            yield _part(scorer, effect_table(scorer, [], locator, settings=_SETTINGS), [], genome)
+    fasta: Path | str | Genome,
+    tables: Tables,
+    keys: Callable[[Part], pd.DataFrame],
+    force: bool,
+    progress: Progress,
+) -> Counter[str]:
+    """Score the variants of a VCF and write these tables, whose first columns are the keys."""
+    with opened(fasta) as genome, ExitStack() as stack:
+        writers = {path: stack.enter_context(TableWriter(path, force=force)) for path in tables}
+        reader = stack.enter_context(VcfReader(source))
+        scan = VariantScan(_only_chromatin(scorer), VariantSource.of_vcf(reader), genome, _SETTINGS)
+
+        def write(batch: Batch) -> None:
+            part = _part(scan, batch)
+            for path, (columns, functions) in tables.items():
+                blocks = [pd.DataFrame(function(part)) for function in functions]
+                table = pd.concat([keys(part), *blocks], axis=1)
+                writers[path].write(table.set_axis(columns, axis=1))
+            progress(len(batch.records))
+
+        return scan.run([write])
 
 
-def _part(scorer: Scorer, table: pd.DataFrame, records: Sequence[Record], genome: Genome) -> Part:
-    names = {record.number: clean_text(record.columns[2]) for record in records}
+def _part(scan: VariantScan, batch: Batch) -> Part:
+    names = {record.number: clean_text(record.columns[2]) for record in batch.records}
+    table, genome = batch.table, scan.locator.genome
     unknown = [
         _has_n(genome, contig, pos - 1, status)
         for contig, pos, status in zip(table["chrom"], table["pos"], table["status"], strict=True)
     ]
     keyed = table.assign(ID=[names[record] for record in table["record"]])
-    return Part(keyed, scorer.features, np.array(unknown, np.bool_))
+    return Part(keyed, scan.scorer.features, np.array(unknown, np.bool_))
 
 
 def _has_n(genome: Genome, contig: str, position: int, status: str) -> bool:
@@ -242,17 +245,21 @@ def _has_n(genome: Genome, contig: str, position: int, status: str) -> bool:
     return "N" in text
 
 
-def _frame(keys: pd.DataFrame, values: Sequence[Doubles], columns: Sequence[str]) -> pd.DataFrame:
-    table = pd.concat([keys, *(pd.DataFrame(block) for block in values)], axis=1)
-    return table.set_axis(list(columns), axis=1)
+def _require_chromatin(scorer: Scorer) -> None:
+    """Refuse a model without chromatin head.
 
-
-def _chromatin_only(scorer: Scorer) -> Scorer:
-    """Return a scorer of the same model that does not spend time on its other heads."""
+    Raises:
+        UsageError: it has none.
+    """
     if scorer.checkpoint.chromatin is None:
         raise UsageError("the model has no chromatin head; choose another model")
+
+
+def _only_chromatin(scorer: Scorer) -> Scorer:
+    """Return a scorer of the same model without its other heads, and without a background."""
     only = copy.copy(scorer)
     only.checkpoint = replace(scorer.checkpoint, promoter=None, mlm=None)
+    only.background = None
     return only
 
 

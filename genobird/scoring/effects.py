@@ -1,43 +1,94 @@
-"""What a model says of variants: REF and ALT of each output.
+"""What a model says of variants: REF and ALT of each output, as arrays and as rows of a table.
 
 Windows are as long for ALT as for REF, and centred on the variant or, with `EffectSettings.grid`
-and `shifts`, near it. Outputs:
+and `shifts`, near it. Indels are trimmed and left-aligned for scoring; the keys of a table keep the
+alleles as they came. Outputs:
 
     promoter   logit with the variant taken as transcription start, on the strand on which either
                allele has the larger logit, the same for both: REF and ALT swapped, only the sign
                of the delta changes
     llr        log-likelihood of each allele under the masked language model, in nats
     features   chromatin logits of the 200 bp around the variant, both strands averaged
+
+From the logits of two alleles follow probabilities and the scores of Zhou & Troyanskaya 2015, who
+take the difference of the probabilities and the log fold change of the odds of each chromatin
+feature, and rank by the product of their sizes:
+
+    probability   ref_p, alt_p: calibrated probability of each allele
+    diff          alt_p - ref_p; DeepSEA's paper takes its size
+    logfold       log2 of the odds of ALT over those of REF, delta / ln 2
+    magnitude     |diff| x |logfold|
+
+The feature that a variant changes most is told relative to what is usual: a logit moves by a whole
+unit for features that are hardly ever there, and by a tenth for those that are everywhere. So
+changes are compared in units of the size that one background variant in a hundred reaches, and a
+feature that is improbable with either allele does not compete. Both numbers were chosen by the
+motif harness on validation sites (docs/experiments.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.errors import UsageError
+from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import reverse_complement
-from genobird.genome.variant import Variant, windows
+from genobird.genome.locus import Locator, Locus
+from genobird.genome.variant import Status, Variant, left_align, windows
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
+from genobird.scoring.alleles import COLUMNS, FLANK, Allele
+from genobird.scoring.background import Background
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
-from genobird.scoring.scorer import (
-    CHROMATIN_FLANK,
-    PROMOTER_AFTER,
-    PROMOTER_BEFORE,
-    Scorer,
+from genobird.scoring.scorer import Scorer
+from genobird.scoring.settings import (
+    DEFAULT,
+    DIFF,
+    LOGFOLD,
+    MAGNITUDE,
+    PROBABILITY,
+    EffectSettings,
+    RefMismatch,
 )
-from genobird.scoring.settings import EffectSettings
+from genobird.scoring.table import clean_text
+from genobird.scoring.windows import (
+    CHROMATIN_FLANK,
+    STRANDS,
+    Queries,
+    Window,
+    arrays,
+    larger_strand,
+    promoter_reach,
+)
 
 PROMOTER, LLR = "promoter", "llr"
 LLR_SE, DISTANCE = "llr|se", "embedding|distance"
 LLR_FLANK = 2_000
 """Bases on each side of the variant that the masked language model sees; a longer allele has no
 `llr`."""
+
+KEYS = (*COLUMNS, "record", "allele", "status")
+LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
+"""Where REF was lifted to; columns after the keys, only with a chain file."""
+
+SHARE = 0.01
+"""Share of the background variants that change a feature by one unit or more."""
+FLOOR = 0.002
+"""Least probability of a feature, with the allele for which it is larger."""
+
+Doubles = NDArray[np.float64]
+_COLUMNS = {
+    PROBABILITY: ("ref_p", "alt_p"),
+    DIFF: ("diff",),
+    LOGFOLD: ("logfold",),
+    MAGNITUDE: ("magnitude",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +107,133 @@ class Effects:
     weights: list[float | None]
     values: Floats
     single: dict[str, Floats]
+
+
+def screen(
+    scorer: Scorer,
+    alleles: Sequence[Allele],
+    genome: Genome | Locator,
+    policy: RefMismatch = RefMismatch.FLAG,
+    features: Sequence[str] | None = None,
+    settings: EffectSettings = DEFAULT,
+) -> pd.DataFrame:
+    """Score ALTs together; one row each, in order. See `variant_table.screen_variants`."""
+    background = scorer.background
+    if background is None:
+        return effect_table(scorer, alleles, genome, policy, features, settings)
+    # The E-value is of all features, whichever are shown.
+    shown = {scorer.features[place] for place in scorer.select_features(features)}
+    table = effect_table(scorer, alleles, genome, policy, settings=settings)
+    return background.rank(table, hidden=set(scorer.features) - shown)
+
+
+def effect_table(
+    scorer: Scorer,
+    alleles: Sequence[Allele],
+    genome: Genome | Locator,
+    policy: RefMismatch = RefMismatch.FLAG,
+    features: Sequence[str] | None = None,
+    settings: EffectSettings = DEFAULT,
+) -> pd.DataFrame:
+    """Score ALTs together without ranking them among a background; see `screen`."""
+    chosen = scorer.select_features(features)
+    locator = genome if isinstance(genome, Locator) else Locator(genome, FLANK)
+    genome = locator.genome
+    loci = [locator.find(allele.variant) for allele in alleles]
+    rows: list[int] = []
+    asked: list[Variant] = []
+    swapped: list[int] = []
+    for row, (allele, locus) in enumerate(zip(alleles, loci, strict=True)):
+        scored = scored_locus(allele.variant, locus, locator, policy)
+        if scored is None:
+            continue
+        if scored is not locus:
+            swapped.append(row)
+        rows.append(row)
+        asked.append(left_align(scored.variant, genome))
+
+    found = effects(scorer, asked, genome, chosen, settings)
+    values = np.full((len(alleles), len(found.names), 2), np.nan, np.float32)
+    values[rows] = found.values
+    values[swapped] = values[swapped, :, ::-1]
+    table = _outputs(found, values, settings.scores)
+    for column, single in found.single.items():
+        whole = np.full(len(alleles), np.nan, np.float32)
+        whole[rows] = single
+        columns = list(table.columns)
+        at = columns.index(f"{LLR}|delta") + 1 if column == LLR_SE else len(columns)
+        table.insert(at, column, whole)
+    keys = [_keys(alleles, loci), *([_lifted(loci)] if locator.chain else [])]
+    return pd.concat([*keys, table], axis=1)
+
+
+def scored_locus(
+    variant: Variant, locus: Locus, locator: Locator, policy: RefMismatch
+) -> Locus | None:
+    """Return what is scored for a variant: its locus, that with REF and ALT exchanged, or nothing.
+
+    Raises:
+        AssemblyError: REF is not the genome's, and the policy is `error`.
+    """
+    if locus.status is Status.OK:
+        return locus
+    if locus.status is Status.REF_MISMATCH:
+        if policy is RefMismatch.ERROR:
+            raise AssemblyError(_mismatch(variant, locus, locator))
+        if policy is RefMismatch.SWAP:
+            swapped = locator.swapped(locus)
+            return swapped if swapped.status is Status.OK else None
+    return None
+
+
+def _mismatch(variant: Variant, locus: Locus, locator: Locator) -> str:
+    there, place = locus.variant, locus.place
+    found, _ = locator.genome.fetch_clipped(there.contig, there.position, there.end)
+    lifted = "" if place is None else f", lifted to {place.contig}:{place.start + 1}{place.strand},"
+    return (
+        f"REF {there.ref} at {variant.contig}:{variant.position + 1}{lifted} is {found} in "
+        f"{locator.genome.path}; is the VCF from another assembly? (--ref-mismatch flag goes on)"
+    )
+
+
+def _keys(alleles: Sequence[Allele], loci: Sequence[Locus]) -> pd.DataFrame:
+    variants = [allele.variant for allele in alleles]
+    keys = {
+        "chrom": [clean_text(variant.contig) for variant in variants],
+        "pos": np.array([variant.position + 1 for variant in variants], np.int64),
+        "ref": [clean_text(variant.ref) for variant in variants],
+        "alt": [clean_text(variant.alt) for variant in variants],
+        "record": np.array([allele.record for allele in alleles], np.int64),
+        "allele": np.array([allele.allele for allele in alleles], np.int64),
+        "status": [locus.status.value for locus in loci],
+    }
+    return pd.DataFrame(keys)
+
+
+def _outputs(found: Effects, values: Floats, scores: Sequence[str]) -> pd.DataFrame:
+    """Return the columns of each output from values of REF and ALT, [n, outputs, 2]."""
+    columns: list[str] = []
+    blocks: list[Floats] = [np.zeros((len(values), 0), np.float32)]
+    for weight, group in groupby(range(len(found.names)), found.weights.__getitem__):
+        places = list(group)
+        ref, alt = values[:, places, 0], values[:, places, 1]
+        parts, wanted = ["ref", "alt", "delta"], () if weight is None else scores
+        block = np.stack([ref, alt, alt - ref], axis=-1)  # [n, outputs, parts]
+        block = np.concatenate([block, odds_scores(ref, alt, weight or 1.0, wanted)], axis=-1)
+        parts += columns_of(wanted)
+        columns += [f"{found.names[place]}|{part}" for place in places for part in parts]
+        blocks.append(block.reshape(len(values), len(places) * len(parts)))
+    return pd.DataFrame(np.concatenate(blocks, axis=1), columns=columns)
+
+
+def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
+    places = [locus.place for locus in loci]
+    columns = (
+        [place and place.contig for place in places],
+        pd.Series([place and place.start + 1 for place in places], dtype="Int64"),
+        [place and place.strand for place in places],
+    )
+    return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
 
 
 def effects(
@@ -112,54 +290,23 @@ def effects(
     return Effects(names, weights, np.concatenate(blocks, axis=1), single)
 
 
-class _Queries:
-    """Windows to predict, each once: ALTs of one site share REF, and duplicates share both.
-
-    Several places in one window are asked about together.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[str, dict[int, None]] = {}
-        self._asked: list[tuple[tuple[str, int], tuple[str, int]]] = []
-
-    def add(self, ref: tuple[str, int], alt: tuple[str, int]) -> None:
-        """Ask about a place in the window of REF and one in that of ALT."""
-        # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
-        for sequence, place in sorted([ref, alt]):
-            self._places.setdefault(sequence, {})[place] = None
-        self._asked.append((ref, alt))
-
-    @property
-    def sequences(self) -> list[str]:
-        """Each window once."""
-        return list(self._places)
-
-    @property
-    def places(self) -> list[NDArray[np.int64]]:
-        """The places in each window."""
-        return [np.array(list(places), dtype=np.int64) for places in self._places.values()]
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Where the answers to each pair are among those to all windows and places, [pairs, 2]."""
-        keys = [(sequence, place) for sequence, here in self._places.items() for place in here]
-        row = {key: number for number, key in enumerate(keys)}
-        found = [(row[ref], row[alt]) for ref, alt in self._asked]
-        return np.array(found, dtype=np.int64).reshape(len(found), 2)
-
-
 def _chromatin(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> tuple[Floats, Floats]:
     """Return logits [n, F, 2] and, if wanted, distances of hidden states [n]."""
-    queries = _Queries()
-    for variant in variants:
-        for offset in settings.offsets(variant.position):
-            pair = windows(variant, genome, CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset)
-            queries.add((pair.ref, pair.ref_anchor), (pair.alt, pair.alt_anchor))
-    answers = scorer.profiles(queries.sequences, queries.places, settings.embedding)
-    shape = (len(variants), settings.shifts, 2)
-    logits, states = (x[queries.rows].reshape(*shape, x.shape[1]) for x in answers)
+
+    def predict(texts: list[str], places: list[list[int]]) -> Floats:
+        return np.concatenate(scorer.profiles(texts, arrays(places), settings.embedding), axis=1)
+
+    queries = Queries(predict)
+    rows = [
+        _ask(queries, variant, genome, (CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset))
+        for variant in variants
+        for offset in settings.offsets(variant.position)
+    ]
+    answers = _answers(queries, rows)  # [n * shifts, 2, F + D]
+    answers = answers.reshape(len(variants), settings.shifts, *answers.shape[1:])
+    logits, states = np.split(answers, [len(scorer.features)], axis=3)
     averaged: Floats = logits.mean(axis=1).transpose(0, 2, 1)  # [n, 2, F] -> [n, F, 2]
     return averaged, _cosine_distance(states).mean(axis=1)
 
@@ -168,20 +315,44 @@ def _promoter(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> Floats:
     """Return logits [n, 2] on the strand where the larger of both is largest."""
-    queries = _Queries()
+
+    def predict(texts: list[str], places: list[list[int]]) -> Floats:
+        return scorer.promoter_logits(texts, arrays(places))
+
+    queries = Queries(predict)
+    rows = []
     for variant in variants:
-        for shift in settings.offsets(variant.position):
-            before, after = PROMOTER_BEFORE + shift, PROMOTER_AFTER - shift
-            plus = windows(variant, genome, before, after)
-            queries.add((plus.ref, plus.ref_anchor), (plus.alt, plus.alt_anchor))
-            before, after = PROMOTER_AFTER - 1 + shift, PROMOTER_BEFORE + 1 - shift
-            minus = windows(variant, genome, before, after)
-            queries.add(_turned(minus.ref, minus.ref_anchor), _turned(minus.alt, minus.alt_anchor))
-    logits = scorer.promoter_logits(queries.sequences, queries.places)[queries.rows]
-    by_strand = logits.reshape(len(variants), settings.shifts, 2, 2).mean(axis=1)
-    strand = by_strand.max(axis=2).argmax(axis=1)  # of [n, strand, allele]
-    best: Floats = by_strand[np.arange(len(variants)), strand]
+        for offset in settings.offsets(variant.position):
+            for strand in STRANDS:
+                before, after = promoter_reach(strand)
+                reach = before + offset, after - offset
+                rows.append(_ask(queries, variant, genome, reach, strand))
+    logits = _answers(queries, rows).reshape(len(variants), settings.shifts, 2, 2)
+    by_strand = logits.mean(axis=1)  # [n, strand, allele]
+    best: Floats = by_strand[np.arange(len(variants)), larger_strand(by_strand)]
     return best
+
+
+def _ask(
+    queries: Queries[str, int],
+    variant: Variant,
+    genome: Genome,
+    reach: tuple[int, int],
+    strand: str = "+",
+) -> tuple[int, int]:
+    """Ask about REF and ALT; return the rows of both answers."""
+    pair = windows(variant, genome, *reach)
+    ref = Window(pair.ref, pair.ref_anchor).along(strand)
+    alt = Window(pair.alt, pair.alt_anchor).along(strand)
+    # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
+    for window in sorted([ref, alt]):
+        queries.add(*window)
+    return queries.add(*ref), queries.add(*alt)
+
+
+def _answers(queries: Queries[str, int], rows: Sequence[tuple[int, int]]) -> Floats:
+    """Return the answers to REF and ALT, [pairs, 2, ...]."""
+    return queries.answers()[np.array(rows, np.int64).reshape(-1, 2)]
 
 
 def _likelihoods(
@@ -221,5 +392,69 @@ def _cosine_distance(states: Floats) -> Floats:
     return distances
 
 
-def _turned(sequence: str, place: int) -> tuple[str, int]:
-    return reverse_complement(sequence), len(sequence) - 1 - place
+def columns_of(scores: Sequence[str]) -> list[str]:
+    """Return the columns of scores, by names of `settings.SCORES`."""
+    return [column for score in dict.fromkeys(scores) for column in _COLUMNS[score]]
+
+
+def odds_scores(
+    ref: NDArray[np.float32], alt: NDArray[np.float32], weight: float, scores: Sequence[str]
+) -> NDArray[np.float32]:
+    """Return the columns of scores, [..., columns].
+
+    Args:
+        ref: raw logits of REF, any shape.
+        alt: raw logits of ALT, the same shape.
+        weight: of positives in training, which probabilities take back.
+        scores: names of `settings.SCORES`.
+    """
+    logits = np.stack([ref, alt]).astype(np.float64)
+    ref_p, alt_p = _probability(logits - np.log(weight))
+    diff, logfold = alt_p - ref_p, (logits[1] - logits[0]) / np.log(2)
+    found: dict[str, Doubles] = {
+        "ref_p": ref_p,
+        "alt_p": alt_p,
+        "diff": diff,
+        "logfold": logfold,
+        "magnitude": np.abs(diff * logfold),
+    }
+    columns = [found[name] for name in columns_of(scores)]
+    if not columns:
+        return np.zeros((*ref.shape, 0), np.float32)
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def probabilities(logits: NDArray[np.float32], positive_weight: float = 1.0) -> NDArray[np.float32]:
+    """Return probabilities; `positive_weight` of the training is taken back."""
+    return _probability(logits.astype(np.float64) - np.log(positive_weight)).astype(np.float32)
+
+
+def _probability(logits: Doubles) -> Doubles:
+    probability: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return probability
+
+
+def relative_sizes(
+    ref: NDArray[Any], alt: NDArray[Any], names: Sequence[str], background: Background | None
+) -> NDArray[np.float32]:
+    """Return how large changes are, relative to what is usual for their features, [n, F].
+
+    Args:
+        ref: raw logits of REF, [n, F]; NaN where there are none.
+        alt: raw logits of ALT, [n, F].
+        names: of the F features.
+        background: of the model; without one, or for a feature that it lacks, the unit is one
+            logit.
+
+    Returns:
+        0 for features below the floor, where any feature of the row is above it; NaN as given.
+    """
+    units = np.ones(len(names))
+    if background is not None:
+        usual = dict(zip(background.outputs, background.sizes_beyond([SHARE])[:, 0], strict=True))
+        units = np.array([usual.get(name, 1.0) for name in names])
+    least = np.log(POSITIVE_WEIGHT) + np.log(FLOOR / (1 - FLOOR))
+    rare = np.maximum(ref, alt) < least
+    rare &= ~rare.all(axis=1, keepdims=True)
+    sizes: NDArray[np.float32] = (np.abs(alt - ref) / np.maximum(units, 1e-6)).astype(np.float32)
+    return np.where(rare, np.float32(0), sizes)

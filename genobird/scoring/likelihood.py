@@ -15,19 +15,22 @@ way here: it would cut the two alleles differently everywhere, not at the varian
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genobird.batch import PackedBatch, UInt16Array, add_specials, pack
+from genobird.batch import PackedBatch, add_specials, pack
 from genobird.errors import UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.inference import Floats
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.windows import Queries
 from genobird.tokenizer import MASK, Encoding, Tokenizer
 
 Doubles = NDArray[np.float64]
@@ -84,13 +87,17 @@ def log_likelihoods(
     # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
     is_swapped = np.array([pair.alt < pair.ref for pair in pairs])
     ordered = [pair.swapped() if pair.alt < pair.ref else pair for pair in pairs]
-    masked = _Masked()
-    for pair in ordered:
-        for turned in (pair, pair.reversed()):
-            for cut in cuts:
-                for encoding, run in _segmented(tokenizer, turned, cut):
-                    masked.add(encoding, run)
-    sums = masked.log_p(scorer).astype(np.float64)
+    # Alleles share REF, and cuts often coincide; where REF and ALT differ in masked tokens alone
+    # they are one input with two answers.
+    queries = Queries(partial(_log_p, scorer))
+    rows = [
+        queries.add(*_masked(encoding, run))
+        for pair in ordered
+        for strand in (pair, pair.reversed())
+        for cut in cuts
+        for encoding, run in _segmented(tokenizer, strand, cut)
+    ]
+    sums = queries.answers()[rows].astype(np.float64)
     by_cut = sums.reshape(len(pairs), 2, segmentations, 2)  # [P, strand, K, allele]
     means: Floats = by_cut.mean(axis=(1, 2)).astype(np.float32)
     means[is_swapped] = means[is_swapped, ::-1]
@@ -142,58 +149,39 @@ def masked_runs(
     return run(ref_edges, ref_span), run(alt_edges, alt_span)
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
+class _Input(NamedTuple):
     """A sequence with a run of masked tokens."""
 
-    ids: UInt16Array
-    """With specials."""
-    run: slice
+    ids: bytes
+    """Of uint16, with specials."""
+    first: int
+    stop: int
+    """The masked tokens, half-open."""
     bases: int
-    asked: dict[bytes, UInt16Array] = field(default_factory=dict)
-    """The runs of ids whose probability is asked for, [run] each, by their bytes."""
 
 
-class _Masked:
-    """What is fed to the model, each once: alleles share REF, and cuts often coincide.
+def _masked(encoding: Encoding, run: tuple[int, int]) -> tuple[_Input, bytes]:
+    """Return a sequence whose run of tokens is masked, and the ids that were there."""
+    ids = add_specials(encoding.ids)
+    first, stop = run[0] + 1, run[1] + 1  # after [CLS]
+    there = ids[first:stop].tobytes()
+    ids[first:stop] = MASK
+    return _Input(ids.tobytes(), first, stop, int(encoding.spans[-1, 1])), there
 
-    Where REF and ALT differ in masked tokens alone they are one input with two answers.
-    """
 
-    def __init__(self) -> None:
-        self._inputs: dict[bytes, _Input] = {}
-        self._asked: list[tuple[bytes, bytes]] = []
+def _log_p(scorer: Scorer, inputs: list[_Input], asked: list[list[bytes]]) -> Floats:
+    """Return the sum of log p of the tokens of each run of ids that is asked for."""
+    inference, block_size = scorer.inference, scorer.checkpoint.encoder.config.block_size
 
-    def add(self, encoding: Encoding, run: tuple[int, int]) -> None:
-        """Ask how likely a run of tokens is where it is masked."""
-        ids = add_specials(encoding.ids)
-        masked = slice(run[0] + 1, run[1] + 1)  # after [CLS]
-        there = ids[masked].copy()
-        ids[masked] = MASK
-        key, bases = ids.tobytes(), int(encoding.spans[-1, 1])
-        one = self._inputs.setdefault(key, _Input(ids, masked, bases))
-        one.asked[there.tobytes()] = there
-        self._asked.append((key, there.tobytes()))
+    def prepare(part: slice) -> _Questions:
+        return _Questions.of(inputs[part], asked[part], block_size)
 
-    def log_p(self, scorer: Scorer) -> Floats:
-        """Return the sum of log p of the tokens of each run that was asked about, in order."""
-        inference, inputs = scorer.inference, list(self._inputs.values())
-        block_size = scorer.checkpoint.encoder.config.block_size
+    def compute(questions: _Questions) -> Tensor:
+        logits = inference.masked_logits(questions.batch, questions.places)
+        log_p = logits.log_softmax(-1).cpu()[questions.rows, questions.ids]
+        return torch.stack([run.sum() for run in torch.split(log_p.double(), questions.lengths)])
 
-        def prepare(part: slice) -> _Questions:
-            return _Questions.of(inputs[part], block_size)
-
-        def compute(questions: _Questions) -> Tensor:
-            logits = inference.masked_logits(questions.batch, questions.places)
-            log_p = logits.log_softmax(-1).cpu()[questions.rows, questions.ids]
-            return torch.stack(
-                [run.sum() for run in torch.split(log_p.double(), questions.lengths)]
-            )
-
-        answers = inference.passes.run([one.bases for one in inputs], prepare, compute)
-        keys = [(key, there) for key, one in self._inputs.items() for there in one.asked]
-        row = {key: number for number, key in enumerate(keys)}
-        return answers[[row[key] for key in self._asked]]
+    return inference.passes.run([one.bases for one in inputs], prepare, compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +199,21 @@ class _Questions:
     """Tokens of each run, [Q]."""
 
     @classmethod
-    def of(cls, inputs: Sequence[_Input], block_size: int) -> _Questions:
-        batch = pack([one.ids for one in inputs], block_size)
+    def of(
+        cls, inputs: Sequence[_Input], asked: Sequence[Sequence[bytes]], block_size: int
+    ) -> _Questions:
+        batch = pack([np.frombuffer(one.ids, np.uint16) for one in inputs], block_size)
         places = [
-            torch.arange(start + one.run.start, start + one.run.stop)
+            torch.arange(start + one.first, start + one.stop)
             for start, one in zip(batch.starts.tolist(), inputs, strict=True)
         ]
         ends = np.cumsum([len(run) for run in places]).tolist()
         rows = [
             torch.arange(end - len(run), end)
-            for end, run, one in zip(ends, places, inputs, strict=True)
-            for _ in one.asked
+            for end, run, runs in zip(ends, places, asked, strict=True)
+            for _ in runs
         ]
-        ids = np.concatenate([there for one in inputs for there in one.asked.values()])
+        ids = np.frombuffer(b"".join([ids for runs in asked for ids in runs]), np.uint16)
         return cls(
             *(batch, torch.cat(places), torch.cat(rows)),
             *(torch.from_numpy(ids.astype(np.int64)), [len(run) for run in rows]),

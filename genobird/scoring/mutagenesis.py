@@ -24,10 +24,11 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction
 from genobird.inference import Floats
 from genobird.scoring.effects import PROMOTER
-from genobird.scoring.intervals import region_of
+from genobird.scoring.inputs import region_of
 from genobird.scoring.regions import LONGEST_BP, RegionStatus, Site
-from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, opened
+from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text
+from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, parted
 
 BASES = "ACGT"
 KEYS = ("chrom", "pos", "ref", "alt")
@@ -271,8 +272,7 @@ def _ask(scorer: Scorer, sites: Sequence[Site], strand: str, chosen: Sequence[in
     blocks: list[Floats] = []
     if strand:
         windows = [site.promoter(strand) for site in sites]
-        texts, starts = [text for text, _ in windows], [start for _, start in windows]
-        blocks.append(scorer.promoter_logits(texts, starts)[:, None])
+        blocks.append(scorer.promoter_logits(*parted(windows))[:, None])
     if chosen:
         profile = scorer.chromatin_logits([s.text for s in sites], [s.centre for s in sites])
         blocks.append(profile[:, list(chosen)])
@@ -282,8 +282,8 @@ def _ask(scorer: Scorer, sites: Sequence[Site], strand: str, chosen: Sequence[in
 def _strand(scorer: Scorer, site: Site) -> str:
     if site.interval.strand != ".":
         return site.interval.strand
-    plus, minus = (_ask(scorer, [site], strand, [])[0, 0] for strand in "+-")
-    return "+" if plus >= minus else "-"
+    logits = scorer.promoter_logits(*parted([site.promoter(strand) for strand in STRANDS]))
+    return STRANDS[larger_strand(logits[None, :, None])[0]]
 
 
 def _frame(scan: Scan, begin: int, logits: Floats, form: Form) -> pd.DataFrame:

@@ -1,116 +1,360 @@
-"""Parts: chunks in which something is scored, one by one, and runs of chunks in which nothing is.
+"""Parts of a VCF: a run dealt out chunk by chunk, the note that each part leaves, and their merge.
 
-A chunk that costs the model no work needs no frame, journal or progress of its own: such chunks are
-joined, so that what is done once for each part is cheap.
+Records are scored in chunks cut at fixed record numbers. Part i of n takes every n-th chunk,
+beginning with the i-th, so its scores are those of a run over all, and no record has to be counted
+before. The note stands in the header of the VCF and in the metadata of the table, as JSON. (On the
+command line, and in these notes, a part is called a shard.)
+
+Merged, VCF comes out byte for byte as the run over all records writes it, apart from the line
+`##genobirdCommand`; a table too, apart from the command in the metadata of Parquet. Memory is that
+of a chunk of each part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Generic
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
 
-from genobird.errors import AssemblyError
-from genobird.genome.locus import Locator, Locus
-from genobird.genome.variant import Status, Variant
-from genobird.scoring.alleles import RefMismatch
-from genobird.scoring.table import Item, in_chunks
+import pandas as pd
 
-# No chunk is joined to those that hold so many alleles, or so much text.
-_ALLELES: Final = 1_024
-_CHARACTERS: Final = 1 << 22
+from genobird.errors import ShardError, UsageError, quoted
+from genobird.genome.position import whole
+from genobird.genome.streams import STDIN, require_file
+from genobird.genome.vcf import Record, VcfReader, VcfWriter
+from genobird.scoring.table import TableWriter, check_output, in_chunks
 
-
-@dataclass(slots=True)
-class Part(Generic[Item]):
-    """One chunk in which something is scored, or successive chunks in which nothing is."""
-
-    last: int
-    """Number of its last chunk, from 0."""
-    items: list[Item]
-    loci: list[Locus]
-    """Where each allele of the items lies."""
-    is_scored: bool
-    text: int = 0
-    """Characters that the items hold beside their alleles."""
-
-    @property
-    def is_large(self) -> bool:
-        """Whether nothing is to be joined to it."""
-        return len(self.loci) >= _ALLELES or self.text >= _CHARACTERS
+HEADER_KEY: Final = "genobirdShard"
+VCF_ENDINGS: Final = (".vcf.gz", ".vcf.bgz")
+TABLE_ENDING: Final = ".parquet"
 
 
-def parts_of(
-    items: Iterable[Item],
-    variants: Callable[[Item], Sequence[Variant]],
-    size: int,
-    locator: Locator,
-    policy: RefMismatch,
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part `index` (from 1) of `count`.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise UsageError(
+                f"shard {self} found; give i/n with i from 1 to n, as 1/4, 2/4, 3/4 and 4/4"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read `i/n`.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        index, _, count = map(whole, text.partition("/"))
+        if index is None or count is None:
+            raise UsageError(f"shard {quoted(text)} found; give i/n, as 1/4, 2/4, 3/4 and 4/4")
+        return cls(index, count)
+
+    def takes(self, chunk: int) -> bool:
+        """Tell whether a chunk, counted from 0, belongs to this part."""
+        return chunk % self.count == self.index - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PartNote:
+    """What a part says of itself."""
+
+    part: Part
+    chunk: int
+    """Records a chunk."""
+    run: Mapping[str, str | int]
+    """Input, model, genome and settings; the same in all parts of a run."""
+
+    def text(self) -> str:
+        """Write the note on one line."""
+        return json.dumps({"shard": asdict(self.part), "chunk": self.chunk, "run": self.run})
+
+    @classmethod
+    def read(cls, text: str, where: Path) -> PartNote:
+        """Read a note.
+
+        Raises:
+            ShardError: it is damaged.
+        """
+        try:
+            facts = json.loads(text)
+            return cls(Part(**facts["shard"]), int(facts["chunk"]), dict(facts["run"]))
+        except (ValueError, TypeError, KeyError, UsageError) as error:
+            raise ShardError(
+                f"{where}: the note on its shard is damaged ({text}); make the shard again"
+            ) from error
+
+
+def require_part_outputs(
+    model: str, source: Path | str, output: Path | str, table: Path | str | None
+) -> None:
+    """Refuse a model, an input or outputs that a part cannot have.
+
+    A part is written in formats that hold its note, and in which a missing end is noticed.
+
+    Raises:
+        UsageError: they are others.
+    """
+    if not model:
+        raise UsageError("a model that was never saved has no shards; save it first")
+    if str(source) == STDIN:
+        raise UsageError(
+            "a shard cannot read standard input, because all shards need the same file; name it"
+        )
+    if not str(output).endswith(VCF_ENDINGS):
+        raise UsageError(
+            f"output {output} cannot be a shard; write .vcf.gz, and merge makes .vcf or .bcf of it"
+        )
+    if table is not None and not str(table).endswith(TABLE_ENDING):
+        raise UsageError(
+            f"table {table} cannot be a shard; write .parquet, and merge makes .tsv of it"
+        )
+
+
+OUTPUT_ENDINGS: Final = (".vcf", *VCF_ENDINGS, ".bcf")
+_NOTE: Final = f"##{HEADER_KEY}="
+_TABLE_KEY: Final = b"genobird.shard"
+# Rows of a part that are held at a time, when there are few parts.
+_ROWS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    path: Path
+    note: PartNote
+    facts: tuple[str, ...]
+    """Header lines of a VCF or names of the columns of a table: the same in all parts."""
+
+
+def merge(
+    parts: Sequence[Path | str],
+    output: Path | str,
     *,
-    always: bool = False,
-    text: Callable[[Item], int] = lambda _: 0,
-) -> Iterator[Part[Item]]:
-    """Yield all items, in order.
+    force: bool = False,
+    command: str = "",
+    progress: Callable[[int], None] | None = None,
+) -> Counter[str]:
+    """Merge the parts of a run.
 
     Args:
-        items: records or alleles.
-        variants: returns the alleles of an item.
-        size: items of a chunk.
-        locator: puts alleles onto the genome.
-        policy: what happens where REF is not the genome's.
-        always: whether every chunk counts as one in which something is scored.
-        text: returns the characters that an item holds beside its alleles.
+        parts: all of them, in any order; all `.vcf.gz`, or all `.parquet`.
+        output: `.vcf`, `.vcf.gz` (with an index) or `.bcf` for VCF, `.parquet`, `.tsv` or
+            `.tsv.gz` for tables, or `-`.
+        force: replace an existing output.
+        command: command line for the header; those of the parts stay beside it.
+        progress: called with the number of new records or rows.
+
+    Returns:
+        How many ALTs have each status; records that were skipped are not counted.
 
     Raises:
-        AssemblyError: REF is not the genome's, and the policy is `error`.
+        UsageError: a file is missing or of another kind, or the output exists.
+        ShardError: a part is missing, there twice, of another run or incomplete.
+        VcfError, OutputError: a part is damaged, or the output cannot be written.
     """
-    joined: Part[Item] | None = None
-    for number, chunk in enumerate(in_chunks(items, size)):
-        alleles = [variant for item in chunk for variant in variants(item)]
-        loci = [locator.find(variant) for variant in alleles]
-        is_scored = always or any(
-            scored_locus(variant, locus, locator, policy) is not None
-            for variant, locus in zip(alleles, loci, strict=True)
-        )
-        if joined is not None and (is_scored or joined.is_large):
-            yield joined
-            joined = None
-        if is_scored:
-            yield Part(number, chunk, loci, is_scored)
-            continue
-        joined = joined or Part(number, [], [], is_scored)
-        joined.last = number
-        joined.items += chunk
-        joined.loci += loci
-        joined.text += sum(map(text, chunk))
-    if joined is not None:
-        yield joined
-
-
-def scored_locus(
-    variant: Variant, locus: Locus, locator: Locator, policy: RefMismatch
-) -> Locus | None:
-    """Return what is scored for a variant: its locus, that with REF and ALT exchanged, or nothing.
-
-    Raises:
-        AssemblyError: REF is not the genome's, and the policy is `error`.
-    """
-    if locus.status is Status.OK:
-        return locus
-    if locus.status is Status.REF_MISMATCH:
-        if policy is RefMismatch.ERROR:
-            raise AssemblyError(_mismatch(variant, locus, locator))
-        if policy is RefMismatch.SWAP:
-            swapped = locator.swapped(locus)
-            return swapped if swapped.status is Status.OK else None
-    return None
-
-
-def _mismatch(variant: Variant, locus: Locus, locator: Locator) -> str:
-    there, place = locus.variant, locus.place
-    found, _ = locator.genome.fetch_clipped(there.contig, there.position, there.end)
-    lifted = "" if place is None else f", lifted to {place.contig}:{place.start + 1}{place.strand},"
-    return (
-        f"REF {there.ref} at {variant.contig}:{variant.position + 1}{lifted} is {found} in "
-        f"{locator.genome.path}; is the VCF from another assembly? (--ref-mismatch flag goes on)"
+    paths = [require_file(path) for path in parts]
+    if paths and all(path.name.endswith(VCF_ENDINGS) for path in paths):
+        check_output(output, OUTPUT_ENDINGS, force)
+        return _merge_vcfs(paths, output, force, command, progress)
+    if paths and all(path.name.endswith(TABLE_ENDING) for path in paths):
+        check_output(output, force=force)
+        return _merge_tables(paths, output, force, command, progress)
+    raise UsageError(
+        f"{len(paths)} shards found that are not all .vcf.gz or all .parquet; merge the VCFs and "
+        "the tables of a run one after the other"
     )
+
+
+def _merge_vcfs(
+    paths: Sequence[Path],
+    output: Path | str,
+    force: bool,
+    command: str,
+    progress: Callable[[int], None] | None,
+) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        readers = {path: stack.enter_context(VcfReader(path)) for path in paths}
+        parts = _in_order([_vcf_part(path, readers[path].header) for path in paths])
+        header = [line for line in readers[parts[0].path].header if not line.startswith(_NOTE)]
+        if command:
+            header.insert(-1, f"##genobirdMergeCommand={command}")
+        size = parts[0].note.chunk
+        chunks = [in_chunks(readers[part.path], size) for part in parts]
+        writer = stack.enter_context(VcfWriter(output, header, [], force=force))
+        for number in count():
+            records = next(chunks[number % len(chunks)], [])
+            for record in records:
+                writer.write(record, {})
+                counts.update(_statuses(record))
+            if progress is not None:
+                progress(len(records))
+            if len(records) < size:
+                break
+        for part, rest in zip(parts, chunks, strict=True):
+            if next(rest, None) is not None:
+                raise ShardError(
+                    f"{part.path} has more records than the other shards leave room for; one of "
+                    "them is incomplete: make the shards again"
+                )
+    return counts
+
+
+def _merge_tables(
+    paths: Sequence[Path],
+    output: Path | str,
+    force: bool,
+    command: str,
+    progress: Callable[[int], None] | None,
+) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(_parquet(path)) for path in paths}
+        parts = _in_order([_table_part(path, files[path].schema_arrow) for path in paths])
+        schema = files[parts[0].path].schema_arrow
+        meta = {
+            key.decode().removeprefix("genobird."): value.decode()
+            for key, value in schema.metadata.items()
+            if key.startswith(b"genobird.") and key != _TABLE_KEY
+        }
+        if command:
+            meta["mergecommand"] = command
+        writer = stack.enter_context(TableWriter(output, force=force, meta=meta))
+        rows = max(1, _ROWS // len(parts))
+        for frame in _rows_in_order([_rows(files[part.path], part, rows) for part in parts]):
+            writer.write(frame)
+            counts.update(frame["status"])
+            if progress is not None:
+                progress(len(frame))
+        if not writer.rows:
+            writer.write(schema.empty_table().to_pandas())
+    return counts
+
+
+def _in_order(parts: Sequence[_Made]) -> list[_Made]:
+    """Return the parts by number; each of one run has to be there, once."""
+    first = parts[0]
+    total = first.note.part.count
+    found: dict[int, _Made] = {}
+    for part in parts:
+        number = part.note.part.index
+        if other := _difference(first, part):
+            raise ShardError(
+                f"{first.path} and {part.path} are of different runs: {other}; give the shards "
+                "of one run"
+            )
+        if number in found:
+            raise ShardError(
+                f"{found[number].path} and {part.path} are both shard {part.note.part}; give "
+                "each once"
+            )
+        found[number] = part
+    missing = [str(number) for number in range(1, total + 1) if number not in found]
+    if missing:
+        raise ShardError(
+            f"{len(found)} of {total} shards found; missing: {_some(missing)}; make them, and give "
+            "all"
+        )
+    return [found[number] for number in sorted(found)]
+
+
+def _difference(one: _Made, other: _Made) -> str:
+    """Say in what two parts differ; empty where they are of one run."""
+    here, there = (
+        {"shards": part.note.part.count, **part.note.run, "chunk": part.note.chunk}
+        for part in (one, other)
+    )
+    keys = [key for key in dict.fromkeys((*here, *there)) if here.get(key) != there.get(key)]
+    if keys:
+        return ", ".join(f"{key} {here.get(key)} and {there.get(key)}" for key in keys)
+    return "" if one.facts == other.facts else "their headers have other lines or columns"
+
+
+def _vcf_part(path: Path, header: Sequence[str]) -> _Made:
+    notes = [line.removeprefix(_NOTE) for line in header if line.startswith(_NOTE)]
+    if len(notes) != 1:
+        raise _no_part(path)
+    own = (_NOTE, "##genobirdCommand=")
+    kept = tuple(line for line in header if not line.startswith(own))
+    return _Made(path, PartNote.read(notes[0].rstrip("\r"), path), kept)
+
+
+def _table_part(path: Path, schema: Any) -> _Made:
+    metadata: Mapping[bytes, bytes] = schema.metadata or {}
+    if _TABLE_KEY not in metadata:
+        raise _no_part(path)
+    return _Made(path, PartNote.read(metadata[_TABLE_KEY].decode(), path), tuple(schema.names))
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{path} is damaged: {error}; make the shard again") from error
+
+
+def _no_part(path: Path) -> ShardError:
+    return ShardError(f"{path} is no shard; make shards with genobird variants --shard i/n")
+
+
+def _rows(file: Any, part: _Made, size: int) -> Iterator[pd.DataFrame]:
+    for batch in file.iter_batches(batch_size=size):
+        frame = batch.to_pandas()
+        places = frame["record"] // part.note.chunk % part.note.part.count
+        if (places != part.note.part.index - 1).any():
+            raise ShardError(f"{part.path} has rows of other shards; make it again")
+        yield frame
+
+
+def _rows_in_order(parts: Sequence[Iterator[pd.DataFrame]]) -> Iterator[pd.DataFrame]:
+    """Merge frames by their column `record`, in which each part ascends."""
+    held = {number: pd.DataFrame() for number in range(len(parts))}
+    while held:
+        for number in list(held):
+            while number in held and held[number].empty:
+                frame = next(parts[number], None)
+                if frame is None:
+                    del held[number]
+                else:
+                    held[number] = frame
+        if not held:
+            return
+        # Beyond it, a part whose rows end there may still have some.
+        last = min(frame["record"].to_numpy()[-1] for frame in held.values())
+        ready = []
+        for number, frame in held.items():
+            stop = int(frame["record"].to_numpy().searchsorted(last, side="right"))
+            ready.append(frame[:stop])
+            held[number] = frame[stop:]
+        yield pd.concat(ready).sort_values("record", kind="stable", ignore_index=True)
+
+
+def _statuses(record: Record) -> list[str]:
+    for item in record.info.split(";"):
+        key, _, value = item.partition("=")
+        if key == "GB_STATUS":
+            return value.split(",")
+    return []
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:10]) + (" ..." if len(texts) > 10 else "")

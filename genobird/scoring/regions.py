@@ -27,22 +27,16 @@ from genobird.genome.build import beyond, require_chain, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
-from genobird.genome.sequence import n_fraction, normalise, reverse_complement
+from genobird.genome.sequence import n_fraction, normalise
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.scoring.alleles import chain_file
-from genobird.scoring.intervals import Regions, read_regions
-from genobird.scoring.journal import NO_JOURNAL, Journal, NoJournal
-from genobird.scoring.odds import probabilities
-from genobird.scoring.scorer import (
-    CHROMATIN_FLANK,
-    PROMOTER_AFTER,
-    PROMOTER_BEFORE,
-    Scorer,
-    opened,
-)
-from genobird.scoring.sequences import Sequences, named_sequences
+from genobird.scoring.effects import probabilities
+from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
+from genobird.scoring.journal import NO_JOURNAL, Journal
+from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text, in_chunks
+from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, Window, parted, promoter_reach
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status")
 LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
@@ -79,17 +73,14 @@ class Site:
     def strands(self) -> str:
         """The strands along which the promoter is scored."""
         strand = (self.lifted or self.interval).strand
-        return "+-" if strand == "." else strand
+        return STRANDS if strand == "." else strand
 
-    def promoter(self, strand: str) -> tuple[str, int]:
-        """Return the promoter window along a strand, and the offset of the midpoint in it."""
-        text, centre = self.text, self.centre
-        if strand == "-":
-            first = max(0, centre - PROMOTER_AFTER + 1)
-            window = text[first : centre + PROMOTER_BEFORE + 1]
-            return reverse_complement(window), len(window) - 1 - (centre - first)
-        first = max(0, centre - PROMOTER_BEFORE)
-        return text[first : centre + PROMOTER_AFTER], centre - first
+    def promoter(self, strand: str) -> Window:
+        """Return the promoter window along a strand."""
+        before, after = promoter_reach(strand)
+        first = max(0, self.centre - before)
+        window = Window(self.text[first : self.centre + after], self.centre - first)
+        return window.along(strand)
 
 
 def score_regions(
@@ -181,7 +172,7 @@ def region_frames(
     features: Sequence[str] | None = None,
     chunk: int | None = None,
     chain: ChainFile | None = None,
-    journal: Journal | NoJournal = NO_JOURNAL,
+    journal: Journal = NO_JOURNAL,
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of successive intervals, at least one frame; memory is that of a chunk.
 
@@ -205,7 +196,7 @@ def sequence_frames(
     records: Iterable[tuple[str, str]],
     features: Sequence[str] | None = None,
     chunk: int | None = None,
-    journal: Journal | NoJournal = NO_JOURNAL,
+    journal: Journal = NO_JOURNAL,
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of named sequences, each scored around its midpoint, at least one frame.
 
@@ -300,7 +291,7 @@ def _frames(
     sites: Iterable[Site],
     features: Sequence[str] | None,
     chunk: int,
-    journal: Journal | NoJournal,
+    journal: Journal,
 ) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
     """Yield the rows of successive sites, with the sites; at least once."""
     chosen = scorer.select_features(features)
@@ -342,12 +333,9 @@ def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.D
 
 def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     """Return the logit along the strand of each site, the larger of both where it has none."""
-    asked = [
-        (row, site.promoter(strand)) for row, site in enumerate(sites) for strand in site.strands
-    ]
-    logits = scorer.promoter_logits(
-        [window for _, (window, _) in asked], [start for _, (_, start) in asked]
-    )
+    rows = [row for row, site in enumerate(sites) for _ in site.strands]
+    windows = [site.promoter(strand) for site in sites for strand in site.strands]
+    logits = scorer.promoter_logits(*parted(windows))
     best = np.full(len(sites), -np.inf, np.float32)
-    np.maximum.at(best, np.array([row for row, _ in asked], dtype=np.int64), logits)
+    np.maximum.at(best, np.array(rows, dtype=np.int64), logits)
     return best

@@ -7,8 +7,10 @@ many threads: on a CPU to the bit where the matrix library rounds as it did wher
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import resources
 from numbers import Integral
@@ -27,8 +29,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise
 from genobird.heads import HeadConfig
 from genobird.inference import Floats, Inference, Precision, Reader
-from genobird.scoring.columns import feature_columns, select
-from genobird.scoring.sequences import Sequences, named_sequences
+from genobird.scoring.inputs import Sequences, named_sequences
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import as_list
 
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
     from genobird.genome.interval import Interval
     from genobird.scoring.alleles import Variants
     from genobird.scoring.background import Background
-    from genobird.scoring.intervals import Regions
+    from genobird.scoring.inputs import Regions
 
-CHROMATIN_FLANK = 8_100
-"""Bases on each side of a place in its chromatin window: half a 200-bp bin and 8,000 bp."""
-PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
-"""Bases of a promoter window before the transcription start, and from it on, along the strand."""
 MOST: Final = 65_536  # threads, or sequences a pass
+
+
+_NUMBER = re.compile(r"#[0-9]+$")
+_SHOWN = 3
 
 
 class Scorer:
@@ -251,8 +252,8 @@ class Scorer:
         ignore_build: bool = False,
         settings: EffectSettings = DEFAULT,
     ) -> pd.DataFrame:
-        """Score variants on a genome; see `variants.screen_variants`."""
-        from genobird.scoring.variants import screen_variants
+        """Score variants on a genome; see `variant_table.screen_variants`."""
+        from genobird.scoring.variant_table import screen_variants
 
         return screen_variants(
             *(self, variants, fasta),
@@ -283,6 +284,66 @@ def _mean_state(hidden: Tensor, places: Places) -> Tensor:
     """Return the mean hidden state over each place's cells, [P, D]."""
     edges = zip(places.spans[:, 0, 0].tolist(), places.spans[:, -1, 1].tolist(), strict=True)
     return torch.stack([hidden[first:end].mean(0) for first, end in edges])
+
+
+def feature_columns(table: pd.DataFrame) -> list[str]:
+    """Return the column of each feature of a model: its name; one that repeats, with its index.
+
+    Args:
+        table: the checkpoint's, with columns `name` and `index`.
+    """
+    repeated = table["name"].duplicated(keep=False)
+    return [
+        f"{name}#{index}" if again else str(name)
+        for name, index, again in zip(table["name"], table["index"], repeated, strict=True)
+    ]
+
+
+def select(
+    columns: Sequence[str], table: pd.DataFrame, wanted: str | Sequence[str] | None
+) -> list[int]:
+    """Return places of features, in model order.
+
+    Args:
+        columns: of all features.
+        table: the checkpoint's, with columns `name` and `class`.
+        wanted: columns, names (one without its `#number` is all that differ in that alone),
+            classes, or the cell or target of names `cell|target|treatment`; one string is a list of
+            one; None is all.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    if wanted is None:
+        return list(range(len(columns)))
+    if not isinstance(wanted, Iterable):
+        raise UsageError(f"{quoted(wanted)} is given as features; give names or classes")
+    chosen: set[int] = set()
+    for text in map(str, as_list(wanted)):
+        rows = zip(columns, table["name"], table["class"], strict=True)
+        found = [
+            place
+            for place, (column, name, kind) in enumerate(rows)
+            if text in (column, name, _NUMBER.sub("", column), *name.split("|")[:2])
+            or text.lower() == str(kind).lower()
+        ]
+        if not found:
+            hint = _hint(text, columns, sorted(set(table["class"])))
+            raise UsageError(f"the model has no feature or class {text!r}; {hint}")
+        chosen.update(found)
+    return sorted(chosen)
+
+
+def _hint(text: str, columns: Sequence[str], kinds: Sequence[str]) -> str:
+    """Say which names or classes an unknown one may have meant."""
+    begin = [name for name in columns if text and name.lower().startswith(text.lower())]
+    if len(begin) > _SHOWN:
+        some = ", ".join(begin[:_SHOWN])
+        return f"{len(begin)} names begin so, such as {some}; genobird info lists all names"
+    near = begin or get_close_matches(text, [*kinds, *columns], n=_SHOWN, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"classes are {', '.join(kinds)}, and genobird info lists all names"
 
 
 def load(

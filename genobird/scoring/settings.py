@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import model_validator
 
 from genobird.config import COMMAS, Settings, option
 from genobird.errors import UsageError
+
+if TYPE_CHECKING:
+    from genobird.genome.chain import ChainFile
 
 PROBABILITY, DIFF, LOGFOLD, MAGNITUDE = "probability", "diff", "logfold", "magnitude"
 SCORES: Final = (PROBABILITY, DIFF, LOGFOLD, MAGNITUDE)
@@ -81,3 +88,60 @@ class EffectSettings(Settings):
 
 
 DEFAULT: Final = EffectSettings.model_construct()  # unchecked, so that to import it costs nothing
+
+
+class RefMismatch(StrEnum):
+    """What to do with an ALT whose REF is not the genome's."""
+
+    FLAG = "flag"
+    """Leave it unscored, with its status."""
+    SKIP = "skip"
+    """Leave its record out of the table, and untouched in the VCF."""
+    SWAP = "swap"
+    """Where ALT is the genome's, score it with the roles swapped; the status stays."""
+    ERROR = "error"
+    """Stop."""
+
+
+def policy_of(text: str) -> RefMismatch:
+    """Read the policy for REF mismatches.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    try:
+        return RefMismatch(text)
+    except ValueError:
+        allowed = ", ".join(RefMismatch)
+        raise UsageError(f"ref mismatch policy {text!r} is unknown; allowed: {allowed}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """How variants are put onto the genome, and what is scored of them.
+
+    Raises:
+        UsageError: an unknown policy for REF mismatches.
+    """
+
+    ref_mismatch: str = RefMismatch.FLAG.value
+    """`flag`, `skip`, `swap` or `error`, see `RefMismatch`."""
+    features: Sequence[str] | None = None
+    """Columns, names or classes of the chromatin head that are reported, and compete for GB_TOP;
+    None is all."""
+    liftover: Path | str | ChainFile | None = None
+    """UCSC chain file from the assembly of the variants to the genome's."""
+    ignore_build: bool = False
+    """Warn of another assembly instead of raising."""
+    effects: EffectSettings = DEFAULT
+
+    def __post_init__(self) -> None:
+        policy_of(self.ref_mismatch)
+
+    @property
+    def policy(self) -> RefMismatch:
+        """The policy for REF mismatches."""
+        return RefMismatch(self.ref_mismatch)
+
+
+PLAIN: Final = ScanSettings()

@@ -8,13 +8,14 @@ its hash.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from genobird import runs
 from genobird.errors import CheckpointError, UsageError
 
 STATE = "last.ckpt"
@@ -57,15 +58,7 @@ def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         facts: settings by section, and hashes of what is read.
     """
-    return {key: value for key, value in _leaves(facts) if key not in FREE}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif not isinstance(value, Path):
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+    return {key: value for key, value in runs.flat(facts).items() if key not in FREE}
 
 
 @dataclass(frozen=True)
@@ -143,20 +136,8 @@ def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any])
     Raises:
         UsageError: naming each key that differs.
     """
-    differing = [
-        f"{key} was {_said(known[key])}, now it is {_said(asked[key])}"
-        for key in asked
-        if key in known and known[key] != asked[key]
-    ]
-    if differing:
-        raise UsageError(
-            f"{path} cannot be resumed: {', '.join(differing)}; give the run its own "
-            "settings, or start again with --force"
-        )
-
-
-def _said(value: Any) -> str:
-    return "not given" if value is None else str(value)
+    shared = [key for key in asked if key in known]
+    runs.refuse_other(path, {k: known[k] for k in shared}, {k: asked[k] for k in shared})
 
 
 def rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:

@@ -26,8 +26,9 @@ from genobird.genome.variant import Status, Variant, check, left_align, windows
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.effects import LLR_FLANK
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
-from genobird.scoring.scorer import CHROMATIN_FLANK, Scorer, load
+from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
+from genobird.scoring.windows import CHROMATIN_FLANK
 from tests.benchmarks.timing import cpu_name
 
 OFFSETS, SEGMENTATIONS = 8, 8

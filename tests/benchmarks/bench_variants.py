@@ -32,18 +32,12 @@ from genobird.genome.vcf import VcfReader
 from genobird.heads import Head
 from genobird.places import pack_places
 from genobird.scoring.alleles import Allele, alleles_of
-from genobird.scoring.effects import LLR_FLANK
+from genobird.scoring.effects import LLR_FLANK, effect_table
 from genobird.scoring.likelihood import draw_cuts
-from genobird.scoring.scorer import (
-    CHROMATIN_FLANK,
-    PROMOTER_AFTER,
-    PROMOTER_BEFORE,
-    Scorer,
-    load,
-)
+from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import in_chunks
-from genobird.scoring.variants import effect_table
+from genobird.scoring.windows import CHROMATIN_FLANK, PROMOTER_AFTER, PROMOTER_BEFORE
 from genobird.tokenizer import MASK
 from tests.benchmarks.timing import cpu_name
 
@@ -76,7 +70,7 @@ def read(path: Path, count: int) -> list[Allele]:
         for record in reader:
             if record.number == count:
                 break
-            alleles += alleles_of(record.number, record.variants())
+            alleles += alleles_of(record)
     return [a for a in alleles if set(a.variant.ref + a.variant.alt) <= set("ACGT")]
 
 

@@ -21,8 +21,9 @@ import pysam
 
 from genobird.genome.fasta import Genome
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.annotation import annotate_variants
 from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.settings import ScanSettings
+from genobird.scoring.variant_vcf import annotate_variants
 from tests.benchmarks.bench_variants import row, say
 from tests.benchmarks.timing import cpu_name
 
@@ -49,7 +50,7 @@ def unscored(source: Path, target: Path, times: int) -> int:
 
 def genobird(scorer: Scorer, genome: Genome) -> Way:
     return lambda source, target: annotate_variants(
-        scorer, source, genome, target, ignore_build=True
+        scorer, source, genome, target, settings=ScanSettings(ignore_build=True)
     )
 
 

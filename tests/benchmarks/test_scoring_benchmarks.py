@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genobird.scoring import effects
+from genobird.scoring import effects, windows
 from tests.benchmarks import bench_scores, bench_variants, bench_vcf
 from tests.conftest import write_fasta
 
@@ -14,7 +14,7 @@ def _small(monkeypatch):
     for module in (effects, bench_variants, bench_scores):
         for name, size in (("CHROMATIN_FLANK", 600), ("LLR_FLANK", 200)):
             monkeypatch.setattr(module, name, size, raising=False)
-    for module in (effects, bench_variants):
+    for module in (windows, bench_variants):
         monkeypatch.setattr(module, "PROMOTER_BEFORE", 300)
         monkeypatch.setattr(module, "PROMOTER_AFTER", 200)
 

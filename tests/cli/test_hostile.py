@@ -13,7 +13,7 @@ import pytest
 
 from genobird.cli import main
 from genobird.cli.outputs import as_named
-from genobird.scoring import variants
+from genobird.scoring import effects as module
 from tests.scoring.stub import effects_of_position
 
 LARGE = ["9223372036854775809", "1" * 25, "7" * 5_000]
@@ -23,7 +23,7 @@ HEADER = "##fileformat=VCFv4.2\n{}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\
 @pytest.fixture
 def run(tiny_genome_path, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     """Run a command without its model's passes; returns exit code and standard error."""
-    monkeypatch.setattr(variants, "effects", effects_of_position)
+    monkeypatch.setattr(module, "effects", effects_of_position)
 
     def run(verb: str, *arguments: str) -> tuple[int, str]:
         options = ["-f", str(tiny_genome_path), "-m", str(tiny_checkpoint), "--device", "cpu", "-q"]

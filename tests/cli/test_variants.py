@@ -8,7 +8,7 @@ import pysam
 import pytest
 
 from genobird.cli import main
-from genobird.scoring.journal import journal_of
+from genobird.runs import partial_of
 from genobird.scoring.scorer import Scorer
 from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
 
@@ -63,7 +63,7 @@ def interrupted(screen, monkeypatch, after: int):
             raise KeyboardInterrupt
         return screen(*arguments)
 
-    monkeypatch.setattr("genobird.scoring.annotation.screen", score)
+    monkeypatch.setattr("genobird.scoring.scan.screen", score)
 
 
 def test_shards_are_scored_and_merged(run, variants):
@@ -110,13 +110,13 @@ def test_an_interrupted_command_is_resumed_to_the_same_file(variants, screen, mo
         code, _, err = variants("-o", "out.vcf.gz")
     assert code == 130
     assert err.splitlines()[-1] == "genobird: error: interrupted"
-    assert journal_of("out.vcf.gz").exists()
+    assert partial_of("out.vcf.gz").exists()
     code, _, err = variants("-o", "out.vcf.gz")
     assert code == 2
     assert err.startswith("genobird: error: out.vcf.gz.partial holds what an interrupted run has")
     assert variants("-o", "out.vcf.gz", "--resume")[0] == 0
     assert Path("out.vcf.gz").read_bytes() == expected
-    assert not journal_of("out.vcf.gz").exists()
+    assert not partial_of("out.vcf.gz").exists()
 
 
 def test_the_header_holds_the_command_without_resume(variants):

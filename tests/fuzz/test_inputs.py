@@ -23,13 +23,13 @@ from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.report.page import report
-from genobird.scoring import listing
-from genobird.scoring.annotation import annotate_variants
-from genobird.scoring.journal import journal_of, kept
-from genobird.scoring.listing import list_variants
+from genobird.runs import Start, partial_of
+from genobird.scoring import scan
+from genobird.scoring.journal import kept
 from genobird.scoring.regions import require_on_genome
 from genobird.scoring.scorer import Scorer, load
 from tests.fuzz.mutations import mutated, mutated_frame, mutated_json
+from tests.scoring.calls import annotate_variants, list_variants
 from tests.scoring.stubs import SHORT_CONTIGS, Screen, records, short_genome, stub_screen, write_vcf
 
 SECONDS = float(os.environ.get("GENOBIRD_FUZZ_SECONDS", "0"))
@@ -62,7 +62,7 @@ def scorer(tiny_checkpoint) -> Scorer:
 @pytest.fixture
 def place(scorer, tmp_path, monkeypatch) -> Place:
     stub_screen(monkeypatch)
-    monkeypatch.setattr(listing, "screen", Screen())
+    monkeypatch.setattr(scan, "screen", Screen())
     return Place(tmp_path, short_genome(tmp_path), scorer)
 
 
@@ -246,7 +246,7 @@ def test_journal(place: Place) -> None:
     output = place.folder / "out.tsv"
 
     def run(path: Path, stop: bool) -> None:
-        with kept([path], identity, resume=True) as journal:
+        with kept([path], identity, Start(resume=True)) as journal:
             for number in range(4):
                 frame = pd.DataFrame({"chrom": ["c0"], "a|delta": [number + 0.5]})
                 found = journal.frame(number, [str(number)], lambda made=frame: made)
@@ -256,11 +256,11 @@ def test_journal(place: Place) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(output, stop=True)
-    seed = journal_of(output).read_bytes()
+    seed = partial_of(output).read_bytes()
 
     def attempt(rng: random.Random) -> None:
         path = place.fresh() / "out.tsv"
-        journal_of(path).write_bytes(mutated(seed, rng))
+        partial_of(path).write_bytes(mutated(seed, rng))
         run(path, stop=False)
 
     campaign("journal", 60, attempt)

@@ -16,8 +16,9 @@ from genobird.genome.fasta import Genome
 from genobird.genome.info import InfoField
 from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
-from genobird.genome.vcf import Record, Values, VcfReader, annotate
+from genobird.genome.vcf import Record, Values, VcfReader
 from tests.conftest import random_dna, write_fasta
+from tests.genome.copies import annotate
 from tests.genome.packing import KINDS, pack
 
 LONGEST = 20
@@ -189,18 +190,6 @@ def test_a_line_with_fewer_columns_than_the_header_is_cut_short(tmp_path: Path) 
         assert next(reader).line == record
         with pytest.raises(VcfError, match="line 6: 10 columns found, the header names 11"):
             next(reader)
-
-
-def test_looking_ahead_loses_no_record(tmp_path: Path) -> None:
-    record = "chr1\t{}\t.\tA\tC\t.\t.\t."
-    path = pack(text_of([record.format(n) for n in range(1, 8)], 0), tmp_path / "in", "gzip")
-    with VcfReader(path) as reader:
-        assert [r.number for r in reader.peek(3)] == [0, 1, 2]
-        assert [r.number for r in reader.peek(2)] == [0, 1]
-        assert next(reader).number == 0
-        assert [r.number for r in reader.peek(99)] == [1, 2, 3, 4, 5, 6]
-        assert [r.position for r in reader] == [1, 2, 3, 4, 5, 6]
-        assert reader.peek(1) == []
 
 
 def test_what_an_earlier_run_added_is_replaced_also_by_a_model_with_other_outputs(

@@ -8,7 +8,7 @@ from genobird.errors import BedError, InputError, VcfError
 from genobird.genome.interval import read_bed
 from genobird.genome.lookalike import kind_of, without_header
 from genobird.genome.streams import lines
-from genobird.scoring.alleles import read_alleles
+from tests.scoring.calls import read_alleles
 
 MAF = b"#version 2.4\nHugo_Symbol\tChromosome\tStart_Position\nA\t1\t5\n"
 KINDS = {

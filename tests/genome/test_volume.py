@@ -19,19 +19,21 @@ import json, re, sys
 from genobird.genome.fasta import Genome
 from genobird.genome.info import InfoField
 from genobird.genome.locus import Locator
-from genobird.genome.vcf import annotate
+from genobird.genome.vcf import VcfReader, annotated_copy
 
 source, fasta, output = sys.argv[1:]
 INFO = [InfoField("GB_STATUS", "x", "String", "."), InfoField("GB_LLR", "x")]
 
-def scored(records):
+count = 0
+with (
+    Genome(fasta) as genome,
+    VcfReader(source) as reader,
+    annotated_copy(reader, output, INFO, genome=genome) as writer,
+):
     locator = Locator(genome, 8_000)
-    for record in records:
+    for count, record in enumerate(reader, start=1):
         statuses = [locator.find(variant).status for variant in record.variants()]
-        yield record, {"GB_STATUS": statuses, "GB_LLR": [0.125] * len(record.alts)}
-
-with Genome(fasta) as genome:
-    count = annotate(source, output, INFO, scored, genome=genome)
+        writer.write(record, {"GB_STATUS": statuses, "GB_LLR": [0.125] * len(record.alts)})
 # ru_maxrss would be that of the process that started this one, if it was larger.
 peak = int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]) / 1024
 print(json.dumps({"records": count, "peak_mb": peak}))

@@ -14,11 +14,10 @@ from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
 from genobird.genome.variant import left_align
 from genobird.genome.vcf import VcfReader
-from genobird.scoring import variants
-from genobird.scoring.alleles import FLANK, read_alleles
-from genobird.scoring.annotation import annotate_variants
-from genobird.scoring.listing import list_variants
+from genobird.scoring import effects as module
+from genobird.scoring.alleles import FLANK
 from genobird.scoring.scorer import load
+from tests.scoring.calls import annotate_variants, list_variants, read_alleles
 from tests.scoring.stub import effects_of_position
 
 HARD = Path(__file__).with_name("hard.vcf")
@@ -37,7 +36,7 @@ def chr20(shared_data: Path) -> Iterator[Genome]:
 @pytest.fixture
 def quick(tiny_checkpoint, monkeypatch):
     """A scorer for whose model every variant has the value of its position."""
-    monkeypatch.setattr(variants, "effects", effects_of_position)
+    monkeypatch.setattr(module, "effects", effects_of_position)
     return load(tiny_checkpoint, device="cpu")
 
 

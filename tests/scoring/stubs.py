@@ -12,9 +12,10 @@ import pytest
 
 from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
-from genobird.scoring import annotation
-from genobird.scoring.alleles import Allele, RefMismatch
+from genobird.scoring import scan
+from genobird.scoring.alleles import Allele
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.settings import RefMismatch
 from genobird.scoring.table import clean_text
 from tests.conftest import random_dna, write_fasta
 
@@ -99,5 +100,5 @@ class Screen:
 def stub_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     """Put `Screen` in the place of the model."""
     screen = Screen()
-    monkeypatch.setattr(annotation, "screen", screen)
+    monkeypatch.setattr(scan, "screen", screen)
     return screen

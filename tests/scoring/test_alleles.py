@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from genobird.errors import AssemblyError, TableError, UsageError, VcfError
 from genobird.genome.streams import Peeked
 from genobird.genome.variant import Variant
-from genobird.scoring import variants
-from genobird.scoring.alleles import Allele, is_table, named_input, read_alleles
-from genobird.scoring.annotation import annotate_variants
-from genobird.scoring.listing import list_variants
+from genobird.scoring import effects as module
+from genobird.scoring.alleles import Allele, is_table, named_input
 from tests.conftest import random_dna, write_fasta
 from tests.genome.packing import KINDS, pack
+from tests.scoring.calls import annotate_variants, list_variants, read_alleles
 from tests.scoring.stub import effects_of_position
 
 ROWS = [("chr1", 5, "A", "C"), ("2", 7, "AC", "A,G"), ("chrX", 9, "t", "<DEL>"), ("1", 1, "A", ".")]
@@ -184,7 +183,7 @@ def test_a_command_line_names_a_file_or_variants(tmp_path):
 @pytest.fixture
 def quick(scorer, monkeypatch):
     """A scorer for whose model the delta of a variant is its position on the genome."""
-    monkeypatch.setattr(variants, "effects", effects_of_position)
+    monkeypatch.setattr(module, "effects", effects_of_position)
     return scorer
 
 

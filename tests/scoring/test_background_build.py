@@ -13,14 +13,17 @@ import pytest
 
 from genobird.errors import BackgroundError, UsageError
 from genobird.genome.interval import Interval
-from genobird.scoring import background_build, variants
+from genobird.runs import Start
+from genobird.scoring import background_build
+from genobird.scoring import effects as module
 from genobird.scoring.background import Background, background_of
 from genobird.scoring.background_build import build_background
-from genobird.scoring.effects import Effects
+from genobird.scoring.effects import KEYS, Effects
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
-from genobird.scoring.variants import KEYS, screen_variants
+from genobird.scoring.variant_table import screen_variants
 
+RESUME = Start(resume=True)
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
@@ -55,7 +58,7 @@ def quick(tiny_checkpoint, monkeypatch) -> Scorer:
                 )
         return Effects(names, [1.0] * len(names), made, {})
 
-    monkeypatch.setattr("genobird.scoring.variants.effects", effects)
+    monkeypatch.setattr("genobird.scoring.effects.effects", effects)
     monkeypatch.setattr(scorer, "chunk", 4)
     return scorer
 
@@ -75,7 +78,9 @@ def drawn(path: Path) -> int:
 
 
 def test_a_background_is_made_of_the_effects_that_variants_gives(quick, genome, vcf, tmp_path):
-    made = build_background(quick, vcf, genome, tmp_path / "a.npz", command="genobird x")
+    made = build_background(
+        quick, vcf, genome, tmp_path / "a.npz", start=Start(command="genobird x")
+    )
     table = plain_table(quick, vcf, genome)
     table = table[table["status"] == "OK"]
     outputs = ["promoter", "llr", *quick.features]
@@ -97,9 +102,11 @@ def test_a_draw_is_of_the_seed_and_the_same_each_time(quick, genome, vcf, tmp_pa
         seen = []
         build_background(
             *(quick, vcf, genome, tmp_path / f"{name}.npz"),
-            **{"limit": 5, "seed": seed, "progress": seen.append},
+            limit=5,
+            seed=seed,
+            start=Start(progress=seen.append),
         )
-        assert seen == [0, 4, 1]
+        assert seen == [4, 1]
         found[name] = Background.load(tmp_path / f"{name}.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert not np.array_equal(found["a"].sizes.values, found["c"].sizes.values)
@@ -109,9 +116,9 @@ def test_a_draw_is_of_the_seed_and_the_same_each_time(quick, genome, vcf, tmp_pa
 
 def test_every_variant_is_drawn_as_often(genome, vcf, monkeypatch):
     drawn = Counter(
-        str(allele.variant)
+        str(variant)
         for seed in range(600)
-        for allele in background_build._draw([vcf], genome, 3, seed, ())
+        for variant in background_build._draw([vcf], genome, 3, seed, ())
     )
     assert len(drawn) == 11
     assert all(120 < number < 210 for number in drawn.values())  # 164 expected
@@ -150,43 +157,48 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     whole = build_background(quick, vcf, genome, tmp_path / "whole.npz", limit=10)
     output = tmp_path / "a.npz"
 
-    def stop(number: int, seen: list[int] = []) -> None:  # noqa: B006
-        seen.append(number)
-        if len(seen) == 3:
+    def stop(_: int, seen: list[int] = []) -> None:  # noqa: B006
+        seen.append(0)
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_background(quick, vcf, genome, output, limit=10, progress=stop)
+        build_background(quick, vcf, genome, output, limit=10, start=Start(progress=stop))
     assert not output.exists()
-    rows = tmp_path / "a.npz.partial" / "rows.f32"
-    rows.write_bytes(rows.read_bytes()[: len(rows.read_bytes()) - cut])  # as a kill leaves it
-    with pytest.raises(UsageError, match=r"unfinished run lies in .*pass --resume .* or --force"):
+    ledger = tmp_path / "a.npz.partial"
+    ledger.write_bytes(ledger.read_bytes()[: ledger.stat().st_size - cut])  # as a kill leaves it
+    with pytest.raises(UsageError, match=r"a.npz.partial holds .*pass --resume .* or --force"):
         build_background(quick, vcf, genome, output, limit=10)
-    with pytest.raises(UsageError, match="differs in limit, seed; pass --force to begin anew"):
-        build_background(quick, vcf, genome, output, limit=9, seed=3, resume=True)
-    seen = []
-    made = build_background(quick, vcf, genome, output, limit=10, resume=True, progress=seen.append)
-    assert seen[0] == (8 if cut == 0 else 4)
-    assert sum(seen) == whole.count == made.count == 10
+    with pytest.raises(UsageError, match=r"another run \(limit 10, now 9; seed 0, now 3\)"):
+        build_background(quick, vcf, genome, output, limit=9, seed=3, start=RESUME)
+    scored, real = [], module.effects
+
+    def noted(scorer, asked, *arguments):
+        scored.append(len(asked))
+        return real(scorer, asked, *arguments)
+
+    monkeypatch.setattr(module, "effects", noted)
+    made = build_background(quick, vcf, genome, output, limit=10, start=RESUME)
+    assert sum(scored) == 10 - (8 if cut == 0 else 4)
+    assert whole.count == made.count == 10
     assert output.read_bytes() == (tmp_path / "whole.npz").read_bytes()
-    assert not rows.parent.exists()
+    assert not ledger.exists()
 
 
 def test_force_begins_anew(quick, genome, vcf, tmp_path):
     output = tmp_path / "a.npz"
-    (tmp_path / "a.npz.partial").mkdir()
-    build_background(quick, vcf, genome, output, force=True, limit=3)
+    build_background(quick, vcf, genome, output, limit=3)
     assert drawn(output) == 3
     with pytest.raises(UsageError, match=r"a.npz exists; pass --force"):
         build_background(quick, vcf, genome, output)
-    build_background(quick, vcf, genome, output, force=True, limit=4)
+    build_background(quick, vcf, genome, output, limit=4, start=Start(force=True))
     assert drawn(output) == 4
 
 
 def test_a_variant_without_one_of_its_effects_is_left_out(
     quick, genome, vcf, tmp_path, monkeypatch
 ):
-    real = variants.effects
+    real = module.effects
 
     def gaps(*arguments):
         found = real(*arguments)
@@ -198,10 +210,10 @@ def test_a_variant_without_one_of_its_effects_is_left_out(
         found.values[:] = np.nan
         return found
 
-    monkeypatch.setattr(variants, "effects", gaps)
+    monkeypatch.setattr(module, "effects", gaps)
     made = build_background(quick, vcf, genome, tmp_path / "a.npz")
     assert made.count == 11 - 3
-    monkeypatch.setattr(variants, "effects", nothing)
+    monkeypatch.setattr(module, "effects", nothing)
     with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
         build_background(quick, vcf, genome, tmp_path / "b.npz")
 
@@ -214,7 +226,7 @@ def test_wrong_arguments_are_refused(quick, genome, vcf, tmp_path):
     with pytest.raises(UsageError, match="limit 0 found; 1 or more are allowed"):
         build_background(quick, vcf, genome, tmp_path / "a.npz", limit=0)
     vcf.write_text(HEADER + "chr1\t59001\t.\tN\tC\t.\t.\t.\n")
-    with pytest.raises(BackgroundError, match="no variant of the background can be scored"):
+    with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
         build_background(quick, vcf, genome, tmp_path / "a.npz")
 
 

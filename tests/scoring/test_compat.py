@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genobird.errors import AssemblyError, UsageError
 from genobird.scoring.compat import KIPOI_SCORES, SELENE_SCORES, Part, write_kipoi, write_selene
-from genobird.scoring.odds import probabilities
+from genobird.scoring.effects import probabilities
 from genobird.scoring.scorer import load
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

@@ -15,12 +15,14 @@ from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Variant
 from genobird.heads import Head
-from genobird.scoring import effects
+from genobird.scoring import effects, windows
+from genobird.scoring.background import Background
+from genobird.scoring.effects import relative_sizes
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
-from genobird.scoring.variants import screen_variants
+from genobird.scoring.variant_table import screen_variants
 from tests.conftest import random_dna, write_fasta
-from tests.scoring.test_variants import part
+from tests.scoring.test_variant_table import part
 
 EXACT = {"rtol": 0, "atol": 1e-5}
 LENGTH = 2_400
@@ -30,9 +32,10 @@ FLANK = 400
 @pytest.fixture(scope="module", autouse=True)
 def small_windows() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        sizes = {"CHROMATIN_FLANK": FLANK, "PROMOTER_BEFORE": 300, "PROMOTER_AFTER": 250}
-        for name, size in {**sizes, "LLR_FLANK": 200}.items():
+        for name, size in {"CHROMATIN_FLANK": FLANK, "LLR_FLANK": 200}.items():
             patch.setattr(effects, name, size)
+        for name, size in {"PROMOTER_BEFORE": 300, "PROMOTER_AFTER": 250}.items():
+            patch.setattr(windows, name, size)
         yield
 
 
@@ -229,3 +232,28 @@ def test_the_same_call_gives_the_same_bits(scorer, short, alone):
     variants, _ = alone
     tables = [scorer.screen_variants(variants, short) for _ in range(2)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+NAMES = ["a|X|None", "b|Y|None", "c|Z|None"]
+
+
+def test_a_change_counts_relative_to_what_is_usual_for_its_feature():
+    usual = np.linspace(0.01, 1, 100)
+    deltas = np.stack([usual, usual / 10], axis=1).astype(np.float32)
+    background = Background.of(deltas, NAMES[:2], [0, 1], model="m")
+    alt = np.array([[-0.5, 0.2, 0.3]])
+    found = relative_sizes(np.zeros((1, 3)), alt, NAMES, background)
+    np.testing.assert_allclose(found, [[0.5, 2.0, 0.3]], rtol=0.02)
+
+
+def test_without_a_background_the_unit_is_a_logit():
+    alt = np.array([[-0.5, np.nan, 2.0]], np.float32)
+    found = relative_sizes(np.zeros((1, 3), np.float32), alt, NAMES, None)
+    np.testing.assert_array_equal(found, np.abs(alt))
+
+
+def test_what_is_improbable_with_either_allele_does_not_compete_with_what_is_not():
+    ref = np.array([[-9.0, -1.0, -9.0], [-9.0, -8.0, -7.0]])
+    alt = np.array([[-6.0, -1.5, -2.0], [-8.0, -6.0, -6.5]])
+    found = relative_sizes(ref, alt, NAMES, None)
+    np.testing.assert_allclose(found, [[0, 0.5, 7], [1, 2, 0.5]])

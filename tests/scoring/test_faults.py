@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genobird.scoring.journal import journal_of
+from genobird.runs import partial_of
 from tests.processes import Command, Hit
 from tests.scoring.stubs import records, short_genome, write_vcf
 
@@ -100,7 +100,7 @@ def taken() -> Files:
 
 def assert_resumable(output: str, *others: str) -> None:
     """No output has its name, and the journal is there."""
-    assert journal_of(output).exists()
+    assert partial_of(output).exists()
     for name in (output, *others):
         assert not Path(name).exists()
 
@@ -140,7 +140,7 @@ def test_killed_after_every_few_chunks_it_still_advances(start, undisturbed):
             break
         assert code == -SIGKILL, text
         assert_resumable("out.vcf.gz", "out.parquet")
-        sizes.append(journal_of("out.vcf.gz").stat().st_size)
+        sizes.append(partial_of("out.vcf.gz").stat().st_size)
         assert sizes[-1] > sizes[-2]
     assert len(sizes) > 3
     assert taken() == expected
@@ -161,7 +161,7 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(start, undisturbed):
     code, text = start(*VARIANTS, hit=Hit("chunk", 6, SIGINT)).wait()
     assert code == 130, text
     assert_one_error(text, "interrupted")
-    assert "out.vcf.gz.partial keeps what is scored; the same command with --resume" in text
+    assert "out.vcf.gz.partial keeps what is done; the same command with --resume" in text
     assert [path.name for path in Path.cwd().iterdir()] == ["out.vcf.gz.partial"]
     code, text = start(*VARIANTS).wait()
     assert code == 2

@@ -1,394 +1,275 @@
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pysam
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from genobird.errors import UsageError, VcfError
-from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
-from genobird.genome.variant import Variant, left_align, windows
+from genobird.genome.sequence import reverse_complement
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.haplotypes import (
-    REACH,
-    Edit,
-    Phase,
-    PhasedCalls,
-    edit_of,
-    genotype_of,
-    haplotype_windows,
-    together,
-)
-from tests.conftest import random_dna, write_fasta
+from genobird.scoring.alleles import Allele, alleles_of
+from genobird.scoring.effects import effect_table, screen
+from genobird.scoring.haplotypes import HAPLOTYPES, Haplotypes
+from genobird.scoring.parts import Part, merge
+from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.settings import EffectSettings
+from tests.scoring.calls import annotate_variants
+from tests.scoring.quick_logits import stub_logits
 
-CONTIG = random_dna(90, seed=8) + "ACACACACACAC" + random_dna(48, seed=9)
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tother\tme\n"
+EXACT = {"rtol": 0, "atol": 2e-5}
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tme\n"
+AT = 30_000
 
-bases = st.text("ACGT", max_size=4)
+
+@pytest.fixture
+def quick(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """A scorer whose logits are quick sums over a sequence, bent, so that effects do not add up."""
+    stub_logits(monkeypatch)
+    return load(tiny_checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Genome]:
-    contigs = {"c": CONTIG, "d": CONTIG[::-1]}
-    with Genome(write_fasta(tmp_path_factory.mktemp("short") / "a.fa", contigs)) as genome:
-        yield genome
+def contig(tiny_contigs) -> str:
+    return tiny_contigs["chr1"]
 
 
-def write_vcf(path: Path, rows: list[tuple[str, int, str, str, str]], keys: str = "GT") -> Path:
-    """Rows are contig, 0-based position, REF, ALT and what FORMAT says of the sample `me`."""
-    lines = [
-        f"{contig}\t{position + 1}\t.\t{ref}\t{alt}\t.\t.\t.\t{keys}\t0|0\t{call}\n"
-        for contig, position, ref, alt, call in rows
+def other(base: str) -> str:
+    return "ACGT"[("ACGT".index(base) + 1) % 4]
+
+
+@pytest.fixture
+def rows(contig) -> list[tuple[int, str, str, str]]:
+    """Position, REF, ALT and genotype."""
+    return [
+        (AT - 6_000, contig[AT - 6_000], other(contig[AT - 6_000]), "1|0"),
+        (AT - 40, contig[AT - 40 : AT - 34], contig[AT - 40], "0|1"),
+        (AT, contig[AT], other(contig[AT]), "1|1"),
+        (AT + 10, contig[AT + 10], f"{contig[AT + 10]}GATTACA", "1|0"),
+        (AT + 50, contig[AT + 50], other(contig[AT + 50]), "0/1"),
+        (AT + 20_000, contig[AT + 20_000], other(contig[AT + 20_000]), "0|1"),
     ]
+
+
+@pytest.fixture
+def vcf(rows, tmp_path) -> Path:
+    path = tmp_path / "in.vcf"
+    lines = [f"chr1\t{p + 1}\t.\t{ref}\t{alt}\t.\t.\t.\tGT\t{gt}\n" for p, ref, alt, gt in rows]
     path.write_text(HEADER + "".join(lines))
     return path
 
 
-def calls_of(path: Path, genome: Genome, sample: str = "me") -> PhasedCalls:
-    return PhasedCalls(path, sample, Locator(genome, 8_000))
-
-
-def changed(contig: str, edits: list[Edit]) -> str:
-    """Apply edits to a string, the last one first, so that none moves another."""
-    for edit in sorted(edits, reverse=True):
-        contig = contig[: edit.start] + edit.alt + contig[edit.end :]
-    return contig
-
-
-@st.composite
-def separate_edits(draw: st.DrawFn) -> list[Edit]:
-    kept: list[Edit] = []
-    for _ in range(draw(st.integers(0, 8))):
-        start = draw(st.integers(0, len(CONTIG)))
-        end = min(len(CONTIG), start + draw(st.integers(0, 5)))
-        edit = Edit(start, end, draw(bases))
-        if (start < end or edit.alt) and not any(edit.overlaps(other) for other in kept):
-            kept.append(edit)
-    return sorted(kept)
-
-
-@given(separate_edits(), st.integers(0, len(CONTIG) - 1), st.integers(0, 200), st.integers(0, 200))
-def test_haplotype_windows_are_cut_from_the_contig_with_all_edits_made(
-    short, edits, position, before, after
-):
-    if any(edit.start < position < edit.end for edit in edits):
-        return  # see the test of a base that is gone
-    ahead = [edit for edit in edits if edit.end <= position and (edit.start < position or position)]
-    anchor = len(changed(CONTIG[:position], ahead))
-    whole = changed(CONTIG, edits)
-    tails = [CONTIG[position : position + after], whole[anchor : anchor + after]]
-    length = min(before, position) + max(map(len, tails))
-    heads = [
-        text[max(0, at - (length - len(tail))) : at]
-        for text, at, tail in ((CONTIG, position, tails[0]), (whole, anchor, tails[1]))
-    ]
-
-    found = haplotype_windows(short, "c", edits, position, before, after)
-    for window, head, tail in zip(found, heads, tails, strict=True):
-        assert window.sequence == head + tail
-        assert window.anchor == len(head)
-    assert found[0].edits == ()
-    applied = list(found[1].edits)
-    assert applied == sorted(applied)
-    assert haplotype_windows(short, "c", applied, position, before, after)[1] == found[1]
-    single = haplotype_windows(short, "c", edits, position, before, after, alone=True)
-    assert single[:2] == found
-    assert len(single) == 2 + len(applied)
-    for edit, window in zip(applied, single[2:], strict=True):
-        assert len(window.sequence) <= before + after
-        assert window.edits in ((edit,), ())  # another deletion may bring it into the window
-
-
-def test_a_base_that_another_edit_deletes_is_where_the_edit_is(short):
-    gone = haplotype_windows(short, "c", [Edit(50, 60, "")], 55, 10, 10)[1]
-    assert gone.sequence == CONTIG[40:50] + CONTIG[60:70]
-    assert gone.anchor == 10
-    replaced = haplotype_windows(short, "c", [Edit(50, 60, "GGTT")], 52, 10, 10)[1]
-    assert replaced.sequence == CONTIG[42:50] + "GGTT" + CONTIG[60:68]
-    assert replaced.anchor == 10
-    assert replaced.edits == (Edit(50, 60, "GGTT"),)
-
-
-@given(st.integers(0, len(CONTIG) - 1), st.integers(1, 6), bases.filter(bool))
-def test_with_one_variant_they_are_the_windows_that_a_variant_alone_has(short, position, cut, alt):
-    ref = CONTIG[position : position + cut]
-    variant = Variant("c", position, ref, alt)
-    if ref == alt:
-        return
-    aligned = left_align(variant, short)
-    for before, after in ((20, 20), (50, 30), (0, 5)):
-        expected = windows(aligned, short, before, after)
-        edit = edit_of(variant)
-        found = haplotype_windows(short, "c", [edit], aligned.position, before, after, alone=True)
-        pairs = [(expected.ref, expected.ref_anchor), *[(expected.alt, expected.alt_anchor)] * 2]
-        assert [(one.sequence, one.anchor) for one in found] == pairs[: len(found)]
-
-
-@given(st.integers(0, 99), st.text("ACGT", min_size=1, max_size=5), bases.filter(bool))
-def test_an_edit_is_what_an_allele_changes(position, ref, alt):
-    edit = edit_of(Variant("c", position, ref, alt))
-    contig = "N" * position + ref + "NN"
-    assert changed(contig, [edit]) == "N" * position + alt + "NN"
-    kept = contig[edit.start : edit.end]
-    if kept and edit.alt:
-        assert kept[0] != edit.alt[0]
-        assert kept[-1] != edit.alt[-1]
-
-
-@pytest.mark.parametrize(
-    ("call", "phases", "haplotypes"),
-    [
-        ("0|1", "PHASED ABSENT", {1: (1,)}),
-        ("1|0", "PHASED ABSENT", {1: (0,)}),
-        ("1|1", "PHASED ABSENT", {1: (0, 1)}),
-        ("1|2", "PHASED PHASED", {1: (0,), 2: (1,)}),
-        ("2|2", "ABSENT PHASED", {2: (0, 1)}),
-        ("0|0", "ABSENT ABSENT", {}),
-        ("0/0", "ABSENT ABSENT", {}),
-        (".|.", "MISSING MISSING", {}),
-        ("./.", "MISSING MISSING", {}),
-        (".", "MISSING MISSING", {}),
-        ("0/1", "UNPHASED ABSENT", {}),
-        ("1/2", "UNPHASED UNPHASED", {}),
-        ("1/1", "PHASED ABSENT", {1: (0, 1)}),  # on both, whatever the phase
-        (".|1", "PHASED MISSING", {1: (1,)}),
-        ("1/.", "UNPHASED MISSING", {}),
-        ("1", "PHASED ABSENT", {1: (0,)}),
-        ("0", "ABSENT ABSENT", {}),
-        ("0|1|1", "UNPHASED ABSENT", {}),
-        ("1/1/1", "UNPHASED ABSENT", {}),
-    ],
-)
-def test_each_kind_of_genotype_is_applied_or_said_not_to_be(
-    short, tmp_path, call, phases, haplotypes
-):
-    ref = CONTIG[40]
-    first, second = [base for base in "ACGT" if base != ref][:2]
-    path = write_vcf(tmp_path / "a.vcf", [("c", 40, ref, f"{first},{second}", call)])
-    calls = calls_of(path, short)
-    calls.around(0, "c", 40)
-    assert " ".join(calls.phases(0)) == phases
-    found = {allele: calls.carried(0, allele) for allele in (1, 2)}
-    assert {a: one.haplotypes for a, one in found.items() if one is not None} == haplotypes
-    calls.close()
-
-
-@pytest.mark.parametrize(
-    ("keys", "call", "phase"),
-    [
-        ("DP", "3", Phase.MISSING),
-        ("DP:GT", "3:0|1", Phase.PHASED),
-        ("DP:GT", "3", Phase.MISSING),  # trailing fields may be left out
-        ("GT:PS", "0|1\r", Phase.PHASED),
-    ],
-)
-def test_a_genotype_is_found_wherever_format_has_it(tmp_path, keys, call, phase):
-    path = write_vcf(tmp_path / "a.vcf", [("c", 40, "A", "C", call)], keys)
+def alleles_in(path: Path) -> list[Allele]:
     with VcfReader(path) as reader:
-        assert genotype_of(next(reader), 1).phase(1) is phase
+        return [allele for record in reader for allele in alleles_of(record)]
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        ("a|b", "record 1, c:41: genotype 'a|b' cannot be read"),
-        ("0|", "genotype '0|' cannot be read"),
-        ("0|3", "genotype '0|3' names an ALT beyond the 1 there"),
-    ],
-)
-def test_a_genotype_that_cannot_be_is_refused(short, tmp_path, call, message):
-    calls = calls_of(write_vcf(tmp_path / "a.vcf", [("c", 40, "A", "C", call)]), short)
-    with pytest.raises(VcfError, match=message.replace("|", r"\|")):
-        calls.around(0, "c", 40)
-    calls.close()
+def columns(
+    scorer: Scorer, path: Path, genome, part: slice = slice(None), **options
+) -> pd.DataFrame:
+    with Haplotypes(scorer, path, "me", Locator(genome, 8_000), **options) as haplotypes:
+        return haplotypes.columns(alleles_in(path)[part])
 
 
-def snv(position: int, call: str) -> tuple[str, int, str, str, str]:
-    ref = CONTIG[position]
-    return "c", position, ref, "ACGT"[("ACGT".index(ref) + 1) % 4], call
+def carrying(contig: str, rows, haplotype: int, upto: int | None = None) -> str:
+    """The contig with the phased alleles of a haplotype; with `upto`, its part before there."""
+    text = contig if upto is None else contig[:upto]
+    for position, ref, alt, genotype in reversed(rows):
+        if "|" in genotype and genotype[2 * haplotype] == "1" and position < len(text):
+            text = text[:position] + alt + text[position + len(ref) :]
+    return text
 
 
-def joined(calls: PhasedCalls, record: int, position: int, haplotype: int) -> list[int]:
-    """Starts of the edits that are applied with the first ALT of a record."""
-    near = calls.around(record, "c", position)
-    focus = calls.carried(record, 1)
-    assert focus is not None
-    return [edit.start for edit in together(focus, haplotype, near)]
+@pytest.mark.parametrize(("row", "haplotype"), [(2, 0), (2, 1), (3, 0)])
+def test_the_joint_effect_is_that_of_a_contig_that_carries_all_phased_alts(
+    quick, genome, contig, rows, vcf, row, haplotype
+):
+    table = columns(quick, vcf, genome)
+    at = rows[row][0]
+    whole = carrying(contig, rows, haplotype)
+    place = len(carrying(contig, rows, haplotype, at))
+    texts = [contig[at - 8_100 : at + 8_100], whole[place - 8_100 : place + 8_100]]
+    logits = quick.chromatin_logits(texts, [8_100, 8_100])
+    joint = logits[1] - logits[0]
+    best = np.abs(joint).argmax()
+    name = HAPLOTYPES[haplotype]
+    assert table[f"{name}|chromatin|top"][row] == quick.features[best]
+    np.testing.assert_allclose(table[f"{name}|chromatin|joint"][row], joint[best], **EXACT)
+
+    singles = []
+    for position, ref, alt, genotype in rows:
+        if "|" in genotype and genotype[2 * haplotype] == "1" and abs(position - at) < 8_100:
+            alone = contig[:position] + alt + contig[position + len(ref) :]
+            moved = at + (len(alt) - len(ref) if position < at else 0)
+            window = alone[moved - 8_100 : moved + 8_100]
+            singles.append(quick.chromatin_logits([window], [8_100])[0, best] - logits[0, best])
+    assert table[f"{name}|count"][row] == len(singles) > 1
+    np.testing.assert_allclose(table[f"{name}|chromatin|sum"][row], sum(singles), **EXACT)
+    assert abs(joint[best] - sum(singles)) > 1e-4
 
 
-def test_only_alts_of_one_phase_set_are_applied_together(short, tmp_path):
-    rows = [
-        snv(10, "0|1:5"),
-        snv(20, "1|0:5"),
-        snv(30, "0|1:9"),
-        snv(40, "1|1:."),
-        snv(50, "0|1:."),
-        snv(60, "0|1:."),
-        snv(70, "1/1:5"),
+def test_the_promoter_is_asked_on_the_strand_where_ref_or_the_haplotype_is_larger(
+    quick, genome, contig, rows, vcf
+):
+    table = columns(quick, vcf, genome)
+    whole = carrying(contig, rows, 0)
+    place = len(carrying(contig, rows, 0, AT))
+    plus = [contig[AT - 5_000 : AT + 3_000], whole[place - 5_000 : place + 3_000]]
+    minus = [
+        reverse_complement(text[at - 2_999 : at + 5_001])
+        for text, at in ((contig, AT), (whole, place))
     ]
-    calls = calls_of(write_vcf(tmp_path / "a.vcf", rows, "GT:PS"), short)
-    assert joined(calls, 0, 10, 1) == [10, 40, 70]
-    assert joined(calls, 1, 20, 0) == [20, 40, 70]
-    assert joined(calls, 2, 30, 1) == [30, 40, 70]
-    # A homozygous one lies on both: it goes with the set of its nearest neighbour.
-    assert joined(calls, 3, 40, 1) == [30, 40, 70]
-    assert joined(calls, 3, 40, 0) == [20, 40, 70]
-    # Without a phase set, all phased ones of a contig are of one.
-    assert joined(calls, 4, 50, 1) == [40, 50, 60, 70]
-    assert joined(calls, 6, 70, 1) == [40, 50, 60, 70]
-    calls.close()
+    logits = np.array([quick.promoter_logits(two, [5_000, 5_000]) for two in (plus, minus)])
+    best = logits[logits.max(axis=1).argmax()]
+    np.testing.assert_allclose(table["haplotype1|promoter|joint"][2], best[1] - best[0], **EXACT)
+    assert np.isfinite(table["haplotype1|promoter|sum"][2])
 
 
-def test_of_overlapping_alts_the_first_is_kept_on_each_haplotype(short, tmp_path):
-    def deletion(position: int, size: int, call: str) -> tuple[str, int, str, str, str]:
-        return "c", position, CONTIG[position : position + size + 1], CONTIG[position], call
-
-    rows = [
-        deletion(10, 5, "0|1"),  # bases 11 to 15
-        snv(10, "0|1"),  # its anchor is no change
-        snv(13, "1|1"),  # gone on the second haplotype
-        deletion(14, 4, "0|1"),  # gone in part
-        snv(16, "0|1"),
-        ("c", 16, CONTIG[16], f"{CONTIG[16]}TT", "0|1"),  # an insertion behind it
-        ("c", 16, CONTIG[16], f"{CONTIG[16]}GG", "0|1"),  # another at the same place
-    ]
-    calls = calls_of(write_vcf(tmp_path / "a.vcf", rows), short)
-    found = []
-    for number, row in enumerate(rows):
-        calls.around(number, "c", row[1])
-        carried = calls.carried(number, 1)
-        found.append((str(calls.phases(number)[0]), carried and carried.haplotypes))
-    assert found == [
-        ("PHASED", (1,)),
-        ("PHASED", (1,)),
-        ("PHASED", (0,)),
-        ("OVERLAP", None),
-        ("PHASED", (1,)),
-        ("PHASED", (1,)),
-        ("OVERLAP", None),
-    ]
-    calls.close()
+def test_an_alt_alone_on_its_haplotype_has_its_own_effect_as_joint_effect_and_as_sum(
+    scorer, genome, vcf
+):
+    table = columns(scorer, vcf, genome, slice(5, 6))
+    plain = screen(scorer, alleles_in(vcf)[5:6], genome)
+    assert table["haplotype2|count"][0] == 1
+    top = table["haplotype2|chromatin|top"][0]
+    for part in ("joint", "sum"):
+        found = table[f"haplotype2|chromatin|{part}"][0]
+        np.testing.assert_allclose(found, plain[f"{top}|delta"][0], **EXACT)
+        found = table[f"haplotype2|promoter|{part}"][0]
+        np.testing.assert_allclose(found, plain["promoter|delta"][0], **EXACT)
 
 
-def test_alts_that_cannot_be_scored_are_not_applied(short, tmp_path):
-    rows = [
-        ("c", 30, "ACGT"["ACGT".index(CONTIG[30]) - 1], CONTIG[30], "1|1"),
-        ("c", 31, CONTIG[31], "<DEL>", "0|1"),
-        ("c", 32, CONTIG[32], "*", "0|1"),
-        ("x", 5, "A", "C", "0|1"),
-    ]
-    calls = calls_of(write_vcf(tmp_path / "a.vcf", rows), short)
-    for number, (contig, position, *_) in enumerate(rows):
-        assert calls.around(number, contig, position) == []
-        assert calls.phases(number) == (Phase.UNSCORED,)
-    calls.close()
+def test_an_alt_has_effects_on_the_haplotypes_that_carry_it(quick, genome, vcf):
+    table = columns(quick, vcf, genome)
+    phases = ["PHASED", "PHASED", "PHASED", "PHASED", "UNPHASED", "PHASED"]
+    assert table["phase"].tolist() == phases
+    # Of the ALT 6,000 bp away the window has the ALT at 0 and the insertion, and both have it.
+    assert table["haplotype1|count"].tolist() == [3, 0, 3, 3, 0, 0]
+    assert table["haplotype2|count"].tolist() == [0, 2, 2, 0, 0, 1]
+    for name in HAPLOTYPES:
+        carried = (table[f"{name}|count"] > 0).tolist()
+        for part in ("promoter|joint", "promoter|sum", "chromatin|top", "chromatin|joint"):
+            assert table[f"{name}|{part}"].notna().tolist() == carried
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_haplotypes_of_a_file_are_those_of_a_slow_reading(short, tmp_path, data):
-    rows = []
-    for contig, text in (("c", CONTIG), ("d", CONTIG[::-1])):
-        places = sorted(data.draw(st.lists(st.integers(0, 149), max_size=8)))
-        for place in places:
-            ref = text[place : place + data.draw(st.integers(1, 4))]
-            alt = data.draw(bases.filter(lambda alt, ref=ref: bool(alt) and alt != ref))
-            rows.append(
-                (contig, place, ref, alt, data.draw(st.sampled_from(["0|1", "1|0", "1/1"])))
-            )
-    path = write_vcf(tmp_path / "a.vcf", rows)
-    first = data.draw(st.integers(0, len(rows)))  # as where a run goes on, or a shard begins
-
-    kept: dict[tuple[str, int], list[tuple[int, Edit]]] = {}
-    for number, (contig, place, ref, alt, call) in enumerate(rows):
-        edit = edit_of(Variant(contig, place, ref, alt))
-        for haplotype in (0, 1):
-            others = kept.setdefault((contig, haplotype), [])
-            if call[2 * haplotype] == "1" and not any(edit.overlaps(one) for _, one in others):
-                others.append((number, edit))
-
-    calls = calls_of(path, short)
-    for number, (contig, place, ref, alt, _) in list(enumerate(rows))[first:]:
-        near = calls.around(number, contig, place)
-        carried = calls.carried(number, 1)
-        for haplotype in (0, 1):
-            mine = kept[contig, haplotype]
-            on_it = carried is not None and haplotype in carried.haplotypes
-            assert on_it == (number in [other for other, _ in mine])
-            if carried is None or not on_it:
-                continue
-            position = left_align(Variant(contig, place, ref, alt), short).position
-            edits = together(carried, haplotype, near)
-            assert edits == sorted(edit for _, edit in mine)
-            text = CONTIG if contig == "c" else CONTIG[::-1]
-            window = haplotype_windows(short, contig, edits, position, 500, 500)[1]
-            expected = changed(text, edits)
-            if len(window.sequence) == len(expected):
-                assert window.sequence == expected
-            else:
-                assert window.sequence in expected
-    calls.close()
+def test_an_alt_that_only_the_haplotype_has_in_reach_adds_nothing_alone(
+    quick, genome, contig, tmp_path
+):
+    gone = 60  # deleted bases bring an ALT behind the end of the window into the haplotype's
+    far = AT + 8_100 + gone // 2
+    path = tmp_path / "reach.vcf"
+    path.write_text(
+        HEADER
+        + f"chr1\t{AT + 1}\t.\t{contig[AT : AT + gone + 1]}\t{contig[AT]}\t.\t.\t.\tGT\t1|0\n"
+        + f"chr1\t{far + 1}\t.\t{contig[far]}\t{other(contig[far])}\t.\t.\t.\tGT\t1|0\n"
+    )
+    table = columns(quick, path, genome)
+    assert table["haplotype1|count"].tolist() == [2, 2]
+    alone = screen(quick, alleles_in(path)[:1], genome)
+    name = table["haplotype1|chromatin|top"][0]
+    np.testing.assert_allclose(
+        table["haplotype1|chromatin|sum"][0], alone[f"{name}|delta"][0], **EXACT
+    )
 
 
-def test_a_reading_holds_no_more_than_a_stretch(tmp_path, tmp_path_factory):
-    size = 400_000
-    contig = "A" * size
-    fasta = write_fasta(tmp_path_factory.mktemp("long") / "a.fa", {"c": contig}, width=1_000)
-    rows = [("c", place, "A", "C", "0|1") for place in range(0, size, 200)]
-    path = write_vcf(tmp_path / "a.vcf", rows)
-    with Genome(fasta) as genome:
-        calls = calls_of(path, genome)
-        most = 0
-        for number, row in enumerate(rows):
-            near = calls.around(number, "c", row[1])
-            most = max(most, len(calls._carried), len(calls._phases))
-            starts = [one.edit.start for one in near]
-            assert starts == [p for p in range(0, size, 200) if abs(p - row[1]) <= REACH]
-        assert most <= 2 * REACH / 200 + 2
-        calls.close()
-        jumping = calls_of(path, genome)
-        jumping.around(1_900, "c", 1_900 * 200)
-        assert len(jumping._carried) <= 2 * REACH / 200 + 2
-        jumping.close()
+def test_rows_are_the_same_whatever_part_of_the_file_is_asked_about(quick, genome, vcf):
+    whole = columns(quick, vcf, genome)
+    for part in (slice(0, 2), slice(2, 4), slice(4, None)):
+        found = columns(quick, vcf, genome, part)
+        expected = whole[part].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, expected, atol=2e-5)
 
 
-def test_what_cannot_be_read_twice_or_has_no_such_sample_is_refused(short, tmp_path):
-    path = write_vcf(tmp_path / "a.vcf", [])
-    with pytest.raises(UsageError, match="has no sample 'you'; it has other, me"):
-        calls_of(path, short, "you")
-    with pytest.raises(UsageError, match="reads the VCF twice; give a file"):
-        calls_of(Path("-"), short)
-    path.write_text(HEADER.replace("\tFORMAT\tother\tme", ""))
-    with pytest.raises(UsageError, match="has no sample 'me'; it has no samples"):
-        calls_of(path, short)
+def test_info_is_of_the_haplotype_with_the_larger_joint_effect(quick, genome, vcf):
+    with Haplotypes(quick, vcf, "me", Locator(genome, 8_000)) as haplotypes:
+        table = haplotypes.columns(alleles_in(vcf))
+        info = haplotypes.info(table)
+        assert list(info) == [field.id for field in haplotypes.fields]
+        assert haplotypes.counts == {"PHASED": 5, "UNPHASED": 1}
+    both = table.loc[2, [f"{name}|chromatin|joint" for name in HAPLOTYPES]].astype(float).abs()
+    name = HAPLOTYPES[int(both.to_numpy().argmax())]
+    assert info["GB_HAP_JOINT"][2] == table[f"{name}|chromatin|joint"][2]
+    assert info["GB_HAP_SUM"][2] == table[f"{name}|chromatin|sum"][2]
+    assert info["GB_HAP_TOP"][2] == table[f"{name}|chromatin|top"][2]
+    assert info["GB_HAP_N"][2] == table[f"{name}|count"][2]
+    assert info["GB_HAP_PROMOTER_JOINT"][0] == table["haplotype1|promoter|joint"][0]
+    assert info["GB_PHASE"][4] == "UNPHASED"
+    assert {info[key][4] for key in info if key != "GB_PHASE"} == {None}
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [[snv(20, "0|1"), snv(10, "0|1")], [snv(5, "0|1"), ("d", 1, "A", "C", "0|0"), snv(9, "0|1")]],
-)
-def test_records_have_to_be_sorted(short, tmp_path, rows):
-    calls = calls_of(write_vcf(tmp_path / "a.vcf", rows), short)
-    with pytest.raises(VcfError, match=r"record \d, c:\d+: the records are not sorted"):
-        [calls.around(number, row[0], row[1]) for number, row in enumerate(rows)]
-    calls.close()
+def test_features_narrow_what_competes_for_the_top(quick, genome, vcf):
+    table = columns(quick, vcf, genome, features=["DNase"])
+    assert set(table["haplotype1|chromatin|top"].dropna()) == {"A|DNase|None"}
 
 
-@pytest.mark.realdata
-def test_a_real_call_set_is_read(shared_data):
-    folder = shared_data / "variants"
-    with Genome(shared_data / "genome" / "chr20.fa.gz") as genome:
-        source = folder / "giab_nist.chr20_100kb_at_10Mb.vcf.gz"
-        calls = calls_of(source, genome, "INTEGRATION")
-        counts: Counter[str] = Counter()
-        with VcfReader(source) as reader:
-            for record in reader:
-                calls.around(record.number, record.contig, record.position)
-                counts.update(calls.phases(record.number))
-        calls.close()
-    # 119 heterozygous without phase; 86 1/1, 6 1|1, 5 0|1, 4 1|0 and one 1|2
-    assert counts == {"UNPHASED": 119, "PHASED": 86 + 6 + 5 + 4 + 2}
+@pytest.mark.parametrize(("head", "keys"), [("promoter", "chromatin"), ("chromatin", "promoter")])
+def test_columns_are_for_the_heads_that_the_model_has(quick, genome, vcf, head, keys):
+    setattr(quick.checkpoint, head, None)
+    quick.features = [] if head == "chromatin" else quick.features
+    with Haplotypes(quick, vcf, "me", Locator(genome, 8_000)) as haplotypes:
+        table = haplotypes.columns(alleles_in(vcf))
+        info = haplotypes.info(table)
+    assert any(f"|{keys}|" in name for name in table.columns)
+    assert not any(f"|{head}|" in name for name in table.columns)
+    assert list(info) == [field.id for field in haplotypes.fields]
+    assert info["GB_HAP_N"][:2] == ([3, 2] if head == "promoter" else [1, 2])
+
+
+def test_effects_are_averaged_over_the_offsets_of_the_settings(quick, genome, vcf):
+    settings = EffectSettings(shifts=3)
+    wide = columns(quick, vcf, genome, settings=settings)
+    assert not np.allclose(
+        wide["haplotype1|chromatin|joint"][2],
+        columns(quick, vcf, genome)["haplotype1|chromatin|joint"][2],
+    )
+    single = effect_table(quick, alleles_in(vcf)[5:6], genome, settings=settings)
+    top = wide["haplotype2|chromatin|top"][5]
+    for output, name in (("chromatin", top), ("promoter", "promoter")):
+        for part in ("joint", "sum"):
+            found = wide[f"haplotype2|{output}|{part}"][5]
+            np.testing.assert_allclose(found, single[f"{name}|delta"][0], **EXACT)
+
+
+def test_no_records_give_the_same_columns(quick, genome, vcf):
+    whole = columns(quick, vcf, genome)
+    empty = columns(quick, vcf, genome, slice(0, 0))
+    assert list(empty.columns) == list(whole.columns)
+    assert empty.empty
+
+
+def test_shards_and_a_resumed_run_give_the_bytes_of_one_run(
+    quick, tiny_genome_path, vcf, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quick, "chunk", 2)
+
+    def annotated(name: str, **options) -> list[Path]:
+        files = [tmp_path / f"{name}.vcf.gz", tmp_path / f"{name}.parquet"]
+        more = {"table": files[1], "phased": "me", **options}
+        annotate_variants(quick, vcf, tiny_genome_path, files[0], **more)
+        return files
+
+    whole = annotated("whole")
+    parts = [annotated(f"part{n}", part=Part.parse(f"{n}/2")) for n in (1, 2)]
+    merged = [tmp_path / "merged.vcf.gz", tmp_path / "merged.parquet"]
+    for output, shards in zip(merged, zip(*parts, strict=True), strict=True):
+        merge(shards, output)
+        assert output.exists()
+    assert lines_of(merged[0]) == lines_of(whole[0])
+    pd.testing.assert_frame_equal(pd.read_parquet(merged[1]), pd.read_parquet(whole[1]))
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        annotated("again", progress=stop)
+    again = annotated("again", resume=True)
+    for made, expected in zip(again, whole, strict=True):
+        assert made.read_bytes() == expected.read_bytes()
+
+
+def lines_of(path: Path) -> list[str]:
+    with pysam.BGZFile(str(path)) as file:
+        lines = file.read().decode().splitlines()
+    return [line for line in lines if not line.startswith("##genobirdCommand")]

@@ -14,7 +14,7 @@ from genobird.errors import (
 )
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
-from genobird.scoring.odds import probabilities
+from genobird.scoring.effects import probabilities
 from genobird.scoring.regions import region_frames, sequence_frames
 from tests.conftest import write_fasta
 

@@ -12,8 +12,8 @@ import pytest
 
 from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.scoring.annotation import annotate_variants
-from genobird.scoring.journal import journal_of
+from genobird.runs import partial_of
+from tests.scoring.calls import annotate_variants
 from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
 
 SLACK_MB = 24
@@ -141,7 +141,7 @@ def test_a_wrong_ref_that_stops_a_run_loses_nothing(run, source, screen, monkeyp
         return screen(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("genobird.scoring.annotation.screen", wrong)
+        patch.setattr("genobird.scoring.scan.screen", wrong)
         with pytest.raises(AssemblyError):
             run(ref_mismatch="error")
     _, _, rest = run(resume=True, ref_mismatch="flag")
@@ -177,7 +177,7 @@ def test_a_hundred_thousand_records_are_annotated_and_resumed_in_constant_memory
     both = {"table": table, "progress": watch}
     with pytest.raises(Stop):
         annotate_variants(scorer, source, short, output, **both)
-    journal = journal_of(output).stat().st_size
+    journal = partial_of(output).stat().st_size
     done, last = 0, -1
     annotate_variants(scorer, source, short, output, resume=True, **both)
     assert done == count

@@ -14,9 +14,8 @@ from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, GenobirdError, SequenceError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring import scorer as module
-from genobird.scoring.columns import feature_columns, select
-from genobird.scoring.odds import probabilities
-from genobird.scoring.scorer import Scorer, load
+from genobird.scoring.effects import probabilities
+from genobird.scoring.scorer import Scorer, feature_columns, load, select
 from tests.conftest import random_dna
 
 SEQUENCES = [random_dna(length, seed=length) for length in (300, 2_000, 90, 3_100, 1_000)]
@@ -221,7 +220,7 @@ def test_probabilities_take_the_weight_of_positives_back():
 
 
 def test_scoring_loads_no_training():
-    code = "import genobird.scoring.annotation, sys; print('pytorch_lightning' in sys.modules)"
+    code = "import genobird.scoring.variant_vcf, sys; print('pytorch_lightning' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -318,7 +318,7 @@ def test_auxiliary_labels_neither_come_nor_go_when_a_run_is_resumed(
     first, second = (chromatin_config(auxiliary_path=p) for p in (None, auxiliary_path)[::turn])
     finetune_chromatin(first, tmp_path / "run", progress=False)
     said = (r"not given", r"\w{64}")[::turn]
-    message = r"sha256\.auxiliary_path was {}, now it is {};".format(*said)
+    message = r"sha256\.auxiliary_path {}, now {}\);".format(*said)
     with pytest.raises(UsageError, match=message):
         finetune_chromatin(second, tmp_path / "run", resume=True, progress=False)
 

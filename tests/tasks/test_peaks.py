@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
             train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
         train(world, model, tmp_path / "parts", steps=6)
-    with pytest.raises(UsageError, match=r"settings\.steps was 6, now it is 7; give the run its"):
+    with pytest.raises(UsageError, match=r"settings\.steps 6, now 7\); give what it was"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)
     monkeypatch.setattr("genobird.tasks.hidden._encode", None)  # all states are on disk
     train(world, model, tmp_path / "parts", steps=6, resume=True)
@@ -145,11 +145,11 @@ def test_a_finished_run_is_not_given_out_as_another_one(world, model, tmp_path):
     before = (output / "held_out.json").read_text()
     other = track("others", range(0, LENGTH, 1200))
     for changes, message in (
-        ({"steps": 3, "seed": 1}, r"settings\.steps was 2, now it is 3, settings\.seed was 0, now"),
-        ({"tracks": [other]}, r"tracks was \['words \(\w{8}\)'\], now it is \['others \(\w{8}"),
-        ({"tracks": [world[1], other]}, r"now it is \['words \(\w{8}\)', 'others"),
-        ({"regions": [Interval("chr1", 0, 119_000)]}, r"used was \['chr1:1-120,000'\], now it is"),
-        ({"precision": "bf16"}, r"settings\.precision was float32, now it is bf16"),
+        ({"steps": 3, "seed": 1}, r"settings\.steps 2, now 3; settings\.seed 0, now"),
+        ({"tracks": [other]}, r"tracks \['words \(\w{8}\)'\], now \['others \(\w{8}"),
+        ({"tracks": [world[1], other]}, r"now \['words \(\w{8}\)', 'others"),
+        ({"regions": [Interval("chr1", 0, 119_000)]}, r"used \['chr1:1-120,000'\], now"),
+        ({"precision": "bf16"}, r"settings\.precision float32, now bf16"),
     ):
         with pytest.raises(UsageError, match=message):
             train(world, model, output, resume=True, **{"steps": 2, **changes})
@@ -181,7 +181,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", **changes)
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
-    with pytest.raises(UsageError, match=r"settings\.precision was bf16, now it is float32"):
+    with pytest.raises(UsageError, match=r"settings\.precision bf16, now float32"):
         train(world, model, tmp_path / "parts", resume=True, **changes | {"precision": "float32"})
     train(world, model, tmp_path / "parts", resume=True, **changes)
     whole, parts = (Checkpoint.load(tmp_path / run / "model") for run in ("whole", "parts"))

@@ -196,8 +196,8 @@ def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"layers": 1, "dropout": 0.1}}, r"model\.layers was 2, now it is 1;"),
-        ({"data": {"max_tokens": 50, "sequences": 2}}, r"data\.max_tokens was 66, now it is 50;"),
+        ({"model": {"layers": 1, "dropout": 0.1}}, r"model\.layers 2, now 1\);"),
+        ({"data": {"max_tokens": 50, "sequences": 2}}, r"data\.max_tokens 66, now 50\);"),
     ],
     ids=["model", "data"],
 )
@@ -213,7 +213,7 @@ def test_a_run_is_resumed_with_its_own_shards(config, tmp_path, tiny_shards, mon
     pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
     index = json.loads((moved / "index.json").read_text())
     (moved / "index.json").write_text(json.dumps({**index, "corpus_sha256": "0" * 64}))
-    with pytest.raises(UsageError, match=r"shards was \w{64}, now it is 0{64};"):
+    with pytest.raises(UsageError, match=r"shards \w{64}, now 0{64}\);"):
         pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
 
 
@@ -225,7 +225,7 @@ def test_several_corpora_are_trained_on_by_their_weights(config, tmp_path, tiny_
     assert facts["weights"] == [3, 1]
     assert facts["genome_sha256"] == [tiny_shards.index.genome_sha256] * 2
     other = config(shards=[{"path": path, "weight": 2}, {"path": path, "weight": 1}])
-    with pytest.raises(UsageError, match=r"weights was \[3\.0, 1\.0\], now it is \[2\.0, 1\.0\]"):
+    with pytest.raises(UsageError, match=r"weights \[3\.0, 1\.0\], now \[2\.0, 1\.0\]"):
         pretrain(other, tmp_path / "run", resume=True, progress=False)
 
 

@@ -86,11 +86,11 @@ def test_a_run_that_is_through_is_not_called_unfinished(run):
     [
         (
             {"steps": 9},
-            r"run cannot be resumed: fit\.steps was 4, now it is 9; give the",
+            r"run is of another run \(fit\.steps 4, now 9\); give",
         ),
         (
             {"seed": 3, "precision": "bf16"},
-            r"fit\.seed was 0, now it is 3, fit\.precision was float32, now it is bf16;",
+            r"fit\.seed 0, now 3; fit\.precision float32, now bf16\);",
         ),
     ],
     ids=["one", "two"],

@@ -49,7 +49,7 @@ def test_a_state_of_another_version_is_compared_where_both_speak(tmp_path):
 
 def test_each_key_that_differs_is_named(tmp_path):
     asked = identity({**FACTS, "data": {"deeper": {"rate": 0.2}}, "tokenizer": "xyz"})
-    message = r"data\.deeper\.rate was 0\.1, now it is 0\.2, tokenizer was abc, now it is xyz; give"
+    message = r"data\.deeper\.rate 0\.1, now 0\.2; tokenizer abc, now xyz\); give"
     with pytest.raises(UsageError, match=message):
         saved(tmp_path).refuse_other(asked)
 
@@ -58,7 +58,7 @@ def test_what_was_not_given_and_now_is_counts(tmp_path):
     for before, now in ((None, "abc"), ("abc", None)):
         run = saved(tmp_path, identity=identity({"sha256": {"more": before}}))
         said = [value or "not given" for value in (before, now)]
-        with pytest.raises(UsageError, match=r"sha256\.more was {}, now it is {};".format(*said)):
+        with pytest.raises(UsageError, match=r"sha256\.more {}, now {}\);".format(*said)):
             run.refuse_other(identity({"sha256": {"more": now}}))
 
 

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pysam
 import pytest
-from Bio.Seq import Seq
+from Bio.Seq import MutableSeq, Seq
+from Bio.SeqRecord import SeqRecord
 
-from genobird.errors import AssemblyError, TableError, UsageError
+from genobird.errors import AssemblyError, SequenceError, TableError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.position import BEYOND
 from genobird.genome.variant import Variant
-from genobird.scoring.alleles import opened_alleles, read_alleles
-from genobird.scoring.intervals import read_regions
+from genobird.scoring.alleles import opened_variants
+from genobird.scoring.inputs import named_sequences, read_regions
+from tests.scoring.calls import read_alleles
 
 NAMES = ["chrom", "pos", "ref", "alt"]
 ROW = ("chr1", 1000, "T", ("A", "C"))
@@ -150,7 +153,7 @@ def test_what_is_no_region_is_one_clear_error(given, error, reason):
 
 def test_an_id_that_names_another_assembly_is_compared_with_the_genome():
     ids = ["chr20_1000_A_G_b38", "chr20_1001_A_G_b38"]
-    with opened_alleles(ids) as source:
+    with opened_variants(ids) as source:
         assert [allele.variant.position for allele in source] == [999, 1000]
         assert source.assemblies == {"GRCh38"}
         source.records = iter([])
@@ -158,3 +161,68 @@ def test_an_id_that_names_another_assembly_is_compared_with_the_genome():
         genome = SimpleNamespace(contigs={"20": 63_025_520}, path="hg19.fa")
         with pytest.raises(AssemblyError, match=r"another assembly than hg19.fa: it is GRCh38"):
             source.locator(genome)
+
+
+DNA = "ACGT" * 5
+Record = namedtuple("Record", ["name", "sequence"])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (DNA, "0"),
+        (DNA.encode(), "0"),
+        (Seq(DNA), "0"),
+        (MutableSeq(DNA), "0"),
+        (SeqRecord(Seq(DNA), id="r"), "r"),
+        ({"a": DNA}, "a"),
+        ({5: Seq(DNA)}, "5"),
+        ([DNA], "0"),
+        ((Seq(DNA),), "0"),
+        ([SeqRecord(Seq(DNA), id="r")], "r"),
+        ([Record("pysam", DNA)], "pysam"),
+        (np.array([DNA]), "0"),
+        (np.array([DNA.encode()]), "0"),
+        (pd.Series([DNA]), "0"),
+        (pd.Series({"x": DNA}, dtype="string"), "x"),
+        ((text for text in [DNA]), "0"),
+    ],
+)
+def test_sequences_in_any_usual_form_are_read(given, name):
+    assert list(named_sequences(given)) == [(name, DNA)]
+
+
+@pytest.mark.parametrize(
+    "given", [None, 5, [None], {"a": None}, [[DNA]], pd.DataFrame({"s": [DNA]})]
+)
+def test_what_is_no_sequence_is_one_clear_error(given):
+    with pytest.raises(UsageError, match=r"is given as sequence.*; give strings, Seq or SeqRecord"):
+        list(named_sequences(given))
+
+
+def test_a_sequence_without_letters_is_refused():
+    with pytest.raises(SequenceError, match="has a length, but no letters"):
+        list(named_sequences([Seq(None, length=10)]))
+
+
+def test_a_dict_is_scored_under_its_names(scorer):
+    found = scorer.score_sequences({"a": DNA * 20, "b": Seq(DNA * 10)})
+    assert found["chrom"].tolist() == ["a", "b"]
+    assert found["end"].tolist() == [400, 200]
+    expected = scorer.score_sequences([DNA * 20, DNA * 10])
+    pd.testing.assert_frame_equal(found.drop(columns="chrom"), expected.drop(columns="chrom"))
+    np.testing.assert_array_equal(scorer.embed({"a": DNA}), scorer.embed(Seq(DNA)))
+    with pytest.raises(SequenceError, match="sequence b is empty"):
+        scorer.embed({"a": DNA, "b": ""})
+
+
+def test_wrong_arguments_are_one_clear_error(scorer, genome):
+    with pytest.raises(UsageError, match="5 is given as features; give names or classes"):
+        scorer.score_sequences(DNA, features=5)
+    with pytest.raises(UsageError, match="no feature or class '5'"):
+        scorer.score_sequences(DNA, features=[5])
+    for fasta in (None, 5, {"chr1": DNA}, "a\0b"):
+        with pytest.raises(UsageError, match=r"give its path|check the path"):
+            scorer.score_regions("chr1:1-5", fasta)
+    with pytest.raises(UsageError, match="5 is given where a file is needed"):
+        scorer.score_regions("chr1:1-5", genome, liftover=5)

@@ -8,7 +8,7 @@ from genobird.errors import AssemblyError, TableError, UsageError, VcfError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
-from genobird.scoring.variants import KEYS
+from genobird.scoring.effects import KEYS
 from tests.conftest import write_fasta
 
 EXACT = {"rtol": 0, "atol": 2e-5}

@@ -8,9 +8,10 @@ import pysam
 import pytest
 
 from genobird.errors import AssemblyError, UsageError, VcfError
-from genobird.scoring import annotation, variants
-from genobird.scoring.annotation import annotate_variants
-from genobird.scoring.ranking import relative_sizes
+from genobird.scoring import effects as module
+from genobird.scoring import scan
+from genobird.scoring.effects import relative_sizes
+from tests.scoring.calls import annotate_variants
 
 HEADER = [
     "##fileformat=VCFv4.2",
@@ -185,7 +186,7 @@ def test_a_file_without_records_gives_one_without_records(scorer, genome, tmp_pa
     assert annotate_variants(scorer, source, genome, output, table=table).total() == 0
     assert read_records(output) == []
     columns = table.read_text().rstrip("\n").split("\t")
-    assert columns[: len(variants.KEYS)] == list(variants.KEYS)
+    assert columns[: len(module.KEYS)] == list(module.KEYS)
     assert "##INFO=<ID=GB_STATUS" in output.read_text()
 
 
@@ -218,7 +219,7 @@ def test_a_record_without_a_score_costs_no_frame(scorer, genome, bases, tmp_path
     def refuse(*_: object) -> pd.DataFrame:
         raise AssertionError("nothing is to be scored")
 
-    monkeypatch.setattr(annotation, "screen", refuse)
+    monkeypatch.setattr(scan, "screen", refuse)
     records = [("chr1", 20_001, bases[20_000], "<DEL>")] * 40
     source = write_vcf(tmp_path / "in.vcf", records)
     assert annotate_variants(scorer, source, genome, tmp_path / "out.vcf") == {"SYMBOLIC": 40}

@@ -1,7 +1,8 @@
-"""Rows given in Python: of a frame or one by one, their cells by name or by place.
+"""Inputs given in Python: rows of tables, regions, sequences.
 
 A row may be a tuple, a list or an array, whose cells come in a fixed order; or a dict, a row of a
-frame, a named tuple, a record of NumPy or of pysam, whose cells have names.
+frame, a named tuple, a record of NumPy or of pysam, whose cells have names. Sequences are strings,
+or what Biopython makes of them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from Bio.Seq import MutableSeq, Seq, UndefinedSequenceError
 
-from genobird.errors import TableError, UsageError, quoted
+from genobird.errors import InputError, SequenceError, TableError, UsageError, quoted
+from genobird.genome.interval import Interval, read_intervals, strand_of
 from genobird.genome.position import position_of
 
 _ALIASES = {"alts": "alt"}  # as pysam calls them
@@ -151,3 +155,125 @@ def texts_of(cell: object) -> list[str]:
     """Return the texts of a cell: separated by commas, or the items of a list."""
     items = cell if isinstance(cell, _SEVERAL) else [cell]
     return [text for item in items for text in text_of(item).split(",")] or [""]
+
+
+Region = Interval | str | Sequence[Any] | Mapping[str, Any]
+"""An interval, a string as `chr20:1,001-2,000`, or a row of `(chrom, start, end)` and perhaps name
+and strand, 0-based half-open; see `Columns`."""
+Regions = Path | str | pd.DataFrame | Mapping[str, Any] | Interval | Iterable[Region]
+
+_ROWS = Columns(
+    "regions",
+    ("chrom", "start", "end"),
+    ("name", "strand"),
+    "needed are chrom, start (0-based) and end, name and strand are optional; or strings as "
+    "chr20:1,000-2,000",
+)
+
+
+def read_regions(regions: Regions) -> list[Interval]:
+    """Read regions of any kind; see `score_regions`. `-` is BED on standard input.
+
+    Raises:
+        BedError, TableError, UsageError: they cannot be read.
+    """
+    if isinstance(regions, Path | str | Interval):
+        return read_intervals(regions)
+    if (frame := _ROWS.frame_of(regions)) is not None:
+        return list(_from_rows(_ROWS.of_frame(frame)))
+    return list(map(region_of, _ROWS.listed(regions)))
+
+
+def region_of(region: Interval | str | Sequence[Any] | Mapping[str, Any]) -> Interval:
+    """Read one of a list of regions.
+
+    Raises:
+        UsageError, TableError: it is none.
+    """
+    if isinstance(region, Interval | str):
+        return read_intervals([region])[0]
+    cells = _ROWS.of(region)
+    if cells is None:
+        raise UsageError(
+            f"{quoted(region)} is among the regions; give intervals, or strings as "
+            "chr20:1,000-2,000, or rows of (chrom, start, end), 0-based half-open"
+        )
+    return _from_cells(cells, f"region {quoted(tuple(cells))}")
+
+
+def _from_rows(rows: Iterable[Sequence[Any]]) -> Iterator[Interval]:
+    for number, row in enumerate(rows):
+        yield _from_cells(row, f"row {number} of the regions")
+
+
+def _from_cells(row: Sequence[Any], where: str) -> Interval:
+    """Read the cells chrom, start (0-based), end, name and strand; the last two may be missing.
+
+    Raises:
+        TableError: they are no region.
+    """
+    try:
+        contig, name, strand = text_of(row[0]), text_of(row[3]), text_of(row[4])
+        if not contig:
+            raise InputError("chrom is empty; each row needs chrom, start and end")
+        start, end = _whole(row[1], "start"), _whole(row[2], "end")
+        return Interval(contig, start, end, strand_of(strand or "."), name)
+    except InputError as error:
+        raise TableError(f"{where}: {error}") from None
+
+
+def _whole(value: object, title: str) -> int:
+    place = position_of(value)
+    if place is None:
+        text = text_of(value)
+        found = f"{quoted(text)} is no whole number" if text else "is empty"
+        raise InputError(f"{title} {found}; give whole numbers from 0 on, start 0-based")
+    return place
+
+
+Sequences = Any
+"""A list, array, Series or dict of sequences; or one sequence, which is a list of one.
+
+A sequence is a string, bytes, a `Seq`, or a record that holds one of these, such as a `SeqRecord`.
+"""
+
+_HINT = "give strings, Seq or SeqRecord of Biopython, or a list or dict of these"
+# What records call their sequence and their name: those of Biopython, pyfaidx and pysam.
+_TEXTS, _NAMES = ("seq", "sequence"), ("id", "name")
+
+
+def named_sequences(sequences: Sequences) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each sequence.
+
+    A dict and a Series name them by their keys, a record by its id; others are numbered from 0.
+
+    Raises:
+        UsageError: there is something else.
+        SequenceError: a sequence of Biopython has a length alone.
+    """
+    if _text(sequences) is not None:
+        sequences = [sequences]
+    if isinstance(sequences, pd.DataFrame) or not isinstance(sequences, Iterable):
+        raise UsageError(f"{quoted(sequences)} is given as sequences; {_HINT}")
+    keyed = isinstance(sequences, Mapping | pd.Series)
+    items: Any = sequences
+    for key, item in items.items() if keyed else enumerate(items):
+        text = _text(item)
+        if text is None:
+            raise UsageError(f"{quoted(item)} is given as sequence {key}; {_HINT}")
+        yield str(key if keyed else _first(item, _NAMES, key)), text
+
+
+def _text(item: object) -> str | None:
+    held = item if isinstance(item, str | bytes) else _first(item, _TEXTS, item)
+    if isinstance(held, bytes):
+        return held.decode("latin-1")
+    try:
+        return str(held) if isinstance(held, str | Seq | MutableSeq) else None
+    except UndefinedSequenceError:
+        raise SequenceError(f"{quoted(held)} has a length, but no letters; read it whole") from None
+
+
+def _first(item: object, names: Iterable[str], default: object) -> object:
+    """Return the first of these attributes that is there."""
+    return next((getattr(item, name) for name in names if hasattr(item, name)), default)

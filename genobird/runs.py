@@ -1,0 +1,338 @@
+"""Run ledger: what an unfinished run was asked to do, and what it has done so far.
+
+The file `OUTPUT.partial` holds the run's identity, which is all that decides its result (model,
+data, settings), then an entry for each piece of work that is done. It is only ever appended to,
+each entry with its length and checksum, so a process may be killed at any byte: what follows the
+last whole entry is cut off. An entry is on disk before the next piece of work begins, so a machine
+may lose its power too. A later run with `resume` reads the entries and goes on behind them.
+
+```
+genobird run 1 open      "done" once the outputs are complete and get their names
+{"model": "0123...", ...}
+entry entry ...          of each: length, CRC-32, bytes
+```
+
+A file, not a folder of pieces: the scores of a genome are hundreds of thousands of them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from genobird.errors import UsageError
+from genobird.files import STDOUT, locked, open_plain, unwritable
+
+logger = logging.getLogger(__name__)
+
+Identity = Mapping[str, Any]
+"""What decides the result of a run, as JSON holds it."""
+
+_KIND: Final = b"genobird run "
+_OPEN: Final = _KIND + b"1 open\n"
+_DONE: Final = _KIND + b"1 done\n"
+_LENGTH: Final = struct.Struct("<QI")  # length and CRC-32 of an entry
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run is started; none of it decides what comes out."""
+
+    resume: bool = False
+    """Go on with an interrupted run of the same output, if there was one."""
+    force: bool = False
+    """Replace existing outputs and, without `resume`, what an interrupted run has done."""
+    command: str = ""
+    """Command line, for the metadata of the outputs."""
+    progress: Callable[[int], None] | None = None
+    """Called with the number of new items."""
+
+    def advance(self, number: int) -> None:
+        """Show that so many items more are done."""
+        if self.progress is not None:
+            self.progress(number)
+
+
+FRESH: Final = Start()
+
+
+def partial_of(output: Path | str) -> Path:
+    """Return where the ledger of an output lies."""
+    return Path(f"{output}.partial")
+
+
+def may_replace(output: Path | str, *, force: bool = False, resume: bool = False) -> bool:
+    """Tell whether a run may replace existing outputs, and refuse one that would lose work.
+
+    It may with `force`, and when it goes on with a run that was stopped while its complete outputs
+    got their names. Standard output has no ledger.
+
+    Raises:
+        UsageError: an earlier run left work, and neither `force` nor `resume` is given; or there is
+            nothing beside which a ledger could lie.
+    """
+    if str(output) == STDOUT:
+        if resume:
+            raise UsageError("standard output cannot be resumed; name a file with --output")
+        return force
+    head = _read_head(partial_of(output))
+    if head is None:
+        return force
+    if not (force or resume):
+        raise UsageError(
+            f"{partial_of(output)} holds what an interrupted run has done; pass --resume to go on "
+            "from there, or --force to begin anew"
+        )
+    return force or (resume and head.done)
+
+
+@contextmanager
+def begun(
+    outputs: Sequence[Path | str],
+    identity: Identity | None,
+    *,
+    force: bool = False,
+    resume: bool = False,
+) -> Iterator[Ledger | None]:
+    """Open the ledger of an output, and lock all outputs, for the length of a run.
+
+    When the block ends without an error the ledger is removed; else it stays, if it holds work.
+
+    Args:
+        outputs: what the run writes; the first names the ledger. See `files.locked`.
+        identity: what decides the result; the ledger of another one is refused. None for a model
+            that was never saved, of which nothing is kept, as of standard output.
+        force: without `resume`, drop the work of an earlier run.
+        resume: go on with the work of an earlier run, if there is any.
+
+    Raises:
+        UsageError: see `may_replace`; or the work is of another run.
+        OutputError: the ledger cannot be written, or another run is writing one of the outputs.
+    """
+    with locked(*outputs):
+        # Only now: another run may have left work, or gone on with it, until just before.
+        may_replace(outputs[0], force=force, resume=resume)
+        if str(outputs[0]) == STDOUT or identity is None:
+            if resume:
+                raise UsageError("a model that was never saved cannot resume; save it first")
+            yield None
+            return
+        ledger = Ledger(partial_of(outputs[0]), identity, resume=resume)
+        try:
+            yield ledger
+            ledger.require_end()
+        except BaseException as error:
+            ledger.close(hint=not isinstance(error, UsageError))
+            raise
+        ledger.remove()
+
+
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts by section under one key each, `fit.steps`; places on disk are left out."""
+    return dict(_leaves(facts))
+
+
+def differences(known: Identity, asked: Identity) -> list[str]:
+    """Tell in what two runs differ, key by key."""
+    return [
+        f"{key} {_shown(known.get(key))}, now {_shown(asked.get(key))}"
+        for key in dict.fromkeys((*known, *asked))
+        if known.get(key) != asked.get(key)
+    ]
+
+
+def refuse_other(where: Path, known: Identity, asked: Identity) -> None:
+    """Refuse to go on with a run as another one.
+
+    Raises:
+        UsageError: naming each key that differs.
+    """
+    if changed := differences(known, asked):
+        raise UsageError(
+            f"{where} is of another run ({'; '.join(changed)}); give what it was begun with, or "
+            "begin anew with --force, without --resume"
+        )
+
+
+class Ledger:
+    """See the module; use it through `begun`."""
+
+    def __init__(self, path: Path, identity: Identity, *, resume: bool = False) -> None:
+        self.path: Final = path
+        self._end = 0
+        self._next: tuple[bytes, int] | None = None
+        self._file = self._open()
+        try:
+            head = _read_head(self.path)
+            if head is None or not resume:
+                self._write(_OPEN + json.dumps(dict(identity)).encode() + b"\n")
+            else:
+                refuse_other(self.path, head.identity, identity)
+                self._next = self._read_entry(head.end)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def peek(self) -> bytes | None:
+        """Return the next entry of an earlier run; None behind the last one."""
+        return None if self._next is None else self._next[0]
+
+    def advance(self) -> None:
+        """Go to the entry behind the next one."""
+        if self._next is not None:
+            self._next = self._read_entry(self._next[1])
+
+    def append(self, entry: bytes) -> None:
+        """Keep a piece of work; all entries of an earlier run have been read.
+
+        Raises:
+            UsageError: they have not, so the earlier run had another input.
+            OutputError: it cannot be written.
+        """
+        self.require_end()
+        self._write(_LENGTH.pack(len(entry), zlib.crc32(entry)) + entry)
+
+    def seal(self) -> None:
+        """Note that all outputs are complete, and about to get their names.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            os.pwrite(self._file.fileno(), _DONE, 0)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def require_end(self) -> None:
+        """Refuse an input that ended before the work of the earlier run did.
+
+        Raises:
+            UsageError: it did.
+        """
+        if self._next is not None:
+            raise self.other_input()
+
+    def other_input(self) -> UsageError:
+        """Return the error for work of an earlier run that does not fit."""
+        return UsageError(
+            f"{self.path} is of a run over another input; give the same one, or --force without "
+            "--resume to begin anew"
+        )
+
+    def close(self, hint: bool = True) -> None:
+        """Leave the ledger for a later run, if it holds work; say so with `hint`."""
+        with suppress(OSError):
+            if _read_head(self.path) is None:
+                self.path.unlink()
+            elif hint:
+                logger.warning(
+                    "%s keeps what is done; the same command with --resume goes on from there",
+                    self.path,
+                )
+        self._file.close()
+
+    def remove(self) -> None:
+        """End the run: its outputs are complete."""
+        with suppress(OSError):
+            self.path.unlink()
+        self._file.close()
+
+    def _open(self) -> io.FileIO:
+        try:
+            return io.FileIO(open_plain(self.path, os.O_RDWR | os.O_CREAT), "r+")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _read_entry(self, start: int) -> tuple[bytes, int] | None:
+        """Return the entry that begins at an offset, and its end; None behind the last whole one.
+
+        What is written next then begins there.
+        """
+        self._end = start
+        self._file.seek(start)
+        head = self._file.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            return None
+        length, checksum = _LENGTH.unpack(head)
+        end = start + len(head) + length
+        if end > os.fstat(self._file.fileno()).st_size:
+            return None
+        entry = self._file.read(length)
+        return (entry, end) if entry and zlib.crc32(entry) == checksum else None
+
+    def _write(self, data: bytes) -> None:
+        """Write at the end of what is whole; all of it or nothing."""
+        try:
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())  # costs milliseconds, a piece of work seconds
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            raise unwritable(self.path, error) from error
+        self._end += len(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    identity: Identity
+    done: bool
+    end: int
+
+
+def _read_head(path: Path) -> _Head | None:
+    """Return the head of a ledger that holds work; None where there is none, or no work in it.
+
+    Raises:
+        UsageError: the file is something else, or damaged.
+        OutputError: it is no plain file.
+    """
+    try:
+        with open(open_plain(path, os.O_RDONLY), "rb") as file:
+            first, second = file.readline(1 << 16), file.readline(1 << 20)
+            more = file.read(1)
+    except OSError:
+        return None
+    if first in (_OPEN, _DONE):
+        # Killed while it wrote the head, a run had done nothing.
+        if not (second.endswith(b"\n") and (more or first == _DONE)):
+            return None
+        try:
+            identity = json.loads(second)
+        except (ValueError, RecursionError):
+            identity = None
+        if not isinstance(identity, dict):
+            raise UsageError(f"{path} is damaged in its second line; remove it to begin anew")
+        return _Head(identity, first == _DONE, len(first) + len(second))
+    if _OPEN.startswith(first):
+        return None
+    if first.startswith(b"genobird "):
+        raise UsageError(
+            f"{path} was written by another version of genobird; finish with that, or remove it"
+        )
+    raise UsageError(f"{path} is no ledger of genobird, whose place it takes; move it away")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, Path):
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else str(value)

@@ -1,0 +1,141 @@
+"""Variants to a table, in memory or on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from genobird import __version__
+from genobird.genome.chain import ChainFile
+from genobird.genome.fasta import Genome
+from genobird.genome.variant import Status
+from genobird.runs import FRESH, Start, may_replace
+from genobird.scoring.alleles import Variants, opened_variants
+from genobird.scoring.journal import kept
+from genobird.scoring.scan import Batch, Sink, VariantScan
+from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
+from genobird.scoring.table import TableWriter
+
+
+def screen_variants(
+    scorer: Scorer,
+    variants: Variants,
+    fasta: Path | str | Genome,
+    *,
+    ref_mismatch: str = "flag",
+    features: Sequence[str] | None = None,
+    liftover: Path | str | ChainFile | None = None,
+    ignore_build: bool = False,
+    settings: EffectSettings = DEFAULT,
+) -> pd.DataFrame:
+    """Score variants.
+
+    Args:
+        scorer: the model.
+        variants: VCF or BCF file, table (TSV, CSV or frame) with columns `chrom pos ref alt`
+            (1-based, several ALTs separated by commas or as a list) or a dict of such columns, or
+            a list: of variants, of rows `(chrom, pos, ref, alt)` as tuples, dicts or arrays, of
+            strings as `chr20:1000:A>G`; one alone is a list of one.
+        fasta: the genome.
+        ref_mismatch: see `ScanSettings`, as the next three.
+        features: columns, names or classes of the chromatin head; None is all.
+        liftover: UCSC chain file from the assembly of the variants to the genome's.
+        ignore_build: warn of another assembly instead of raising.
+        settings: how effects are computed, and which further scores are wanted.
+
+    Returns:
+        One row an ALT, in input order: `chrom pos ref alt record allele status` (with `liftover`
+        also `lifted_chrom lifted_pos lifted_strand`), then
+        `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
+        scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`
+        counts from 0. `settings` may add `llr|se`,
+        `embedding|distance` and, for each promoter and chromatin output, the columns of `odds`.
+        With a background there is also `evalue`, after the keys, and `<output>|quantile`; see
+        `background`.
+
+    Raises:
+        VcfError, TableError, UsageError: the variants cannot be read.
+        AssemblyError: the variants are of another assembly, or none lies on a contig of the genome;
+            or, with `error`, REF differs.
+    """
+    scanned = ScanSettings(ref_mismatch, features, liftover, ignore_build, settings)
+    tables: list[pd.DataFrame] = []
+    with opened(fasta) as genome, opened_variants(variants) as source:
+        scan = VariantScan(scorer, source, genome, scanned)
+        scan.run([rows_to(tables.append, scanned.policy)])
+    return pd.concat(tables, ignore_index=True)
+
+
+def list_variants(
+    scorer: Scorer,
+    variants: Variants,
+    fasta: Path | str | Genome,
+    output: Path | str,
+    settings: ScanSettings = PLAIN,
+    start: Start = FRESH,
+) -> Counter[str]:
+    """Score variants of any kind and write the table of `screen_variants` as it grows.
+
+    Until the output is complete, what is scored is kept in `<output>.partial`; see `journal`.
+
+    Args:
+        scorer: the model.
+        variants: see `screen_variants`.
+        fasta: the genome.
+        output: `.parquet`, `.tsv` or `.tsv.gz`, or `-`.
+        settings: how variants are placed and scored.
+        start: how the run is started; progress is called with the number of new ALTs.
+
+    Returns:
+        How many ALTs have each status; their sum is the number of ALTs.
+
+    Raises:
+        VcfError, TableError, AssemblyError, UsageError, OutputError: see `screen_variants`.
+    """
+    scorer.select_features(settings.features)
+    replace = may_replace(output, force=start.force, resume=start.resume)
+    with opened(fasta) as genome, opened_variants(variants) as source:
+        scan = VariantScan(scorer, source, genome, settings)
+        meta = table_facts(run_facts(scorer, start.command, scan.locator.chain))
+        with (
+            kept([output], scan.identity, start) as journal,
+            TableWriter(output, force=replace, meta=meta) as writer,
+        ):
+            rows = rows_to(writer.write, settings.policy)
+            counts = scan.run([rows, lambda batch: start.advance(len(batch.loci))], journal)
+            writer.finish()
+            journal.seal()
+    return counts
+
+
+def rows_to(write: Callable[[pd.DataFrame], object], policy: RefMismatch) -> Sink:
+    """Return a sink that writes the rows of each batch, but for records that the policy skips."""
+
+    def sink(batch: Batch) -> None:
+        table = batch.table
+        if policy is RefMismatch.SKIP:
+            skipped = table.loc[table["status"] == Status.REF_MISMATCH.value, "record"]
+            table = table[~table["record"].isin(skipped)]
+        write(table)
+
+    return sink
+
+
+def run_facts(scorer: Scorer, command: str, chains: ChainFile | None = None) -> dict[str, str]:
+    """Return what made a result, as keys of VCF header lines: version, model, command, chain."""
+    return {
+        "genobirdVersion": __version__,
+        "genobirdModel": scorer.model_hash or "unsaved",
+        **({"genobirdBackground": scorer.background.hash} if scorer.background else {}),
+        **({"genobirdCommand": command} if command else {}),
+        **({"genobirdLiftover": chains.path.name} if chains else {}),
+    }
+
+
+def table_facts(facts: dict[str, str]) -> dict[str, str]:
+    """Return the same facts as keys of Parquet metadata."""
+    return {key.removeprefix("genobird").lower(): value for key, value in facts.items()}

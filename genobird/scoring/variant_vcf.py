@@ -1,0 +1,315 @@
+"""Variant scores into VCF: every record passes through, and gains INFO keys.
+
+INFO has one value an ALT; the full profile goes to the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from genobird.genome import streams
+from genobird.genome.build import beyond
+from genobird.genome.fasta import Genome
+from genobird.genome.locus import Locus
+from genobird.genome.variant import Status
+from genobird.genome.vcf import (
+    InfoField,
+    Record,
+    Value,
+    Values,
+    VcfReader,
+    VcfWriter,
+    annotated_copy,
+)
+from genobird.runs import FRESH, Start, may_replace
+from genobird.scoring.alleles import VariantSource
+from genobird.scoring.background import EVALUE, Background
+from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, relative_sizes
+from genobird.scoring.haplotypes import Haplotypes
+from genobird.scoring.journal import hash_of_file, kept
+from genobird.scoring.parts import HEADER_KEY, Part, PartNote, require_part_outputs
+from genobird.scoring.scan import Batch, Sink, VariantScan
+from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
+from genobird.scoring.table import TableWriter
+from genobird.scoring.variant_table import rows_to, run_facts, table_facts
+
+logger = logging.getLogger(__name__)
+
+STATUS = InfoField("GB_STATUS", f"genobird status of each ALT: {' '.join(Status)}", type="String")
+GB_EVALUE = InfoField(
+    "GB_EVALUE", "Share of the background variants with effects at least as large, 1/(n+1) or more"
+)
+GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant as start")
+GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")
+GB_LLR_SE = InfoField("GB_LLR_SE", "Standard error of GB_LLR between segmentations, nats")
+GB_EMBEDDING = InfoField("GB_EMBEDDING", "Cosine distance between hidden states of REF and ALT")
+GB_CHROMATIN = InfoField("GB_CHROMATIN", "Chromatin logit, ALT - REF, of the feature in GB_TOP")
+GB_TOP = InfoField(
+    "GB_TOP",
+    "Chromatin feature whose logit changes most relative to background variants",
+    type="String",
+)
+_ACCESSIBLE = "DNase"
+GB_LIFTED = (
+    InfoField("GB_LIFTED_CHROM", "Contig that REF was lifted to", type="String", number="."),
+    InfoField("GB_LIFTED_POS", "Where REF was lifted to, 1-based", type="Integer", number="."),
+    InfoField("GB_LIFTED_STRAND", "Strand REF was lifted to", type="String", number="."),
+)
+
+# Above this share of REF mismatches the reference is more likely wrong than the alleles.
+_SUSPICIOUS = 0.1
+
+
+def info_fields(
+    scorer: Scorer, lifted: bool = False, settings: EffectSettings = DEFAULT
+) -> list[InfoField]:
+    """Return the INFO keys that a model gives, and where the variants were lifted to."""
+    parts = scorer.checkpoint
+    return [
+        STATUS,
+        *(GB_LIFTED if lifted else ()),
+        *([GB_EVALUE] if scorer.background is not None else []),
+        *([GB_PROMOTER] if parts.promoter is not None else []),
+        *([GB_LLR] if parts.mlm is not None else []),
+        *([GB_LLR_SE] if parts.mlm is not None and settings.segmentations > 1 else []),
+        *([GB_EMBEDDING] if settings.embedding else []),
+        *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
+        *([_gb_dnase(cells)] if (cells := _accessible(scorer)) else []),
+    ]
+
+
+def _accessible(scorer: Scorer) -> list[str]:
+    """Return the columns of the features of chromatin accessibility."""
+    kinds = scorer.checkpoint.features["class"]
+    return [name for name, kind in zip(scorer.features, kinds, strict=True) if kind == _ACCESSIBLE]
+
+
+def _gb_dnase(columns: Sequence[str]) -> InfoField:
+    cells = ", ".join(dict.fromkeys(name.split("|")[0] for name in columns))
+    return InfoField("GB_DNASE", f"DNase accessibility logit, ALT - REF, mean over {cells}")
+
+
+def annotate_variants(
+    scorer: Scorer,
+    source: Path | str | streams.Peeked,
+    fasta: Path | str | Genome,
+    output: Path | str,
+    *,
+    table: Path | str | None = None,
+    phased: str | None = None,
+    part: Part | None = None,
+    settings: ScanSettings = PLAIN,
+    start: Start = FRESH,
+) -> Counter[str]:
+    """Score the variants of a VCF and write it with INFO added; memory is that of a few records.
+
+    Until the output is complete, what is scored is kept in `<output>.partial`; see `journal`.
+
+    Args:
+        scorer: the model.
+        source: VCF or BCF, or `-`.
+        fasta: the genome.
+        output: `.vcf`, `.vcf.gz` (with an index) or `.bcf`, or `-`.
+        table: `.parquet`, `.tsv` or `.tsv.gz` for the table of `screen_variants`.
+        phased: sample whose ALTs on a haplotype are also scored together: `haplotypes`.
+        part: write only the records of this part, as `.vcf.gz` and `.parquet`; see `merge`.
+        settings: how variants are placed and scored.
+        start: how the run is started; progress is called with the number of new records.
+
+    Returns:
+        How many ALTs have each status; their sum is the number of ALTs (1 for a record without).
+
+    Raises:
+        UsageError, VcfError, OutputError: input or outputs.
+        AssemblyError: the VCF is of another assembly, or no variant lies on a contig of the genome;
+            or, with `error`, REF differs.
+    """
+    scorer.select_features(settings.features)
+    path = source.source if isinstance(source, streams.Peeked) else source
+    if part is not None:
+        require_part_outputs(scorer.model_hash, path, output, table)
+    replace = may_replace(output, force=start.force, resume=start.resume)
+    with ExitStack() as stack:
+        genome = stack.enter_context(opened(fasta))
+        reader = stack.enter_context(VcfReader(source))
+        variants = VariantSource.of_vcf(reader)
+        scan = VariantScan(scorer, variants, genome, settings, part=part)
+        identity = scan.identity
+        if phased is not None:
+            scan.haplotypes = stack.enter_context(
+                Haplotypes(scorer, path, phased, scan.locator, settings.features, settings.effects)
+            )
+            identity = {**identity, "phased": phased, "calls": hash_of_file(path)}
+        meta = run_facts(scorer, start.command, scan.locator.chain)
+        if part is not None:
+            run = {**identity, "input": hash_of_file(path), "ref_mismatch": settings.ref_mismatch}
+            meta[HEADER_KEY] = PartNote(part, scorer.chunk, run).text()
+            identity = {**identity, "shard": str(part)}
+        files = [output] if table is None else [output, table]
+        journal = stack.enter_context(kept(files, identity, start))
+        doubts = Doubts(genome)
+        sinks: list[Sink] = [doubts.note]
+        writer = None
+        if table is not None:
+            writer = stack.enter_context(TableWriter(table, force=replace, meta=table_facts(meta)))
+            sinks.append(rows_to(writer.write, settings.policy))
+        vcf = stack.enter_context(_annotated_copy(scan, reader, output, meta, replace))
+        sinks += [partial(_write_records, vcf, scan), lambda b: start.advance(len(b.records))]
+        counts = scan.run(sinks, journal)
+        if writer is not None:
+            writer.finish()
+        journal.seal()
+    doubts.warn(counts)
+    if scan.haplotypes is not None:
+        scan.haplotypes.warn()
+    return counts
+
+
+class Doubts:
+    """What makes one doubt that variants and genome belong together."""
+
+    def __init__(self, genome: Genome) -> None:
+        self._genome = genome
+        self._ends: dict[str, int] = {}  # the largest position on each contig beyond its end
+
+    def note(self, batch: Batch) -> None:
+        """Look at the ALTs of a batch."""
+        if Status.OUT_OF_BOUNDS.value not in batch.statuses:
+            return
+        for allele, status in zip(batch.alleles, batch.statuses, strict=True):
+            variant = allele.variant
+            if status == Status.OUT_OF_BOUNDS.value and variant.position >= 0:
+                largest = self._ends.get(variant.contig, 0)
+                self._ends[variant.contig] = max(variant.position + 1, largest)
+
+    def warn(self, counts: Counter[str]) -> None:
+        """Say what was found, given how many ALTs have each status."""
+        mismatches = counts[Status.REF_MISMATCH.value]
+        checked = mismatches + counts[Status.OK.value]
+        if mismatches > _SUSPICIOUS * checked:
+            logger.warning(
+                "REF of %d in %d alleles is not that of %s; is the VCF from another assembly?",
+                *(mismatches, checked, self._genome.path),
+            )
+        if self._ends:
+            logger.warning(
+                "%d alleles lie beyond the end of their contig: %s",
+                *(counts[Status.OUT_OF_BOUNDS.value], beyond(self._ends, self._genome)),
+            )
+
+
+def _annotated_copy(
+    scan: VariantScan, reader: VcfReader, output: Path | str, meta: Mapping[str, str], force: bool
+) -> VcfWriter:
+    """Open the VCF that is written."""
+    first, lifted = scan.source.peek(1), scan.locator.chain is not None
+    fields = info_fields(scan.scorer, lifted, scan.settings.effects)
+    if scan.haplotypes is not None:
+        fields += scan.haplotypes.fields
+    return annotated_copy(
+        *(reader, output, fields),
+        genome=None if lifted else scan.locator.genome,  # what is written is of the old assembly
+        meta=meta,
+        example=first[0].contig if first else None,
+        force=force,
+    )
+
+
+def _write_records(writer: VcfWriter, scan: VariantScan, batch: Batch) -> None:
+    """Write the records of a batch, each with its INFO values."""
+    columns: dict[str, list[Value]] = {}
+    if batch.is_scored:
+        columns = _columns(batch.table, scan.scorer)
+        if scan.haplotypes is not None:
+            columns |= scan.haplotypes.info(batch.table)
+    places = _places(batch.loci) if scan.locator.chain else {}
+    added = _info(batch.records, batch.statuses, columns, places, scan.settings.policy)
+    for record, values in zip(batch.records, added, strict=True):
+        writer.write(record, values)
+
+
+def _columns(frame: pd.DataFrame, scorer: Scorer) -> dict[str, list[Value]]:
+    """Return the INFO values of each row, by key."""
+    columns: dict[str, list[Value]] = {}
+    for key, name in (
+        (GB_EVALUE, EVALUE),
+        (GB_PROMOTER, f"{PROMOTER}|delta"),
+        (GB_LLR, f"{LLR}|delta"),
+        (GB_LLR_SE, LLR_SE),
+        (GB_EMBEDDING, DISTANCE),
+    ):
+        if name in frame.columns:
+            columns[key.id] = [_value(x) for x in frame[name]]
+    names = [name for name in scorer.features if f"{name}|delta" in frame.columns]
+    if names:
+        columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame, names, scorer.background)
+    if cells := [name for name in _accessible(scorer) if name in names]:
+        means = frame[[f"{name}|delta" for name in cells]].mean(axis=1)
+        columns[_gb_dnase(cells).id] = [_value(x) for x in means]
+    return columns
+
+
+def _info(
+    records: Sequence[Record],
+    statuses: Sequence[str],
+    columns: Mapping[str, Sequence[Value]],
+    places: Mapping[str, Sequence[Value]],
+    policy: RefMismatch,
+) -> Iterator[Values]:
+    """Yield the INFO values of each record; all others are given for each ALT, by key."""
+    stop = 0
+    for record in records:
+        first, stop = stop, stop + max(1, len(record.alts))
+        rows = slice(first, stop)
+        if policy is RefMismatch.SKIP and Status.REF_MISMATCH.value in statuses[rows]:
+            yield {}
+            continue
+        scored = {key: values[rows] for key, values in columns.items() if record.alts}
+        present = {key: values for key, values in scored.items() if _any(values)}
+        lifted = {key: values[first : first + 1] for key, values in places.items() if values[first]}
+        yield {STATUS.id: statuses[rows], **lifted, **present}
+
+
+def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
+    """Return where each allele was lifted to, by INFO key."""
+    places = [locus.place for locus in loci]
+    contig, start, strand = (field.id for field in GB_LIFTED)
+    return {
+        contig: [place.contig if place else None for place in places],
+        start: [place.start + 1 if place else None for place in places],
+        strand: [place.strand if place else None for place in places],
+    }
+
+
+def _any(values: Sequence[Value]) -> bool:
+    return any(value is not None for value in values)
+
+
+def _top(
+    frame: pd.DataFrame, names: Sequence[str], background: Background | None
+) -> tuple[list[Value], list[Value]]:
+    """Return the change of the feature that leads in each row (`ranking`), and its name."""
+    ref, alt, values = (
+        frame[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt", "delta")
+    )
+    sizes = relative_sizes(ref, alt, names, background)
+    best = np.nan_to_num(sizes, nan=-1.0).argmax(axis=1)
+    largest = [_value(x) for x in values[np.arange(len(values)), best]]
+    tops: list[Value] = [
+        None if value is None else names[place] for value, place in zip(largest, best, strict=True)
+    ]
+    return largest, tops
+
+
+def _value(number: float) -> Value:
+    return None if math.isnan(number) else float(number)
