@@ -32,6 +32,7 @@ from genobird.scoring.table import TableWriter, check_folder
 from genobird.scoring.variant_vcf import annotate_variants
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
+STRETCH = "GRCh37 chr20:54.9-56.3 Mb"
 FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
 
 
@@ -119,6 +120,6 @@ def _write(
         names = {record.number: record.columns[2] for record in reader}
     if len(variants.top):
         variants.top["id"] = variants.top["record"].map(names)
-    title = "GRCh37 chr20:54.9-56.3 Mb, scored by genobird"
+    title = f"{STRETCH}, scored by genobird"
     write_text(folder / "report.html", render(regions, variants, facts, title))
     return regions, variants

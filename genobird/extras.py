@@ -10,6 +10,7 @@ from genobird.errors import UsageError
 EXTRAS: Final = {
     "bigwig": ("pyBigWig",),
     "gpu": ("triton",),
+    "serve": ("fastapi", "python_multipart", "uvicorn"),
     "train": (
         *("bioframe", "h5py", "pooch", "pytorch_lightning", "requests"),
         *("scipy", "sklearn", "tensorboard"),

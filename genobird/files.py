@@ -180,6 +180,40 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """Make a folder for the length of a block, among the temporary files of the system.
+
+    Those that killed processes left are removed.
+
+    Args:
+        prefix: how its name begins, of one purpose.
+    """
+    _sweep_scratch(Path(tempfile.gettempdir()), prefix)
+    hidden = Path(tempfile.mkdtemp(prefix="."))
+    descriptor = os.open(hidden, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    folder = hidden.rename(hidden.with_name(prefix + hidden.name[1:]))  # locked from the start
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep_scratch(temporary: Path, prefix: str) -> None:
+    for entry in os.scandir(temporary):
+        if not (entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)):
+            continue
+        with suppress(OSError):  # of another user, or of a process that lives
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
 def _lock(place: Path) -> Iterator[None]:
     """Hold the lock of an output."""
     path = place.with_name(f"{_stem(place)}.lock")

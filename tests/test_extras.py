@@ -75,7 +75,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     base = distributions(PROJECT["dependencies"])
     optional = {
         name: distributions(PROJECT["optional-dependencies"][name])
-        for name in ("train", "bigwig", "gpu", "hf", "workflow")
+        for name in ("train", "bigwig", "gpu", "hf", "serve", "workflow")
     }
     declared = base.union(*optional.values())
     found = imported("genobird") | imported("pipelines")
@@ -110,6 +110,7 @@ def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoin
     absent = [module for modules in extras.EXTRAS.values() for module in modules]
     out = tmp_path / "out"
     commands = [
+        f"serve --model {tiny_checkpoint}",
         f"pretrain --output {out}",
         f"finetune chromatin --output {out}",
         f"finetune promoter --output {out}",
@@ -132,6 +133,6 @@ def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoin
         verb = command.split()[0]
         assert re.fullmatch(
             rf"genobird: error: genobird {verb} needs \w+, which is not installed; "
-            r"pip install 'genobird\[train\]'\n",
+            rf"pip install 'genobird\[{'serve' if verb == 'serve' else 'train'}\]'\n",
             text,
         )

@@ -28,6 +28,7 @@ from genobird.cli import (
     merging,
     mutagenesis,
     scoring,
+    serving,
     training,
     variants,
 )
@@ -94,6 +95,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "tables": evaluation.tables,
     "import-hf": exchange.import_hf,
     "export-hf": exchange.export_hf,
+    "serve": serving.serve,
     "demo": house.demo,
     "report": house.report,
     "info": house.info,

@@ -1,0 +1,228 @@
+"""Site: the pages of a running `genobird serve`, and what may reach them.
+
+All addresses begin with a secret token. Nothing that a user sends becomes a path: a job is looked
+up by its id, its files by fixed names. Pages run one script, by a nonce, and load nothing remote.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from jinja2 import ChoiceLoader, PackageLoader
+
+import genobird
+from genobird.errors import GenobirdError
+from genobird.genome.fasta import Genome
+from genobird.report.page import STATUSES, environment
+from genobird.serve.answer import DOWNLOADS, REPORT
+from genobird.serve.jobs import KEPT, Job, Jobs, State
+from genobird.serve.question import ASKED, Limits, Question, typed, uploaded
+
+HOSTS = ["127.0.0.1", "localhost"]
+_FORM_BYTES = 1 << 16  # of an upload, beside the file
+_LOGOS = 3
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'nonce-{nonce}'; "
+    "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+_REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox"
+)
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the pages say about where variants and regions are scored."""
+
+    genome: Genome
+    name: str
+    """Of the genome."""
+    note: str = ""
+    """What is to be known about it."""
+    examples: tuple[str, ...] = ()
+
+
+class Site:
+    """The pages; `app` is the ASGI application.
+
+    Args:
+        jobs: the queue.
+        place: the genome.
+        token: what every address begins with.
+        limits: of one question.
+    """
+
+    def __init__(self, jobs: Jobs, place: Place, token: str, limits: Limits) -> None:
+        self._jobs, self._place, self._token, self._limits = jobs, place, token, limits
+        self._templates = environment()
+        own = PackageLoader("genobird.serve")
+        self._templates.loader = ChoiceLoader([own, PackageLoader("genobird.report")])
+        self.app = FastAPI(openapi_url=None)
+        self.app.middleware("http")(self._guard)
+        self.app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
+        for fault in (400, 404, 405, RequestValidationError):
+            self.app.exception_handler(fault)(self._failure)
+        router = APIRouter(prefix="/{token}", dependencies=[Depends(self._require_token)])
+        router.get("/")(self.start)
+        router.post("/")(self.ask)
+        router.get("/jobs/{id}/")(self.job)
+        router.get("/jobs/{id}/state")(self.state)
+        router.get("/jobs/{id}/{name}")(self.file)
+        router.post("/jobs/{id}/cancel")(self.cancel)
+        router.post("/jobs/{id}/delete")(self.delete)
+        self.app.include_router(router)
+
+    def start(self, text: str = "") -> Response:
+        """Show the form, with what an example gives."""
+        return self._form(text)
+
+    def ask(
+        self,
+        text: Annotated[str, Form()] = "",
+        vcf: Annotated[UploadFile | None, File()] = None,
+        logos: Annotated[bool, Form()] = False,
+    ) -> Response:
+        """Take a question and lead to its job, or show the form again with what is wrong."""
+        drawn = _LOGOS if logos else 0
+
+        def question(folder: Path) -> Question:
+            if vcf is None or not vcf.filename:
+                return typed(text, self._place.genome, folder, self._limits, drawn)
+            with (folder / ASKED).open("wb") as file:
+                shutil.copyfileobj(vcf.file, file)
+            return uploaded(vcf.filename, folder, self._limits, drawn)
+
+        try:
+            job = self._jobs.add(question)
+        except GenobirdError as error:
+            return self._form(text, str(error))
+        return RedirectResponse(f"jobs/{job.id}/", 303)
+
+    def job(self, id: str) -> Response:
+        """Show how far a job is, and its answer."""
+        job = self._find(id)
+        names = [name for name in DOWNLOADS if (job.folder / name).is_file()]
+        return self._page(
+            "job.html.j2",
+            job=job,
+            view=self._view(job),
+            says=self._says(job),
+            downloads={name: DOWNLOADS[name] for name in names} if job.has_report else {},
+            report=REPORT,
+            statuses=STATUSES,
+            kept=KEPT,
+        )
+
+    def state(self, id: str) -> dict[str, Any]:
+        """Return how far a job is."""
+        job = self._find(id)
+        return {"view": self._view(job), "says": self._says(job), "done": job.done}
+
+    def file(self, id: str, name: str) -> Response:
+        """Send the report or a table."""
+        job = self._find(id)
+        if name == REPORT and job.has_report:
+            headers = {"Content-Security-Policy": _REPORT_POLICY}
+            return FileResponse(job.folder / REPORT, media_type="text/html", headers=headers)
+        known = next((known for known in DOWNLOADS if known == name), None)
+        if known is None or not (job.has_report and (job.folder / known).is_file()):
+            raise HTTPException(404)
+        octets = "application/octet-stream"
+        return FileResponse(job.folder / known, media_type=octets, filename=known)
+
+    def cancel(self, id: str) -> Response:
+        """Stop a job."""
+        self._jobs.cancel(self._find(id))
+        return RedirectResponse("./", 303)
+
+    def delete(self, id: str) -> Response:
+        """Remove a job with all its files."""
+        self._jobs.forget(self._find(id))
+        return RedirectResponse("../../", 303)
+
+    def _require_token(self, token: str) -> None:
+        if not secrets.compare_digest(token.encode(), self._token.encode()):
+            raise HTTPException(404)
+
+    def _find(self, id: str) -> Job:
+        job = self._jobs.find(id)
+        if job is None:
+            raise HTTPException(404)
+        return job
+
+    def _view(self, job: Job) -> str:
+        """Return what of a job changes its page beyond the progress."""
+        return f"{job.state} {job.has_report}"
+
+    def _says(self, job: Job) -> str:
+        """Say in a sentence how far a job is."""
+        if job.state is State.WAITING:
+            before = self._jobs.before(job)
+            return f"Waiting: {before} before it." if before else "Waiting."
+        if job.state is State.RUNNING:
+            return "The report is ready; logos follow." if job.has_report else "Scoring."
+        return {
+            State.DONE: "Done.",
+            State.FAILED: "This could not be scored.",
+            State.CANCELLED: "Cancelled.",
+        }[job.state]
+
+    def _form(self, text: str = "", error: str = "") -> Response:
+        return self._page(
+            "ask.html.j2",
+            422 if error else 200,
+            text=text,
+            error=error,
+            place=self._place,
+            limits=self._limits,
+            logos=_LOGOS,
+            kept=KEPT,
+        )
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        values |= {"nonce": nonce, "version": genobird.__version__}
+        text = self._templates.get_template(template).render(values)
+        headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce)}
+        return HTMLResponse(text, status, headers)
+
+    async def _guard(
+        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        size = request.headers.get("content-length", "0" if request.method == "GET" else "")
+        if not size.isdecimal():  # every browser tells; the server holds it to that
+            response = await self._failure(request, HTTPException(411))
+        elif int(size) > self._limits.upload + _FORM_BYTES:
+            response = await self._failure(request, HTTPException(413))
+        else:
+            response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def _failure(self, request: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 400)
+        most = f"{self._limits.upload >> 20} MiB"
+        says = {
+            404: "There is nothing at this address. The address of the page has a token: use the "
+            f"whole one that genobird serve wrote. Answers are kept until {KEPT} newer ones are "
+            "there or genobird serve ends.",
+            413: f"The file is too large: {most} are the most. Cut it, or use genobird variants.",
+        }
+        return self._page("failure.html.j2", status, says=says.get(status, "This cannot be read."))
