@@ -27,6 +27,7 @@ from genobird.cli import (
     house,
     merging,
     mutagenesis,
+    schema,
     scoring,
     serving,
     training,
@@ -99,6 +100,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "demo": house.demo,
     "report": house.report,
     "info": house.info,
+    "schema": schema.schema,
     "doctor": house.doctor,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {

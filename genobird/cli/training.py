@@ -104,16 +104,35 @@ class ShardOptions(Made):
     threads: int = THREADS
 
 
-def _show_config(module: str, name: str) -> Any:
-    """Return an option that writes the configuration of a task with all defaults, and ends."""
+CONFIGURATIONS: Final = {
+    "corpus": ("corpus", "CorpusSettings"),
+    "pretrain": ("tasks.pretrain", "PretrainConfig"),
+    "finetune chromatin": ("tasks.finetune", "ChromatinConfig"),
+    "finetune chromatin peaks": ("tasks.peaks", "PeaksSettings"),
+    "finetune promoter": ("tasks.finetune", "PromoterConfig"),
+    "finetune mlm": ("tasks.mlm", "MLMConfig"),
+    "baselines": ("baselines.config", "BaselineConfig"),
+    "evaluate": ("tasks.evaluate", "EvaluateSettings"),
+}
+"""What --config and --set hold: verb -> module and name of a pydantic model."""
+
+
+def configuration(verb: str) -> type[BaseModel]:
+    """Return the model of what --config and --set hold."""
+    module, name = CONFIGURATIONS[verb]
+    found: type[BaseModel] = getattr(import_module(f"genobird.{module}"), name)
+    return found
+
+
+def _show_config(verb: str) -> Any:
+    """Return an option that writes the configuration of a verb with all defaults, and ends."""
 
     def show(wanted: bool) -> None:
         if not wanted:
             return
         from genobird.model import BigBirdConfig
 
-        kind = getattr(import_module(f"genobird.tasks.{module}"), name)
-        typer.echo(described(kind, {"model": BigBirdConfig}), nl=False)
+        typer.echo(described(configuration(verb), {"model": BigBirdConfig}), nl=False)
         raise typer.Exit
 
     return typer.Option(
@@ -192,7 +211,7 @@ def shards(options: ShardOptions) -> None:
 
 def pretrain(
     run: TrainingRun,
-    print_config: Annotated[bool, _show_config("pretrain", "PretrainConfig")] = False,
+    print_config: Annotated[bool, _show_config("pretrain")] = False,
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
     from genobird.tasks import pretrain as task
@@ -203,7 +222,7 @@ def pretrain(
 def finetune_chromatin(
     run: TrainingRun,
     options: PeakOptions,
-    print_config: Annotated[bool, _show_config("finetune", "ChromatinConfig")] = False,
+    print_config: Annotated[bool, _show_config("finetune chromatin")] = False,
 ) -> None:
     """Train a chromatin head: on a dataset (--config), or on peak files of your own (--peaks).
 
@@ -258,7 +277,7 @@ def _shown(interval: dict[str, float | None]) -> str:
 
 
 def finetune_mlm(
-    run: TrainingRun, print_config: Annotated[bool, _show_config("mlm", "MLMConfig")] = False
+    run: TrainingRun, print_config: Annotated[bool, _show_config("finetune mlm")] = False
 ) -> None:
     """Count neighbouring tokens, and train the masked-LM head on counts and a frozen encoder."""
     from genobird.tasks import mlm
@@ -268,7 +287,7 @@ def finetune_mlm(
 
 def finetune_promoter(
     run: TrainingRun,
-    print_config: Annotated[bool, _show_config("finetune", "PromoterConfig")] = False,
+    print_config: Annotated[bool, _show_config("finetune promoter")] = False,
 ) -> None:
     """Train a promoter head."""
     from genobird.tasks import finetune
