@@ -40,6 +40,7 @@ def option(
     metavar: str | None = None,
     ge: float | None = None,
     le: float | None = None,
+    repr: bool = True,
 ) -> Any:
     """Return a field of settings that is an option on the command line.
 
@@ -50,9 +51,10 @@ def option(
         metavar: what the value is called in the help; default its type.
         ge: smallest value.
         le: largest value.
+        repr: whether `repr` of the settings shows it.
     """
     extra: Any = {"flags": flags, "metavar": metavar}
-    return Field(default, description=text, ge=ge, le=le, json_schema_extra=extra)
+    return Field(default, description=text, ge=ge, le=le, repr=repr, json_schema_extra=extra)
 
 
 def argument(text: str, metavar: str | None = None, default: Any = ...) -> Any:

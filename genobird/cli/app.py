@@ -22,6 +22,7 @@ from genobird import extras
 from genobird.cli import (
     background,
     compat,
+    database,
     evaluation,
     exchange,
     house,
@@ -96,6 +97,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "tables": evaluation.tables,
     "import-hf": exchange.import_hf,
     "export-hf": exchange.export_hf,
+    "build-db": database.build_db,
     "serve": serving.serve,
     "demo": house.demo,
     "report": house.report,

@@ -127,15 +127,21 @@ class Peeked:
     Args:
         source: A path or `-`.
         error: What to raise for damaged data.
+        made: Bytes that are made as they are read, of no file; `source` is then what to call them.
 
     Raises:
         UsageError: The file is missing.
         InputError: Of the kind `error`: the data are damaged.
     """
 
-    def __init__(self, source: Path | str, error: type[InputError]) -> None:
+    def __init__(
+        self,
+        source: Path | str,
+        error: type[InputError],
+        made: Generator[bytes, None, None] | None = None,
+    ) -> None:
         self.source: Final = source
-        self._chunks = chunks(source, error)
+        self._chunks = made or chunks(source, error)
         self.start: Final = next(self._chunks, b"").removeprefix(BOM_UTF8)
 
     @property

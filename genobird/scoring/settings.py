@@ -61,6 +61,9 @@ class EffectSettings(Settings):
     embedding: bool = option(
         "Add the distance between hidden states of REF and ALT.", default=False
     )
+    phred: bool = option(
+        "Add GB_PHRED, the E-value as -10 log10.", default=False, repr=False
+    )  # computed from another key, it is no part of what identifies a run
 
     @model_validator(mode="after")
     def _require_allowed(self) -> Self:

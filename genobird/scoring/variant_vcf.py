@@ -49,6 +49,7 @@ STATUS = InfoField("GB_STATUS", f"genobird status of each ALT: {' '.join(Status)
 GB_EVALUE = InfoField(
     "GB_EVALUE", "Share of the background variants with effects at least as large, 1/(n+1) or more"
 )
+GB_PHRED = InfoField("GB_PHRED", "Rank among the background variants, -10 log10 GB_EVALUE")
 GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant as start")
 GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")
 GB_LLR_SE = InfoField("GB_LLR_SE", "Standard error of GB_LLR between segmentations, nats")
@@ -79,6 +80,7 @@ def info_fields(
         STATUS,
         *(GB_LIFTED if lifted else ()),
         *([GB_EVALUE] if scorer.background is not None else []),
+        *([GB_PHRED] if scorer.background is not None and settings.phred else []),
         *([GB_PROMOTER] if parts.promoter is not None else []),
         *([GB_LLR] if parts.mlm is not None else []),
         *([GB_LLR_SE] if parts.mlm is not None and settings.segmentations > 1 else []),
@@ -229,7 +231,7 @@ def _write_records(writer: VcfWriter, scan: VariantScan, batch: Batch) -> None:
     """Write the records of a batch, each with its INFO values."""
     columns: dict[str, list[Value]] = {}
     if batch.is_scored:
-        columns = _columns(batch.table, scan.scorer)
+        columns = _columns(batch.table, scan.scorer, scan.settings.effects)
         if scan.haplotypes is not None:
             columns |= scan.haplotypes.info(batch.table)
     places = _places(batch.loci) if scan.locator.chain else {}
@@ -238,11 +240,16 @@ def _write_records(writer: VcfWriter, scan: VariantScan, batch: Batch) -> None:
         writer.write(record, values)
 
 
-def _columns(frame: pd.DataFrame, scorer: Scorer) -> dict[str, list[Value]]:
+def _columns(
+    frame: pd.DataFrame, scorer: Scorer, settings: EffectSettings
+) -> dict[str, list[Value]]:
     """Return the INFO values of each row, by key."""
     columns: dict[str, list[Value]] = {}
+    if settings.phred and EVALUE in frame.columns:
+        frame = frame.assign(phred=0 - 10 * np.log10(frame[EVALUE]))
     for key, name in (
         (GB_EVALUE, EVALUE),
+        (GB_PHRED, "phred"),
         (GB_PROMOTER, f"{PROMOTER}|delta"),
         (GB_LLR, f"{LLR}|delta"),
         (GB_LLR_SE, LLR_SE),
