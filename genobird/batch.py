@@ -8,8 +8,9 @@ does not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,46 @@ class Places:
         """Return the places on a device."""
         moved = (x.to(device) for x in (self.spans, self.owner, self.bases))
         return Places(self.batch.to(device), *moved)
+
+
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch:
+    """Places in sequences, with labels.
+
+    Attributes:
+        places: what the head is asked about, P places; None where `pooled` or `bases` is given.
+        labels: float32 [P, F].
+        weights: float32 [P], how much each place counts.
+        targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
+        pieces: int64 [M], their true pieces.
+        pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.
+        bases: uint8 [P, L], all that a head with pool = local reads.
+        known: bool [P, F], which labels are known; None is all.
+    """
+
+    places: Places | None
+    labels: Tensor
+    weights: Tensor
+    targets: Tensor = _NONE
+    pieces: Tensor = _NONE
+    pooled: Tensor | None = None
+    bases: Tensor | None = None
+    known: Tensor | None = None
+
+    @property
+    def read(self) -> Tensor:
+        """What stands there, nothing hidden, int64 [T]; empty where nothing is encoded."""
+        if self.places is None:
+            return _NONE
+        return self.places.batch.ids.index_copy(0, self.targets, self.pieces)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
+        """Return the batch on a device."""
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in parts.items() if v is not None})
 
 
 def add_specials(*segments: UInt16Array) -> UInt16Array:

@@ -26,8 +26,9 @@ from genobird.baselines.fitted import (
 from genobird.baselines.kmers import count_gapped, kmer_shares, unit_rows
 from genobird.baselines.linear import Linear, fit_logistic, fit_wide_logistic
 from genobird.baselines.network import UInt8Array
-from genobird.baselines.windows import bin_codes, generator, promoter_codes
+from genobird.baselines.windows import bin_codes, promoter_codes
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
+from genobird.draws import generator
 from genobird.genome.sequence import base_codes
 from genobird.heads import POSITIVE_WEIGHT
 

@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 
 from genobird.baselines.network import Batch, UInt8Array
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
+from genobird.draws import generator
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes
 
 Bins = NDArray[np.int64]
-
-
-def generator(*key: int) -> np.random.Generator:
-    """Return a generator that depends on the key alone."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int) -> UInt8Array:

@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from genobird.batch import LabelledBatch
 from genobird.datasets import ChromatinDataset
+from genobird.draws import generator
 from genobird.errors import InputError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import LabelledBatch, generator, mask_tokens, visiting_order
+from genobird.tasks.data import mask_tokens, visiting_order
 from genobird.tokenizer import PAD, Tokenizer
 
 __all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]

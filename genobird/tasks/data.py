@@ -8,9 +8,9 @@ have seen, with any number of workers, and nothing about the data order has to b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from genobird.batch import PackedBatch, Places, add_specials, pack
+from genobird.batch import PackedBatch, add_specials, pack
+from genobird.draws import generator
 from genobird.shards import Shards
 from genobird.tokenizer import MASK, N_SPECIAL
 
 Batch = TypeVar("Batch")
 UInt16Array = NDArray[np.uint16]
-
-
-def generator(*key: int) -> np.random.Generator:
-    """Return a generator that depends on the key alone."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 @lru_cache(maxsize=8)
@@ -223,43 +219,3 @@ class PretrainBatches:
         follows = [follows for _, follows in drawn if follows is not None]
         known = torch.tensor(follows, dtype=torch.int64)
         return MaskedBatch(batch.with_ids(masked), targets, labels, known)
-
-
-_NONE = torch.empty(0, dtype=torch.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledBatch:
-    """Places in sequences, with labels.
-
-    Attributes:
-        places: what the head is asked about, P places; None where `pooled` or `bases` is given.
-        labels: float32 [P, F].
-        weights: float32 [P], how much each place counts.
-        targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
-        pieces: int64 [M], their true pieces.
-        pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.
-        bases: uint8 [P, L], all that a head with pool = local reads.
-        known: bool [P, F], which labels are known; None is all.
-    """
-
-    places: Places | None
-    labels: Tensor
-    weights: Tensor
-    targets: Tensor = _NONE
-    pieces: Tensor = _NONE
-    pooled: Tensor | None = None
-    bases: Tensor | None = None
-    known: Tensor | None = None
-
-    @property
-    def read(self) -> Tensor:
-        """What stands there, nothing hidden, int64 [T]; empty where nothing is encoded."""
-        if self.places is None:
-            return _NONE
-        return self.places.batch.ids.index_copy(0, self.targets, self.pieces)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
-        """Return the batch on a device."""
-        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in parts.items() if v is not None})

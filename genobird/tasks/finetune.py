@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 from torch.nn import functional as F
 
+from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import Sites
+from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
 from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
@@ -23,8 +25,6 @@ from genobird.inference import Inference
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
-from genobird.tasks.data import LabelledBatch
-from genobird.tasks.enriched import EnrichedBatches, EnrichedSettings
 from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genobird.draws import generator
 from genobird.files import Draft, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
@@ -25,7 +26,6 @@ from genobird.heads import Head
 from genobird.inference import Inference
 from genobird.peaks import BIN_BP
 from genobird.tasks.bins import ChosenBins
-from genobird.tasks.data import generator
 
 logger = logging.getLogger(__name__)
 

@@ -23,12 +23,13 @@ from genobird.batch import PackedBatch, add_specials, pack
 from genobird.bits import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_arrays
+from genobird.draws import generator
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.files import Draft
 from genobird.genome.interval import read_bed
 from genobird.inference import Inference, Precision
 from genobird.shards import Shards
-from genobird.tasks.data import PretrainBatches, PretrainDataSettings, generator, mask_tokens
+from genobird.tasks.data import PretrainBatches, PretrainDataSettings, mask_tokens
 
 Sums = NDArray[np.float64]
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from genobird.tasks.data import MaskedBatch, PretrainBatches, generator
+from genobird.draws import generator
+from genobird.tasks.data import MaskedBatch, PretrainBatches
 
 ROUND = 1_000
 """Sequences among which shares are exact, to a sequence."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from genobird.datasets import ChromatinDataset
+from genobird.draws import generator
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif
-from genobird.tasks.data import generator
 
 CONTROL_BP = 60
 CORE, BASE, CONTROL = "core", "base", "control"

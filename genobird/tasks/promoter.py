@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from genobird.batch import LabelledBatch
 from genobird.datasets import UPSTREAM_BP, read_promoters
+from genobird.draws import generator
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import LabelledBatch, generator, visiting_order
+from genobird.tasks.data import visiting_order
 from genobird.tokenizer import Tokenizer
 
 __all__ = ["UPSTREAM_BP", "PromoterBatches", "PromoterDataSettings", "read_promoters"]

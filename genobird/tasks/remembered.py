@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genobird.batch import LabelledBatch
 from genobird.files import Draft
 from genobird.heads import Head
 from genobird.inference import Inference
-from genobird.tasks.data import LabelledBatch, visiting_order
+from genobird.tasks.data import visiting_order
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from genobird.baselines.network import (
     fit_network,
     predict_codes,
 )
-from genobird.baselines.windows import generator
+from genobird.draws import generator
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes, reverse_complement
 

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 
 from genobird.datasets import ChromatinDataset
+from genobird.draws import generator
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
-from genobird.tasks.data import generator
 from genobird.tokenizer import CLS, SEP
 
 SETTINGS = ChromatinDataSettings(window_bp=2000, margin_bp=400, sequences=3)

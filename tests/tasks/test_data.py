@@ -8,16 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from genobird.batch import pack
+from genobird.batch import LabelledBatch, pack
+from genobird.draws import generator
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
 from genobird.tasks import data
 from genobird.tasks.data import (
-    LabelledBatch,
     PretrainBatches,
     PretrainDataSettings,
     Steps,
-    generator,
     mask_tokens,
 )
 from genobird.tokenizer import CLS, MASK, N_SPECIAL, PAD, SEP

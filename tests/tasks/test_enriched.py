@@ -8,11 +8,11 @@ import torch
 
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Sites
+from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import NO_BASE, base_codes, complement_codes
 from genobird.heads import Head, HeadConfig
 from genobird.motifs import read_motifs
-from genobird.tasks.enriched import EnrichedBatches, EnrichedSettings
 from genobird.tasks.finetune import ChromatinConfig, finetune_chromatin
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES

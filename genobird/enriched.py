@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from genobird.batch import LabelledBatch
 from genobird.datasets import ChromatinDataset, Sites
+from genobird.draws import generator
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import NO_BASE, base_codes, complement_codes
-from genobird.tasks.data import LabelledBatch, generator
 
 _ORDINARY, _SITE = 0, 1
 
