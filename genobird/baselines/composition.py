@@ -65,12 +65,12 @@ def bin_composition(
     return np.concatenate(rows)
 
 
+def place_composition(sequence: str, place: int, windows_bp: Sequence[int]) -> NDArray[np.float32]:
+    """Return `composition` around one place of a sequence, [1, 2 W]."""
+    ascii_ = np.frombuffer(sequence.encode("ascii"), np.uint8)
+    return composition(ascii_, np.array([place]), windows_bp)
+
+
 def promoter_composition(sequences: Sequence[str], place: int) -> NDArray[np.float32]:
     """Return `composition` around one place of each sequence, such as its start, [N, 10]."""
-    at = np.array([place])
-    return np.concatenate(
-        [
-            composition(np.frombuffer(s.encode("ascii"), np.uint8), at, PROMOTER_WINDOWS_BP)
-            for s in sequences
-        ]
-    )
+    return np.concatenate([place_composition(s, place, PROMOTER_WINDOWS_BP) for s in sequences])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from genobird.baselines.convolution import ConvolutionConfig
 from genobird.baselines.kmers import GappedShape
 from genobird.baselines.network import NetworkSettings
 from genobird.baselines.ngram import NgramSettings
+from genobird.enriched import EnrichedSettings
 
 
 class PublishedTraining(BaseModel):
@@ -57,6 +60,18 @@ class BaselineConfig(BaseModel):
     )
     chromatin_shape: ConvolutionConfig = ConvolutionConfig()
     chromatin_fit: NetworkSettings = NetworkSettings()
+    enriched: EnrichedSettings | None = Field(
+        None,
+        description="Train the networks of chromatin on single places, as genobird finetune "
+        "chromatin trains a local head, instead of windows.",
+    )
+    sites: Path | None = Field(None, description="With enriched: placed sites of other contigs.")
+    auxiliary_path: Path | None = Field(
+        None, description="With enriched: further labels of the same bins, learnt beside."
+    )
+    auxiliary_weight: float = Field(
+        0.25, ge=0, description="Weight of one auxiliary label beside one of the others."
+    )
     windows: int = Field(16, ge=1, description="Windows a step of the chromatin network.")
     bins: int = Field(32, ge=1, description="Consecutive bins a window.")
     promoter_shape: ConvolutionConfig = ConvolutionConfig(hidden=64, dropout=0.5)

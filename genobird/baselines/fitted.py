@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.datasets import ChromatinDataset
+from genobird.datasets import ChromatinDataset, Sites
 
 Logits = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BinSource:
+    """What a baseline of chromatin is trained on.
+
+    Attributes:
+        dataset: bins and their labels.
+        sites: placed sites, for networks that are trained on enriched places.
+        auxiliary: further labels of the same bins, which such networks learn beside.
+        state: file that keeps the unfinished training of a network; None keeps none.
+    """
+
+    dataset: ChromatinDataset
+    sites: Sites | None = None
+    auxiliary: ChromatinDataset | None = None
+    state: Path | None = None
 
 
 class Fitted(ABC):
@@ -37,6 +57,10 @@ class Fitted(ABC):
         precision: str,
     ) -> Logits:
         """Return the logits of N bins, [N, F]; `contigs` and `bins` are ascending."""
+        raise NotImplementedError
+
+    def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
+        """Return the logits of one place of each sequence, as a bin is centred on it, [S, F]."""
         raise NotImplementedError
 
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:

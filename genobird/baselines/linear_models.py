@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from genobird.baselines.composition import bin_composition, promoter_composition
+from genobird.baselines.composition import (
+    CHROMATIN_WINDOWS_BP,
+    bin_composition,
+    place_composition,
+    promoter_composition,
+)
 from genobird.baselines.config import (
     BaselineConfig,
     GappedSettings,
@@ -17,6 +23,7 @@ from genobird.baselines.config import (
 )
 from genobird.baselines.fitted import (
     Arrays,
+    BinSource,
     Fitted,
     Logits,
     contig_runs,
@@ -26,7 +33,7 @@ from genobird.baselines.fitted import (
 from genobird.baselines.kmers import count_gapped, kmer_shares, unit_rows
 from genobird.baselines.linear import Linear, fit_logistic, fit_wide_logistic
 from genobird.baselines.network import UInt8Array
-from genobird.baselines.windows import bin_codes, promoter_codes
+from genobird.baselines.windows import bin_codes, place_codes, promoter_codes
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator
 from genobird.genome.sequence import base_codes
@@ -44,8 +51,9 @@ class CompositionModel(Fitted):
         self.model, self.facts = model, facts
 
     @classmethod
-    def train_chromatin(cls, dataset: ChromatinDataset, config: BaselineConfig) -> CompositionModel:
+    def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> CompositionModel:
         """Fit one regression a feature."""
+        dataset = source.dataset
         rng = generator(config.seed, 2)
         contigs, bins = training_bins(dataset, config.composition_bins, rng)
         labels = labels_of(dataset, contigs, bins)
@@ -78,6 +86,14 @@ class CompositionModel(Fitted):
     ) -> Logits:
         """Return the logits of bins, [N, F]."""
         return self.model.predict(_bin_inputs(dataset, contigs, bins))
+
+    def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
+        """Return the logits of one place of each sequence, [S, F]."""
+        inputs = [
+            place_composition(sequence, place, CHROMATIN_WINDOWS_BP)
+            for sequence, place in zip(sequences, places, strict=True)
+        ]
+        return self.model.predict(np.concatenate(inputs))
 
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
         """Return the logits of promoter windows, [N]."""
@@ -144,11 +160,11 @@ class GappedModel(Fitted):
         self.facts = {**facts, "settings": settings.model_dump(mode="json")}
 
     @classmethod
-    def train_chromatin(cls, dataset: ChromatinDataset, config: BaselineConfig) -> GappedModel:
+    def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> GappedModel:
         """Fit all features at once."""
         from sklearn.linear_model import Ridge
 
-        settings = config.gapped_chromatin
+        dataset, settings = source.dataset, config.gapped_chromatin
         contigs, bins = training_bins(dataset, settings.bins, generator(config.seed, 3))
         labels = labels_of(dataset, contigs, bins)
         inputs = _bin_counts(dataset, contigs, bins, settings).toarray()
@@ -212,6 +228,12 @@ class GappedModel(Fitted):
             counts = _bin_counts(dataset, contigs[part], bins[part], self.settings)
             logits[part] = self._logits(counts)
         return logits
+
+    def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
+        """Return the logits of one place of each sequence, [S, F]."""
+        half = self.settings.input_bp // 2
+        codes = place_codes(sequences, places, half, half)
+        return self._logits(unit_rows(count_gapped(codes, self.settings.shape)))
 
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
         """Return the logits of promoter windows, [N]."""

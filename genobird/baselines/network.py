@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.errors import InputError
+from genobird.files import Draft
 from genobird.genome.sequence import complement_codes
 
 UInt8Array = NDArray[np.uint8]
@@ -103,10 +105,23 @@ class NetworkSettings(BaseModel):
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     seed: int = Field(0, ge=0, description="Key of every random draw.")
     precision: Literal["float32", "bf16"] = Field("float32", description="Of matrix products.")
+    save_every: int = Field(200, ge=1, description="Steps between saves of an unfinished training.")
 
 
-Batch = tuple[UInt8Array, UInt8Array, NDArray[np.bool_]]
-"""Codes uint8 [S, L], labels uint8 [S, n, F], and which places count, bool [S, n]."""
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        codes: uint8 [S, L].
+        labels: uint8 [S, n, F].
+        counts: which places count, bool [S, n].
+        weights: how much each label counts beside the others, float32 [S, n, F]; None is alike.
+    """
+
+    codes: UInt8Array
+    labels: UInt8Array
+    counts: NDArray[np.bool_]
+    weights: NDArray[np.float32] | None = None
 
 
 def fit_network(
@@ -116,6 +131,7 @@ def fit_network(
     *,
     positive_weight: float = 1.0,
     log: Callable[[int, float], None] | None = None,
+    state: Path | None = None,
 ) -> Network:
     """Train a network with binary cross-entropy; the same arguments give the same weights.
 
@@ -125,6 +141,7 @@ def fit_network(
         settings: how to train.
         positive_weight: weight of a positive label.
         log: called with each step and its loss.
+        state: file that keeps an unfinished training, and that it goes on from to the same weights.
 
     Raises:
         InputError: the loss is no longer a number.
@@ -138,14 +155,16 @@ def fit_network(
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
         weight = torch.full((network.outputs,), positive_weight)
-        for step in range(settings.steps):
-            codes, labels, counts = batches(step)
+        parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+        for step in range(_restored(state, parts), settings.steps):
+            batch = batches(step)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-                logits = network(torch.from_numpy(codes))
-            places = torch.from_numpy(counts)
+                logits = network(torch.from_numpy(batch.codes))
+            places = torch.from_numpy(batch.counts)
             loss = F.binary_cross_entropy_with_logits(
                 logits.float()[places],
-                torch.from_numpy(labels)[places].float(),
+                torch.from_numpy(batch.labels)[places].float(),
+                weight=None if batch.weights is None else torch.from_numpy(batch.weights)[places],
                 pos_weight=weight,
             )
             optimiser.zero_grad()
@@ -155,9 +174,29 @@ def fit_network(
             schedule.step()
             if log is not None:
                 log(step, float(loss.detach()))
+            if state is not None and (step + 1) % settings.save_every == 0:
+                _save(state, parts, step + 1)
     if not all(p.isfinite().all() for p in network.parameters()):
         raise InputError("the network's weights are no numbers; lower the learning rate")
     return network.eval()
+
+
+def _save(state: Path, parts: dict[str, Any], steps: int) -> None:
+    """Keep a training: its parts, its steps, and the state of the generator of torch."""
+    kept = {name: part.state_dict() for name, part in parts.items()}
+    with Draft(state) as file:
+        torch.save({**kept, "steps": steps, "random": torch.get_rng_state()}, file)
+
+
+def _restored(state: Path | None, parts: dict[str, Any]) -> int:
+    """Give parts what `_save` kept of them, where it did; return the steps that are done."""
+    if state is None or not state.is_file():
+        return 0
+    found = torch.load(state, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(found[name])
+    torch.set_rng_state(found["random"])
+    return int(found["steps"])
 
 
 def _rate(step: int, settings: NetworkSettings) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 
 from genobird.baselines.config import BaselineConfig, PublishedTraining
 from genobird.baselines.convolution import Convolution, ConvolutionConfig
-from genobird.baselines.fitted import Arrays, Fitted, Logits
+from genobird.baselines.fitted import Arrays, BinSource, Fitted, Logits
 from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
 from genobird.baselines.published import CNNProm, DanQ, DeePromoter, DeepSEA
 from genobird.baselines.windows import (
     BinBatches,
+    PlaceBatches,
     PromoterBatches,
     bin_codes,
     consecutive,
+    place_codes,
     promoter_codes,
 )
 from genobird.datasets import ChromatinDataset
+from genobird.enriched import EnrichedBatches
 from genobird.heads import POSITIVE_WEIGHT
 
 logger = logging.getLogger(__name__)
@@ -68,6 +72,18 @@ class NetworkModel(Fitted):
         """Return the logits of bins, both strands averaged, [N, F]."""
         return predict_bins(self.network, dataset, contigs, bins, precision=precision)
 
+    def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
+        """Return the logits of one place of each sequence, both strands averaged, [S, F]."""
+        before = self.network.before_bp
+        after = self.network.input_bp - before
+        codes = place_codes(sequences, places, before, after)
+        parts = [
+            predict_codes(self.network, codes[i : i + _WINDOWS], both_strands=True)[:, 0]
+            for i in range(0, len(codes), _WINDOWS)
+        ]
+        found: Logits = np.concatenate(parts)
+        return found
+
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
         """Return the logits of promoter windows, read along their strand, [N]."""
         codes = promoter_codes(table, self.network.input_bp, self.network.before_bp)
@@ -94,9 +110,12 @@ def _outline(name: str, shape: dict[str, Any]) -> Network:
         return build(name, shape)
 
 
-def train_chromatin(name: str, dataset: ChromatinDataset, config: BaselineConfig) -> NetworkModel:
-    """Train a network on all usable bins of the training split."""
-    outputs = len(dataset.features)
+def train_chromatin(name: str, source: BinSource, config: BaselineConfig) -> NetworkModel:
+    """Train a network on all usable bins of the training split, or on enriched places."""
+    dataset = source.dataset
+    auxiliary = source.auxiliary if config.enriched else None
+    features = len(dataset.features)
+    outputs = features + (len(auxiliary.features) if auxiliary else 0)
     if name == CONVOLUTION:
         shape = config.chromatin_shape.model_copy(update={"outputs": outputs}).model_dump()
         settings, windows, bins = config.chromatin_fit, config.windows, config.bins
@@ -105,10 +124,35 @@ def train_chromatin(name: str, dataset: ChromatinDataset, config: BaselineConfig
         shape = {"outputs": outputs, "width": training.width}
         settings, windows, bins = training.fit, training.windows, training.bins
     input_bp = _outline(name, shape).input_bp
-    batches = BinBatches(
-        dataset, "train", input_bp=input_bp, windows=windows, bins=bins, seed=config.seed
+    if config.enriched is None:
+        every = BinBatches(
+            dataset, "train", input_bp=input_bp, windows=windows, bins=bins, seed=config.seed
+        )
+        return _train(
+            name, shape, every, len(every), settings,
+            positive_weight=POSITIVE_WEIGHT, state=source.state,
+        )  # fmt: skip
+    places = EnrichedBatches(
+        dataset, "train", config.enriched, span_bp=input_bp, sites=source.sites,
+        auxiliary=auxiliary, seed=config.seed,
+    )  # fmt: skip
+    enriched = PlaceBatches(places, features, config.auxiliary_weight)
+    model = _train(name, shape, enriched, len(enriched), settings, state=source.state)
+    return _narrowed(name, model, features)
+
+
+def _narrowed(name: str, model: NetworkModel, outputs: int) -> NetworkModel:
+    """Return a network that gives the first outputs of another one alone."""
+    shape = {**model.facts["shape"], "outputs": outputs}
+    narrow = build(name, shape)
+    wanted = narrow.state_dict()
+    narrow.load_state_dict(
+        {
+            key: value if value.shape == wanted[key].shape else value[:outputs]
+            for key, value in model.network.state_dict().items()
+        }
     )
-    return _train(name, shape, batches, len(batches), settings, POSITIVE_WEIGHT)
+    return NetworkModel(narrow.eval(), {**model.facts, "shape": shape})
 
 
 def train_promoters(name: str, table: pd.DataFrame, config: BaselineConfig) -> NetworkModel:
@@ -125,7 +169,7 @@ def train_promoters(name: str, table: pd.DataFrame, config: BaselineConfig) -> N
         table, input_bp=network.input_bp, before_bp=network.before_bp, windows=windows,
         jitter_bp=config.jitter_bp, seed=config.seed,
     )  # fmt: skip
-    return _train(name, shape, batches, len(batches), settings, 1.0)
+    return _train(name, shape, batches, len(batches), settings)
 
 
 def _train(
@@ -134,11 +178,13 @@ def _train(
     batches: Callable[[int], Any],
     epoch_steps: int,
     settings: NetworkSettings,
-    positive_weight: float,
+    *,
+    positive_weight: float = 1.0,
+    state: Path | None = None,
 ) -> NetworkModel:
     network = fit_network(
         lambda: build(name, shape), batches, settings, positive_weight=positive_weight,
-        log=_Log(name, settings.steps),
+        log=_Log(name, settings.steps), state=state,
     )  # fmt: skip
     facts = {
         "shape": shape,

@@ -11,10 +11,9 @@ import pandas as pd
 
 from genobird.baselines import network_models as networks
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import Arrays, Fitted
+from genobird.baselines.fitted import Arrays, BinSource, Fitted
 from genobird.baselines.linear_models import CompositionModel, GappedModel, KmerModel
 from genobird.baselines.sequence import Unit
-from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError
 
 
@@ -31,7 +30,7 @@ class Baseline:
     """
 
     title: str
-    chromatin: Callable[[ChromatinDataset, BaselineConfig], Fitted] | None = None
+    chromatin: Callable[[BinSource, BaselineConfig], Fitted] | None = None
     promoters: Callable[[pd.DataFrame, BaselineConfig], Fitted] | None = None
     load: Callable[[Arrays, dict[str, Any]], Fitted] | None = None
     sequence: Unit | None = None

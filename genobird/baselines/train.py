@@ -4,6 +4,7 @@ A directory of baselines holds
 
 ```
 baselines.json                 settings; by kind of data, each model's sizes, sha256 of the data
+features.tsv                   features of the chromatin models, in order (index, name, class)
 <baseline>.safetensors         chromatin.* and promoters.*: weights
 <baseline>.chromatin.npz       logits of a split (`genobird.datasets.Predictions`)
 <baseline>.promoters.npz
@@ -12,7 +13,8 @@ baselines.json                 settings; by kind of data, each model's sizes, sh
 ```
 
 Models of sequence keep their bits alone: tables of n-grams are large and quickly made. Each of the
-others is written when it is trained, so a run that was stopped can go on behind the last one.
+others is written when it is trained, so a run that was stopped can go on behind the last one, and
+within a network of chromatin from the state that it saved last.
 """
 
 from __future__ import annotations
@@ -33,17 +35,17 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import Fitted, labels_of
+from genobird.baselines.fitted import BinSource, Fitted, labels_of
 from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
-from genobird.datasets import ChromatinDataset, Predictions, read_promoters
+from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
 from genobird.errors import CheckpointError, UsageError
 from genobird.files import Draft, file_sha256, locked, write_text
 from genobird.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-FACTS = "baselines.json"
+FACTS, FEATURES = "baselines.json", "features.tsv"
 
 
 class SequenceSource(NamedTuple):
@@ -102,8 +104,9 @@ def train_baselines(
     if config.threads:
         torch.set_num_threads(config.threads)
     # What is asked for at the end is opened first: hours of training come between.
-    if chromatin is not None:
-        ChromatinDataset(chromatin)
+    for dataset in (chromatin, config.auxiliary_path):
+        if dataset is not None:
+            ChromatinDataset(dataset)
     for windows, needed in ((promoters, "train"), (promoters, split), (scan, split)):
         if windows is not None:
             read_promoters(windows, needed)
@@ -116,7 +119,7 @@ def train_baselines(
                 part, chromatin=chromatin, promoters=promoters, scan=scan, split=split
             )
         except BaseException:
-            if (part / FACTS).is_file():
+            if _holds_work(part):
                 logger.warning("what was trained is kept; the same command with --resume goes on")
             else:
                 shutil.rmtree(part, ignore_errors=True)
@@ -145,15 +148,18 @@ def _begun(
     force: bool,
 ) -> dict[str, Any]:
     """Make the directory of a run, or find it with what was trained; return its facts."""
-    facts: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"threads"})}
+    free = {"threads", "sites", "auxiliary_path"}
+    facts: dict[str, Any] = {"config": config.model_dump(mode="json", exclude=free)}
     for kind, file in (
-        ("chromatin", chromatin and chromatin / "index.json"), ("promoters", promoters)
+        ("chromatin", chromatin and chromatin / "index.json"), ("promoters", promoters),
+        ("sites", config.sites),
+        ("auxiliary", config.auxiliary_path and config.auxiliary_path / "index.json"),
     ):  # fmt: skip
         if file is not None:
             facts[kind] = {"sha256": file_sha256(file)}
     if path.is_symlink():
         raise UsageError(f"{path} is a link where an unfinished run would lie; move it away")
-    unfinished = (path / FACTS).is_file()
+    unfinished = _holds_work(path)
     if unfinished and not (resume or force):
         raise UsageError(
             f"an unfinished run lies in {path}; go on with --resume, or begin anew with --force"
@@ -169,7 +175,13 @@ def _begun(
             )
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
+    _write_facts(path, facts)
     return facts
+
+
+def _holds_work(path: Path) -> bool:
+    """Say whether a run's directory holds a trained model, or one half trained."""
+    return any(file.name != FACTS for file in path.glob("*"))
 
 
 def _asked(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,10 +214,16 @@ def _train(
 
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
+        sites = Sites.load(config.sites) if config.sites else None
+        auxiliary = ChromatinDataset(config.auxiliary_path) if config.auxiliary_path else None
         for name in (n for n in names["chromatin"] if n not in facts["chromatin"]):
             began, train_bins = time.monotonic(), MODELS[name].chromatin
             assert train_bins is not None
-            keep("chromatin", name, train_bins(dataset, config), began)
+            state = path / f"{name}.state"
+            model = train_bins(BinSource(dataset, sites, auxiliary, state), config)
+            keep("chromatin", name, model, began)
+            state.unlink(missing_ok=True)
+        write_text(path / FEATURES, dataset.features.to_csv(sep="\t", index=False))
     if promoters is not None:
         table = read_promoters(promoters, "train")
         for name in (n for n in names["promoters"] if n not in facts["promoters"]):

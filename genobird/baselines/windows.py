@@ -5,7 +5,7 @@ The batch of a step depends on (seed, step) alone, as those of the transformer d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from genobird.baselines.network import Batch, UInt8Array
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator
+from genobird.enriched import EnrichedBatches
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes
+from genobird.local import bases_around
 
 Bins = NDArray[np.int64]
 
@@ -39,6 +41,28 @@ def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int)
     length = dataset.length(contig)
     codes = base_codes(dataset.sequence(contig, max(0, first), min(end, length)))
     return np.pad(codes, (max(0, -first), max(0, end - length)), constant_values=4)
+
+
+def place_codes(
+    sequences: Sequence[str], places: Sequence[int], before: int, after: int
+) -> UInt8Array:
+    """Return the base codes around one place of each sequence, N beyond its ends.
+
+    Args:
+        sequences: S strings over ACGTN.
+        places: positions in them, [S].
+        before: bases before the place.
+        after: bases from the place on.
+
+    Returns:
+        uint8 [S, before + after].
+    """
+    return np.concatenate(
+        [
+            bases_around(sequence, np.array([place]), before, after)
+            for sequence, place in zip(sequences, places, strict=True)
+        ]
+    )
 
 
 def consecutive(contigs: NDArray[np.str_], bins: Bins, most: int) -> Iterator[slice]:
@@ -103,7 +127,40 @@ class BinBatches:
                 codes, labels, usable = complement_codes(codes), labels[::-1], usable[::-1]
             rows.append((codes, labels, usable))
         codes_, labels_, usable_ = (np.stack(part) for part in zip(*rows, strict=True))
-        return codes_, labels_, usable_
+        return Batch(codes_, labels_, usable_)
+
+
+class PlaceBatches:
+    """Single places for a network that sees each by itself: enriched bins, and placed sites.
+
+    Args:
+        places: makes them.
+        features: how many of their labels are to be predicted; those behind are auxiliary.
+        auxiliary_weight: weight of one auxiliary label beside one of the others.
+    """
+
+    def __init__(self, places: EnrichedBatches, features: int, auxiliary_weight: float) -> None:
+        self.places, self.features, self.auxiliary_weight = places, features, auxiliary_weight
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return len(self.places)
+
+    def __call__(self, step: int) -> Batch:
+        """Make the batch of a step, n = 1; the loss is that of `genobird finetune chromatin`."""
+        found = self.places(step)
+        assert found.bases is not None
+        assert found.known is not None
+        share = found.weights / found.weights.mean()
+        weights = share[:, None] * found.known
+        weights[:, self.features :] *= self.auxiliary_weight
+        weights *= weights.shape[1] / self.features
+        return Batch(
+            found.bases.numpy(),
+            found.labels[:, None].numpy().astype(np.uint8),
+            np.ones((len(share), 1), dtype=bool),
+            weights[:, None].numpy(),
+        )
 
 
 def promoter_codes(table: pd.DataFrame, input_bp: int, before_bp: int) -> UInt8Array:
@@ -157,4 +214,4 @@ class PromoterBatches:
         codes = np.stack(
             [self.codes[r, m : m + self.input_bp] for r, m in zip(rows, moves, strict=True)]
         )
-        return codes, self.labels[rows][:, None, None], np.ones((self.count, 1), dtype=bool)
+        return Batch(codes, self.labels[rows][:, None, None], np.ones((self.count, 1), dtype=bool))

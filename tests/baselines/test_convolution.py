@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from genobird.baselines.convolution import Convolution, ConvolutionConfig
 from genobird.baselines.network import (
+    Batch,
     NetworkSettings,
     fit_network,
     predict_codes,
@@ -80,7 +81,7 @@ def motif_batch(step):
     codes = rng.integers(0, 4, size=(16, 400)).astype(np.uint8)
     labels = (rng.random(16) < 0.5).astype(np.uint8)
     codes[labels == 1, 190:206] = base_codes("TGACTCATGACTCATG")
-    return codes, labels[:, None, None], np.ones((16, 1), bool)
+    return Batch(codes, labels[:, None, None], np.ones((16, 1), bool))
 
 
 SHAPE = ConvolutionConfig(outputs=1, input_bp=400, first=16, second=8, hidden=8, dropout=0.1)
@@ -101,7 +102,7 @@ def test_a_motif_is_learned_and_the_same_seed_gives_the_same_weights():
     assert [step for step, _ in losses] == list(range(60))
     # Of four seeds: 0.20, 0.43, 0.24, 0.30, and every label right.
     assert np.mean([loss for _, loss in losses[-10:]]) < 0.6
-    codes, labels, _ = motif_batch(1000)
+    codes, labels, *_ = motif_batch(1000)
     logits = predict_codes(model, codes, both_strands=False)[:, 0, 0]
     assert ((logits > 0) == labels[:, 0, 0]).mean() > 0.9
     short = SETTINGS.model_copy(update={"steps": 3})
@@ -109,12 +110,35 @@ def test_a_motif_is_learned_and_the_same_seed_gives_the_same_weights():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+    settings = SETTINGS.model_copy(update={"steps": 5, "save_every": 2})
+    whole = fit_convolution(SHAPE, motif_batch, settings)
+
+    def stopped(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return motif_batch(step)
+
+    made = []
+
+    def counted(step):
+        made.append(step)
+        return motif_batch(step)
+
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        fit_convolution(SHAPE, stopped, settings, state=state)
+    parts = fit_convolution(SHAPE, counted, settings, state=state).state_dict()
+    assert made == [2, 3, 4]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.state_dict().items())
+
+
 def test_places_that_do_not_count_change_nothing():
     def batch(step, value):
         codes = np.random.default_rng(step).integers(0, 4, (4, 600)).astype(np.uint8)
         labels = np.zeros((4, 2, 1), np.uint8)
         labels[:, 1] = value
-        return codes, labels, np.array([[True, False]] * 4)
+        return Batch(codes, labels, np.array([[True, False]] * 4))
 
     short = SETTINGS.model_copy(update={"steps": 2})
     first, second = (
@@ -127,7 +151,8 @@ def test_where_nothing_can_be_learned_a_positive_weight_shifts_logits_by_its_log
     def batch(step):
         rng = generator(4, step)
         codes = rng.integers(0, 4, size=(32, 400)).astype(np.uint8)
-        return codes, rng.integers(0, 2, (32, 1, 1)).astype(np.uint8), np.ones((32, 1), bool)
+        labels = rng.integers(0, 2, (32, 1, 1)).astype(np.uint8)
+        return Batch(codes, labels, np.ones((32, 1), bool))
 
     longer = SETTINGS.model_copy(update={"steps": 80, "learning_rate": 0.05})
     model = fit_convolution(SHAPE, batch, longer, positive_weight=8.0)

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from genobird.baselines.network import NetworkSettings, predict_codes
 from genobird.baselines.network_models import predict_bins
 from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.train import load_baselines, predict_baselines, train_baselines
-from genobird.baselines.windows import bin_codes
+from genobird.baselines.windows import BinBatches, bin_codes
 from genobird.datasets import Predictions
+from genobird.enriched import EnrichedSettings
 from genobird.errors import CheckpointError, UsageError
 from genobird.genome.interval import Interval
 
@@ -93,6 +95,66 @@ def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
         codes = bin_codes(dataset, "chr1", bins[i : i + 1], 400)[None]
         alone = predict_codes(network, codes, both_strands=True)[0]
         np.testing.assert_allclose(together[i : i + 1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BINS)
+def test_a_bin_is_predicted_from_a_sequence_around_it_too(trained, dataset, name):
+    model = load_baselines(trained, "chromatin")[name]
+    bins = np.array([100, 150])
+    expected = model.predict_bins(dataset, np.full(2, "chr1"), bins, "float32")
+    texts = [dataset.sequence("chr1", b * 200 - 1400, b * 200 + 1700) for b in bins]
+    found = model.predict_places(texts, [1500, 1500])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_learn_from_enriched_places_and_auxiliary_labels(chromatin_path, tmp_path):
+    fit = NetworkSettings(steps=3, warmup_steps=1, save_every=2)
+    config = CONFIG.model_copy(
+        update={
+            "models": ("convolution", "danq"), "chromatin_fit": fit,
+            "danq": SMALL.model_copy(update={"fit": fit}),
+            "enriched": EnrichedSettings(places=4), "auxiliary_path": chromatin_path,
+        }
+    )  # fmt: skip
+    train_baselines(tmp_path / "whole", chromatin=chromatin_path, config=config)
+    facts = json.loads((tmp_path / "whole" / "baselines.json").read_text())
+    assert len(facts["auxiliary"]["sha256"]) == 64
+    assert str(tmp_path) not in json.dumps(facts)
+    for name in config.models:
+        assert facts["chromatin"][name]["shape"]["outputs"] == 3
+        predictions = Predictions.load(tmp_path / "whole" / f"{name}.chromatin.npz")
+        assert predictions.logits.shape[1] == 3
+    features = pd.read_csv(tmp_path / "whole" / "features.tsv", sep="\t")
+    assert features["name"].tolist() == ["a|motif|None", "a|rich|None", "a|never|None"]
+
+
+def test_a_network_that_was_stopped_goes_on_within_its_training(
+    chromatin_path, tmp_path, monkeypatch
+):
+    fit = NetworkSettings(steps=5, warmup_steps=1, save_every=2)
+    config = CONFIG.model_copy(update={"models": ("convolution",), "chromatin_fit": fit})
+    train_baselines(tmp_path / "whole", chromatin=chromatin_path, config=config)
+    make, made = BinBatches.__call__, []
+
+    def stopped(self, step):
+        made.append(step)
+        if made == [0, 1, 2, 3]:
+            raise KeyboardInterrupt
+        return make(self, step)
+
+    monkeypatch.setattr(BinBatches, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config)
+    with pytest.raises(UsageError, match="an unfinished run lies in"):
+        train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config)
+    train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config, resume=True)
+    assert made == [0, 1, 2, 3, 2, 3, 4]
+    assert {file.name for file in tmp_path.iterdir()} == {"whole", "parts"}
+    names = {file.name for file in (tmp_path / "whole").iterdir()}
+    assert {file.name for file in (tmp_path / "parts").iterdir()} == names
+    for name in ("convolution.safetensors", "convolution.chromatin.npz"):
+        whole, parts = ((tmp_path / run / name).read_bytes() for run in ("whole", "parts"))
+        assert whole == parts
 
 
 def test_the_facts_say_sizes_and_data(trained):

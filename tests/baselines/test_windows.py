@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 from genobird.baselines.windows import (
     BinBatches,
+    PlaceBatches,
     PromoterBatches,
     bin_codes,
     consecutive,
     promoter_codes,
 )
 from genobird.datasets import read_promoters
+from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes
 
@@ -45,7 +49,7 @@ def test_labels_follow_their_bin_on_either_strand(dataset):
     strands = set()
     seen = []
     for step in range(len(batches)):
-        for codes, labels, usable in zip(*batches(step), strict=True):
+        for codes, labels, usable in zip(*batches(step)[:3], strict=True):
             other = codes.tobytes() not in forward
             if other:
                 codes, labels, usable = complement_codes(codes), labels[::-1], usable[::-1]
@@ -63,8 +67,24 @@ def test_a_batch_depends_on_its_step_alone(dataset):
         BinBatches(dataset, "train", input_bp=1000, windows=2, bins=8, seed=0) for _ in range(2)
     )
     first(0)
-    for one, two in zip(first(9), second(9), strict=True):
+    for one, two in zip(first(9)[:3], second(9)[:3], strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_single_places_weigh_as_where_a_local_head_learns_from_them(dataset):
+    places = EnrichedBatches(
+        dataset, "train", EnrichedSettings(places=6), span_bp=400, auxiliary=dataset
+    )
+    found, batch = places(0), PlaceBatches(places, 3, 0.25)(0)
+    assert batch.codes.shape == (6, 400)
+    assert batch.labels.shape == batch.weights.shape == (6, 1, 6)
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32))
+    losses = F.binary_cross_entropy_with_logits(logits, found.labels, reduction="none")
+    share = found.weights / found.weights.sum()
+    expected = share @ losses[:, :3].mean(1) + 0.25 * share @ losses[:, 3:].sum(1) / 3
+    weights = torch.from_numpy(batch.weights[:, 0])
+    loss = F.binary_cross_entropy_with_logits(logits, found.labels, weight=weights)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_a_split_without_room_is_refused(dataset):
@@ -75,7 +95,7 @@ def test_a_split_without_room_is_refused(dataset):
 def test_promoters_are_read_around_their_start_and_moved_a_little(promoter_path):
     table = read_promoters(promoter_path, "train")
     batches = PromoterBatches(table, input_bp=1000, before_bp=500, windows=8, jitter_bp=16, seed=0)
-    codes, labels, counts = batches(0)
+    codes, labels, counts, _ = batches(0)
     assert codes.shape == (8, 1000)
     assert counts.all()
     texts = [base_codes(s).tobytes() for s in table["sequence"]]

@@ -8,6 +8,8 @@ rule baselines:
         chromatin=f"{OUT}/data/chromatin",
         promoters=f"{OUT}/data/promoters.parquet",
         scan=f"{OUT}/data/scan.parquet",
+        auxiliary_path=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+        sites=f"{OUT}/data/sites.npz" if SITES else [],
         settings=config["baselines"],
     output:
         directory(f"{OUT}/baselines"),
@@ -18,11 +20,14 @@ rule baselines:
     threads: config["threads"]
     resources:
         mem_mb=16000,
-        runtime=480,
+        runtime=1440,
+    params:
+        auxiliary=given("auxiliary_path"),
+        sites=given("sites"),
     shell:
         "exec genobird baselines --config {input.settings} --chromatin {input.chromatin}"
         " --promoters {input.promoters} --scan {input.scan} --output {output}"
-        " --set threads={threads} --resume --force"
+        " {params.auxiliary} {params.sites} --set threads={threads} --resume --force"
         " > {log} 2>&1"
 
 
