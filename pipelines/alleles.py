@@ -28,9 +28,9 @@ from sklearn.metrics import roc_auc_score
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
-from genobird.scoring.scorer import load
 from pipelines import steps
 from pipelines.constructs import alleles, read_variants
+from pipelines.predictors import Baselines, Model, Rival, load_predictor
 
 logger = logging.getLogger(__name__)
 
@@ -250,21 +250,23 @@ def main(
     sites: Annotated[Path, typer.Option(help="Placed sites with their sequence.")],
     motifs: Annotated[Path, typer.Option(help="Matrices (JASPAR); CTCF's is the rival.")],
     output: Annotated[Path, typer.Option(help="JSON file to write.")],
-    model: Annotated[Path | None, typer.Option(help="Model; the bundled one by default.")] = None,
+    model: Model = None,
+    baselines: Baselines = None,
+    rival: Rival = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     force: steps.Force = False,
 ) -> None:
     """Test the variant scores of a model on public pairs of alleles."""
     steps.refuse_existing(output, force)
     located = Located(fasta, sites)
-    scorer = load(model, threads=threads)
+    asked = load_predictor(model, baselines, rival, threads)
 
     def predict(sequences: Sequence[str], places: Sequence[int]) -> Floats:
-        return scorer.chromatin_logits(sequences, places).astype(np.float64)
+        return asked.logits(sequences, places).astype(np.float64)
 
     report: dict[str, Any] = {
-        "model": scorer.model_hash,
-        "tests": run(predict, scorer.features, data, located),
+        "model": asked.name,
+        "tests": run(predict, asked.names, data, located),
         "matrix scan": run_scan(best_of_each(read_motifs(motifs))["CTCF"], data, located),
     }
     output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -27,13 +27,13 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
-from genobird.baselines.network import predict_codes
+from genobird.baselines.fitted import Fitted
 from genobird.baselines.network_models import NetworkModel
 from genobird.baselines.train import load_baselines
 from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import base_codes, reverse_complement
+from genobird.genome.sequence import reverse_complement
 from genobird.report.evaluation import shown
 from genobird.report.evaluation import table as markdown_table
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
@@ -94,19 +94,15 @@ def baseline_candidates(
     for name, fitted in load_baselines(baselines, "chromatin").items():
         if not isinstance(fitted, NetworkModel):
             continue
-        network = fitted.network
-        if network.outputs != len(kinds):
+        outputs = fitted.network.outputs
+        if outputs != len(kinds):
             raise InputError(
-                f"{name} in {baselines} has {network.outputs} features, the model {len(kinds)}; "
+                f"{name} in {baselines} has {outputs} features, the model {len(kinds)}; "
                 "train both on one dataset"
             )
 
-        def deltas(part: Sequence[Construct], network: Any = network) -> dict[str, Floats]:
-            rows = [
-                _around(base_codes(text), at, network.before_bp, network.input_bp)
-                for text, at in zip(*alleles(part), strict=True)
-            ]
-            logits = predict_codes(network, np.stack(rows), both_strands=True)[:, 0]
+        def deltas(part: Sequence[Construct], asked: Fitted = fitted) -> dict[str, Floats]:
+            logits = asked.predict_places(*alleles(part))
             return {"features": (logits[1::2] - logits[::2]).astype(np.float64)}
 
         found[name] = _candidates(_in_chunks(constructs, deltas), kinds)
@@ -155,16 +151,6 @@ def evaluate(
             )
         report[where] = part
     return report
-
-
-def _around(codes: NDArray[np.uint8], place: int, before: int, width: int) -> NDArray[np.uint8]:
-    """Return `width` codes around a place; beyond the construct there are N."""
-    row = np.full(width, 4, dtype=np.uint8)
-    first = place - before
-    cut = codes[max(0, first) : first + width]
-    at = max(0, -first)
-    row[at : at + len(cut)] = cut
-    return row
 
 
 def _in_chunks(

@@ -2,7 +2,8 @@
 
 The measure itself is `genobird.tasks.motif_effects`; here targets of tracks find their matrices
 (`data_manifests/motif_factors.tsv` knows the targets that are called otherwise, and the factors
-that bind together), and the model is asked as `genobird variants` would ask it.
+that bind together), and the model is asked as `genobird variants` would ask it, or a rival with the
+same sequences.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import typer
 
 from genobird.datasets import ChromatinDataset
 from genobird.motifs import Motif, best_of_each, read_motifs
-from genobird.scoring.effects import relative_sizes
-from genobird.scoring.scorer import load
+from genobird.tasks.metrics import bootstrap
 from genobird.tasks.motif_effects import (
     CHANGES,
     CORE,
@@ -30,11 +32,14 @@ from genobird.tasks.motif_effects import (
     summary,
 )
 from pipelines import manifest, steps
+from pipelines.predictors import Baselines, Model, Rival, load_predictor, usual_changes
 
 logger = logging.getLogger(__name__)
 
 FACTORS = manifest.FOLDER / "motif_factors.tsv"
 FLANK = 8_100
+STRETCH_BP, RESAMPLES = 250_000, 1_000
+CTCF = "CTCF"
 FEWEST = 20
 """Sites that a factor needs to count in the share of factors."""
 
@@ -68,12 +73,15 @@ def factor_columns(
 
 
 def overall(factors: Mapping[str, Mapping[str, Any]], fewest: int = FEWEST) -> dict[str, Any]:
-    """Return means over factors, and the share of well-known factors that are seen."""
+    """Return means over factors, and the share of well-known factors that are seen.
+
+    Intervals resample factors: what is asked is how another factor would do.
+    """
     known = {name: facts for name, facts in factors.items() if facts["sites"] >= fewest}
     seen = [name for name, facts in known.items() if facts[CORE]["top5"] >= 0.5]
     means = {
         change: {
-            key: float(np.mean([facts[change][key] for facts in factors.values()]))
+            key: mean_interval([facts[change][key] for facts in factors.values()], list(factors))
             for key in ("leads", "top5", "lower")
         }
         for change in CHANGES
@@ -85,7 +93,32 @@ def overall(factors: Mapping[str, Mapping[str, Any]], fewest: int = FEWEST) -> d
         "known": len(known),
         "seen": len(seen),
         "fewest": fewest,
+        "auroc": mean_interval([facts["auroc"] for facts in factors.values()], list(factors)),
     }
+
+
+def of_factor(effects: pd.DataFrame, factor: str) -> dict[str, dict[str, Any]]:
+    """Return shares of a factor's sites, by change; intervals resample stretches of 250 kb."""
+    found: dict[str, dict[str, Any]] = {}
+    for change, rows in effects[effects["factor"] == factor].groupby("change"):
+        stretches = [
+            f"{contig}:{start // STRETCH_BP}"
+            for contig, start in zip(rows["contig"], rows["start"], strict=True)
+        ]
+        found[str(change)] = {
+            "sites": len(rows),
+            "leads": mean_interval(rows["place"] == 0, stretches),
+            "lower": mean_interval(rows["delta"] < 0, stretches),
+        }
+    return found
+
+
+def mean_interval(values: npt.ArrayLike, groups: Sequence[str]) -> dict[str, float | None]:
+    """Return the mean of values [N] as `point` between `low` and `high`, whole groups resampled."""
+    numbers = np.asarray(values, dtype=np.float64)
+    found = bootstrap(lambda weights: float(np.average(numbers, weights=weights)), groups,
+                      RESAMPLES, seed=0)  # fmt: skip
+    return found.plain()
 
 
 app = typer.Typer(add_completion=False)
@@ -96,7 +129,9 @@ def main(
     chromatin: Annotated[Path, typer.Option(help="Chromatin dataset.")],
     motifs: Annotated[Path, typer.Option(help="Matrices (JASPAR).")],
     output: Annotated[Path, typer.Option(help="JSON file to write.")],
-    model: Annotated[Path | None, typer.Option(help="Model; the bundled one by default.")] = None,
+    model: Model = None,
+    baselines: Baselines = None,
+    rival: Rival = None,
     split: Annotated[str, typer.Option(help="Held-out part whose sites are broken.")] = "test",
     factors: Annotated[Path, typer.Option(help="Table target, factor, role.")] = FACTORS,
     most: Annotated[int, typer.Option(min=1, help="Sites per factor.")] = 20,
@@ -105,9 +140,11 @@ def main(
 ) -> None:
     """Break motifs in held-out sites and report which features a model changes most."""
     steps.refuse_existing(output, force)
-    dataset, scorer = ChromatinDataset(chromatin), load(model, threads=threads)
+    dataset, asked = ChromatinDataset(chromatin), load_predictor(model, baselines, rival, threads)
+    if asked.background is None:
+        asked = replace(asked, background=usual_changes(asked, dataset))
     matrices = best_of_each(read_motifs(motifs))
-    features = scorer.checkpoint.features
+    features = asked.features
     own, partners = factor_columns(features, matrices, pd.read_csv(factors, sep="\t"))
     place = {name: column for column, name in enumerate(dataset.features["name"])}
     known = {
@@ -120,19 +157,17 @@ def main(
     logger.info("%d sites of %d factors", len(sites), len({site.factor for site in sites}))
 
     def predict(sequences: Sequence[str]) -> Floats:
-        return scorer.chromatin_logits(sequences, [len(text) // 2 for text in sequences])
-
-    def rank(ref: Floats, alt: Floats) -> Floats:
-        return relative_sizes(ref, alt, scorer.features, scorer.background)
+        return asked.logits(sequences, [len(text) // 2 for text in sequences])
 
     effects = motif_effects(
-        predict, rank, dataset, sites, chosen, own, flank_bp=FLANK, partners=partners
+        predict, asked.rank, dataset, sites, chosen, own, flank_bp=FLANK, partners=partners
     )
     found = summary(effects)
     report = {
-        "model": scorer.model_hash,
+        "model": asked.name,
         "split": split,
         "together": overall(found),
+        "ctcf": of_factor(effects, CTCF),
         "factors": found,
         "rows": json.loads(effects.to_json(orient="records")),
     }

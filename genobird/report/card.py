@@ -20,6 +20,7 @@ from genobird.report.evaluation import (
     shown,
     table,
 )
+from genobird.report.motif_section import motif_section
 
 FIGURES = {
     "auroc": "AUROC",
@@ -79,6 +80,7 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
         *_promoters(evaluation),
         *_scan(evaluation),
         *_masked(evaluation),
+        *motif_section(evaluation),
         *_limits(evaluation),
     ]
     return "\n\n".join(parts) + "\n"

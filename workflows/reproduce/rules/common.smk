@@ -62,6 +62,14 @@ MOTIF_MODEL = (
 )
 PROMOTER_MODELS = "composition,kmers,gapped_kmers,convolution,cnnprom,deepromoter"
 CHROMATIN_MODELS = "composition,gapped_kmers,convolution,deepsea,danq"
+RIVALS = CHROMATIN_MODELS.split(",")
+
+
+def rival_option(wildcards, input):
+    """Ask a baseline about motifs instead of a model."""
+    return f"--baselines {input.baselines} --rival {wildcards.rival}"
+
+
 TABLES = ["table1", "figure8", "table5", "table6", "table7"]
 EVALUATIONS = {
     **{name: {name: f"{OUT}/{name}/evaluation.json"} for name in COMPARED},

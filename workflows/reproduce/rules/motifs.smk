@@ -22,6 +22,20 @@ rule motif_effects:
         " --motifs {input.motifs} --output {output} --threads {threads} --force > {log} 2>&1"
 
 
+# The rivals of table 7 are asked the same.
+use rule motif_effects as rival_effects with:
+    input:
+        chromatin=f"{OUT}/data/chromatin",
+        motifs=config["motifs"]["matrices"],
+        baselines=f"{OUT}/chromatin_baselines",
+    output:
+        f"{OUT}/motif_effects.{{rival}}.json",
+    log:
+        f"{OUT}/logs/motif_effects.{{rival}}.log",
+    params:
+        model=rival_option,
+
+
 rule alleles:
     input:
         data=config["motifs"]["variants"],
@@ -45,3 +59,19 @@ rule alleles:
         "python -m pipelines.alleles {params.model} --data {input.data} {params.fasta}"
         " --sites {input.sites} --motifs {input.motifs} --output {output} --threads {threads}"
         " --force > {log} 2>&1"
+
+
+use rule alleles as rival_alleles with:
+    input:
+        data=config["motifs"]["variants"],
+        fasta=config["motifs"]["genome"],
+        sites=config["motifs"]["sites"],
+        motifs=config["motifs"]["matrices"],
+        baselines=f"{OUT}/chromatin_baselines",
+    output:
+        f"{OUT}/alleles.{{rival}}.json",
+    log:
+        f"{OUT}/logs/alleles.{{rival}}.log",
+    params:
+        model=rival_option,
+        fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],

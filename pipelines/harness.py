@@ -1,0 +1,100 @@
+"""What broken motifs and known alleles have shown -> a part of a model's evaluation, for its card.
+
+`pipelines.motif_effects` and `pipelines.alleles` write a file for the model and one for each rival.
+The figures of all go beside each other under `motifs` in `evaluation.json`; single sites do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genobird.errors import InputError
+from genobird.report.evaluation import read_json
+from pipelines import steps
+
+MODEL = "transformer"
+SCAN = "matrix scan"
+
+
+def joined(
+    evaluation: Mapping[str, Any],
+    effects: Sequence[Mapping[str, Any]],
+    alleles: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return an evaluation with what was measured of motifs.
+
+    Args:
+        evaluation: of the model.
+        effects: what `pipelines.motif_effects` wrote, the model's and the rivals', of one split.
+        alleles: what `pipelines.alleles` wrote, of some of the same.
+
+    Raises:
+        InputError: nothing is the model's, or the splits differ.
+    """
+    model = str(evaluation.get("model_sha256", ""))[:12]
+    splits = {str(found["split"]) for found in effects}
+    if len(splits) > 1:
+        raise InputError(f"sites of the splits {', '.join(sorted(splits))} cannot be compared")
+    names = [str(found["model"]) for found in [*effects, *alleles]]
+    if model not in names:
+        raise InputError(
+            f"the evaluation is of model {model or 'unknown'}, the motifs of {', '.join(names)}; "
+            "ask the model that was evaluated"
+        )
+    figures: dict[str, Any] = {"effects": {}, "alleles": {}}
+    if splits:
+        figures["split"] = splits.pop()
+    for found in effects:
+        kept = {key: found[key] for key in ("together", "ctcf")}
+        figures["effects"][_name(found, model)] = kept
+    for found in alleles:
+        figures["alleles"][_name(found, model)] = _points(found["tests"])
+        figures["alleles"].setdefault(SCAN, _points(found[SCAN]))
+    return {**evaluation, "motifs": figures}
+
+
+def _name(found: Mapping[str, Any], model: str) -> str:
+    return MODEL if found["model"] == model else str(found["model"])
+
+
+def _points(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return figures as an evaluation names them."""
+    return {
+        name: {"point": facts["value"], **{key: facts[key] for key in ("low", "high", "n")}}
+        for name, facts in tests.items()
+    }
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    evaluation: Annotated[Path, typer.Option(help="evaluation.json of the model.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    effects: Annotated[
+        list[Path] | None, typer.Option(help="File of pipelines.motif_effects; repeatable.")
+    ] = None,
+    alleles: Annotated[
+        list[Path] | None, typer.Option(help="File of pipelines.alleles; repeatable.")
+    ] = None,
+    force: steps.Force = False,
+) -> None:
+    """Put the figures of motifs and alleles into a model's evaluation, for its card."""
+    steps.refuse_existing(output, force)
+    found = joined(
+        read_json(evaluation),
+        [read_json(path) for path in effects or ()],
+        [read_json(path) for path in alleles or ()],
+    )
+    with steps.new_file(output, force) as part:
+        part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    steps.run(app)
