@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genobird.attention.pattern import BoolArray, IntArray, Pattern, sequence_lists
+from genobird.attention.pattern import IntArray, Pattern, SequenceLists, sequence_lists
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +36,8 @@ class BlockLayout:
         pattern: the rule it was made by.
         lengths: valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks,
             and the extra blocks before these.
+        lists: of each sequence; sequences of equally many blocks share theirs.
         cu_blocks: [S + 1], the first block of each sequence, and the total N.
-        counts: [H, N], key blocks a query block sees.
-        keys: [sum of counts], these blocks, numbered in the packed batch, rows ordered by head and
-            query block. A block named twice counts twice in the softmax.
         heads: number of heads, H.
         n_blocks: blocks of the packed batch, N.
         handle: stands for the layout where only numbers may be passed.
@@ -48,20 +46,20 @@ class BlockLayout:
 
     pattern: Pattern
     lengths: tuple[int, ...]
-    cu_blocks: IntArray
-    counts: IntArray
-    keys: IntArray
+    lists: tuple[SequenceLists, ...]
+    cu_blocks: IntArray = field(init=False)
     heads: int = field(init=False)
     n_blocks: int = field(init=False)
     handle: int = field(init=False)
     cache: dict[Hashable, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        heads, n_blocks = self.counts.shape
+        cu_blocks = np.cumsum([0, *(lists.n_blocks for lists in self.lists)])
         # Plain attributes, not properties: torch.compile reads them while it traces.
         for name, value in (
-            ("heads", int(heads)),
-            ("n_blocks", int(n_blocks)),
+            ("cu_blocks", cu_blocks),
+            ("heads", len(self.lists[0].counts)),
+            ("n_blocks", int(cu_blocks[-1])),
             ("handle", next(_HANDLES)),
             ("cache", {}),
         ):
@@ -70,7 +68,7 @@ class BlockLayout:
 
     def __reduce__(self) -> tuple[type[BlockLayout], tuple[object, ...]]:
         """Copy and pickle without the handle and without what was cached on a device."""
-        return BlockLayout, (self.pattern, self.lengths, self.cu_blocks, self.counts, self.keys)
+        return BlockLayout, (self.pattern, self.lengths, self.lists)
 
     @classmethod
     def pack(
@@ -109,6 +107,25 @@ class BlockLayout:
         return self.pattern.block_size
 
     @cached_property
+    def counts(self) -> IntArray:
+        """Key blocks that a query block sees, [H, N]."""
+        return np.concatenate([lists.counts for lists in self.lists], axis=1)
+
+    @cached_property
+    def keys(self) -> IntArray:
+        """These blocks, numbered in the packed batch, [sum of counts]; rows as in `counts`."""
+        splits = [
+            np.split(lists.keys + first, lists.row_starts[lists.n_blocks : -1 : lists.n_blocks])
+            for lists, first in zip(self.lists, self.cu_blocks[:-1], strict=True)
+        ]
+        return np.concatenate([split[head] for head in range(self.heads) for split in splits])
+
+    @cached_property
+    def row_starts(self) -> IntArray:
+        """Offset in `keys` of each row, [H * N + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    @cached_property
     def valid(self) -> IntArray:
         """Valid tokens in each block, [N]; all of them but in a sequence's last block."""
         own_blocks = np.diff(self.cu_blocks) - self.pattern.extra_blocks
@@ -118,26 +135,9 @@ class BlockLayout:
         return valid
 
     @cached_property
-    def row_starts(self) -> IntArray:
-        """Offset in `keys` of each row, [H * N + 1]."""
-        return np.concatenate([[0], np.cumsum(self.counts.reshape(-1))])
-
-    @cached_property
-    def full_rows(self) -> BoolArray:
-        """Which rows see each block of their sequence once and in order, [H, N]."""
-        starts, counts = self.row_starts, self.counts.reshape(-1)
-        blocks = np.diff(self.cu_blocks)
-        first = np.tile(np.repeat(self.cu_blocks[:-1], blocks), self.heads)  # [H * N]
-        place = np.arange(len(self.keys)) - np.repeat(starts[:-1] - first, counts)
-        wrong = np.concatenate([[0], np.cumsum(self.keys != place)])
-        full: BoolArray = counts == np.tile(np.repeat(blocks, blocks), self.heads)
-        full &= wrong[starts[1:]] == wrong[starts[:-1]]
-        return full.reshape(self.heads, self.n_blocks)
-
-    @cached_property
     def is_full(self) -> bool:
         """Whether every token sees its whole sequence."""
-        return bool(self.full_rows.all())
+        return all(bool(lists.full_rows.all()) for lists in self.lists)
 
     @cached_property
     def is_even(self) -> bool:
@@ -199,10 +199,13 @@ class BlockLayout:
         blocks = torch.unique(tokens // self.block_size)
         kept = np.zeros(self.n_blocks, dtype=bool)
         kept[blocks.cpu().numpy()] = True
-        keys = self.keys[np.repeat(np.tile(kept, self.heads), self.counts.reshape(-1))]
-        layout = BlockLayout(self.pattern, self.lengths, self.cu_blocks, self.counts * kept, keys)
+        parts = np.split(kept, self.cu_blocks[1:-1])
+        lists = tuple(
+            _some_rows(lists, part.tobytes()) for lists, part in zip(self.lists, parts, strict=True)
+        )
         inside = torch.arange(self.block_size, device=tokens.device)
-        return layout, (blocks[:, None] * self.block_size + inside).flatten()
+        rows = (blocks[:, None] * self.block_size + inside).flatten()
+        return BlockLayout(self.pattern, self.lengths, lists), rows
 
     def own_tokens(self) -> Tensor:
         """Return where the tokens of the sequences stand, padding included, int64 [T].
@@ -237,12 +240,13 @@ class BlockLayout:
 @lru_cache(maxsize=256)
 def _pack_cached(pattern: Pattern, lengths: tuple[int, ...], layer: int, heads: int) -> BlockLayout:
     blocks = [pattern.extra_blocks + -(-length // pattern.block_size) for length in lengths]
-    cu_blocks = np.concatenate([[0], np.cumsum(blocks)])
-    lists = [sequence_lists(pattern, n, layer, heads) for n in blocks]
-    counts = np.concatenate([count for count, _ in lists], axis=1)
-    splits = [
-        np.split(keys + first, np.cumsum(count.sum(axis=1))[:-1])
-        for (count, keys), first in zip(lists, cu_blocks[:-1], strict=True)
-    ]
-    keys = np.concatenate([split[head] for head in range(heads) for split in splits])
-    return BlockLayout(pattern, lengths, cu_blocks, counts, keys)
+    lists = tuple(sequence_lists(pattern, n, layer, heads) for n in blocks)
+    return BlockLayout(pattern, lengths, lists)
+
+
+@lru_cache(maxsize=256)
+def _some_rows(lists: SequenceLists, kept: bytes) -> SequenceLists:
+    """Return the lists in which only some query blocks see anything; `kept`: bool [N], as bytes."""
+    rows = np.frombuffer(kept, dtype=bool)
+    keys = lists.keys[np.repeat(np.tile(rows, len(lists.counts)), lists.counts.reshape(-1))]
+    return SequenceLists(lists.counts * rows, keys)

@@ -8,8 +8,10 @@ never drawn inside a forward pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,46 @@ _WITH_RANDOM = {"bigbird", "random", "random+window"}
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceLists:
+    """Which key blocks each query block of one sequence of N blocks sees.
+
+    Attributes:
+        counts: [H, N], key blocks a query block sees.
+        keys: [sum of counts], these blocks, rows ordered by head and query block. A block named
+            twice counts twice in the softmax.
+        cache: what backends derive from the lists; it does not depend on how many tokens of the
+            last block are valid.
+    """
+
+    counts: IntArray
+    keys: IntArray
+    cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[type[SequenceLists], tuple[object, ...]]:
+        """Copy and pickle without what was cached."""
+        return SequenceLists, (self.counts, self.keys)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the sequence, N."""
+        return int(self.counts.shape[1])
+
+    @cached_property
+    def row_starts(self) -> IntArray:
+        """Offset in `keys` of each row, [H * N + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    @cached_property
+    def full_rows(self) -> BoolArray:
+        """Which rows see each block once and in order, [H, N]."""
+        starts, counts = self.row_starts, self.counts.reshape(-1)
+        place = np.arange(len(self.keys)) - np.repeat(starts[:-1], counts)
+        wrong = np.concatenate([[0], np.cumsum(self.keys != place)])
+        full: BoolArray = (counts == self.n_blocks) & (wrong[starts[1:]] == wrong[starts[:-1]])
+        return full.reshape(self.counts.shape)
 
 
 @dataclass(frozen=True)
@@ -134,10 +176,8 @@ def _random_blocks(pattern: Pattern, seen: IntArray, layer: int, heads: int) -> 
     return ranks
 
 
-@lru_cache(maxsize=512)
-def sequence_lists(
-    pattern: Pattern, n_blocks: int, layer: int, heads: int
-) -> tuple[IntArray, IntArray]:
+@lru_cache(maxsize=1024)  # twelve layers of all lengths up to 85 blocks
+def sequence_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> SequenceLists:
     """Apply a pattern to one sequence.
 
     Args:
@@ -147,18 +187,19 @@ def sequence_lists(
         heads: heads, H; each head draws its own.
 
     Returns:
-        `counts` [H, N], key blocks a query block sees, and `keys` [sum of counts], these blocks,
-        ascending in each row, rows ordered by head and query block.
+        The lists, ascending in each row.
     """
     if pattern.kind == "google" and not google.is_full(n_blocks, pattern.random_blocks):
-        return google.sequence_lists(
-            n_blocks, pattern.block_size, pattern.random_blocks, heads, pattern.seed + layer
+        return SequenceLists(
+            *google.sequence_lists(
+                n_blocks, pattern.block_size, pattern.random_blocks, heads, pattern.seed + layer
+            )
         )
     row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
     is_short = pattern.kind == "google" or (pattern.kind == "bigbird" and n_blocks <= row_blocks)
     if pattern.kind == "full" or is_short:
         all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
-        return np.full((heads, n_blocks), n_blocks), all_keys
+        return SequenceLists(np.full((heads, n_blocks), n_blocks), all_keys)
     seen = _seen_before_random(pattern, n_blocks)
     table = np.broadcast_to(seen, (heads, *seen.shape))
     if pattern.kind in _WITH_RANDOM and pattern.random_blocks:
@@ -172,4 +213,4 @@ def sequence_lists(
     for head in range(heads):
         sparse_rows = table[head, n_global:]
         keys += [every_block, sparse_rows[sparse_rows < n_blocks]]
-    return counts, np.concatenate(keys)
+    return SequenceLists(counts, np.concatenate(keys))

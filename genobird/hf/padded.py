@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention, google
-from genobird.attention.pattern import IntArray
+from genobird.attention.pattern import IntArray, SequenceLists
 
 # The lengths for which transformers uses the plan of the paper's experiments.
 PAPER_LENGTHS = (1024, 3072, 4096)
@@ -100,23 +100,22 @@ def padded_attention(
 def _layout(rule: Rule, heads: int, n_blocks: int, lengths: tuple[int, ...]) -> BlockLayout:
     """Lay out sequences of 1 to N blocks, each with what follows it up to N, which sees nothing."""
     size = rule.block_size
-    parts: list[tuple[IntArray, IntArray, IntArray]] = []
-    blocks, tokens = [0], list[int]()
-    for i, length in enumerate(lengths):
+    lists, tokens = list[SequenceLists](), list[int]()
+    for length in lengths:
         own = -(-length // size)
-        counts, keys, head_of = _lists(rule, heads, n_blocks, own)
-        parts.append((counts, keys + i * n_blocks, head_of))
-        blocks += [own, n_blocks - own] if own < n_blocks else [own]
-        tokens += [length, (n_blocks - own) * size] if own < n_blocks else [length]
-    counts, keys, head_of = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    keys = keys[np.argsort(head_of, kind="stable")]
+        lists.append(_lists(rule, heads, n_blocks, own))
+        tokens.append(length)
+        if own < n_blocks:
+            nothing: IntArray = np.zeros((heads, n_blocks - own), dtype=np.int64)
+            lists.append(SequenceLists(nothing, nothing[:0].reshape(-1)))
+            tokens.append((n_blocks - own) * size)
     pattern = Pattern("google", block_size=size, random_blocks=rule.random_blocks)
-    return BlockLayout(pattern, tuple(tokens), np.cumsum(blocks), counts, keys)
+    return BlockLayout(pattern, tuple(tokens), tuple(lists))
 
 
 @lru_cache(maxsize=512)
-def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Return counts [H, N], keys, and each key's head, of a sequence whose first blocks are own."""
+def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> SequenceLists:
+    """Return the lists of the first blocks of a sequence of N, its own, which see one another."""
     size, r = rule.block_size, rule.random_blocks
     random: IntArray = np.zeros((heads, n_blocks - 2, r), dtype=np.int64)
     if rule.is_trained:
@@ -126,6 +125,5 @@ def _lists(rule: Rule, heads: int, n_blocks: int, own: int) -> tuple[IntArray, I
     counts, keys = google.joined_lists(random)
     row = np.repeat(np.arange(heads * n_blocks), counts.reshape(-1))
     kept = (row % n_blocks < own) & (keys < own)
-    row, keys = row[kept], keys[kept]
-    kept_counts: IntArray = np.bincount(row, minlength=heads * n_blocks)
-    return kept_counts.reshape(heads, n_blocks), keys, row // n_blocks
+    kept_counts = np.bincount(row[kept], minlength=heads * n_blocks).reshape(heads, n_blocks)
+    return SequenceLists(kept_counts[:, :own], keys[kept])

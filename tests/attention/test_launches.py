@@ -69,6 +69,31 @@ def test_a_step_allocates_and_launches_and_does_nothing_else(monkeypatch):
     assert seen.names - views == {"aten.empty.memory_format"}
 
 
+def test_the_plan_of_new_lengths_is_joined_of_what_is_there(monkeypatch):
+    pattern = Pattern(block_size=16, random_blocks=1)
+    cpu = torch.device("cpu")
+    launch_plan(BlockLayout.pack(pattern, (190, 37), heads=2), cpu)
+    monkeypatch.setattr("genobird.attention.plan._group", lambda *_: pytest.fail("grouped again"))
+    layout = BlockLayout.pack(pattern, (40, 185, 190), heads=2)
+    plan = launch_plan(layout, cpu)
+    for work in (plan.rows, plan.columns):
+        head, block, first, full, count = work.items[:, :5].T.tolist()
+        assert sorted(zip(head, block, strict=True)) == [
+            (h, b) for h in range(2) for b in range(layout.n_blocks)
+        ]
+        assert count == sorted(count, reverse=True)
+        for i in range(len(count)):
+            seen = work.entries[first[i] : first[i] + count[i]].tolist()
+            sequence = int((layout.cu_blocks <= block[i]).sum()) - 1
+            start, stop = layout.cu_blocks[sequence : sequence + 2]
+            assert all(start <= b < stop for b in seen)
+            assert [b == stop - 1 for b in seen] == [j >= full[i] for j in range(count[i])]
+            if work is plan.rows:
+                row = layout.row_starts[head[i] * layout.n_blocks + block[i] :][:2]
+                assert sorted(seen) == sorted(layout.keys[slice(*row)].tolist())
+    assert plan.valid.sum() == 40 + 185 + 190
+
+
 def test_the_kernels_keep_to_the_language_of_triton_3_6():
     source = Path(kernels.__file__).read_text()
     assert set(re.findall(r"\btl\.(\w+)", source)) <= LANGUAGE
