@@ -9,8 +9,8 @@ inputs give the same bits.
 Names: `i_` index of the program or block, `o_` offsets, `p_` pointer, `b_` tile in registers, `m_`
 mask, `s_` stride; `B` tokens a block, `BM`, `BN` tile sizes, `D` head width.
 
-Padding: blocks with padding come last in each list, and only they are masked. Query rows that are
-padding give zeros; their lse is infinite, which leaves them out of dk and dv. Padding may hold
+Padding: a sequence's last block comes last in each list, and it alone is masked. Query rows that
+are padding give zeros; their lse is infinite, which leaves them out of dk and dv. Padding may hold
 anything finite.
 """
 
@@ -53,19 +53,21 @@ class Config(NamedTuple):
         return options if self.registers is None else {**options, "maxnreg": self.registers}
 
 
-# By kernel, bytes of the dtype and head width, for blocks of 64 and more. 64 x 64 tiles and four
-# warps leave room for three or four programs on a multiprocessor of compute capability 9.0, which
-# hide each other's latencies; float32 products take no tensor cores and many registers.
+# By kernel, bytes of the dtype and head width, for blocks of 64 and more. Stages are as few as let
+# the loop go on while copies are on their way: list entries of dk/dv are copied ahead of what they
+# point to, which takes two more. Tiles and four warps leave room for three to five programs on a
+# multiprocessor of compute capability 9.0, which hide each other's latencies; float32 products take
+# no tensor cores and many registers.
 CONFIGS = {
-    ("fwd", 2, 32): Config(64, 64, 4, 2),
-    ("fwd", 2, 64): Config(64, 64, 4, 2),
-    ("fwd", 2, 128): Config(64, 32, 4, 2),
-    ("dq", 2, 32): Config(64, 64, 4, 2),
-    ("dq", 2, 64): Config(64, 64, 4, 2),
-    ("dq", 2, 128): Config(64, 32, 4, 2),
-    ("dkdv", 2, 32): Config(64, 64, 4, 1),
-    ("dkdv", 2, 64): Config(64, 64, 4, 1, registers=168),
-    ("dkdv", 2, 128): Config(32, 64, 4, 1),
+    ("fwd", 2, 32): Config(64, 64, 4, 3),
+    ("fwd", 2, 64): Config(64, 64, 4, 3),
+    ("fwd", 2, 128): Config(64, 32, 4, 3),
+    ("dq", 2, 32): Config(64, 64, 4, 3),
+    ("dq", 2, 64): Config(64, 32, 4, 3),
+    ("dq", 2, 128): Config(64, 32, 4, 3),
+    ("dkdv", 2, 32): Config(32, 64, 4, 5),
+    ("dkdv", 2, 64): Config(32, 64, 4, 5),
+    ("dkdv", 2, 128): Config(32, 64, 4, 5),
     ("fwd", 4, 32): Config(32, 32, 8, 1),
     ("fwd", 4, 64): Config(32, 32, 8, 1),
     ("fwd", 4, 128): Config(32, 32, 8, 1),
@@ -166,8 +168,8 @@ def sparse_fwd_kernel(
     i_h = tl.load(p_item).to(tl.int64)
     i_block = tl.load(p_item + 1).to(tl.int64)
     p_entries = entries + tl.load(p_item + 2)
-    n_full = tl.load(p_item + 3)
-    n_all = tl.load(p_item + 4)
+    n_full = tl.load(p_item + 3) * (B // BN)
+    n_all = tl.load(p_item + 4) * (B // BN)
     i_slot = tl.load(p_item + 5).to(tl.int64)
     o_m = tl.program_id(1) * BM + tl.arange(0, BM)
     o_d = tl.arange(0, D)
@@ -181,7 +183,7 @@ def sparse_fwd_kernel(
     b_m = tl.full([BM], -1e30, tl.float32)
     b_l = tl.zeros([BM], tl.float32)
     b_acc = tl.zeros([BM, D], tl.float32)
-    for i in tl.range(0, n_all * (B // BN)):
+    for i in tl.range(0, n_all):
         b_acc, b_m, b_l = _fwd_tile(
             b_q, b_acc, b_m, b_l, k, v, valid, p_entries, i, n_full, s_kt, scale_log2,
             D, B, BN, INTERPRET,
@@ -239,7 +241,7 @@ def sparse_fwd_merge_kernel(
 
 @triton.jit
 def _dq_tile(
-    b_q, b_do, b_lse, b_delta, b_dq, k, v, valid, p_entries, i, s_kt, scale_log2,
+    b_q, b_do, b_lse, b_delta, b_dq, k, v, valid, p_entries, i, n_full, s_kt, scale_log2,
     D: tl.constexpr, B: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr,
 ):  # fmt: skip
     """Add what one tile of keys gives to dq."""
@@ -248,13 +250,15 @@ def _dq_tile(
     i_block, i_offset = _entry(p_entries, i, B, BN)
     i_token = i_block * B + i_offset
     o_k = i_token * s_kt + (o_n[:, None] * s_kt + o_d[None, :])
-    m_n = i_offset + o_n < tl.load(valid + i_block)
-    b_k = tl.load(k + o_k, mask=m_n[:, None], other=0.0)  # [BN, D]
-    b_v = tl.load(v + o_k, mask=m_n[:, None], other=0.0)
+    b_k = tl.load(k + o_k)  # [BN, D]
+    b_v = tl.load(v + o_k)
     b_s = _dot(b_q, tl.trans(b_k), INTERPRET)  # [BM, BN]
-    # A score against padding may exceed lse; p stays finite, and times the key's zeros is zero.
-    b_p = tl.exp2(tl.minimum(b_s * scale_log2 - b_lse[:, None], 0.0))
     b_dp = _dot(b_do, tl.trans(b_v), INTERPRET)
+    if i >= n_full:
+        m_n = i_offset + o_n < tl.load(valid + i_block)
+        b_s = tl.where(m_n[None, :], b_s, -float("inf"))
+        b_dp = tl.where(m_n[None, :], b_dp, 0.0)
+    b_p = tl.exp2(b_s * scale_log2 - b_lse[:, None])
     b_ds = b_p * (b_dp - b_delta[:, None])
     return _dot_add(b_ds.to(b_k.dtype), b_k, b_dq, INTERPRET)
 
@@ -271,7 +275,8 @@ def sparse_bwd_kernel_dq(
     i_h = tl.load(p_item).to(tl.int64)
     i_block = tl.load(p_item + 1).to(tl.int64)
     p_entries = entries + tl.load(p_item + 2)
-    n_all = tl.load(p_item + 4)
+    n_full = tl.load(p_item + 3) * (B // BN)
+    n_all = tl.load(p_item + 4) * (B // BN)
     i_slot = tl.load(p_item + 5).to(tl.int64)
     o_m = tl.program_id(1) * BM + tl.arange(0, BM)
     o_d = tl.arange(0, D)
@@ -291,9 +296,9 @@ def sparse_bwd_kernel_dq(
         tl.store(delta + i_h * n_tokens + i_token + o_m, b_delta)
 
     b_dq = tl.zeros([BM, D], tl.float32)
-    for i in tl.range(0, n_all * (B // BN)):
+    for i in tl.range(0, n_all):
         b_dq = _dq_tile(
-            b_q, b_do, b_lse, b_delta, b_dq, k, v, valid, p_entries, i, s_kt, scale_log2,
+            b_q, b_do, b_lse, b_delta, b_dq, k, v, valid, p_entries, i, n_full, s_kt, scale_log2,
             D, B, BN, INTERPRET,
         )  # fmt: skip
 

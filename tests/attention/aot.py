@@ -3,7 +3,8 @@
     python -m tests.attention.aot '[["fwd", "bf16", 64, 64, 90]]'
     python -m tests.attention.aot  # everything that the kernels take: some minutes
 
-prints one JSON line a case: registers, stack (spills), shared memory, wgmma instructions, addresses
+prints one JSON line a case: registers, stack (spills), shared memory, programs that fit a
+multiprocessor, wgmma instructions, copies that each wait for copies leaves in flight, addresses
 computed in 32 bits. Runs in a process of its own: the tests beside it run the same kernels in
 Triton's interpreter.
 """
@@ -121,8 +122,18 @@ def narrow_addresses(ttir: str) -> list[str]:
     return found
 
 
-def resources(compiled: Any) -> dict[str, int]:
-    """Read registers, stack, shared memory and wgmma instructions off the machine code."""
+def programs(registers: int, shared: int, warps: int) -> int:
+    """Return how many programs a multiprocessor of compute capability 9.0 holds at once.
+
+    It has 65,536 registers, dealt to warps by 8 a thread, 228 KiB of shared memory, of which 1 KiB
+    a program is the driver's, and room for 64 warps.
+    """
+    by_registers = 65_536 // (-(-registers // 8) * 8 * 32 * warps)
+    return min(by_registers, 228 * 1024 // (shared + 1024), 64 // warps)
+
+
+def resources(compiled: Any) -> dict[str, Any]:
+    """Read what a kernel needs and does off its code."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
@@ -133,12 +144,17 @@ def resources(compiled: Any) -> dict[str, int]:
             [tool("nvdisasm"), cubin], capture_output=True, text=True, check=True
         ).stdout
     found = {key: int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL")}
+    shared = int(compiled.metadata.shared)
     return {
         "registers": found["REG"],
         "stack": found["STACK"] + found["LOCAL"],
-        "shared": int(compiled.metadata.shared),
+        "shared": shared,
+        "programs": programs(found["REG"], shared, compiled.metadata.num_warps),
         "wgmma": len(re.findall(r"\bHGMMA\.", sass)),
         "mma": len(re.findall(r"\bHMMA\.", sass)),
+        "waits": [
+            int(n) for n in re.findall(r"cp\.async\.wait_group\s+(\d+)", compiled.asm["ptx"])
+        ],
         "narrow": len(narrow_addresses(compiled.asm["ttir"])),
     }
 

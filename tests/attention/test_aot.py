@@ -1,7 +1,7 @@
 """No GPU is needed to see that the kernels compile for one, and what the compiler made of them.
 
-Limits are those measured with Triton 3.6.0 and 3.9.0, rounded up a little: 128 registers let four
-programs of 128 threads share a multiprocessor, 168 three, 255 two.
+`PROGRAMS` is what Triton 3.6.0 and 3.9.0 both reach. Another version beside the installed one: put
+its folder first on PYTHONPATH, and its name into TRITON_CACHE_DIR.
 """
 
 import json
@@ -16,21 +16,21 @@ pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# (kernel, head width): registers and KiB of shared memory on sm_90, for bfloat16 and float16.
-LIMITS = {
-    ("fwd", 32): (128, 24),
-    ("fwd", 64): (128, 41),
-    ("fwd", 128): (128, 49),
-    ("dq", 32): (128, 25),
-    ("dq", 64): (128, 49),
-    ("dq", 128): (144, 65),
-    ("dkdv", 32): (136, 17),
-    ("dkdv", 64): (168, 33),
-    ("dkdv", 128): (224, 49),
+# (kernel, head width): programs that share a multiprocessor of sm_90, for bfloat16 and float16.
+PROGRAMS = {
+    ("fwd", 32): 4,
+    ("fwd", 64): 4,
+    ("fwd", 128): 3,
+    ("dq", 32): 4,
+    ("dq", 64): 4,
+    ("dq", 128): 2,
+    ("dkdv", 32): 4,
+    ("dkdv", 64): 3,
+    ("dkdv", 128): 2,
 }
 
 
-def compile_all(cases: list[list]) -> dict[tuple, dict[str, int]]:
+def compile_all(cases: list[list]) -> dict[tuple, dict]:
     # A process of its own: here the same kernels run in the interpreter.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -46,18 +46,15 @@ def compile_all(cases: list[list]) -> dict[tuple, dict[str, int]]:
     return {tuple(line.pop("case")): line for line in lines}
 
 
-def test_sm_90_uses_wgmma_does_not_spill_and_leaves_room_for_several_programs():
-    cases = [[kind, "bf16", width, 64, 90] for kind, width in LIMITS]
+def test_sm_90_uses_wgmma_copies_ahead_does_not_spill_and_leaves_room_for_several_programs():
+    cases = [[kind, "bf16", width, 64, 90] for kind, width in PROGRAMS]
     cases += [["fwd", "fp16", 64, 64, 90], ["dq", "fp16", 64, 64, 90], ["dkdv", "fp16", 64, 64, 90]]
     cases += [[kind, "bf16", 64, 128, 90] for kind in ("fwd", "dq", "dkdv")]
-    for (kind, _, width, block_size, _), found in compile_all(cases).items():
-        registers, kibibytes = LIMITS[kind, width]
-        if (kind, block_size) == ("dkdv", 128):
-            registers = 192  # two programs
+    for (kind, _, width, _, _), found in compile_all(cases).items():
+        assert found["programs"] >= PROGRAMS[kind, width], (kind, width, found)
+        assert found["waits"][0] > 0, (kind, width, found)  # copies go on while the loop computes
         assert found["stack"] == 0, (kind, width, found)
         assert found["wgmma"] > 0, (kind, width, found)
-        assert found["registers"] <= registers, (kind, width, found)
-        assert found["shared"] <= kibibytes * 1024, (kind, width, found)
         assert found["narrow"] == 0, (kind, width, found)
 
 
