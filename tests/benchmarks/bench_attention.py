@@ -1,4 +1,4 @@
-"""Block-sparse attention beside dense attention, FlexAttention and transformers' BigBird.
+"""Block-sparse attention beside dense attention, other block-sparse ones and transformers.
 
     python -m tests.benchmarks.bench_attention --output results [--threads 1]
     python -m tests.benchmarks.bench_attention --output results --sweep
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from genobird.attention import PATTERNS, BlockLayout, Pattern, block_sparse_attention, plan
 from tests.benchmarks.attention_table import Row, draw_plot, table
-from tests.benchmarks.rivals import BLOCK, HEADS, WIDTH, Attend, ours, ways
+from tests.benchmarks.rivals import BLOCK, HEADS, WIDTH, WITHOUT_GRAPH, Attend, ours, ways
 from tests.benchmarks.timing import cpu_seconds, gpu_seconds, quiet, where
 
 # An H200, measured: bfloat16 products of random matrices, device copies (bytes read and written);
@@ -136,8 +136,7 @@ def bench_one(
     dtype = str(tensors[0].dtype).removeprefix("torch.")
     label = f"{name}, {tokens} tokens x {batch}, {dtype}, {passes}"
     try:
-        # transformers draws its plan on the host in each pass, which no graph can hold.
-        seconds, peak = measure(attend, tensors, backward, options, name != "transformers")
+        seconds, peak = measure(attend, tensors, backward, options, name not in WITHOUT_GRAPH)
     except (RuntimeError, NotImplementedError) as error:
         print(f"{label}: failed, {str(error).splitlines()[0][:150]}")
         return None
@@ -189,7 +188,7 @@ def sweep(options: Any, device: torch.device) -> list[dict[str, Any]]:
     for kind in ("fwd", "dq", "dkdv"):
         for tile_m, tile_n in ((64, 64), (64, 32), (32, 64)):
             for warps in (4, 8):
-                for stages in (1, 2, 3):
+                for stages in range(1, 6):
                     for registers in (None, 128 if kind != "dkdv" else 168):
                         candidate = kernels.Config(tile_m, tile_n, warps, stages, registers)
                         kernels.CONFIGS[kind, 2, WIDTH] = candidate

@@ -2,11 +2,16 @@
 
 Each takes q, k, v as views [T, H, D] of one projection, sequences of equal length end to end, and
 gives back [T, H, D].
+
+Not among them: flash-linear-attention's NSA. It is causal, chooses blocks for each token, and wants
+16 query heads for each head of keys; this attention has one, looks both ways and chooses for each
+block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 
 HEADS, WIDTH, BLOCK = 12, 64, 64
+# They plan on the host in each pass, which no CUDA graph can hold.
+WITHOUT_GRAPH = {"transformers", "MIT blocks"}
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -48,29 +55,38 @@ def dense(batch: int, backends: list[SDPBackend] | None, contiguous: bool = Fals
     return attend
 
 
-def flex(length: int, batch: int, block: int, device: torch.device, pattern: Pattern) -> Attend:
-    """Compiled FlexAttention with our pattern, in blocks of 64 or 128."""
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
-
-    layout = BlockLayout.pack(pattern, [length], heads=HEADS)
+def seen_blocks(layout: BlockLayout, fold: int = 1) -> Tensor:
+    """Which key blocks each query block sees, bool [H, N / fold, fold, N / fold, fold]."""
     rows = np.repeat(np.arange(HEADS * layout.n_blocks), layout.counts.reshape(-1))
     seen = np.zeros((HEADS, layout.n_blocks, layout.n_blocks), dtype=bool)
     seen.reshape(-1, layout.n_blocks)[rows, layout.keys] = True
-    table = torch.from_numpy(seen).to(device)
-    fold = block // BLOCK
-    tiles = table.unflatten(2, (-1, fold)).unflatten(1, (-1, fold))  # [H, N, fold, N, fold]
-    full, some = tiles.all(4).all(2), tiles.any(4).any(2)
+    return torch.from_numpy(seen).unflatten(2, (-1, fold)).unflatten(1, (-1, fold))
 
-    def lists(tiles: Tensor) -> tuple[Tensor, Tensor]:
-        order = tiles.int().argsort(dim=-1, descending=True, stable=True)
-        return tiles.sum(-1)[None].int(), order[None].int()
+
+def lists(tiles: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts int32 [1, H, N], and int32 [1, H, N, N] with what is seen first in each row."""
+    order = tiles.int().argsort(dim=-1, descending=True, stable=True)
+    return tiles.sum(-1)[None].int(), order[None].int()
+
+
+def flex(
+    length: int, batch: int, block: int, device: torch.device, pattern: Pattern, flash: bool = False
+) -> Attend:
+    """Compiled FlexAttention with our pattern, in blocks of 64 or 128; `flash`: by its kernels."""
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    if flash:
+        import flash_attn.cute  # noqa: F401  # what torch needs, and misses too late
+    layout = BlockLayout.pack(pattern, [length], heads=HEADS)
+    tiles = seen_blocks(layout, block // BLOCK).to(device)
+    table = tiles.flatten(3).flatten(1, 2)
+    full, some = tiles.all(4).all(2), tiles.any(4).any(2)
 
     def mask(_b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return table[h, q // BLOCK, k // BLOCK]
 
-    partial_tiles = lists(some & ~full)
-    block_mask = BlockMask.from_kv_blocks(*partial_tiles, *lists(full), block, mask)
-    options = None
+    block_mask = BlockMask.from_kv_blocks(*lists(some & ~full), *lists(full), block, mask)
+    options: dict[str, Any] | None = {"BACKEND": "FLASH"} if flash else None
     if block == 64 and device.type == "cuda":
         names = (
             "BLOCK_M",
@@ -86,6 +102,43 @@ def flex(length: int, batch: int, block: int, device: torch.device, pattern: Pat
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = [views(x, batch) for x in (q, k, v)]
         return back(compiled(*parts, block_mask=block_mask, kernel_options=options))
+
+    return attend
+
+
+def cudnn_blocks(length: int, batch: int, device: torch.device, pattern: Pattern) -> Attend:
+    """The block-sparse attention of cuDNN's frontend; forward alone, at width 64."""
+    from cudnn import BSA
+
+    layout = BlockLayout.pack(pattern, [length], heads=HEADS)
+    counts, order = lists(seen_blocks(layout).flatten(3).flatten(1, 2).to(device))
+    index = order[..., : int(counts.max())]
+    counts, index = (x.expand(batch, *x.shape[1:]).contiguous() for x in (counts, index))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [x.unflatten(0, (batch, -1)) for x in (q, k, v)]
+        out = BSA.block_sparse_attention_forward(
+            *parts, index, q2k_block_nums=counts, sparse_block_size=BLOCK, layout="bshd"
+        )
+        return out["o_tensor"].flatten(0, 1)
+
+    return attend
+
+
+def mit_blocks(length: int, batch: int, device: torch.device, pattern: Pattern) -> Attend:
+    """MIT's Block-Sparse-Attention: all blocks of 128 tokens that hold one of ours."""
+    from block_sparse_attn import block_sparse_attn_func
+
+    layout = BlockLayout.pack(pattern, [length], heads=HEADS)
+    tiles = seen_blocks(layout, 128 // BLOCK).any(4).any(2).to(device)
+    tiles = tiles.expand(batch, *tiles.shape).contiguous()
+    starts = torch.arange(batch + 1, dtype=torch.int32, device=device) * length
+    sparse = torch.ones(HEADS, dtype=torch.int32, device=device)  # every head is block-sparse
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return block_sparse_attn_func(
+            q, k, v, starts, starts, sparse, None, tiles, length, length, 0.0
+        )
 
     return attend
 
@@ -139,6 +192,9 @@ def ways(
             "dense cuDNN": lambda: dense(batch, [SDPBackend.CUDNN_ATTENTION]),
             "flex 64": lambda: flex(length, batch, 64, device, pattern),
             "flex 128": lambda: flex(length, batch, 128, device, pattern),
+            "flex flash": lambda: flex(length, batch, 128, device, pattern, flash=True),
+            "cuDNN blocks": lambda: cudnn_blocks(length, batch, device, pattern),
+            "MIT blocks": lambda: mit_blocks(length, batch, device, pattern),
         }
     else:
         found = {
