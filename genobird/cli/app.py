@@ -1,4 +1,4 @@
-"""The `genobird` command: verbs are registered here, and errors caught once.
+"""The `genobird` command: verbs are listed here, and errors caught once.
 
 Exit codes: 0 ok, 1 bad data or a failed run, 2 misuse, 130 interrupted.
 """
@@ -11,30 +11,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 import genobird
 from genobird import extras
-from genobird.cli import (
-    background,
-    compat,
-    database,
-    evaluation,
-    exchange,
-    house,
-    merging,
-    mutagenesis,
-    schema,
-    scoring,
-    serving,
-    training,
-    variants,
-)
-from genobird.cli.parameters import add
 from genobird.cli.running import commanded
 from genobird.errors import GenobirdError, UsageError
 
@@ -44,13 +29,92 @@ DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
 _MOST_TEXT = 300
 
 
+VERBS: Final = {
+    "score": "scoring.score",
+    "variants": "variants.variants",
+    "variants merge": "merging.merge",
+    "mutagenesis": "mutagenesis.mutagenesis",
+    "corpus": "training.corpus",
+    "shards": "training.shards",
+    "pretrain": "training.pretrain",
+    "baselines": "evaluation.baselines",
+    "evaluate": "evaluation.evaluate",
+    "card": "evaluation.card",
+    "tables": "evaluation.tables",
+    "import-hf": "exchange.import_hf",
+    "export-hf": "exchange.export_hf",
+    "build-db": "database.build_db",
+    "serve": "serving.serve",
+    "demo": "house.demo",
+    "report": "house.report",
+    "info": "house.info",
+    "schema": "schema.schema",
+    "doctor": "house.doctor",
+    "background build": "background.build",
+    "background info": "background.info",
+    "compat kipoi-veff2": "compat.kipoi_veff2",
+    "compat selene": "compat.selene",
+    "tokenizer train": "training.tokenizer_train",
+    "tokenizer encode": "training.tokenizer_encode",
+    "tokenizer info": "training.tokenizer_info",
+    "finetune chromatin": "training.finetune_chromatin",
+    "finetune mlm": "training.finetune_mlm",
+    "finetune promoter": "training.finetune_promoter",
+}
+"""Modules of `genobird.cli` and functions in them, by name."""
+GROUPS: Final = {
+    "background": "Effects among variants such as common ones, to compare others with.",
+    "compat": "Variant tables as older tools write them.",
+    "tokenizer": "Train and use SentencePiece tokenizers.",
+    "finetune": "Train a head of a model.",
+}
+"""What the first word of some verbs has in common; `variants` is a verb itself."""
+
+
 class Verbs(TyperGroup):
-    """Verbs of one word and of two: `variants FILE` and `variants merge SHARD...`."""
+    """Verbs of one word and of two; each is loaded when it is asked for, not with the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs that are no part of a group, then the groups."""
+        return [*(name for name in VERBS if name.split()[0] not in GROUPS), *GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb or a group, or None."""
+        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+            self.commands[cmd_name] = _built(cmd_name)
+        return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Take the first two words as one where there is such a verb."""
-        words = " ".join(args[:2])
-        return super().resolve_command(ctx, [words, *args[2:]] if words in self.commands else args)
+        """Take the first two words as one where there is such a verb: `variants merge SHARD...`."""
+        known, words = self.list_commands(ctx), " ".join(args[:2])
+        if args[0] not in known:
+            for name in known:  # to tell which are like it
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, [words, *args[2:]] if words in known else args)
+
+
+def load_verb(name: str) -> Callable[..., Any]:
+    """Return the function of a verb."""
+    module, _, function = VERBS[name].partition(".")
+    verb: Callable[..., Any] = getattr(import_module(f"genobird.cli.{module}"), function)
+    return verb
+
+
+def _built(name: str) -> Any:
+    """Load a verb, or the verbs of a group."""
+    from genobird.cli.parameters import add  # loads pydantic, which not every TAB needs
+
+    part = typer.Typer(
+        name=name,
+        help=GROUPS.get(name),
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+    for verb in VERBS:
+        if verb == name or (name in GROUPS and verb.startswith(f"{name} ")):
+            add(part, verb.removeprefix(f"{name} "), load_verb(verb))
+    return typer.main.get_command(part)
 
 
 app = typer.Typer(
@@ -81,63 +145,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-VERBS: dict[str, Callable[..., Any]] = {
-    "score": scoring.score,
-    "variants": variants.variants,
-    "variants merge": merging.merge,
-    "mutagenesis": mutagenesis.mutagenesis,
-    "corpus": training.corpus,
-    "shards": training.shards,
-    "pretrain": training.pretrain,
-    "baselines": evaluation.baselines,
-    "evaluate": evaluation.evaluate,
-    "card": evaluation.card,
-    "tables": evaluation.tables,
-    "import-hf": exchange.import_hf,
-    "export-hf": exchange.export_hf,
-    "build-db": database.build_db,
-    "serve": serving.serve,
-    "demo": house.demo,
-    "report": house.report,
-    "info": house.info,
-    "schema": schema.schema,
-    "doctor": house.doctor,
-}
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
-    "background": (
-        "Effects among variants such as common ones, to compare others with.",
-        {"build": background.build, "info": background.info},
-    ),
-    "compat": (
-        "Variant tables as older tools write them.",
-        {"kipoi-veff2": compat.kipoi_veff2, "selene": compat.selene},
-    ),
-    "tokenizer": (
-        "Train and use SentencePiece tokenizers.",
-        {
-            "train": training.tokenizer_train,
-            "encode": training.tokenizer_encode,
-            "info": training.tokenizer_info,
-        },
-    ),
-    "finetune": (
-        "Train a head of a model.",
-        {
-            "chromatin": training.finetune_chromatin,
-            "mlm": training.finetune_mlm,
-            "promoter": training.finetune_promoter,
-        },
-    ),
-}
-for name, verb in VERBS.items():
-    add(app, name, verb)
-for name, (text, verbs) in GROUPS.items():
-    group = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
-    for word, verb in verbs.items():
-        add(group, word, verb)
-    app.add_typer(group, name=name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 import genobird
-from genobird.cli.options import Passes, Run
 from genobird.errors import UsageError, quoted
 from genobird.files import STDOUT
 from genobird.genome.position import whole
 
 if TYPE_CHECKING:
+    from genobird.cli.options import Passes, Run
     from genobird.genome.fasta import Genome
     from genobird.scoring.scorer import Scorer
 

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
+from genobird.cli.app import VERBS, load_verb
 from genobird.cli.options import MODEL
 from genobird.cli.training import CONFIGURATIONS, configuration
 from genobird.config import Settings, argument
@@ -47,21 +48,17 @@ def schema(options: SchemaOptions) -> None:
 
 def _known(model: Path | None) -> dict[str, Callable[[], Schema]]:
     """Return what makes each schema, by name."""
-    from genobird.cli.app import GROUPS, VERBS
-
-    verbs = dict(VERBS)
-    for group, (_, members) in GROUPS.items():
-        verbs |= {f"{group} {word}": verb for word, verb in members.items()}
     return {
-        **{name: partial(_options, name, verb) for name, verb in verbs.items()},
+        **{name: partial(_options, name) for name in VERBS},
         **{f"{name} configuration": partial(_configuration, name) for name in CONFIGURATIONS},
         **{f"{name} table": partial(_table, name, model) for name in TABLES},
         "variants INFO": partial(_info, model),
     }
 
 
-def _options(name: str, verb: Callable[..., Any]) -> Schema:
+def _options(name: str) -> Schema:
     """Describe the options and arguments of a verb."""
+    verb = load_verb(name)
     merged: Schema = {"title": f"genobird {name}", "description": inspect.getdoc(verb) or ""}
     merged |= {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():

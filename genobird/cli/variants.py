@@ -34,7 +34,6 @@ from genobird.errors import UsageError
 from genobird.files import STDOUT, locked
 from genobird.genome.streams import Peeked
 from genobird.runs import Start, may_replace
-from genobird.scoring.parts import Part
 from genobird.scoring.settings import EffectSettings, ScanSettings, policy_of
 from genobird.scoring.table import ENDINGS, check_output
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
     from genobird.genome.fasta import Genome
     from genobird.genome.variant import Variant
+    from genobird.scoring.parts import Part
     from genobird.scoring.scorer import Scorer
 
 logger = logging.getLogger(__name__)
@@ -217,6 +217,7 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
     """Open the inputs, and refuse what may be refused before torch is loaded."""
     from genobird.genome.vcf import require_vcf
     from genobird.scoring.alleles import chain_file, is_table, named_input
+    from genobird.scoring.parts import Part
 
     output, table = options.output, options.table
     source = named_input(options.sources)

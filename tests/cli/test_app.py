@@ -100,3 +100,12 @@ def test_the_package_is_the_command():
     done = subprocess.run(code, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("genobird: error: no such option: --no-such-option")
+
+
+def test_a_verb_is_loaded_without_the_others():
+    code = (
+        "import sys; from genobird.cli import main; main(['corpus', '--help']); "
+        "print([f'genobird.cli.{name}' in sys.modules for name in ('training', 'variants')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[True, False]"
