@@ -50,6 +50,8 @@ STATUSES = {
     "NOT_LIFTED": "the chain file leads from there to no place of the genome, or to several",
 }
 
+FLAGS = {"EDGE": "scored, but bases around it are missing: the contig ends, or has N"}
+
 ENDINGS = (".html", ".htm")
 
 _NOTHING = "\N{EN DASH}"
@@ -210,6 +212,9 @@ def render(
         "logos": any(detail.logo or detail.awaited for detail in details),
         "background": BACKGROUND,
         "meanings": _meanings(regions, variants),
+        "flags": {
+            flag: FLAGS.get(flag, "") for part in (regions, variants) if part for flag in part.flags
+        },
     }
     return _template().render(values)
 
@@ -317,7 +322,7 @@ def _template() -> Template:
 
 
 def _meanings(regions: RegionSummary | None, variants: VariantSummary | None) -> dict[str, str]:
-    found = [*(regions.statuses if regions else ()), *(variants.statuses if variants else ())]
+    found = [status for part in (regions, variants) if part for status in part.statuses]
     known = {status: text for status, text in STATUSES.items() if status in found}
     return known | {status: "" for status in found if status not in known}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from genobird.report.plots import short
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
 VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
 LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
+FLAGS = "flags"
 STRONGEST = 5
 """Features of a variant that are kept."""
 BACKGROUND = "background"
@@ -33,7 +34,8 @@ BACKGROUND = "background"
 
 _OK = "OK"
 _PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
-_TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status")
+_TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status", FLAGS)
+_NO_FEATURES = (*REGION_KEYS, FLAGS, "lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 _LARGEST = 10**18  # of a position; no genome comes near
 _PIECE = 4096
 _WANTED = "give the table of genobird score or of genobird variants --table"
@@ -52,6 +54,7 @@ class RegionSummary:
         top: the scored rows with the highest promoter probability, best first; in their order
             where the model has no promoter head (`promoter` is NaN then).
         features: names of the chromatin columns.
+        flags: rows by flag.
     """
 
     statuses: dict[str, int]
@@ -59,6 +62,7 @@ class RegionSummary:
     background: NDArray[np.float64]
     top: pd.DataFrame
     features: list[str]
+    flags: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -107,14 +111,17 @@ class VariantSummary:
         top: the rows with the smallest E-value, or, of equal ones and where the table has none, the
             largest difference of any chromatin feature: the keys, `feature` with its `delta`,
             `effects` (of the features that differ most, a list), `evalue`, `promoter`, `llr` and
-            its standard error `llr_se` (NaN where the table has none), `id` (empty where the table
-            has none) and the columns of the place that REF was lifted to, where there are.
+            its standard error `llr_se` (NaN where the table has none), `id` and `flags` (empty
+            where the table has none) and the columns of the place that REF was lifted to, where
+            there are.
         rarity: how many E-values are small; None where the table has none.
+        flags: rows by flag.
     """
 
     statuses: dict[str, int]
     top: pd.DataFrame
     rarity: Rarity | None = None
+    flags: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -202,17 +209,19 @@ def summarise_regions(
         TableError: a column is missing, or a value is none that it can hold.
     """
     statuses: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
     scores: list[NDArray[np.float64]] = []
     marks: list[NDArray[np.bool_]] = []
-    best = pd.DataFrame(columns=[*REGION_KEYS, _PROMOTER])
+    best = pd.DataFrame(columns=[*REGION_KEYS, FLAGS, _PROMOTER])
     for piece in pieces:
         scored = _scored(piece, REGION_KEYS, "region")
         statuses.update(piece["status"])
+        flags.update(filter(None, scored[FLAGS]))
         if _PROMOTER not in scored:
             scored[_PROMOTER] = np.nan
-        others = [str(name) for name in scored if name not in REGION_KEYS]
+        others = [str(name) for name in scored if name not in _NO_FEATURES]
         values = _numbers(scored, others, "a probability", 0, 1)
-        keys = scored[list(REGION_KEYS)]
+        keys = scored[[*REGION_KEYS, FLAGS]]
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
         scores.append(scored[_PROMOTER].to_numpy(np.float64))
         marks.append(scored["name"].str.startswith(background).to_numpy(np.bool_))
@@ -225,7 +234,8 @@ def summarise_regions(
         promoter[known & ~is_background],
         promoter[known & is_background],
         best.reset_index(drop=True),
-        [name for name in best.columns if name not in (*REGION_KEYS, _PROMOTER)],
+        [name for name in best.columns if name not in (*_NO_FEATURES, _PROMOTER)],
+        dict(flags),
     )
 
 
@@ -240,12 +250,14 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
         TableError: a column is missing, or a value is none that it can hold.
     """
     statuses: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
     best = pd.DataFrame()
     small = np.zeros(len(_THRESHOLDS), np.int64)
     ranked = False
     for piece in pieces:
         scored = _scored(piece, VARIANT_KEYS, "variant")
         statuses.update(piece["status"])
+        flags.update(filter(None, scored[FLAGS]))
         features = _features(piece)
         if _EVALUE in piece:
             ranked = True
@@ -254,7 +266,8 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
         if len(scored):
             best = _first(best, _strongest(scored, features, top), top)
     rarity = Rarity(_THRESHOLDS, small, int(small[0])) if ranked else None
-    return VariantSummary(dict(statuses.most_common()), best.reset_index(drop=True), rarity)
+    best = best.reset_index(drop=True)
+    return VariantSummary(dict(statuses.most_common()), best, rarity, dict(flags))
 
 
 def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -303,7 +316,7 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     """Keep the first rows in the order of a summary, with the features that differ most."""
     sizes = np.nan_to_num(_sizes(scored, features), nan=-1.0)
     lifted = [name for name in LIFTED if name in scored]
-    made = scored[[*VARIANT_KEYS, *lifted]].copy()
+    made = scored[[*VARIANT_KEYS, FLAGS, *lifted]].copy()
     made["id"] = scored["id"].fillna("").astype(str) if "id" in scored else ""
     known = {_PROMOTER: f"{_PROMOTER}|delta", _LLR: f"{_LLR}|delta", "llr_se": f"{_LLR}|se"}
     for name, column in {**known, _EVALUE: _EVALUE}.items():
@@ -385,6 +398,7 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
         raise TableError(f"the {kind} table has two columns {twice}; {_WANTED}")
     _require_text(piece, "status")
     scored = piece[piece["status"] == _OK].copy()
+    scored[FLAGS] = scored[FLAGS].fillna("").astype(str) if FLAGS in scored else ""
     for key in keys:
         if key in ("name", "strand"):
             scored[key] = scored[key].fillna("").astype(str)

@@ -45,6 +45,7 @@ from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.scoring.alleles import COLUMNS, FLANK, Allele
 from genobird.scoring.background import Background
+from genobird.scoring.flags import flag_at
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import (
@@ -73,7 +74,7 @@ LLR_FLANK = 2_000
 """Bases on each side of the variant that the masked language model sees; a longer allele has no
 `llr`."""
 
-KEYS = (*COLUMNS, "record", "allele", "status")
+KEYS = (*COLUMNS, "record", "allele", "status", "flags")
 LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
 """Where REF was lifted to; columns after the keys, only with a chain file."""
 
@@ -143,14 +144,17 @@ def effect_table(
     rows: list[int] = []
     asked: list[Variant] = []
     swapped: list[int] = []
+    flags = [""] * len(alleles)
     for row, (allele, locus) in enumerate(zip(alleles, loci, strict=True)):
         scored = scored_locus(allele.variant, locus, locator, policy)
         if scored is None:
             continue
         if scored is not locus:
             swapped.append(row)
+        there = left_align(scored.variant, genome)
         rows.append(row)
-        asked.append(left_align(scored.variant, genome))
+        asked.append(there)
+        flags[row] = flag_at(genome, there.contig, there.position)
 
     found = effects(scorer, asked, genome, chosen, settings)
     values = np.full((len(alleles), len(found.names), 2), np.nan, np.float32)
@@ -163,7 +167,7 @@ def effect_table(
         columns = list(table.columns)
         at = columns.index(f"{LLR}|delta") + 1 if column == LLR_SE else len(columns)
         table.insert(at, column, whole)
-    keys = [_keys(alleles, loci), *([_lifted(loci)] if locator.chain else [])]
+    keys = [_keys(alleles, loci, flags), *([_lifted(loci)] if locator.chain else [])]
     return pd.concat([*keys, table], axis=1)
 
 
@@ -196,7 +200,7 @@ def _mismatch(variant: Variant, locus: Locus, locator: Locator) -> str:
     )
 
 
-def _keys(alleles: Sequence[Allele], loci: Sequence[Locus]) -> pd.DataFrame:
+def _keys(alleles: Sequence[Allele], loci: Sequence[Locus], flags: Sequence[str]) -> pd.DataFrame:
     variants = [allele.variant for allele in alleles]
     keys = {
         "chrom": [clean_text(variant.contig) for variant in variants],
@@ -206,6 +210,7 @@ def _keys(alleles: Sequence[Allele], loci: Sequence[Locus]) -> pd.DataFrame:
         "record": np.array([allele.record for allele in alleles], np.int64),
         "allele": np.array([allele.allele for allele in alleles], np.int64),
         "status": [locus.status.value for locus in loci],
+        "flags": flags,
     }
     return pd.DataFrame(keys)
 

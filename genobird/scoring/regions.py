@@ -32,13 +32,14 @@ from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.effects import probabilities
+from genobird.scoring.flags import flag_of
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text, in_chunks
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, Window, parted, promoter_reach
 
-KEYS = ("chrom", "start", "end", "name", "strand", "status")
+KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")
 LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 """Where a region was lifted to; columns after the keys, only with a chain file."""
 LONGEST_BP = 2 * CHROMATIN_FLANK
@@ -75,6 +76,11 @@ class Site:
         strand = (self.lifted or self.interval).strand
         return STRANDS if strand == "." else strand
 
+    @property
+    def flags(self) -> str:
+        """What makes one doubt its scores, if it has any; see `flags`."""
+        return flag_of(self.text, self.centre) if self.status is RegionStatus.OK else ""
+
     def promoter(self, strand: str) -> Window:
         """Return the promoter window along a strand."""
         before, after = promoter_reach(strand)
@@ -105,9 +111,9 @@ def score_regions(
         liftover: UCSC chain file from the assembly of the regions to the genome's.
 
     Returns:
-        One row a region, in input order: `chrom start end name strand status` (with `liftover`
-        also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one column a
-        chromatin feature, calibrated probabilities; NaN where the status is not OK.
+        One row a region, in input order: `chrom start end name strand status flags` (with
+        `liftover` also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one
+        column a chromatin feature, calibrated probabilities; NaN where the status is not OK.
 
     Raises:
         BedError, TableError, UsageError: the regions cannot be read.
@@ -327,6 +333,7 @@ def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.D
         "name": [clean_text(interval.name) for interval in intervals],
         "strand": [interval.strand for interval in intervals],
         "status": [site.status.value for site in sites],
+        "flags": [site.flags for site in sites],
     }
     return pd.concat([pd.DataFrame(keys), pd.DataFrame(values, columns=names)], axis=1)
 

@@ -34,6 +34,7 @@ from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource
 from genobird.scoring.background import EVALUE, Background
 from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, relative_sizes
+from genobird.scoring.flags import EDGE, LEAST, NEAR
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import hash_of_file, kept
 from genobird.scoring.parts import HEADER_KEY, Part, PartNote, require_part_outputs
@@ -46,6 +47,12 @@ from genobird.scoring.variant_table import rows_to, run_facts, table_facts
 logger = logging.getLogger(__name__)
 
 STATUS = InfoField("GB_STATUS", f"genobird status of each ALT: {' '.join(Status)}", type="String")
+GB_FLAGS = InfoField(
+    "GB_FLAGS",
+    f"What makes one doubt the scores of an ALT: {EDGE}, more than {1 - LEAST:.0%} of the "
+    f"{2 * NEAR} bp around it are beyond the contig or N",
+    type="String",
+)
 GB_EVALUE = InfoField(
     "GB_EVALUE", "Share of the background variants with effects at least as large, 1/(n+1) or more"
 )
@@ -78,6 +85,7 @@ def info_fields(
     parts = scorer.checkpoint
     return [
         STATUS,
+        GB_FLAGS,
         *(GB_LIFTED if lifted else ()),
         *([GB_EVALUE] if scorer.background is not None else []),
         *([GB_PHRED] if scorer.background is not None and settings.phred else []),
@@ -244,7 +252,7 @@ def _columns(
     frame: pd.DataFrame, scorer: Scorer, settings: EffectSettings
 ) -> dict[str, list[Value]]:
     """Return the INFO values of each row, by key."""
-    columns: dict[str, list[Value]] = {}
+    columns: dict[str, list[Value]] = {GB_FLAGS.id: [flag or None for flag in frame["flags"]]}
     if settings.phred and EVALUE in frame.columns:
         frame = frame.assign(phred=0 - 10 * np.log10(frame[EVALUE]))
     for key, name in (

@@ -3,10 +3,11 @@
     python -m tests.benchmarks.bench_scores sites.vcf.gz chr20.fa.gz --records 8
 
 Window offset, segmentation and bfloat16 are changed, and the movement of the effects (ALT - REF) is
-set against their size: root mean squares over variants and features. Then passes of other sizes,
-another order, two threads and the dense reference of attention are tried; for these the table has
-the largest difference of any logit. What is printed are the tables of docs/scores.md, in Markdown;
-`--parts offset` prints the first of them alone.
+set against their size: root mean squares over variants and features. So is a genome that ends near
+the variant. Then passes of other sizes, another order, two threads and the dense reference of
+attention are tried; for these the table has the largest difference of any score. What is printed
+are the tables of docs/scores.md, in Markdown; `--parts offset` prints the first of them alone,
+`--region` takes the variants of one stretch.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval, parse_region
 from genobird.genome.variant import Status, Variant, check, left_align, windows
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.effects import LLR_FLANK
@@ -32,6 +37,11 @@ from genobird.scoring.windows import CHROMATIN_FLANK
 from tests.benchmarks.timing import cpu_name
 
 OFFSETS, SEGMENTATIONS = 8, 8
+EDGES = (3, 30, 100, 200, 300, 1_000, 4_000)
+COMPARED = {
+    "a logit": ("|ref", "|alt"), "an effect": "|delta", "a quantile": "|quantile",
+    "an E-value": "evalue",
+}  # fmt: skip
 Doubles = NDArray[np.float64]
 
 
@@ -55,14 +65,19 @@ def rms(values: Doubles) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def spread(path: Path, genome: Genome, count: int) -> list[Variant]:
-    """Variants at even distances in a VCF."""
+def spread(path: Path, genome: Genome, count: int, region: Interval | None) -> list[Variant]:
+    """Variants at even distances in a VCF, of a region alone if there is one."""
+
+    def lies_in(variant: Variant, region: Interval) -> bool:
+        is_there = genome.resolve(variant.contig) == genome.resolve(region.contig)
+        return is_there and region.start <= variant.position < region.end
+
     with VcfReader(path) as reader:
         found = [
             left_align(variant, genome)
             for record in reader
             for variant in record.variants()[:1]
-            if check(variant, genome) is Status.OK
+            if check(variant, genome) is Status.OK and (region is None or lies_in(variant, region))
         ]
     return found[:: max(1, len(found) // count)][:count]
 
@@ -129,27 +144,63 @@ def report_precision(
     row("`--precision bf16`", "none", f"{sizes}, root mean squares), correlation {agree:.4f}")
 
 
-def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
-    """Logits that ought to be equal: the largest difference between them."""
+def report_edges(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
+    """Logits and effects where the genome ends near the variant, beside those in the middle."""
     pairs = [windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK) for variant in variants]
-    texts, places = [pair.ref for pair in pairs], [pair.ref_anchor for pair in pairs]
-    logits = scorer.chromatin_logits(texts, places)
-    head("what changes", "largest difference of a logit")
+    uncut = [(pair.ref, pair.ref_anchor) for pair in pairs]
+    uncut += [(pair.alt, pair.alt_anchor) for pair in pairs]
 
-    def compare(what: str, found: NDArray[np.float32]) -> None:
-        row(what, f"{np.abs(found - logits).max():.2g}")
+    def logits_at(before: int, after: int) -> Doubles:  # [allele, n, F]
+        texts = [text[max(0, at - before) : at + after] for text, at in uncut]
+        logits = scorer.chromatin_logits(texts, [min(at, before) for _, at in uncut])
+        return logits.astype(np.float64).reshape(2, len(pairs), -1)
 
-    compare("reversed order", scorer.chromatin_logits(texts[::-1], places[::-1])[::-1])
-    for most in (1, 3):
-        other = Scorer(scorer.checkpoint, device=str(scorer.device), batch_size=most)
-        compare(f"{most} sequences a pass", other.chromatin_logits(texts, places))
+    whole = logits_at(CHROMATIN_FLANK, CHROMATIN_FLANK)
+    effects = whole[1] - whole[0]
+    head("bases that are left", "of its window missing", "a logit moves by", "an effect moves by",
+         "movement / size", "correlation of effects")  # fmt: skip
+    cuts = [("before", bases, CHROMATIN_FLANK) for bases in EDGES]
+    for side, before, after in [*cuts, *(("on each side", bases, bases) for bases in EDGES)]:
+        found = logits_at(before, after)
+        moved = found[1] - found[0]
+        error = rms(moved - effects)
+        known = min(before, CHROMATIN_FLANK) + min(after, CHROMATIN_FLANK)
+        row(
+            f"{before:,} {side}", f"{1 - known / (2 * CHROMATIN_FLANK):.0%}",
+            f"{rms(found[0] - whole[0]):.2g}", f"{error:.2g}", f"{error / rms(effects):.2f}",
+            f"{np.corrcoef(moved.ravel(), effects.ravel())[0, 1]:.3f}",
+        )  # fmt: skip
+
+
+def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
+    """Chromatin scores that ought to be equal: the largest difference between them."""
+    checkpoint = replace(scorer.checkpoint, promoter=None, mlm=None)
+
+    def table(order: int = 1, most: int | Literal["auto"] = "auto") -> pd.DataFrame:
+        other = Scorer(checkpoint, device=str(scorer.device), batch_size=most)
+        other.background = scorer.background
+        rows = other.screen_variants(variants[::order], genome)[::order]
+        return rows.select_dtypes("floating")
+
+    expected = table()
+    head("what changes", *(f"largest difference of {what}" for what in COMPARED))
+
+    def compare(what: str, found: pd.DataFrame) -> None:
+        differences = np.abs(found.to_numpy() - expected.to_numpy()).max(axis=0)
+        largest = pd.Series(differences, found.columns)
+        ends = [largest[largest.index.str.endswith(end)] for end in COMPARED.values()]
+        row(what, *(f"{end.max():.2g}" if len(end) else "-" for end in ends))
+
+    compare("reversed order", table(order=-1))
+    for most in (1, 8, 32):
+        compare(f"{most} sequences a pass", table(most=most))
     threads = torch.get_num_threads()
     torch.set_num_threads(3 - min(2, threads))
-    compare(f"{torch.get_num_threads()} threads", scorer.chromatin_logits(texts, places))
+    compare(f"{torch.get_num_threads()} threads instead of {threads}", table())
     torch.set_num_threads(threads)
-    encoder = scorer.checkpoint.encoder
+    encoder = checkpoint.encoder
     encoder.forward = partial(encoder.forward, backend="reference")  # type: ignore[method-assign]
-    compare("dense reference", scorer.chromatin_logits(texts, places))
+    compare("dense reference", table())
     del encoder.forward
 
 
@@ -160,11 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--records", type=int, default=10)
-    parser.add_argument("--parts", default="offset,segmentation,precision,equality")
+    parser.add_argument("--region", type=parse_region, help="chr20:54,000,001-58,000,000")
+    parser.add_argument("--parts", default="offset,segmentation,precision,edges,equality")
     asked = parser.parse_args(arguments)
     scorer = load(asked.model, asked.device)
     with Genome(asked.fasta) as genome:
-        variants = spread(asked.vcf, genome, asked.records)
+        variants = spread(asked.vcf, genome, asked.records, asked.region)
         say(
             f"Model `{scorer.model_hash}`, {len(variants)} variants of {asked.vcf.name}, "
             f"{len(scorer.features)} features, {OFFSETS} windows {SHIFT_BP} bp apart, {cpu_name()}"
@@ -179,8 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "precision" in asked.parts:
             coarse = load(asked.model, asked.device, precision="bf16")
             report_precision(scorer, coarse, variants, genome)
+        if "edges" in asked.parts:
+            report_edges(scorer, variants, genome)
         if "equality" in asked.parts:
-            report_equality(scorer, variants[:3], genome)
+            report_equality(scorer, variants, genome)
 
 
 if __name__ == "__main__":

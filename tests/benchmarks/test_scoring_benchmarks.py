@@ -59,12 +59,15 @@ def test_variants_are_timed_beside_a_naive_loop_and_a_network(
 
 def test_movements_of_scores_are_set_against_their_size(inputs, tiny_checkpoint, capsys):
     bench_scores.main([*inputs, "--model", str(tiny_checkpoint), "--records", "2"])
-    offsets, segmentations, precision, equality = tables(capsys.readouterr().out)
+    offsets, segmentations, precision, edges, equality = tables(capsys.readouterr().out)
     assert [row[0] for row in offsets] == ["1 window (default)", "2 windows", "4 windows"]
     assert [row[0] for row in segmentations] == ["1", "2", "4", "8"]
     assert precision[0][0] == "`--precision bf16`"
-    assert len(equality) == 5
-    assert all(float(row[1]) < 1e-4 for row in equality)
+    shares = {row[0]: row[1] for row in edges}
+    assert (shares["300 before"], shares["300 on each side"]) == ("25%", "50%")
+    assert float(edges[0][3]) > float(edges[-1][3]) == 0  # 4,000 are more than the window
+    assert len(equality) == 6
+    assert all(float(row[1]) < 1e-4 and row[3:] == ["-", "-"] for row in equality)
 
 
 def test_records_that_cannot_be_scored_are_timed_beside_other_readers(

@@ -10,6 +10,7 @@ import pytest
 from genobird.errors import UsageError
 from genobird.genome.variant import Status
 from genobird.report.page import (
+    FLAGS,
     STATUSES,
     allele,
     auroc,
@@ -66,6 +67,26 @@ def test_the_page_tells_what_was_found(region_table, variant_table):
     ):
         assert text in page, text
     assert "<gene9>" not in page
+
+
+def test_flags_stand_beside_the_places_and_are_counted_and_explained(region_table, variant_table):
+    flagged = [table.assign(flags=["", "EDGE"] * (len(table) // 2)) for table in (
+        region_table, variant_table
+    )]  # fmt: skip
+    page = render(summarise_regions(flagged[:1]), summarise_variants(flagged[1:]), {})
+    regions, variants = 5, 3  # half of them; the last of each is not scored
+    assert page.count("<small>EDGE</small>") == regions + 2 * variants  # these in detail too
+    row = (
+        f'<td>flag <code>EDGE</code></td><td class="n">{regions}</td><td class="n">{variants}</td>'
+    )
+    assert f'{row}<td class="text">{FLAGS["EDGE"]}</td>' in page
+    assert "EDGE" not in render(summarise_regions([region_table]), None, {})
+
+
+def test_a_region_table_may_tell_where_regions_were_lifted_to(region_table):
+    lifted = {"lifted_chrom": "chr2", "lifted_start": 5, "lifted_end": 9, "lifted_strand": "+"}
+    summary = summarise_regions([region_table.assign(flags="", **lifted)])
+    assert summary.features == summarise_regions([region_table]).features
 
 
 @pytest.mark.parametrize("part", ["regions", "variants"])

@@ -85,6 +85,7 @@ class Screen:
             "record": np.array([allele.record for allele in alleles], np.int64),
             "allele": np.array([allele.allele for allele in alleles], np.int64),
             "status": [locus.status.value for locus in loci],
+            "flags": [""] * len(loci),
         }
         for name in names:
             texts = (

@@ -18,7 +18,7 @@ from genobird.scoring.effects import probabilities
 from genobird.scoring.regions import region_frames, sequence_frames
 from tests.conftest import write_fasta
 
-KEYS = ["chrom", "start", "end", "name", "strand", "status"]
+KEYS = ["chrom", "start", "end", "name", "strand", "status", "flags"]
 EXACT = {"rtol": 0, "atol": 1e-5}
 
 

@@ -37,7 +37,7 @@ def test_the_table_has_the_keys_and_three_columns_an_output(scorer, genome, snv)
     columns.insert(columns.index("llr|delta") + 1, "llr|se")
     assert list(table.columns) == [*KEYS, *columns]
     row = table.iloc[0]
-    assert row[list(KEYS)].tolist() == ["chr1", AT + 1, snv.ref, snv.alt, 0, 1, "OK"]
+    assert row[list(KEYS)].tolist() == ["chr1", AT + 1, snv.ref, snv.alt, 0, 1, "OK", ""]
     np.testing.assert_array_equal(part(table, "delta"), part(table, "alt") - part(table, "ref"))
     assert (np.abs(part(table, "delta")) > 1e-4).all()
 

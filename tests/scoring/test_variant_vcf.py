@@ -99,6 +99,7 @@ def test_the_header_declares_what_is_added_and_where_it_comes_from(scorer, genom
         }
         assert kinds == {
             "GB_STATUS": ("A", "String"),
+            "GB_FLAGS": ("A", "String"),
             "GB_PROMOTER": ("A", "Float"),
             "GB_LLR": ("A", "Float"),
             "GB_LLR_SE": ("A", "Float"),
