@@ -23,6 +23,7 @@ from genobird.errors import (
     FastaError,
     OutOfBoundsError,
     SequenceError,
+    quoted,
 )
 from genobird.forks import renew_after_fork
 from genobird.genome import assemblies, index, streams
@@ -134,7 +135,7 @@ class Genome:
             if chromosome in self._aliases()[0]:
                 return self._same_mitochondrion(name, self._aliases()[0][chromosome])
         raise ContigError(
-            f"contig {name!r} is not in {self.path}, which has {_some(self._lengths())}; "
+            f"contig {quoted(name)} is not in {self.path}, which has {_some(self._lengths())}; "
             "check the name and the assembly"
         )
 

@@ -182,6 +182,12 @@ def test_an_unknown_contig_is_named_with_known_ones(plain: Genome) -> None:
         plain.fetch(Interval("chr9", 0, 1))
 
 
+def test_a_name_of_any_length_is_one_short_message(plain: Genome) -> None:
+    with pytest.raises(ContigError, match="is not in") as found:
+        plain.fetch(Interval("c" * 140_000, 0, 1))
+    assert len(str(found.value)) < 1_000
+
+
 @pytest.mark.parametrize("style", ["{}", "chr{}", "accession"])
 def test_every_chromosome_answers_to_all_its_names(style: str, tmp_path: Path) -> None:
     versions = [
