@@ -317,7 +317,7 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     sizes = np.nan_to_num(_sizes(scored, features), nan=-1.0)
     lifted = [name for name in LIFTED if name in scored]
     made = scored[[*VARIANT_KEYS, FLAGS, *lifted]].copy()
-    made["id"] = scored["id"].fillna("").astype(str) if "id" in scored else ""
+    made["id"] = _texts(scored["id"]) if "id" in scored else ""
     known = {_PROMOTER: f"{_PROMOTER}|delta", _LLR: f"{_LLR}|delta", "llr_se": f"{_LLR}|se"}
     for name, column in {**known, _EVALUE: _EVALUE}.items():
         made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
@@ -398,10 +398,10 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
         raise TableError(f"the {kind} table has two columns {twice}; {_WANTED}")
     _require_text(piece, "status")
     scored = piece[piece["status"] == _OK].copy()
-    scored[FLAGS] = scored[FLAGS].fillna("").astype(str) if FLAGS in scored else ""
+    scored[FLAGS] = _texts(scored[FLAGS]) if FLAGS in scored else ""
     for key in keys:
         if key in ("name", "strand"):
-            scored[key] = scored[key].fillna("").astype(str)
+            scored[key] = _texts(scored[key])
         elif key in _TEXT:
             _require_text(scored, key)
     whole = [key for key in keys if key not in _TEXT]
@@ -412,6 +412,12 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
         raise _wrong(scored, row, whole[column], "a whole number")
     scored[whole] = values.astype(np.int64)
     return scored
+
+
+def _texts(values: pd.Series) -> pd.Series:
+    """Return values as text, empty where there is none; a column without any may be of numbers."""
+    texts = ["" if pd.isna(value) else str(value) for value in values]
+    return pd.Series(texts, values.index, dtype=str)
 
 
 def _require_text(rows: pd.DataFrame, name: str) -> None:
