@@ -41,6 +41,7 @@ CASES = {
     " --background in/background.npz",
     "variants-report": f"variants in/calls.vcf {ON} -o out.vcf --report out.html --report-logos 1",
     "variants-mismatch": f"variants in/calls.vcf {ON} -o out.vcf --ref-mismatch error",
+    "build-db": f"build-db chr1:900-902 {ON} -o out.vcf.gz --background in/background.npz",
     "background": f"background build in/calls.vcf {ON} -o out.npz --limit 5 --seed 2 --json"
     " && background info out.npz && background info out.npz --json",
     "mutagenesis-long": f"mutagenesis chr1:751-754:- {ON} -o out.tsv",
