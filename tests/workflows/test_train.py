@@ -137,7 +137,8 @@ def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakem
     assert {name: steps[name] for name in expected} == expected
     assert f"--peaks {config['chromatin']['peaks']} --tracks " in log
     assert " --others --splits " in log
-    assert log.count(f"auxiliary_path={config['output']}/data/auxiliary ") == stages + 1
+    # Each stage, the local network and the baselines.
+    assert log.count(f"auxiliary_path={config['output']}/data/auxiliary ") == stages + 2
     out = config["output"]
     held_out = " ".join(f"--exclude {out}/data/{part}.bed" for part in ("validation", "test"))
     assert f"{held_out} --limit 800 --seed 1 --output {out}/background.npz" in log
