@@ -9,6 +9,13 @@ from __future__ import annotations
 
 from genobird.attention.layout import BlockLayout
 from genobird.attention.ops import BACKENDS, block_sparse_attention
-from genobird.attention.pattern import PATTERNS, Pattern
+from genobird.attention.pattern import PATTERNS, Pattern, SequenceLists
 
-__all__ = ["BACKENDS", "PATTERNS", "BlockLayout", "Pattern", "block_sparse_attention"]
+__all__ = [
+    "BACKENDS",
+    "PATTERNS",
+    "BlockLayout",
+    "Pattern",
+    "SequenceLists",
+    "block_sparse_attention",
+]

@@ -15,7 +15,7 @@ from genobird.inference import Passes
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 # The small model has no background, which is said otherwise.
 ALONE = ["--background", "none"]
-COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "promoter"]
+COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "flags", "promoter"]
 
 
 @pytest.fixture

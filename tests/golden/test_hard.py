@@ -22,7 +22,7 @@ from tests.scoring.stub import effects_of_position
 
 HARD = Path(__file__).with_name("hard.vcf")
 EXPECTED = pd.read_csv(Path(__file__).with_name("hard.tsv"), sep="\t", keep_default_na=False)
-OURS = ("GB_STATUS", "GB_LLR", "GB_OLD")
+OURS = ("GB_STATUS", "GB_FLAGS", "GB_LLR", "GB_OLD")
 
 pytestmark = pytest.mark.realdata
 

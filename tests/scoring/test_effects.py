@@ -164,7 +164,7 @@ def test_a_model_without_heads_still_has_an_embedding_distance(tiny_checkpoint, 
     checkpoint.chromatin = checkpoint.promoter = checkpoint.mlm = None
     bare = Scorer(checkpoint, device="cpu")
     table = bare.screen_variants(snvs(short, [450]), short, settings=EffectSettings(embedding=True))
-    assert list(table.columns[7:]) == ["embedding|distance"]
+    assert list(table.columns[7:]) == ["flags", "embedding|distance"]
     assert table["embedding|distance"][0] > 0
 
 
