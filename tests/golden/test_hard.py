@@ -86,6 +86,7 @@ def test_hard_records_come_out_as_they_went_in(quick, chr20, tmp_path, name):
         assert facts.pop("GB_STATUS").split(",") == rows["status"].tolist()
         values = facts.pop("GB_LLR", ",".join("." * len(rows)))
         assert [value != "." for value in values.split(",")] == [bool(x) for x in rows["scored"]]
+        assert set(facts.pop("GB_FLAGS", ".").split(",")) <= {".", "EDGE"}  # records beside N
         assert not facts
     header = [line for line in before if line.startswith("##")]
     kept_lines = [line for line in header if "GB_" not in line and "genobird" not in line]
