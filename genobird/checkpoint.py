@@ -177,17 +177,20 @@ class Checkpoint:
 
         def built() -> Checkpoint:
             width = config.width
-            return cls(
-                BigBird(config, tokenizer.bases),
-                tokenizer,
-                mlm=MaskedLMHead(config) if shapes.mlm else None,
-                nsp=nn.Linear(width, 2) if config.nsp else None,
-                promoter=Head(shapes.promoter, width) if shapes.promoter else None,
-                chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
-                features=features,
-                provenance=provenance,
-                directory=path,
-            )
+            # The weights drawn here are replaced, and how many numbers they take without memory
+            # depends on what else of torch is loaded: what is drawn afterwards must not.
+            with torch.random.fork_rng(devices=[]):
+                return cls(
+                    BigBird(config, tokenizer.bases),
+                    tokenizer,
+                    mlm=MaskedLMHead(config) if shapes.mlm else None,
+                    nsp=nn.Linear(width, 2) if config.nsp else None,
+                    promoter=Head(shapes.promoter, width) if shapes.promoter else None,
+                    chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
+                    features=features,
+                    provenance=provenance,
+                    directory=path,
+                )
 
         # Without memory first: whoever wrote config.json may ask for more than there is.
         try:

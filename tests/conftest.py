@@ -49,15 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the workflows: a worker that began with one last would be waited for.
 
     The first test of a workflow runs some fifty commands, 14 minutes of them on a busy machine of
-    two cores: it gets more time before it counts as hanging. Recorded commands come next: once a
-    test of the same process has used torch.compile, fine-tuning draws other numbers (not examined).
+    two cores: it gets more time before it counts as hanging.
     """
-    items.sort(
-        key=lambda item: (
-            item.get_closest_marker("workflow") is None,
-            "golden" not in item.path.parts,
-        )
-    )
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
     for item in items:
         if item.get_closest_marker("workflow"):
             item.add_marker(pytest.mark.timeout(3600))

@@ -321,3 +321,10 @@ def test_features_without_columns_are_refused(saved, text):
     with pytest.raises(CheckpointError, match=r"is no usable model: ") as caught:
         Checkpoint.load(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_reading_a_model_leaves_the_random_state_alone(tiny_checkpoint):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    Checkpoint.load(tiny_checkpoint)
+    assert torch.equal(torch.get_rng_state(), before)
