@@ -28,7 +28,7 @@ class PackedBatch:
     Attributes:
         ids: int64 [T], T a multiple of `block_size`; PAD from a sequence's end to its last block's.
         lengths: tokens of each sequence, specials included.
-        block_size: tokens a block.
+        block_size: tokens per block.
     """
 
     ids: Tensor
@@ -172,7 +172,7 @@ def pack(sequences: Sequence[UInt16Array], block_size: int) -> PackedBatch:
 
     Args:
         sequences: token ids of each sequence, specials included, at least one id each.
-        block_size: tokens a block.
+        block_size: tokens per block.
     """
     lengths = tuple(len(ids) for ids in sequences)
     if not lengths or min(lengths) < 1:

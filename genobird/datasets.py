@@ -10,7 +10,7 @@ features.tsv           index name class, in the order of the label columns
 <contig>.usable.npy    uint8 [L // bin_bp], 1 where the bin holds no N
 ```
 
-Promoter windows are one Parquet table (`pipelines/promoters.py`), a row a window, its sequence
+Promoter windows are one Parquet table (`pipelines/promoters.py`), one row per window, its sequence
 oriented along the strand. Predictions are one `.npz` file: what models of different kinds are
 compared by.
 """

@@ -288,7 +288,7 @@ class Passes:
                 f"{self.device}; try --device cpu or a shorter sequence"
             ) from error
         self._most = size // 2
-        logger.warning("out of memory: going on with %d sequences a pass", self._most)
+        logger.warning("out of memory: going on with %d sequences per pass", self._most)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

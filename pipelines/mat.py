@@ -35,7 +35,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class Rows:
-    """One array of a file, a row a window, whichever way it is stored.
+    """One array of a file, one row per window, whichever way it is stored.
 
     Args:
         stored: an array, or an HDF5 dataset, that is read by slices.

@@ -26,7 +26,7 @@ from genobird.tasks.metrics import (
 
 Floats = NDArray[np.float64]
 Scores = Mapping[str, Floats]
-"""Candidate -> a value a variant, [N]."""
+"""Candidate -> one value per variant, [N]."""
 Figure = Callable[[Floats, Floats, Floats], float]
 """Scores [N], measurements [N] and how often each variant counts [N] to a number."""
 

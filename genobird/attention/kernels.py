@@ -7,7 +7,7 @@ partial sums, which a second kernel merges in their order; nothing is added atom
 inputs give the same bits.
 
 Names: `i_` index of the program or block, `o_` offsets, `p_` pointer, `b_` tile in registers, `m_`
-mask, `s_` stride; `B` tokens a block, `BM`, `BN` tile sizes, `D` head width.
+mask, `s_` stride; `B` tokens per block, `BM`, `BN` tile sizes, `D` head width.
 
 Padding: a sequence's last block comes last in each list, and it alone is masked. Query rows that
 are padding give zeros; their lse is infinite, which leaves them out of dk and dv. Padding may hold
@@ -439,7 +439,7 @@ def forward(
         k: keys [T, H, D].
         v: values [T, H, D].
         plan: of the layout, on the device of `q`.
-        block_size: tokens a block, B.
+        block_size: tokens per block, B.
         scale: factor on the scores, positive.
 
     Returns:

@@ -77,7 +77,7 @@ class Pattern:
 
     Attributes:
         kind: one of `PATTERNS`.
-        block_size: tokens a block.
+        block_size: tokens per block.
         window_blocks: blocks of the sliding window, centred on the query's own block; odd.
         global_blocks: the first blocks of a sequence, which see all and are seen by all.
         random_blocks: distinct random blocks for each head and query block, drawn among the blocks

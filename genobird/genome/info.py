@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Value = float | int | str | None
 Values = Mapping[str, Sequence[Value]]
-"""For each INFO key one value an ALT (`Number=A`), or any number of them (`Number=.`)."""
+"""For each INFO key one value per ALT (`Number=A`), or any number of them (`Number=.`)."""
 
 _ESCAPED = {ord(character): f"%{ord(character):02X}" for character in "%:;=, \r\n\t"}
 _INFO_ID = re.compile(r"[A-Za-z_][0-9A-Za-z_.]*")
@@ -42,7 +42,7 @@ class InfoField:
     description: str
     type: str = "Float"
     number: str = "A"
-    """`A` for one value an ALT, `.` for any number."""
+    """`A` for one value per ALT, `.` for any number."""
 
     def __post_init__(self) -> None:
         if not _INFO_ID.fullmatch(self.id):

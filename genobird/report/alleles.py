@@ -1,6 +1,6 @@
 """Logos of the alleles of a variant: which bases around it make what is predicted.
 
-A logo costs three windows a base and allele, so they are drawn of a few variants and a few bases.
+A logo costs three windows per base and allele, so they are drawn of a few variants and a few bases.
 """
 
 from __future__ import annotations

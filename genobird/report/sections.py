@@ -84,7 +84,7 @@ def masked_section(name: str, evaluation: Facts) -> Section:
         "table1": "The same encoder with five attention patterns, trained alike. The paper's "
         "accuracies (per cent, @512) are those of English text.",
         "figure8": "The same encoder trained with windows of different length and the same number "
-        "of tokens a step. All are asked for the same tokens of the same windows; a model with "
+        "of tokens per step. All are asked for the same tokens of the same windows; a model with "
         "a shorter context sees the window in pieces. The paper's figure ends near 22, 24 and 27 "
         "per cent for 512, 1024 and 4096 tokens.",
         "table5": "n-gram models read from left to right, from what stands before a token, all of "

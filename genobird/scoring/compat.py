@@ -5,7 +5,7 @@
                   features
 
 Both speak of chromatin features in probabilities; here these are the calibrated ones. There is a
-row an ALT, in the order of the file, and what cannot be scored has empty cells.
+row per ALT, in the order of the file, and what cannot be scored has empty cells.
 """
 
 from __future__ import annotations

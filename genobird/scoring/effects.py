@@ -101,7 +101,7 @@ class Effects:
         weights: weight of a positive in the training of each; None where the output is no logit of
             a probability.
         values: REF and ALT of each output, [n, O, 2].
-        single: columns with one value a variant, [n], by name: `LLR_SE` and `DISTANCE`.
+        single: columns with one value per variant, [n], by name: `LLR_SE` and `DISTANCE`.
     """
 
     names: list[str]

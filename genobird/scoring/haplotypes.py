@@ -134,7 +134,7 @@ class Haplotypes:
         self._calls.close()
 
     def columns(self, alleles: Sequence[Allele]) -> pd.DataFrame:
-        """Return one row an ALT, in order.
+        """Return one row per ALT, in order.
 
         Columns are `phase` and, for `haplotype1` and `haplotype2`, `|count` (ALTs applied, 0 where
         this one is not), `|promoter|joint`, `|promoter|sum`, `|chromatin|top` (the feature with

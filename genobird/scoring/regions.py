@@ -111,7 +111,7 @@ def score_regions(
         liftover: UCSC chain file from the assembly of the regions to the genome's.
 
     Returns:
-        One row a region, in input order: `chrom start end name strand status flags` (with
+        One row per region, in input order: `chrom start end name strand status flags` (with
         `liftover` also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one
         column a chromatin feature, calibrated probabilities; NaN where the status is not OK.
 

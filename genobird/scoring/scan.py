@@ -2,7 +2,7 @@
 
     records    of a VCF, a table or a list (`alleles`)
     batches    chunks cut at fixed record numbers; those in which nothing is scored are joined
-    table      a row an ALT: scored now (`variants`), or kept by an earlier run (`journal`)
+    table      one row per ALT: scored now (`effects`), or kept by an earlier run (`journal`)
     sinks      VCF, table, tables of older tools, background: each gets every batch, in order
 
 A chunk that costs the model no work needs no entry in the journal, no table unless a sink wants it,
@@ -72,7 +72,7 @@ class Batch:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row an ALT; see `effects.screen`. It is made when a sink first wants it."""
+        """One row per ALT; see `effects.screen`. It is made when a sink first wants it."""
         return self.score(self.alleles)
 
     @property

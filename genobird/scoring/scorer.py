@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from genobird.scoring.background import Background
     from genobird.scoring.inputs import Regions
 
-MOST: Final = 65_536  # threads, or sequences a pass
+MOST: Final = 65_536  # threads, or sequences per pass
 
 
 _NUMBER = re.compile(r"#[0-9]+$")
@@ -58,7 +58,7 @@ class Scorer:
         checkpoint: the model; its parts are moved to the device and set to evaluation.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
         threads: CPU threads of torch, for the whole process; None leaves them as they are.
-        batch_size: sequences a pass, or `auto`: as many as fit a fixed number of bases.
+        batch_size: sequences per pass, or `auto`: as many as fit a fixed number of bases.
         precision: `float32`, or `bf16`: the encoder's matrix products in bfloat16, about twice as
             fast where the processor has them. Scores move; docs/scores.md says how far.
 

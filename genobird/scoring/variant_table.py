@@ -48,7 +48,7 @@ def screen_variants(
         settings: how effects are computed, and which further scores are wanted.
 
     Returns:
-        One row an ALT, in input order: `chrom pos ref alt record allele status flags` (with
+        One row per ALT, in input order: `chrom pos ref alt record allele status flags` (with
         `liftover` also `lifted_chrom lifted_pos lifted_strand`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
         scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`

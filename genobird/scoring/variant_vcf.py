@@ -1,6 +1,6 @@
 """Variant scores into VCF: every record passes through, and gains INFO keys.
 
-INFO has one value an ALT; the full profile goes to the table.
+INFO has one value per ALT; the full profile goes to the table.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Queries(Generic[Asked, At]):
     Several places in one window are asked about together.
 
     Args:
-        predict: takes windows and, of each, the places in it; returns a row a place.
+        predict: takes windows and, of each, the places in it; returns one row per place.
     """
 
     def __init__(self, predict: Callable[[list[Asked], list[list[At]]], Floats]) -> None:

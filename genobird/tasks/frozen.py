@@ -39,7 +39,7 @@ class StateBatches:
     Args:
         states: of P places.
         chosen: the bins that the places are in.
-        batch: places a step; no more than there are.
+        batch: places per step; no more than there are.
         seed: of the order.
     """
 

@@ -24,8 +24,8 @@ def calibration(
     Returns:
         `error`, the mean of |predicted - observed| over ten bins of equal width, weighted by their
         labels (expected calibration error); `predicted_share` and `observed_share` of positives;
-        `table`, a row a bin that has labels: `low`, `high`, `count`, `predicted`, `observed`. No
-        interval: resampling makes a sum of sizes larger, so that it may exclude the figure itself.
+        `table`, one row per bin that has labels: `low`, `high`, `count`, `predicted`, `observed`.
+        No interval: resampling makes a sum of sizes larger, so it may exclude the figure itself.
     """
     count, predicted, observed = np.zeros((3, BINS))
     edges = np.linspace(0, 1, BINS + 1)

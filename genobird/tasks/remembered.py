@@ -37,7 +37,7 @@ class RememberedBatches:
         steps: how many of them are encoded.
         inference: runs the encoder.
         head: one of its heads, which says what of a place is read.
-        batch: places a step of the head's training; no more than there are.
+        batch: places per step of the head's training; no more than there are.
         seed: of the order.
         folder: where what is encoded is kept, and found by a run that was stopped; its name must
             tell apart whatever makes it differ. None keeps nothing.

@@ -193,7 +193,7 @@ def report_equality(scorer: Scorer, variants: Sequence[Variant], genome: Genome)
 
     compare("reversed order", table(order=-1))
     for most in (1, 8, 32):
-        compare(f"{most} sequences a pass", table(most=most))
+        compare(f"{most} sequences per pass", table(most=most))
     threads = torch.get_num_threads()
     torch.set_num_threads(3 - min(2, threads))
     compare(f"{torch.get_num_threads()} threads instead of {threads}", table())

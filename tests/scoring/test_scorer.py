@@ -161,7 +161,7 @@ def test_out_of_memory_halves_the_pass_until_it_fits(tiny_checkpoint, caplog):
 
     assert small.inference.passes.run([10] * 9, lambda part: part, work).tolist() == list(range(9))
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
-    assert "2 sequences a pass" in caplog.text
+    assert "2 sequences per pass" in caplog.text
 
 
 def test_one_sequence_that_does_not_fit_is_an_error(tiny_checkpoint):
