@@ -95,19 +95,21 @@ def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_
 
 
 def test_the_scorer_says_what_was_measured(world, model, tmp_path):
-    train(world, model, tmp_path / "run", steps=30)
+    train(world, model, tmp_path / "run")
     trained = Checkpoint.load(tmp_path / "run" / "model")
-    bins = ChosenBins(np.array(["chr1", "chr1"]), np.array([5, 300]), np.eye(2, dtype=bool), 1, 1)
+    with_word = int(world[1].peaks["chr1"][3, 0]) // 200
+    pair = np.array([with_word, with_word + 2])
+    bins = ChosenBins(np.array(["chr1", "chr1"]), pair, np.eye(2, dtype=bool), 1, 1)
     with Genome(world[0]) as genome:
         states = encode(
             Inference(trained), trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
             tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
         )  # fmt: skip
     measured = calibrated(predict(trained.chromatin, states, 2))[:, 0]
-    regions = [Interval("chr1", 200 * n, 200 * n + 200) for n in (5, 300)]
+    regions = [Interval("chr1", 200 * n, 200 * n + 200) for n in pair]
     scored = Scorer(trained, device="cpu").score_regions(regions, world[0])["words"]
     np.testing.assert_allclose(scored, measured, atol=5e-4)
-    assert abs(measured[0] - measured[1]) > 3e-3
+    assert measured[0] - measured[1] > 1e-2
 
 
 def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp_path, monkeypatch):
