@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from genobird.errors import UsageError
+from genobird.errors import GenobirdError, UsageError
 from genobird.files import STDOUT, locked, open_plain, unwritable
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ _KIND: Final = b"genobird run "
 _OPEN: Final = _KIND + b"1 open\n"
 _DONE: Final = _KIND + b"1 done\n"
 _LENGTH: Final = struct.Struct("<QI")  # length and CRC-32 of an entry
+_MOST: Final = 1 << 20  # bytes of an identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def partial_of(output: Path | str) -> Path:
     return Path(f"{output}.partial")
 
 
-def may_replace(output: Path | str, *, force: bool = False, resume: bool = False) -> bool:
+def may_replace(output: Path | str, start: Start) -> bool:
     """Tell whether a run may replace existing outputs, and refuse one that would lose work.
 
     It may with `force`, and when it goes on with a run that was stopped while its complete outputs
@@ -81,27 +82,23 @@ def may_replace(output: Path | str, *, force: bool = False, resume: bool = False
             nothing beside which a ledger could lie.
     """
     if str(output) == STDOUT:
-        if resume:
+        if start.resume:
             raise UsageError("standard output cannot be resumed; name a file with --output")
-        return force
+        return start.force
     head = _read_head(partial_of(output))
     if head is None:
-        return force
-    if not (force or resume):
+        return start.force
+    if not (start.force or start.resume):
         raise UsageError(
             f"{partial_of(output)} holds what an interrupted run has done; pass --resume to go on "
             "from there, or --force to begin anew"
         )
-    return force or (resume and head.done)
+    return start.force or head.done
 
 
 @contextmanager
 def begun(
-    outputs: Sequence[Path | str],
-    identity: Identity | None,
-    *,
-    force: bool = False,
-    resume: bool = False,
+    outputs: Sequence[Path | str], identity: Identity | None, start: Start = FRESH
 ) -> Iterator[Ledger | None]:
     """Open the ledger of an output, and lock all outputs, for the length of a run.
 
@@ -111,8 +108,7 @@ def begun(
         outputs: what the run writes; the first names the ledger. See `files.locked`.
         identity: what decides the result; the ledger of another one is refused. None for a model
             that was never saved, of which nothing is kept, as of standard output.
-        force: without `resume`, drop the work of an earlier run.
-        resume: go on with the work of an earlier run, if there is any.
+        start: whether to go on with the work of an earlier run, or to drop it.
 
     Raises:
         UsageError: see `may_replace`; or the work is of another run.
@@ -120,13 +116,13 @@ def begun(
     """
     with locked(*outputs):
         # Only now: another run may have left work, or gone on with it, until just before.
-        may_replace(outputs[0], force=force, resume=resume)
+        may_replace(outputs[0], start)
         if str(outputs[0]) == STDOUT or identity is None:
-            if resume:
+            if start.resume:
                 raise UsageError("a model that was never saved cannot resume; save it first")
             yield None
             return
-        ledger = Ledger(partial_of(outputs[0]), identity, resume=resume)
+        ledger = Ledger(partial_of(outputs[0]), identity, resume=start.resume)
         try:
             yield ledger
             ledger.require_end()
@@ -174,12 +170,12 @@ class Ledger:
         try:
             head = _read_head(self.path)
             if head is None or not resume:
-                self._write(_OPEN + json.dumps(dict(identity)).encode() + b"\n")
+                self._write(_OPEN + _line_of(identity))
             else:
                 refuse_other(self.path, head.identity, identity)
                 self._next = self._read_entry(head.end)
         except BaseException:
-            self._file.close()
+            self.close(hint=False)
             raise
 
     def peek(self) -> bytes | None:
@@ -205,8 +201,10 @@ class Ledger:
         """Note that all outputs are complete, and about to get their names.
 
         Raises:
+            UsageError: the input ended before the work of the earlier run did.
             OutputError: it cannot be written.
         """
+        self.require_end()
         try:
             os.pwrite(self._file.fileno(), _DONE, 0)
             os.fsync(self._file.fileno())
@@ -231,7 +229,7 @@ class Ledger:
 
     def close(self, hint: bool = True) -> None:
         """Leave the ledger for a later run, if it holds work; say so with `hint`."""
-        with suppress(OSError):
+        with suppress(OSError, GenobirdError):
             if _read_head(self.path) is None:
                 self.path.unlink()
             elif hint:
@@ -302,7 +300,7 @@ def _read_head(path: Path) -> _Head | None:
     """
     try:
         with open(open_plain(path, os.O_RDONLY), "rb") as file:
-            first, second = file.readline(1 << 16), file.readline(1 << 20)
+            first, second = file.readline(1 << 16), file.readline(_MOST)
             more = file.read(1)
     except OSError:
         return None
@@ -324,6 +322,13 @@ def _read_head(path: Path) -> _Head | None:
             f"{path} was written by another version of genobird; finish with that, or remove it"
         )
     raise UsageError(f"{path} is no ledger of genobird, whose place it takes; move it away")
+
+
+def _line_of(identity: Identity) -> bytes:
+    line = json.dumps(dict(identity)).encode() + b"\n"
+    if len(line) > _MOST:
+        raise ValueError(f"an identity of {len(line)} bytes; what is long goes in as its hash")
+    return line
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

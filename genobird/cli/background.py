@@ -21,7 +21,7 @@ from genobird.cli.running import (
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
 from genobird.genome.interval import read_intervals
-from genobird.runs import Start
+from genobird.runs import Start, may_replace
 from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     refuse_same_file({"--output": options.output}, {**inputs, "--fasta": options.fasta})
     from genobird.scoring.background import check_background
 
-    check_background(options.output, run.force)
+    check_background(options.output, may_replace(options.output, Start(run.resume, run.force)))
     from genobird.scoring.background_build import build_background
 
     settings = EffectSettings(

@@ -22,7 +22,7 @@ def refuse_early(
 ) -> None:
     """Refuse an output while the command has cost nothing; torch alone takes seconds to load.
 
-    What an interrupted run has left is no reason yet: see `journal.may_replace`.
+    What an interrupted run has left is no reason yet: see `runs.may_replace`.
 
     Raises:
         UsageError, OutputError: see `check_output`.

@@ -76,7 +76,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     refuse_early(output, ENDINGS, force=run.force, resume=run.resume)
     from genobird.scoring.journal import identity_of, kept
 
-    replace = may_replace(output, force=run.force, resume=run.resume)
+    replace = may_replace(output, Start(run.resume, run.force))
     check_output(output, force=replace)
     genome, intervals, chain = _opened(options, run.force)
     began = time.monotonic()

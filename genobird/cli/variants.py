@@ -231,7 +231,7 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
         raise UsageError("--scores are columns of the table; name one with --table or --report")
     if options.report_logos is not None and options.report is None:
         raise UsageError("--report-logos is of the report; name one with --report")
-    replace = may_replace(output, force=run.force, resume=run.resume)
+    replace = may_replace(output, Start(run.resume, run.force))
     check_output(output, VCF_ENDINGS if vcf else ENDINGS, replace)
     if options.report is not None:
         whole = reporting.table_of(

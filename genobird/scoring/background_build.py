@@ -7,11 +7,12 @@ file, so that memory does not grow with the number of variants.
 from __future__ import annotations
 
 import copy
+import hashlib
 import heapq
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
-from genobird.runs import FRESH, Start
+from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource, opened_variants
 from genobird.scoring.background import Background, check_background, settings_facts
 from genobird.scoring.effects import LLR, effect_table
-from genobird.scoring.journal import identity_of, kept
+from genobird.scoring.journal import kept
 from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings, ScanSettings
@@ -75,7 +76,7 @@ def build_background(
     files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
     if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
-    check_background(output, start.force)
+    check_background(output, may_replace(output, start))
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {
@@ -87,22 +88,28 @@ def build_background(
         "exclude": [str(interval) for interval in exclude],
         **settings_facts(settings),
     }
-    identity = identity_of(scorer, None, **facts)
     alone = copy.copy(scorer)
     alone.background = None  # what is ranked is not ranked among others
-    with opened(fasta) as genome, kept([output], identity, start) as journal:
+    with ExitStack() as stack:
+        genome = stack.enter_context(opened(fasta))
         outputs = _outputs(scorer, genome)
         drawn = ((variant,) for variant in _draw(files, genome, limit, seed, exclude))
         source = VariantSource.of_rows("the draw", drawn)
         deltas = [f"{name}|delta" for name in outputs]
         scan = VariantScan(alone, source, genome, ScanSettings(effects=settings), columns=deltas)
+        asked = {**facts, "exclude": _sha256(facts["exclude"])}  # a BED may have many lines
+        journal = stack.enter_context(kept([output], {**asked, **scan.identity}, start))
         with closing(_Rows(output, len(outputs))) as rows:
             scan.run([rows.write, lambda batch: start.advance(len(batch.loci))], journal)
-            journal.seal()
             facts |= {"version": __version__, "command": start.command}
             background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
+        journal.seal()
         background.save(output)
     return background
+
+
+def _sha256(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _outputs(scorer: Scorer, genome: Genome) -> list[str]:

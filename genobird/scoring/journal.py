@@ -120,7 +120,7 @@ def kept(outputs: Sequence[Path | str], identity: Identity, start: Start) -> Ite
     Standard output, and a model that was never saved, have none.
     """
     named = identity if identity["model"] else None
-    with begun(outputs, named, force=start.force, resume=start.resume) as ledger:
+    with begun(outputs, named, start) as ledger:
         yield Journal(ledger)
 
 

@@ -97,7 +97,7 @@ def list_variants(
         VcfError, TableError, AssemblyError, UsageError, OutputError: see `screen_variants`.
     """
     scorer.select_features(settings.features)
-    replace = may_replace(output, force=start.force, resume=start.resume)
+    replace = may_replace(output, start)
     with opened(fasta) as genome, opened_variants(variants) as source:
         scan = VariantScan(scorer, source, genome, settings)
         meta = table_facts(run_facts(scorer, start.command, scan.locator.chain))

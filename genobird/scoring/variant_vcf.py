@@ -148,7 +148,7 @@ def annotate_variants(
     path = source.source if isinstance(source, streams.Peeked) else source
     if part is not None:
         require_part_outputs(scorer.model_hash, path, output, table)
-    replace = may_replace(output, force=start.force, resume=start.resume)
+    replace = may_replace(output, start)
     with ExitStack() as stack:
         genome = stack.enter_context(opened(fasta))
         reader = stack.enter_context(VcfReader(source))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from genobird.errors import BackgroundError, UsageError
+from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.runs import Start
 from genobird.scoring import background_build
@@ -22,6 +23,7 @@ from genobird.scoring.effects import KEYS, Effects
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
 from genobird.scoring.variant_table import screen_variants
+from tests.conftest import write_fasta
 
 RESUME = Start(resume=True)
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -150,20 +152,26 @@ def test_intervals_are_left_out_under_any_name_of_their_contig(quick, genome, vc
         build_background(quick, vcf, genome, tmp_path / "b.npz", exclude=[Interval("chrY", 0, 5)])
 
 
-@pytest.mark.parametrize("cut", [0, 3, 40])
-def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
-    quick, genome, vcf, tmp_path, monkeypatch, cut
-):
-    whole = build_background(quick, vcf, genome, tmp_path / "whole.npz", limit=10)
-    output = tmp_path / "a.npz"
+def interrupted(scorer, vcf, genome, output) -> None:
+    """A run over ten variants that is stopped after the second chunk of four."""
+    seen = []
 
-    def stop(_: int, seen: list[int] = []) -> None:  # noqa: B006
-        seen.append(0)
+    def stop(number: int) -> None:
+        seen.append(number)
         if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_background(quick, vcf, genome, output, limit=10, start=Start(progress=stop))
+        build_background(scorer, vcf, genome, output, limit=10, start=Start(progress=stop))
+
+
+@pytest.mark.parametrize("cut", [0, 3, 40])
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
+    quick, genome, vcf, tiny_contigs, tmp_path, monkeypatch, cut
+):
+    whole = build_background(quick, vcf, genome, tmp_path / "whole.npz", limit=10)
+    output = tmp_path / "a.npz"
+    interrupted(quick, vcf, genome, output)
     assert not output.exists()
     ledger = tmp_path / "a.npz.partial"
     ledger.write_bytes(ledger.read_bytes()[: ledger.stat().st_size - cut])  # as a kill leaves it
@@ -171,6 +179,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
         build_background(quick, vcf, genome, output, limit=10)
     with pytest.raises(UsageError, match=r"another run \(limit 10, now 9; seed 0, now 3\)"):
         build_background(quick, vcf, genome, output, limit=9, seed=3, start=RESUME)
+    other = write_fasta(tmp_path / "other.fa", tiny_contigs | {"chr9": "ACGT" * 50})
+    with Genome(other) as edited, pytest.raises(UsageError, match=r"another run \(genome \w+, now"):
+        build_background(quick, vcf, edited, output, limit=10, start=RESUME)
     scored, real = [], module.effects
 
     def noted(scorer, asked, *arguments):
@@ -189,6 +200,10 @@ def test_force_begins_anew(quick, genome, vcf, tmp_path):
     output = tmp_path / "a.npz"
     build_background(quick, vcf, genome, output, limit=3)
     assert drawn(output) == 3
+    interrupted(quick, vcf, genome, tmp_path / "b.npz")
+    build_background(quick, vcf, genome, tmp_path / "b.npz", limit=4, start=Start(force=True))
+    assert drawn(tmp_path / "b.npz") == 4
+    assert not (tmp_path / "b.npz.partial").exists()
     with pytest.raises(UsageError, match=r"a.npz exists; pass --force"):
         build_background(quick, vcf, genome, output)
     build_background(quick, vcf, genome, output, limit=4, start=Start(force=True))
@@ -228,6 +243,7 @@ def test_wrong_arguments_are_refused(quick, genome, vcf, tmp_path):
     vcf.write_text(HEADER + "chr1\t59001\t.\tN\tC\t.\t.\t.\n")
     with pytest.raises(BackgroundError, match="no variant of the background could be scored"):
         build_background(quick, vcf, genome, tmp_path / "a.npz")
+    assert not list(tmp_path.glob("a.npz*"))
 
 
 def test_without_a_chromatin_head_the_evalue_is_of_the_promoter(quick):

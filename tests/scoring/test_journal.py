@@ -29,6 +29,7 @@ from genobird.scoring.journal import (
     unpack_frame,
 )
 
+RESUME = Start(resume=True)
 IDENTITY = {"model": "0123", "genome": "abcd", "chunk": 2}
 
 
@@ -191,7 +192,7 @@ def test_an_input_without_work_where_there_was_some_is_refused(tmp_path):
     output = tmp_path / "out.tsv"
     run(output, [0, 1, 2], unscored=[0, 2], stop=Killed)
     before = partial_of(output).read_bytes()
-    with kept([output], IDENTITY, Start(resume=True)) as journal:
+    with kept([output], IDENTITY, RESUME) as journal:
         journal.skip(0)
         with pytest.raises(UsageError, match="another input"):
             journal.skip(1)
@@ -270,23 +271,23 @@ def test_two_runs_never_write_the_same_output(tmp_path):
 
 def test_a_run_killed_while_its_outputs_got_their_names_may_replace_them(tmp_path):
     output = tmp_path / "out.tsv"
-    assert not may_replace(output, resume=True)
+    assert not may_replace(output, RESUME)
     run(output, [0], stop=Killed)
-    assert not may_replace(output, resume=True)
-    with pytest.raises(Killed), kept([output], IDENTITY, Start(resume=True)) as journal:  # noqa: PT012
+    assert not may_replace(output, RESUME)
+    with pytest.raises(Killed), kept([output], IDENTITY, RESUME) as journal:  # noqa: PT012
         journal.frame(0, ["item 0"], Work()(0))
         journal.seal()
         raise Killed
-    assert may_replace(output, resume=True)
+    assert may_replace(output, RESUME)
     with pytest.raises(UsageError, match="pass --resume"):
-        may_replace(output)
+        may_replace(output, Start())
     made, _ = run(output, [0], resume=True)
     assert made == []
 
 
 def test_nothing_can_be_resumed_without_a_file_or_a_saved_model(tmp_path):
     with pytest.raises(UsageError, match="standard output cannot be resumed"):
-        may_replace("-", resume=True)
+        may_replace("-", RESUME)
     with kept(["-"], IDENTITY, Start()) as journal:
         journal.frame(0, ["item 0"], Work()(0))
     unsaved = IDENTITY | {"model": ""}
