@@ -191,7 +191,7 @@ def scratch(prefix: str) -> Iterator[Path]:
     _sweep_scratch(Path(tempfile.gettempdir()), prefix)
     hidden = Path(tempfile.mkdtemp(prefix="."))
     descriptor = os.open(hidden, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    _flocked(descriptor)
     folder = hidden.rename(hidden.with_name(prefix + hidden.name[1:]))  # locked from the start
     try:
         yield folder
@@ -240,17 +240,26 @@ def _lock(place: Path) -> Iterator[None]:
 def _open_locked(path: Path) -> tuple[int, bool]:
     """Open and lock a file; False where the file system knows no locks."""
     while True:
-        descriptor, alone = open_plain(path, os.O_RDWR | os.O_CREAT), True
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(descriptor)
-                raise
-            alone = False
+            alone = _flocked(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
         if os.fstat(descriptor).st_nlink:  # else its run ended just now, and removed it
             return descriptor, alone
         os.close(descriptor)
+
+
+def _flocked(descriptor: int) -> bool:
+    """Lock an open file or folder; False where the file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
 
 
 def _sweep(place: Path) -> None:

@@ -19,7 +19,7 @@ from genobird.bits import BaseBits
 from genobird.corpus import build
 from genobird.datasets import Predictions
 from genobird.errors import OutputError
-from genobird.files import Draft, file_sha256, locked, open_plain, write_text
+from genobird.files import Draft, file_sha256, locked, open_plain, scratch, write_text
 from genobird.genome.vcf import VcfReader, VcfWriter
 from genobird.report.logo import draw_logo
 from genobird.scoring.background import Background
@@ -277,6 +277,9 @@ def test_where_there_are_no_locks_a_run_sweeps_nothing(here, monkeypatch):
     (here / ".a.tsv.k3x_09ab.tmp").mkdir()
     table(here / "a.tsv")
     assert sorted(path.name for path in here.iterdir()) == [".a.tsv.k3x_09ab.tmp", "a.tsv"]
+    with scratch("genobird-test-") as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
 
 
 def test_the_longest_names_work(here):

@@ -100,7 +100,7 @@ class Record:
         return len(self.info) + len(self.rest)
 
     def variants(self) -> tuple[Variant, ...]:
-        """Return one variant an ALT; one with ALT `.` where the record has none."""
+        """Return one variant per ALT; one with ALT `.` where the record has none."""
         alts = self.alts or (".",)
         return tuple([Variant(self.contig, self.position, self.ref, alt) for alt in alts])
 

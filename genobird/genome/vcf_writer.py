@@ -103,7 +103,7 @@ class VcfWriter:
         ALT; a record without ALT has none, or one that says why.
 
         Raises:
-            ValueError: A key was not declared, or the values are not one an ALT.
+            ValueError: A key was not declared, or there is not one value per ALT.
             OutputError: The file cannot be written.
         """
         added = []

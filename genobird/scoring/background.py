@@ -2,7 +2,7 @@
 
 Of each output the sizes |ALT - REF| of the background variants are kept as a sketch: the largest
 one by one, the others at ranks that grow by a constant factor, so that the share of variants beyond
-a size is known to a few per cent however small it is. A file holds about 200 numbers an output.
+a size is known to a few per cent however small it is. A file holds about 200 numbers per output.
 
 For one ALT, with n variants in the background:
 

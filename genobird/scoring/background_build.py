@@ -147,7 +147,7 @@ def _draw(
 
     if limit is None:
         return eligible()
-    # The smallest of random numbers, one an ALT, are a draw without replacement.
+    # The smallest of random numbers, one per ALT, are a draw without replacement.
     random = np.random.Generator(np.random.Philox(seed))
     numbered = ((random.random(), place, one) for place, one in enumerate(eligible()))
     drawn = heapq.nsmallest(limit, numbered, key=lambda item: item[:2])

@@ -1,7 +1,7 @@
 """Variant tables in the formats of two older tools, from the scores of `screen_variants`.
 
     kipoi-veff2   one TSV: #CHROM POS ID REF ALT, then MODEL/LABEL/SCORE
-    Selene        one TSV a score: chrom pos name ref alt strand ref_match contains_unk, then
+    Selene        one TSV per score: chrom pos name ref alt strand ref_match contains_unk, then
                   features
 
 Both speak of chromatin features in probabilities; here these are the calibrated ones. There is a

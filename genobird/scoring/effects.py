@@ -1,4 +1,4 @@
-"""What a model says of variants: REF and ALT of each output, as arrays and as rows of a table.
+"""What a model predicts for variants: REF and ALT of each output, as arrays and as rows of a table.
 
 Windows are as long for ALT as for REF, and centred on the variant or, with `EffectSettings.grid`
 and `shifts`, near it. Indels are trimmed and left-aligned for scoring; the keys of a table keep the

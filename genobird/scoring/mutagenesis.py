@@ -129,7 +129,7 @@ def mutagenesis(
         fasta: the genome.
         features: `promoter`, and columns, names or classes of the chromatin head; None is the
             promoter and the `TOP` chromatin features with the highest REF logit.
-        form: `long` has a row a changed base and output, `wide` one a changed base.
+        form: `long` has a row per changed base and output, `wide` one per changed base.
         most_bp: longest region that is allowed.
 
     Returns:

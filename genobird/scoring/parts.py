@@ -77,7 +77,7 @@ class PartNote:
 
     part: Part
     chunk: int
-    """Records a chunk."""
+    """Records per chunk."""
     run: Mapping[str, str | int]
     """Input, model, genome and settings; the same in all parts of a run."""
 

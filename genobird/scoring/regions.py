@@ -113,7 +113,7 @@ def score_regions(
     Returns:
         One row per region, in input order: `chrom start end name strand status flags` (with
         `liftover` also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one
-        column a chromatin feature, calibrated probabilities; NaN where the status is not OK.
+        column per chromatin feature, calibrated probabilities; NaN where the status is not OK.
 
     Raises:
         BedError, TableError, UsageError: the regions cannot be read.

@@ -125,7 +125,7 @@ class Scorer:
             centres: the base in each sequence that the 200-bp bin is centred on.
 
         Returns:
-            Raw logits [S, F]; calibrated probabilities are `odds.probabilities(logits)`.
+            Raw logits [S, F]; see `effects.probabilities`.
 
         Raises:
             UsageError: the model has no chromatin head.

@@ -17,7 +17,7 @@ _HEADER: Final = b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER
 
 
 def all_snvs(intervals: Iterable[Interval], genome: Genome, name: str) -> Peeked:
-    """Return a VCF of all SNVs, one a record; where the genome has N are none.
+    """Return a VCF of all SNVs, one per record, but none where the genome has N.
 
     Args:
         intervals: sorted, as `joined` returns them.

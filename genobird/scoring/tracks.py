@@ -67,7 +67,7 @@ def write_tracks(
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Score bins and write a bigWig file an output: `promoter.bw`, `K562_CTCF_None.bw`.
+    """Score bins and write one bigWig file per output: `promoter.bw`, `K562_CTCF_None.bw`.
 
     The promoter track has the larger probability of both strands. A bin that cannot be scored has
     no value.

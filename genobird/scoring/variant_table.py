@@ -53,7 +53,7 @@ def screen_variants(
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
         scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`
         counts from 0. `settings` may add `llr|se`,
-        `embedding|distance` and, for each promoter and chromatin output, the columns of `odds`.
+        `embedding|distance` and, for each promoter and chromatin output, the columns of `effects`.
         With a background there is also `evalue`, after the keys, and `<output>|quantile`; see
         `background`.
 

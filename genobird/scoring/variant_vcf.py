@@ -132,7 +132,7 @@ def annotate_variants(
         output: `.vcf`, `.vcf.gz` (with an index) or `.bcf`, or `-`.
         table: `.parquet`, `.tsv` or `.tsv.gz` for the table of `screen_variants`.
         phased: sample whose ALTs on a haplotype are also scored together: `haplotypes`.
-        part: write only the records of this part, as `.vcf.gz` and `.parquet`; see `merge`.
+        part: write only the records of this part, as `.vcf.gz` and `.parquet`; see `parts.merge`.
         settings: how variants are placed and scored.
         start: how the run is started; progress is called with the number of new records.
 
@@ -313,7 +313,7 @@ def _any(values: Sequence[Value]) -> bool:
 def _top(
     frame: pd.DataFrame, names: Sequence[str], background: Background | None
 ) -> tuple[list[Value], list[Value]]:
-    """Return the change of the feature that leads in each row (`ranking`), and its name."""
+    """Return the change of the feature that leads in each row (`effects.relative_sizes`), and its name."""
     ref, alt, values = (
         frame[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt", "delta")
     )

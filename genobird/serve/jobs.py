@@ -109,7 +109,7 @@ class Jobs:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             job = Job(ask(folder), folder)
-        except GenobirdError:
+        except BaseException:
             shutil.rmtree(folder)
             raise
         with self._change:
