@@ -313,7 +313,10 @@ def _any(values: Sequence[Value]) -> bool:
 def _top(
     frame: pd.DataFrame, names: Sequence[str], background: Background | None
 ) -> tuple[list[Value], list[Value]]:
-    """Return the change of the feature that leads in each row (`effects.relative_sizes`), and its name."""
+    """Return the change of the feature that leads in each row, and its name.
+
+    It leads by `effects.relative_sizes`.
+    """
     ref, alt, values = (
         frame[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt", "delta")
     )
