@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,28 @@ Interval = dict[str, float | None]
 """A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
 
 TF, ALL = "TF", "all"
+MODEL = "model"
+"""The one that is measured, among the names of its baselines."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Stretches of the genome, which intervals of figures resample."""
+
+    groups: NDArray[np.str_]
+    """The stretch of each window, [N]."""
+    resamples: int
+    seed: int
+
+    def interval(self, statistic: Statistic) -> Interval:
+        """Return a figure with its interval."""
+        return bootstrap(statistic, self.groups, self.resamples, seed=self.seed).plain()
+
+    def difference(self, model: Statistic, other: Statistic) -> Interval:
+        """Return model minus other, both on the same resamples."""
+        return bootstrap_difference(
+            model, other, self.groups, self.resamples, seed=self.seed
+        ).plain()
 
 
 def evaluate_chromatin(
@@ -66,9 +89,8 @@ def evaluate_chromatin(
     """
     groups = predictions.groups(group_bp)
     kinds = features["class"].to_numpy(dtype=str)
-    classes: list[str] = [*dict.fromkeys(kinds.tolist()), ALL]
     binds = predictions.labels[:, kinds == TF].any(axis=1)
-    logits = {"model": predictions.logits, **(baselines or {})}
+    logits = {MODEL: predictions.logits, **(baselines or {})}
     table = features.reset_index(drop=True)[["index", "name", "class"]]
     results: dict[str, dict[str, Any]] = {
         name: {"calibration": calibration(predictions.labels, values, POSITIVE_WEIGHT)}
@@ -77,50 +99,22 @@ def evaluate_chromatin(
     for what, rows in (("all_bins", np.arange(len(groups))), ("tf_bins", np.flatnonzero(binds))):
         if not len(rows):
             continue
-        labels = predictions.labels[rows]
-        positives = labels.sum(0)
-        table[f"{what}_positives"] = positives
-        members = {c: (positives > 0) & ((kinds == c) | (c == ALL)) for c in classes}
-        medians: dict[str, dict[tuple[str, str], Statistic]] = {}
+        stretches = Stretches(groups[rows], resamples, seed)
+        bins = _Bins(predictions.labels[rows], kinds, stretches)
+        table[f"{what}_positives"] = bins.positives
         for name, values in logits.items():
-            vectors = _vectors(rankings(labels, values[rows]))
-            suffix = "" if name == "model" else f"_{name}"
+            found, vectors = bins.measured(values[rows], is_reference=name == MODEL)
+            results[name][what] = {"windows": len(rows), **found}
+            suffix = "" if name == MODEL else f"_{name}"
             for figure, vector in vectors.items():
                 table[f"{what}_{figure}{suffix}"] = vector(np.ones(len(rows)))
-            medians[name] = {
-                (c, figure): _median_of(vector, members[c])
-                for c in classes
-                for figure, vector in vectors.items()
-            }
-            cells: dict[str, dict[str, Any]] = {
-                c: {
-                    "features": int(members[c].sum()),
-                    "positive_share": _number(median(positives[members[c]] / len(rows))),
-                }
-                for c in classes
-            }
-            for (c, figure), statistic in medians[name].items():
-                found = bootstrap(statistic, groups[rows], resamples, seed=seed)
-                cells[c][figure] = found.plain()
-                if name != "model":
-                    reference = medians["model"][c, figure]
-                    found = bootstrap_difference(
-                        reference, statistic, groups[rows], resamples, seed=seed
-                    )
-                    cells[c][f"{figure}_difference"] = found.plain()
-            heights = curves_of(labels, values[rows])
-            curves = {
-                c: mean_curves({kind: of[members[c]] for kind, of in heights.items()})
-                for c in classes
-            }
-            results[name][what] = {"windows": len(rows), "classes": cells, "curves": curves}
     return {
         "windows": len(groups),
         "features": len(features),
         "groups": len(set(groups)),
         "group_bp": group_bp,
         "curve_grid": GRID.round(4).tolist(),
-        **results.pop("model"),
+        **results.pop(MODEL),
         "baselines": results,
         "per_feature": table,
     }
@@ -150,32 +144,27 @@ def evaluate_promoters(
         with the same of each and the paired `difference` model minus baseline; F1 is at a
         probability of 0.5.
     """
+    stretches = Stretches(groups, resamples, seed)
     results: dict[str, dict[str, Any]] = {}
     reference: dict[str, Statistic] = {}
-    for name, values in {"model": logits, **(baselines or {})}.items():
+    for name, values in {MODEL: logits, **(baselines or {})}.items():
         mine = _promoter_figures(labels, values.reshape(len(labels)))
         reference = reference or mine
         results[name] = {
-            "figures": {
-                figure: bootstrap(statistic, groups, resamples, seed=seed).plain()
-                for figure, statistic in mine.items()
-            },
+            "figures": {figure: stretches.interval(of) for figure, of in mine.items()},
             "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
             "curves": mean_curves(curves_of(labels[:, None], values.reshape(-1, 1))),
         }
-        if name != "model":
+        if name != MODEL:
             results[name]["difference"] = {
-                figure: bootstrap_difference(
-                    reference[figure], statistic, groups, resamples, seed=seed
-                ).plain()
-                for figure, statistic in mine.items()
+                figure: stretches.difference(reference[figure], of) for figure, of in mine.items()
             }
     return {
         "windows": len(labels),
         "positives": int(labels.sum()),
         "groups": len(set(groups)),
         "curve_grid": GRID.round(4).tolist(),
-        **results.pop("model"),
+        **results.pop(MODEL),
         "baselines": results,
     }
 
@@ -207,24 +196,19 @@ def evaluate_masked(
     for name, other in (baselines or {}).items():
         others[name] = _masked_figures(masked, other.bits, other.hits)
 
-    def interval(statistic: Statistic) -> Interval:
-        return bootstrap(statistic, masked.groups, resamples, seed=seed).plain()
-
+    stretches = Stretches(masked.groups, resamples, seed)
     compared = {
         name: {
-            **{figure: interval(statistic) for figure, statistic in theirs.items()},
+            **{figure: stretches.interval(of) for figure, of in theirs.items()},
             "difference": {
-                figure: bootstrap_difference(
-                    mine[figure], statistic, masked.groups, resamples, seed=seed
-                ).plain()
-                for figure, statistic in theirs.items()
+                figure: stretches.difference(mine[figure], of) for figure, of in theirs.items()
             },
         }
         for name, theirs in others.items()
     }
     tokens = masked.tokens.sum(0)
     return {
-        **{figure: interval(statistic) for figure, statistic in mine.items()},
+        **{figure: stretches.interval(of) for figure, of in mine.items()},
         "frequencies": masked.frequency_bits_per_base(),
         **{_suffixed("tokens", p): int(n) for p, n in zip(masked.parts, tokens, strict=True)},
         "bases": int(masked.bases[:, 0].sum()),
@@ -260,6 +244,60 @@ def _suffixed(figure: str, part: str) -> str:
 
 
 Vector = Callable[[Floats], Floats]
+
+
+class _Bins:
+    """Bins on which the chromatin profiles of every model are measured.
+
+    Args:
+        labels: 0 or 1, [N, F].
+        kinds: class of each feature, [F].
+        stretches: where the bins lie.
+    """
+
+    def __init__(
+        self, labels: NDArray[np.uint8], kinds: NDArray[np.str_], stretches: Stretches
+    ) -> None:
+        self._labels, self._stretches = labels, stretches
+        self.positives: NDArray[np.int64] = labels.sum(0)
+        self._members = {
+            kind: (self.positives > 0) & ((kinds == kind) | (kind == ALL))
+            for kind in (*dict.fromkeys(kinds.tolist()), ALL)
+        }
+        self._reference: dict[str, Vector] = {}
+
+    def measured(
+        self, logits: Logits, *, is_reference: bool
+    ) -> tuple[dict[str, Any], dict[str, Vector]]:
+        """Return `classes` and `curves` of a model, and its figures by feature.
+
+        Others have their differences from the reference too, which is measured first.
+        """
+        vectors = _vectors(rankings(self._labels, logits))
+        if is_reference:
+            self._reference = vectors
+        heights = curves_of(self._labels, logits)
+        found = {
+            "classes": {
+                kind: self._cell(members, vectors) for kind, members in self._members.items()
+            },
+            "curves": {
+                kind: mean_curves({figure: of[members] for figure, of in heights.items()})
+                for kind, members in self._members.items()
+            },
+        }
+        return found, vectors
+
+    def _cell(self, members: NDArray[np.bool_], vectors: Mapping[str, Vector]) -> dict[str, Any]:
+        share = median(self.positives[members] / len(self._labels))
+        cell: dict[str, Any] = {"features": int(members.sum()), "positive_share": _number(share)}
+        for figure, vector in vectors.items():
+            statistic = _median_of(vector, members)
+            cell[figure] = self._stretches.interval(statistic)
+            if vectors is not self._reference:
+                reference = _median_of(self._reference[figure], members)
+                cell[f"{figure}_difference"] = self._stretches.difference(reference, statistic)
+        return cell
 
 
 def _vectors(ranked: Sequence[Ranking]) -> dict[str, Vector]:

@@ -1,4 +1,4 @@
-"""What masked language models say of held-out tokens, beside n-gram models on the same tokens.
+"""What masked language models predict for held-out tokens, beside n-gram models on the same tokens.
 
 The windows and the masks depend on shards, settings and seed alone. Models with one tokenizer are
 therefore asked for the same tokens, also those that see a part of a window at a time (`context`),
@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from genobird.genome.interval import read_bed
 from genobird.inference import Inference, Precision
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings, mask_tokens
+from genobird.tokenizer import Tokenizer
 
 Sums = NDArray[np.float64]
 
@@ -174,32 +174,14 @@ def predict_masked(
         ShardError: the shards were made with another tokenizer.
         InputError: repeats or other models do not cover the shards.
     """
-    if checkpoint.mlm is None:
-        raise UsageError("the model has no masked-language-model head; leave out the shards")
-    if context and context < LEAST_CONTEXT:
-        raise UsageError(
-            f"a masked context of {context} tokens holds none beside [CLS] and [SEP]; give at "
-            f"least {LEAST_CONTEXT}, or 0 to show windows whole"
-        )
-    tokenizer = checkpoint.tokenizer
-    if shards.index.tokenizer_sha256 != tokenizer.sha256:
-        raise ShardError(
-            "the shards were made with another tokenizer than the model's; "
-            "make them again with `genobird shards`"
-        )
+    _refuse(checkpoint, shards, context)
     inference = Inference(checkpoint, device, precision=precision)
     data = PretrainBatches(
-        shards, settings, vocab_size=tokenizer.vocab_size,
+        shards, settings, vocab_size=checkpoint.tokenizer.vocab_size,
         block_size=checkpoint.encoder.config.block_size, seed=seed,
     )  # fmt: skip
     order = generator(seed, 0, 0).permutation(len(data.windows))[: batches * settings.sequences]
-    lengths = tokenizer.lengths.astype(np.int64)
-    has_n = (tokenizer.bases == 4).any(axis=1)
-    others = dict(tracks or {})
-    parts = (EVERY, NO_N) if repeats is None else (EVERY, NO_N, REPEATS, UNIQUE)
-    groups: list[str] = []
-    rows: list[Sums] = []
-    pieces = np.zeros(len(lengths), dtype=np.int64)
+    tally = _Tally(checkpoint.tokenizer, repeats, tracks or {})
     for step, first in enumerate(range(0, len(order), settings.sequences)):
         chosen = order[first : first + settings.sequences]
         windows = [data.window(int(i)) for i in chosen]
@@ -212,39 +194,90 @@ def predict_masked(
         if context:
             batch, targets = _cut(batch, targets, context)
         logits = inference.masked_logits(batch, targets).cpu()
+        asked = _asked(shards, data, chosen, owner, inside, tally.lengths)
+        tally.add(asked, owner, labels, logits)
+    places = (shards.positions(int(data.windows[i, 0])) for i in order)
+    return tally.complete([f"{contig}:{start // group_bp}" for contig, start in places])
+
+
+def _refuse(checkpoint: Checkpoint, shards: Shards, context: int) -> None:
+    """Refuse a model that cannot be asked, or shards of another tokenizer."""
+    if checkpoint.mlm is None:
+        raise UsageError("the model has no masked-language-model head; leave out the shards")
+    if context and context < LEAST_CONTEXT:
+        raise UsageError(
+            f"a masked context of {context} tokens holds none beside [CLS] and [SEP]; give at "
+            f"least {LEAST_CONTEXT}, or 0 to show windows whole"
+        )
+    if shards.index.tokenizer_sha256 != checkpoint.tokenizer.sha256:
+        raise ShardError(
+            "the shards were made with another tokenizer than the model's; "
+            "make them again with `genobird shards`"
+        )
+
+
+class _Tally:
+    """Sums up answers, by sequence and by part of the tokens."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, repeats: Repeats | None, tracks: Mapping[str, BaseBits]
+    ) -> None:
+        self.lengths = tokenizer.lengths.astype(np.int64)
+        self._has_n = (tokenizer.bases == 4).any(axis=1)
+        self._repeats, self._tracks = repeats, tracks
+        self._parts = (EVERY, NO_N) if repeats is None else (EVERY, NO_N, REPEATS, UNIQUE)
+        self._pieces = np.zeros(len(self.lengths), dtype=np.int64)
+        self._sums: list[Sums] = []
+
+    def add(
+        self,
+        asked: Sequence[TokenSpans],
+        owner: NDArray[np.int64],
+        labels: Tensor,
+        logits: Tensor,
+    ) -> None:
+        """Add the answers of a batch of W windows.
+
+        Args:
+            asked: the T tokens that were asked for, by window.
+            owner: window of each, [T].
+            labels: their true pieces, [T].
+            logits: [T, V].
+        """
         true = labels.numpy()
-        asked = _asked(shards, data, chosen, owner, inside, lengths)
-        members = [np.ones(len(true), dtype=bool), ~has_n[true]]
-        if repeats is not None:
-            in_repeat = _by_sequence([repeats.hold(spans) for spans in asked])
+        members = [np.ones(len(true), dtype=bool), ~self._has_n[true]]
+        if self._repeats is not None:
+            in_repeat = np.concatenate([self._repeats.hold(spans) for spans in asked])
             members += [in_repeat, ~in_repeat]
         bits = F.cross_entropy(logits, labels, reduction="none").double().numpy() / math.log(2)
-        figures = [
-            bits, lengths[true], np.ones(len(true)), (logits.argmax(-1) == labels).numpy(),
-            *(_by_sequence([track.of(spans) for spans in asked]) for track in others.values()),
-        ]  # fmt: skip
-        sums: list[Sums] = [
-            np.bincount(owner, weights=what * mask, minlength=len(chosen)).astype(np.float64)
-            for what in figures
+        hits = (logits.argmax(-1) == labels).numpy()
+        others = [
+            np.concatenate([track.of(spans) for spans in asked]) for track in self._tracks.values()
+        ]
+        figures = [bits, self.lengths[true], np.ones(len(true)), hits, *others]
+        sums = [
+            np.bincount(owner, weights=figure * mask, minlength=len(asked))
+            for figure in figures
             for mask in members
         ]
-        rows.append(np.stack(sums, axis=1).reshape(len(chosen), len(figures), len(parts)))
-        pieces += np.bincount(true, minlength=len(pieces))
-        for i in chosen:
-            contig, start = shards.positions(int(data.windows[i, 0]))
-            groups.append(f"{contig}:{start // group_bp}")
-    found: Sums = np.concatenate(rows)
-    return MaskedTokens(
-        parts=parts,
-        groups=np.array(groups),
-        bits=found[:, 0],
-        bases=found[:, 1].astype(np.int64),
-        tokens=found[:, 2].astype(np.int64),
-        hits=found[:, 3, 0].astype(np.int64),
-        pieces=pieces,
-        lengths=lengths,
-        tracks={name: found[:, 4 + i] for i, name in enumerate(others)},
-    )
+        shape = (len(asked), len(figures), len(members))
+        self._sums.append(np.stack(sums, axis=1).reshape(shape).astype(np.float64))
+        self._pieces += np.bincount(true, minlength=len(self._pieces))
+
+    def complete(self, groups: Sequence[str]) -> MaskedTokens:
+        """Return the sums; `groups` has the stretch of each window that was added."""
+        found: Sums = np.concatenate(self._sums)
+        return MaskedTokens(
+            parts=self._parts,
+            groups=np.array(groups),
+            bits=found[:, 0],
+            bases=found[:, 1].astype(np.int64),
+            tokens=found[:, 2].astype(np.int64),
+            hits=found[:, 3, 0].astype(np.int64),
+            pieces=self._pieces,
+            lengths=self.lengths,
+            tracks={name: found[:, 4 + place] for place, name in enumerate(self._tracks)},
+        )
 
 
 def _cut(batch: PackedBatch, targets: Tensor, context: int) -> tuple[PackedBatch, Tensor]:
@@ -285,8 +318,3 @@ def _asked(
         tokens = offset + inside[owner == slot]
         found.append(TokenSpans(spans.contig, spans.starts[tokens], spans.ends[tokens]))
     return found
-
-
-def _by_sequence(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Join what was found for each sequence; targets are in the order of sequences."""
-    return np.concatenate(parts)
