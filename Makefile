@@ -16,10 +16,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-slurm lint types contracts workflows unit format clean
+.PHONY: help demo reproduce test test-slurm test-install lint types contracts workflows unit format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## Score the bundled regions and variants with the bundled model
 	@$(BIN)/genobird demo --output genobird-demo --force
@@ -45,11 +45,14 @@ workflows: $(DEV) ## snakefmt and snakemake --lint
 	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
 
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
-	@$(BIN)/python -m pytest -q -m "not slurm" $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not slurm and not install" $(WORKERS) $(ARGS)
 
 test-slurm: $(DEV) ## workflows/score on a SLURM of one node, started for that; minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[slurm]'
 	@$(BIN)/python -m pytest -q -m slurm tests/workflows $(ARGS)
+
+test-install: $(DEV) ## Wheel and sdist installed, without extras, for PYTHON; minutes
+	@TEST_INSTALL_PYTHON=$(PYTHON) $(BIN)/python -m pytest -q -m install tests/test_packaging.py $(ARGS)
 
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .
