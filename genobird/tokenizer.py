@@ -109,7 +109,8 @@ class Tokenizer:
             kind: `bpe` (the paper's) or `unigram` (fewer tokens, about 180 times slower to train).
             vocab_size: Number of ids with the special ones, 16 to 65,535.
             max_piece: Longest piece in bp, 1 to 255.
-            threads: Threads of unigram training; BPE trains on one.
+            threads: Threads of unigram training: another number gives other last digits of scores,
+                and so other bytes. BPE trains on one.
 
         Raises:
             UsageError: A setting is out of range, or the text is too small for the vocabulary.

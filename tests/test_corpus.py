@@ -4,7 +4,9 @@ import gzip
 import itertools
 import json
 import logging
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +272,32 @@ def test_plain_gzip_is_streamed_and_not_held(
         texts = list(a.iter_text())
     assert not caplog.records
     assert texts == list(build([tiny_genome_path], tmp_path / "b", SMALL).iter_text())
+
+
+def test_plain_gzip_is_read_once_for_contigs_in_order(
+    tiny_genome_path: Path,
+    tiny_contigs: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed = tmp_path / "tiny.fa.gz"
+    packed.write_bytes(gzip.compress(tiny_genome_path.read_bytes()))
+    corpus = build([packed], tmp_path / "corpus", SMALL)
+    names = [*corpus.index.fastas[0].contigs]
+    begun: list[Path] = []
+    original = Genome.stream
+
+    def stream(genome: Genome) -> Iterator[tuple[str, str]]:
+        begun.append(genome.path)
+        yield from original(genome)
+
+    monkeypatch.setattr(Genome, "stream", stream)
+    for order, times in ((names, 1), ([names[0], names[2]], 2), (names[1:], 3), (names[1:2], 4)):
+        for name in order:
+            assert corpus.sequence(name) == tiny_contigs[name].upper()
+        assert len(begun) == times
+        if order == names:  # as a worker gets it
+            corpus = pickle.loads(pickle.dumps(corpus))
 
 
 def test_a_moved_fasta_may_be_given_again(tiny_genome_path: Path, tmp_path: Path) -> None:

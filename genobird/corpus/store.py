@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -114,6 +114,10 @@ class Corpus:
         self.path = path
         self.index = index
         self.fastas = fastas
+        self._streams: dict[Path, Iterator[tuple[str, str]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_streams": {}}
 
     @cached_property
     def sha256(self) -> str:
@@ -137,14 +141,14 @@ class Corpus:
         return rows
 
     def sequence(self, contig: str) -> str:
-        """Read a whole contig.
+        """Read a whole contig; contigs in the order of their file cost one pass through plain gzip.
 
         Raises:
             AssemblyError: The FASTA file has changed since the corpus was built.
         """
         for record, path in zip(self.index.fastas, self.fastas, strict=True):
             if contig in record.contigs:
-                sequence = _whole(path, contig)
+                sequence = self._whole(path, contig)
                 if len(sequence) != record.contigs[contig]:
                     raise AssemblyError(
                         f"{contig} in {path} has {len(sequence):,} bp, the corpus {self.path} has "
@@ -152,6 +156,19 @@ class Corpus:
                     )
                 return sequence
         raise InputError(f"contig {contig!r} is not in the corpus {self.path}; check the name")
+
+    def _whole(self, path: Path, contig: str) -> str:
+        if compression_of(path) is not Compression.GZIP:
+            with Genome(path) as genome:
+                return genome.fetch(Interval(contig, 0, genome.contigs[contig]))
+        # Plain gzip has no random access, and fetching would hold all contigs. What was asked for
+        # last lies behind; the contig lies ahead, or before the place where the stream begins anew.
+        for stream in (self._streams.pop(path, iter(())), Genome(path).stream()):
+            for name, sequence in stream:
+                if name == contig:
+                    self._streams[path] = stream
+                    return sequence
+        return ""
 
     def verify(self) -> None:
         """Read the FASTA files once and compare their content.
@@ -225,15 +242,6 @@ def _matched(index: CorpusIndex, fastas: Sequence[Path]) -> tuple[Path, ...]:
                 "from which the corpus was drawn; give that FASTA or build the corpus again"
             )
     return tuple(found[record.sha256] for record in index.fastas)
-
-
-def _whole(path: Path, contig: str) -> str:
-    genome = Genome(path)
-    if compression_of(path) is not Compression.GZIP:
-        with genome:
-            return genome.fetch(Interval(contig, 0, genome.contigs[contig]))
-    # Plain gzip has no random access; streaming holds one contig, fetching would hold all.
-    return next(sequence for name, sequence in genome.stream() if name == contig)
 
 
 def joint_sha256(*hashes: str) -> str:

@@ -191,24 +191,25 @@ class Genome:
     def stream(self) -> Iterator[tuple[str, str]]:
         """Yield each contig's name and bases, upper-case `ACGTN`, in file order.
 
-        Needs no index and the memory of one contig.
+        Needs no index and the memory of one contig. Who reads to the end has the hash as well.
 
         Raises:
             FastaError: The file is cut short, damaged, no FASTA or no DNA.
         """
+        digest = hashlib.sha256()
         with closing(streams.chunks(self.path, FastaError)) as chunks:
             for name, bases in _contigs(chunks, self.path):
+                digest.update(f">{name} {len(bases)}\n".encode("utf-8", "surrogateescape"))
+                digest.update(bases)
                 yield name, bases.decode("ascii")
+        self._sha256 = digest.hexdigest()
 
     def sha256(self) -> str:
         """Hash names, lengths and bases; the same for any wrapping, case and compression."""
         if self._sha256 is None:
-            digest = hashlib.sha256()
-            with closing(streams.chunks(self.path, FastaError)) as chunks:
-                for name, bases in _contigs(chunks, self.path):
-                    digest.update(f">{name} {len(bases)}\n".encode("utf-8", "surrogateescape"))
-                    digest.update(bases)
-            self._sha256 = digest.hexdigest()
+            for _ in self.stream():
+                pass
+        assert self._sha256 is not None
         return self._sha256
 
     def close(self) -> None:
