@@ -38,7 +38,6 @@ class ReportOptions(Settings):
     output: Path = option("HTML file.", "-o", default=...)
     regions: Path | None = option("Table of genobird score, TSV or Parquet.")
     variants: Path | None = option("Table of genobird variants, TSV or Parquet.")
-    vcf: Path | None = option("VCF or BCF of the variants, scored or not, for their IDs.")
     force: bool = FORCE
 
 
@@ -85,15 +84,11 @@ def report(options: ReportOptions) -> None:
     """
     from genobird.report.page import report as make
 
-    output, regions, variants, vcf = options.output, options.regions, options.variants, options.vcf
-    refuse_same_file(
-        {"the report": output},
-        {"the region table": regions, "the variant table": variants, "--vcf": vcf},
-    )
-    if vcf is not None and variants is None:
-        raise UsageError("--vcf has the IDs of a variant table; name that with --variants")
+    output, regions, variants = options.output, options.regions, options.variants
+    tables = {"the region table": regions, "the variant table": variants}
+    refuse_same_file({"the report": output}, tables)
     facts = {"command": command_line()}
-    make(output, regions=regions, variants=variants, source=vcf, facts=facts, force=options.force)
+    make(output, regions=regions, variants=variants, facts=facts, force=options.force)
     typer.echo(f"report written to {output}", err=True)
 
 

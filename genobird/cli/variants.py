@@ -139,14 +139,11 @@ def variants(
     with locked(*pages), opened.genome:
         records, counts = _score(scorer, opened, options, effects, run)
         if report is not None:
-            # What was written has the IDs too, and unlike a pipe it can be read again.
-            vcfs = [] if opened.vcf is None else [output, opened.vcf.source]
             from genobird.report.scored import write_report
 
             write_report(
                 *(report, scorer, opened.genome, command_line()),
                 variants=Path(opened.table or output),
-                vcf=next((Path(vcf) for vcf in vcfs if Path(vcf).is_file()), None),
                 logos=LOGOS if options.report_logos is None else options.report_logos,
                 replace=opened.replace,
             )

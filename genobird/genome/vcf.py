@@ -95,6 +95,12 @@ class Record:
         """The line as it was read, without line feed."""
         return "\t".join(self.columns) + f"\t{self.info}{self.rest}"
 
+    @property
+    def id(self) -> str:
+        """The ID column; empty where it is `.`, or there is no text."""
+        text = self.columns[2] if self.columns else "."
+        return "" if text == "." else text
+
     def text_size(self) -> int:
         """Return the characters of INFO and samples, which may be millions."""
         return len(self.info) + len(self.rest)

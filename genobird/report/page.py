@@ -27,7 +27,6 @@ from genobird.report.summary import (
     Effect,
     RegionSummary,
     VariantSummary,
-    name_variants,
     read_facts,
     read_pieces,
     summarise_regions,
@@ -107,7 +106,6 @@ def report(
     *,
     regions: Path | None = None,
     variants: Path | None = None,
-    source: Path | None = None,
     logos: int = 0,
     draw: Draw | None = None,
     facts: Mapping[str, str] | None = None,
@@ -121,7 +119,6 @@ def report(
         output: the HTML file.
         regions: region table, TSV or Parquet.
         variants: variant table, Parquet or TSV.
-        source: VCF that the variants came from; their identifiers are taken from it.
         logos: how many of the first variants get a logo, if there is something that draws.
         draw: draws them.
         facts: what is known about the tables' origin beside their metadata, name -> value.
@@ -139,8 +136,6 @@ def report(
     origin = {name: path.name for name, path in tables.items() if path is not None}
     region_summary = summarise_regions(read_pieces(regions)) if regions else None
     variant_summary = summarise_variants(read_pieces(variants)) if variants else None
-    if variant_summary is not None and source is not None:
-        name_variants(variant_summary, source)
     for name, path in tables.items():
         if path is not None:
             known = (facts or {}).values()

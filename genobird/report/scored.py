@@ -22,7 +22,6 @@ def write_report(
     *,
     regions: Path | None = None,
     variants: Path | None = None,
-    vcf: Path | None = None,
     logos: int = 0,
     replace: bool = False,
 ) -> None:
@@ -35,7 +34,6 @@ def write_report(
         command: command line.
         regions: the region table.
         variants: the variant table.
-        vcf: where identifiers come from, if there is a file.
         logos: how many variants get logos.
         replace: replace an existing report.
     """
@@ -53,7 +51,6 @@ def write_report(
         output,
         regions=regions,
         variants=variants,
-        source=vcf,
         logos=logos,
         draw=draw,
         facts=facts,

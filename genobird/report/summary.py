@@ -277,28 +277,6 @@ def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
     return counts
 
 
-def name_variants(summary: VariantSummary, vcf: Path) -> None:
-    """Write the identifiers of a VCF into the `id` column of a summary of its table.
-
-    It is read as far as the last record that is needed.
-
-    Raises:
-        VcfError: it cannot be read.
-    """
-    from genobird.genome.vcf import VcfReader
-
-    wanted = set(summary.top.get("record", ()))
-    names: dict[int, str] = {}
-    if wanted:
-        with VcfReader(vcf) as reader:
-            for record in reader:
-                if record.number in wanted:
-                    names[record.number] = "" if record.columns[2] == "." else record.columns[2]
-                if len(names) == len(wanted):
-                    break
-        summary.top["id"] = [names.get(number, "") for number in summary.top["record"]]
-
-
 def _features(piece: pd.DataFrame) -> list[str]:
     ends = [str(name) for name in piece.columns if str(name).endswith("|delta")]
     outputs = [name.removesuffix("|delta") for name in ends]

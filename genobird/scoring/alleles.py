@@ -47,6 +47,8 @@ class Allele:
     allele: int
     """Number of the ALT as in genotypes, from 1; 0 for a record without ALT."""
     variant: Variant
+    id: str = ""
+    """ID of the record; empty where it has none."""
 
 
 Listed = Variant | str | Sequence[Any] | Mapping[str, Any]
@@ -200,7 +202,7 @@ def alleles_of(record: Record) -> Iterator[Allele]:
     variants = record.variants()
     none = len(variants) == 1 and variants[0].alt in (".", "")
     for number, variant in enumerate(variants, start=0 if none else 1):
-        yield Allele(record.number, number, variant)
+        yield Allele(record.number, number, variant, record.id)
 
 
 def is_table(peeked: streams.Peeked) -> bool:

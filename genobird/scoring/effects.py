@@ -57,7 +57,7 @@ from genobird.scoring.settings import (
     EffectSettings,
     RefMismatch,
 )
-from genobird.scoring.table import clean_text
+from genobird.scoring.table import clean_text, text_column
 from genobird.scoring.windows import (
     CHROMATIN_FLANK,
     STRANDS,
@@ -74,9 +74,12 @@ LLR_FLANK = 2_000
 """Bases on each side of the variant that the masked language model sees; a longer allele has no
 `llr`."""
 
-KEYS = (*COLUMNS, "record", "allele", "status", "flags")
+KEYS = (*COLUMNS, "id", "record", "allele", "status", "flags")
 LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
 """Where REF was lifted to; columns after the keys, only with a chain file."""
+
+TOP = "top"
+"""Column before the outputs: the chromatin feature that changes most; see `relative_sizes`."""
 
 SHARE = 0.01
 """Share of the background variants that change a feature by one unit or more."""
@@ -120,12 +123,17 @@ def screen(
 ) -> pd.DataFrame:
     """Score ALTs together; one row each, in order. See `variant_table.screen_variants`."""
     background = scorer.background
-    if background is None:
-        return effect_table(scorer, alleles, genome, policy, features, settings)
-    # The E-value is of all features, whichever are shown.
     shown = {scorer.features[place] for place in scorer.select_features(features)}
-    table = effect_table(scorer, alleles, genome, policy, settings=settings)
-    return background.rank(table, hidden=set(scorer.features) - shown)
+    if background is None:
+        table = effect_table(scorer, alleles, genome, policy, features, settings)
+    else:  # the E-value is of all features, whichever are shown
+        table = effect_table(scorer, alleles, genome, policy, settings=settings)
+        table = background.rank(table, hidden=set(scorer.features) - shown)
+    outputs = [name.removesuffix("|delta") for name in table.columns if name.endswith("|delta")]
+    if names := [name for name in outputs if name in shown]:
+        first = next(place for place, name in enumerate(table.columns) if "|" in name)
+        table.insert(first, TOP, text_column(leading(table, names, background)))
+    return table
 
 
 def effect_table(
@@ -203,14 +211,15 @@ def _mismatch(variant: Variant, locus: Locus, locator: Locator) -> str:
 def _keys(alleles: Sequence[Allele], loci: Sequence[Locus], flags: Sequence[str]) -> pd.DataFrame:
     variants = [allele.variant for allele in alleles]
     keys = {
-        "chrom": [clean_text(variant.contig) for variant in variants],
+        "chrom": text_column([clean_text(variant.contig) for variant in variants]),
         "pos": np.array([variant.position + 1 for variant in variants], np.int64),
-        "ref": [clean_text(variant.ref) for variant in variants],
-        "alt": [clean_text(variant.alt) for variant in variants],
+        "ref": text_column([clean_text(variant.ref) for variant in variants]),
+        "alt": text_column([clean_text(variant.alt) for variant in variants]),
+        "id": text_column([clean_text(allele.id) for allele in alleles]),
         "record": np.array([allele.record for allele in alleles], np.int64),
         "allele": np.array([allele.allele for allele in alleles], np.int64),
-        "status": [locus.status.value for locus in loci],
-        "flags": flags,
+        "status": text_column([locus.status.value for locus in loci]),
+        "flags": text_column(flags),
     }
     return pd.DataFrame(keys)
 
@@ -234,9 +243,9 @@ def _outputs(found: Effects, values: Floats, scores: Sequence[str]) -> pd.DataFr
 def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
     places = [locus.place for locus in loci]
     columns = (
-        [place and place.contig for place in places],
+        text_column([None if place is None else place.contig for place in places]),
         pd.Series([place and place.start + 1 for place in places], dtype="Int64"),
-        [place and place.strand for place in places],
+        text_column([None if place is None else place.strand for place in places]),
     )
     return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
 
@@ -463,3 +472,15 @@ def relative_sizes(
     rare &= ~rare.all(axis=1, keepdims=True)
     sizes: NDArray[np.float32] = (np.abs(alt - ref) / np.maximum(units, 1e-6)).astype(np.float32)
     return np.where(rare, np.float32(0), sizes)
+
+
+def leading(
+    table: pd.DataFrame, names: Sequence[str], background: Background | None
+) -> list[str | None]:
+    """Return the feature that leads in each row by `relative_sizes`; None where nothing is."""
+    ref, alt = (table[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt"))
+    sizes = np.nan_to_num(relative_sizes(ref, alt, names, background), nan=-1.0)
+    return [
+        None if row[place] < 0 else names[place]
+        for row, place in zip(sizes, sizes.argmax(axis=1), strict=True)
+    ]

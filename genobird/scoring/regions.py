@@ -36,7 +36,7 @@ from genobird.scoring.flags import flag_of
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.table import TableWriter, clean_text, in_chunks
+from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, Window, parted, promoter_reach
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")
@@ -327,13 +327,13 @@ def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.D
         values[rows] = np.concatenate(blocks, axis=1)
     intervals = [site.interval for site in sites]
     keys = {
-        "chrom": [clean_text(interval.contig) for interval in intervals],
+        "chrom": text_column([clean_text(interval.contig) for interval in intervals]),
         "start": np.array([interval.start for interval in intervals], np.int64),
         "end": np.array([interval.end for interval in intervals], np.int64),
-        "name": [clean_text(interval.name) for interval in intervals],
-        "strand": [interval.strand for interval in intervals],
-        "status": [site.status.value for site in sites],
-        "flags": [site.flags for site in sites],
+        "name": text_column([clean_text(interval.name) for interval in intervals]),
+        "strand": text_column([interval.strand for interval in intervals]),
+        "status": text_column([site.status.value for site in sites]),
+        "flags": text_column([site.flags for site in sites]),
     }
     return pd.concat([pd.DataFrame(keys), pd.DataFrame(values, columns=names)], axis=1)
 

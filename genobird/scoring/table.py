@@ -6,7 +6,7 @@ import gzip
 import io
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -248,6 +248,13 @@ def clean_text(text: str) -> str:
         else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     )
     return whole.replace("\r", "\N{REPLACEMENT CHARACTER}")  # which a TSV leaves unquoted
+
+
+def text_column(texts: Sequence[str | None]) -> pd.Series[Any]:
+    """Return a column of texts; of an empty list pandas alone would make numbers."""
+    import pandas as pd
+
+    return pd.Series(texts, dtype=None if texts else object)
 
 
 def _schema(frame: pd.DataFrame) -> Any:

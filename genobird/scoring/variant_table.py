@@ -48,8 +48,9 @@ def screen_variants(
         settings: how effects are computed, and which further scores are wanted.
 
     Returns:
-        One row per ALT, in input order: `chrom pos ref alt record allele status flags` (with
-        `liftover` also `lifted_chrom lifted_pos lifted_strand`), then
+        One row per ALT, in input order: `chrom pos ref alt id record allele status flags`
+        (with `liftover` also `lifted_chrom lifted_pos lifted_strand`), `top` (the feature that
+        changes most; see `effects.relative_sizes`), then
         `<output>|ref`, `<output>|alt` and `<output>|delta` (ALT - REF); NaN where nothing was
         scored. `pos` is 1-based as in VCF (one of more than 18 digits is shown as 10^18), `record`
         counts from 0. `settings` may add `llr|se`,

@@ -32,8 +32,8 @@ from genobird.genome.vcf import (
 )
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource
-from genobird.scoring.background import EVALUE, Background
-from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, relative_sizes
+from genobird.scoring.background import EVALUE
+from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, TOP
 from genobird.scoring.flags import EDGE, LEAST, NEAR
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import hash_of_file, kept
@@ -265,11 +265,16 @@ def _columns(
     ):
         if name in frame.columns:
             columns[key.id] = [_value(x) for x in frame[name]]
-    names = [name for name in scorer.features if f"{name}|delta" in frame.columns]
-    if names:
-        columns[GB_CHROMATIN.id], columns[GB_TOP.id] = _top(frame, names, scorer.background)
-    if cells := [name for name in _accessible(scorer) if name in names]:
-        means = frame[[f"{name}|delta" for name in cells]].mean(axis=1)
+    if TOP in frame.columns:
+        tops: list[Value] = [top if isinstance(top, str) else None for top in frame[TOP]]
+        columns[GB_CHROMATIN.id] = [
+            None if top is None else _value(frame[f"{top}|delta"].iloc[row])
+            for row, top in enumerate(tops)
+        ]
+        columns[GB_TOP.id] = tops
+    accessible = {name: f"{name}|delta" for name in _accessible(scorer)}
+    if cells := [name for name, column in accessible.items() if column in frame.columns]:
+        means = frame[[accessible[name] for name in cells]].mean(axis=1)
         columns[_gb_dnase(cells).id] = [_value(x) for x in means]
     return columns
 
@@ -308,25 +313,6 @@ def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
 
 def _any(values: Sequence[Value]) -> bool:
     return any(value is not None for value in values)
-
-
-def _top(
-    frame: pd.DataFrame, names: Sequence[str], background: Background | None
-) -> tuple[list[Value], list[Value]]:
-    """Return the change of the feature that leads in each row, and its name.
-
-    It leads by `effects.relative_sizes`.
-    """
-    ref, alt, values = (
-        frame[[f"{name}|{part}" for name in names]].to_numpy() for part in ("ref", "alt", "delta")
-    )
-    sizes = relative_sizes(ref, alt, names, background)
-    best = np.nan_to_num(sizes, nan=-1.0).argmax(axis=1)
-    largest = [_value(x) for x in values[np.arange(len(values)), best]]
-    tops: list[Value] = [
-        None if value is None else names[place] for value, place in zip(largest, best, strict=True)
-    ]
-    return largest, tops
 
 
 def _value(number: float) -> Value:

@@ -68,7 +68,6 @@ def answer(
         *(folder / REPORT, scorer, genome, COMMAND),
         regions=None if is_vcf else parquet,
         variants=parquet if is_vcf else None,
-        vcf=folder / ASKED if is_vcf else None,
         logos=question.logos,
     )
     return counts

@@ -182,7 +182,7 @@ def test_the_file_of_standard_output_is_standard_output(name, run, capsys):
 def test_a_table_goes_to_dev_stdout(run, tiny_genome_path, tiny_checkpoint, capsys):
     options = ["-f", str(tiny_genome_path), "-m", str(tiny_checkpoint), "-q"]
     assert main(["variants", "chr1:5:A>.", *options, "-o", "/dev/stdout"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("chr1\t5\tA\t.\t0\t0\tMISSING_ALT")
+    assert capsys.readouterr().out.splitlines()[1].startswith("chr1\t5\tA\t.\t\t0\t0\tMISSING_ALT")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -64,17 +64,13 @@ def test_ids_that_came_by_a_pipe_are_shown(capsys, vcf, options, tmp_path, monke
     assert "rs77 chr1:20,001" in page.read_text()
 
 
-def test_ids_come_from_a_vcf_beside_the_table(capsys, vcf, options, tmp_path):
+def test_ids_come_from_the_table(capsys, vcf, options, tmp_path):
     table, page = tmp_path / "out.parquet", tmp_path / "out.html"
     arguments = ["-o", tmp_path / "out.vcf", "--table", table, "--features", "DNase"]
     code, _, err = run(capsys, vcf, *options, *arguments)
     assert code == 0, err
-    assert main(["report", "--variants", str(table), "--vcf", str(vcf), "-o", str(page)]) == 0
+    assert main(["report", "--variants", str(table), "-o", str(page)]) == 0
     assert "rs77 chr1:20,001" in page.read_text()
-    other = tmp_path / "other.html"
-    assert main(["report", "--vcf", str(vcf), "-o", str(other)]) == 2
-    assert "name that with --variants" in capsys.readouterr().err
-    assert not other.exists()
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "a$$b", "rs" + "x" * 200_000])

@@ -276,22 +276,12 @@ def test_a_report_of_tables_on_disk_names_them(tmp_path, region_table, variant_t
     assert "v.parquet" not in output.read_text()
 
 
-@pytest.fixture
-def source(tmp_path):
-    """The VCF of `ranked_table`."""
-    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-    lines = [f"chr20\t{1234 + 5000 * n}\tname{n}\tA\tC\t.\t.\t.\n" for n in range(8)]
-    path = tmp_path / "in.vcf"
-    path.write_text(header + "".join(lines))
-    return path
-
-
-def test_a_report_takes_names_from_the_vcf(tmp_path, ranked_table, source):
-    ranked_table.drop(columns="id").to_parquet(tmp_path / "v.parquet")
-    report(tmp_path / "report.html", variants=tmp_path / "v.parquet", source=source)
+def test_a_report_takes_names_from_the_table(tmp_path, ranked_table):
+    ranked_table.to_parquet(tmp_path / "v.parquet")
+    report(tmp_path / "report.html", variants=tmp_path / "v.parquet")
     page = (tmp_path / "report.html").read_text()
-    assert "name2 chr20:11,234" in page
-    assert "<td>name2</td>" in page
+    assert "rs2 chr20:11,234" in page
+    assert "<td>rs2</td>" in page
 
 
 def test_the_page_stands_before_its_logos_and_gains_them_one_by_one(tmp_path, ranked_table):

@@ -14,6 +14,7 @@ from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
 from genobird.scoring import scan
 from genobird.scoring.alleles import Allele
+from genobird.scoring.effects import KEYS, TOP, leading
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import RefMismatch
 from genobird.scoring.table import clean_text
@@ -82,6 +83,7 @@ class Screen:
             "pos": np.array([allele.variant.position + 1 for allele in alleles], np.int64),
             "ref": [clean_text(allele.variant.ref) for allele in alleles],
             "alt": [clean_text(allele.variant.alt) for allele in alleles],
+            "id": [clean_text(allele.id) for allele in alleles],
             "record": np.array([allele.record for allele in alleles], np.int64),
             "allele": np.array([allele.allele for allele in alleles], np.int64),
             "status": [locus.status.value for locus in loci],
@@ -95,7 +97,10 @@ class Screen:
             values[~np.array(scored, bool)] = np.nan
             table |= {f"{name}|ref": values, f"{name}|alt": values**2}
             table[f"{name}|delta"] = values**2 - values
-        return pd.DataFrame(table)
+        frame = pd.DataFrame(table)
+        if names[2:]:
+            frame.insert(len(KEYS), TOP, leading(frame, names[2:], scorer.background))
+        return frame
 
 
 def stub_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:

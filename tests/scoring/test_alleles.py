@@ -215,7 +215,9 @@ def test_a_long_table_is_written_as_it_is_scored(quick, genome, tiny_contigs, tm
 def test_a_table_without_rows_gives_one_without_rows(quick, genome, tmp_path):
     (tmp_path / "in.csv").write_text("chrom,pos,ref,alt\n")
     assert list_variants(quick, tmp_path / "in.csv", genome, tmp_path / "out.tsv").total() == 0
-    assert (tmp_path / "out.tsv").read_text().startswith("chrom\tpos\tref\talt\trecord\tallele\t")
+    assert (
+        (tmp_path / "out.tsv").read_text().startswith("chrom\tpos\tref\talt\tid\trecord\tallele\t")
+    )
 
 
 # Lifting: 300 bases of the old chr1 lie turned around on the new chr5.
@@ -338,9 +340,9 @@ def test_the_report_on_a_run_as_json_counts_the_statuses(
     assert summary["alleles"] == 2
     assert main(["variants", "chr1:5:A>.", "1-9-A-.", *options, "-o", "-", "-q"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split("\t")[:7] for row in rows[1:]] == [
-        ["chr1", "5", "A", ".", "0", "0", "MISSING_ALT"],
-        ["1", "9", "A", ".", "1", "0", "MISSING_ALT"],
+    assert [row.split("\t")[:8] for row in rows[1:]] == [
+        ["chr1", "5", "A", ".", "", "0", "0", "MISSING_ALT"],
+        ["1", "9", "A", ".", "", "1", "0", "MISSING_ALT"],
     ]
     for wrong in ("out.vcf", "out.vcf.gz", "out.bcf"):
         arguments = [str(tmp_path / "in.csv"), *options, "-o", str(tmp_path / wrong)]

@@ -17,7 +17,7 @@ from genobird.genome.variant import Variant
 from genobird.heads import Head
 from genobird.scoring import effects, windows
 from genobird.scoring.background import Background
-from genobird.scoring.effects import relative_sizes
+from genobird.scoring.effects import KEYS, relative_sizes
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
 from genobird.scoring.variant_table import screen_variants
@@ -164,7 +164,7 @@ def test_a_model_without_heads_still_has_an_embedding_distance(tiny_checkpoint, 
     checkpoint.chromatin = checkpoint.promoter = checkpoint.mlm = None
     bare = Scorer(checkpoint, device="cpu")
     table = bare.screen_variants(snvs(short, [450]), short, settings=EffectSettings(embedding=True))
-    assert list(table.columns[7:]) == ["flags", "embedding|distance"]
+    assert list(table.columns) == [*KEYS, "embedding|distance"]
     assert table["embedding|distance"][0] > 0
 
 
