@@ -41,7 +41,7 @@ contracts: $(DEV) ## import-linter: who may import whom
 	@$(call step,import contracts,$(BIN)/lint-imports)
 
 workflows: $(DEV) ## snakefmt and snakemake --lint
-	@$(call step,snakefmt,$(BIN)/snakefmt --check workflows)
+	@$(call step,snakefmt,$(BIN)/snakefmt --check workflow workflows)
 	@$(foreach name,$(WORKFLOWS),$(call step,snakemake --lint $(name),$(call lint_workflow,$(name))) &&) true
 
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
@@ -57,7 +57,7 @@ test-install: $(DEV) ## Wheel and sdist installed, without extras, for PYTHON; m
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
-	@$(BIN)/snakefmt workflows
+	@$(BIN)/snakefmt workflow workflows
 
 clean: ## Remove the environment, caches and builds; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

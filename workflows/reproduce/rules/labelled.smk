@@ -6,6 +6,8 @@ use rule promoters as negatives with:
         f"{OUT}/data/promoters.{{negatives}}.parquet",
     log:
         f"{OUT}/logs/promoters.{{negatives}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/promoters.{{negatives}}.tsv"
     params:
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
         exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
@@ -23,6 +25,8 @@ rule finetune_promoter:
         directory(f"{OUT}/promoter/{{negatives}}/model"),
     log:
         f"{OUT}/logs/finetune_promoter.{{negatives}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/finetune_promoter.{{negatives}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -47,6 +51,8 @@ rule promoter_baselines:
         directory(f"{OUT}/promoter_baselines/{{negatives}}"),
     log:
         f"{OUT}/logs/promoter_baselines.{{negatives}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/promoter_baselines.{{negatives}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -76,6 +82,8 @@ rule compare_promoters:
         ),
     log:
         f"{OUT}/logs/table6.{{negatives}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/table6.{{negatives}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -101,6 +109,8 @@ rule finetune_chromatin:
         directory(f"{OUT}/chromatin/model"),
     log:
         f"{OUT}/logs/finetune_chromatin.log",
+    benchmark:
+        f"{OUT}/benchmarks/finetune_chromatin.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -124,6 +134,8 @@ rule chromatin_baselines:
         directory(f"{OUT}/chromatin_baselines"),
     log:
         f"{OUT}/logs/chromatin_baselines.log",
+    benchmark:
+        f"{OUT}/benchmarks/chromatin_baselines.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -153,6 +165,8 @@ rule compare_chromatin:
         ),
     log:
         f"{OUT}/logs/table7.log",
+    benchmark:
+        f"{OUT}/benchmarks/table7.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]

@@ -11,6 +11,8 @@ rule pretrain:
         directory(f"{OUT}/runs/{{run}}/model"),
     log:
         f"{OUT}/logs/pretrain.{{run}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/pretrain.{{run}}.tsv"
     wildcard_constraints:
         run="pattern-[^/]+|context-[0-9]+",
     conda:
@@ -40,8 +42,11 @@ rule ngrams:
         directory(f"{OUT}/ngrams"),
     log:
         f"{OUT}/logs/ngrams.log",
+    benchmark:
+        f"{OUT}/benchmarks/ngrams.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=16000,
         runtime=240,
@@ -61,6 +66,8 @@ rule masked:
         directory(f"{OUT}/masked/{{run}}"),
     log:
         f"{OUT}/logs/masked.{{run}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/masked.{{run}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -93,6 +100,8 @@ rule compare_masked:
         report(f"{OUT}/{{table}}/evaluation.json", caption="../report/evaluation.rst"),
     log:
         f"{OUT}/logs/{{table}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/{{table}}.tsv"
     wildcard_constraints:
         table="table1|figure8|table5",
     conda:

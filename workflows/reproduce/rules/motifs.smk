@@ -9,6 +9,8 @@ rule motif_effects:
         f"{OUT}/motif_effects.json",
     log:
         f"{OUT}/logs/motif_effects.log",
+    benchmark:
+        f"{OUT}/benchmarks/motif_effects.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -32,6 +34,8 @@ use rule motif_effects as rival_effects with:
         f"{OUT}/motif_effects.{{rival}}.json",
     log:
         f"{OUT}/logs/motif_effects.{{rival}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/motif_effects.{{rival}}.tsv"
     params:
         model=rival_option,
 
@@ -46,6 +50,8 @@ rule alleles:
         f"{OUT}/alleles.json",
     log:
         f"{OUT}/logs/alleles.log",
+    benchmark:
+        f"{OUT}/benchmarks/alleles.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -72,6 +78,8 @@ use rule alleles as rival_alleles with:
         f"{OUT}/alleles.{{rival}}.json",
     log:
         f"{OUT}/logs/alleles.{{rival}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/alleles.{{rival}}.tsv"
     params:
         model=rival_option,
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],

@@ -16,10 +16,13 @@ rule page:
         report(f"{OUT}/{{page}}.html", caption="../report/tables.rst"),
     log:
         f"{OUT}/logs/{{page}}.page.log",
+    benchmark:
+        f"{OUT}/benchmarks/{{page}}.page.tsv"
     wildcard_constraints:
         page="|".join(EVALUATIONS),
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=10,

@@ -29,6 +29,8 @@ rule regions:
         ),
     log:
         f"{OUT}/logs/regions.{{sample}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/regions.{{sample}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -63,6 +65,8 @@ rule variants:
         table=f"{OUT}/variants/{{sample}}.parquet",
     log:
         f"{OUT}/logs/variants.{{sample}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/variants.{{sample}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -95,6 +99,8 @@ use rule variants as shard with:
         table=temp(f"{OUT}/shards/{{sample}}.{{shard}}.parquet"),
     log:
         f"{OUT}/logs/shards.{{sample}}.{{shard}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/shards.{{sample}}.{{shard}}.tsv"
 
 
 rule merge:
@@ -111,8 +117,11 @@ rule merge:
         table=f"{OUT}/variants/{{sample}}.parquet",
     log:
         f"{OUT}/logs/merge.{{sample}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/merge.{{sample}}.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=120,

@@ -15,10 +15,13 @@ rule split:
         f"{OUT}/data/{{part}}.bed",
     log:
         f"{OUT}/logs/split.{{part}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/split.{{part}}.tsv"
     wildcard_constraints:
         part="train|validation|test",
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -39,8 +42,11 @@ rule corpus:
         directory(f"{OUT}/corpus/{{part}}"),
     log:
         f"{OUT}/logs/corpus.{{part}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/corpus.{{part}}.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
@@ -58,8 +64,11 @@ rule tokenizer:
         f"{OUT}/tokenizer.model",
     log:
         f"{OUT}/logs/tokenizer.log",
+    benchmark:
+        f"{OUT}/benchmarks/tokenizer.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=16000,
         runtime=240,
@@ -79,6 +88,8 @@ rule shards:
         directory(f"{OUT}/shards/{{part}}"),
     log:
         f"{OUT}/logs/shards.{{part}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/shards.{{part}}.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -99,8 +110,11 @@ rule promoters:
         f"{OUT}/data/promoters.parquet",
     log:
         f"{OUT}/logs/promoters.log",
+    benchmark:
+        f"{OUT}/benchmarks/promoters.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=60,
@@ -122,6 +136,8 @@ use rule promoters as scan with:
         f"{OUT}/data/scan.parquet",
     log:
         f"{OUT}/logs/scan.log",
+    benchmark:
+        f"{OUT}/benchmarks/scan.tsv"
     params:
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
         exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
@@ -139,8 +155,11 @@ rule chromatin:
         directory(f"{OUT}/data/chromatin"),
     log:
         f"{OUT}/logs/chromatin.log",
+    benchmark:
+        f"{OUT}/benchmarks/chromatin.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=16000,
         runtime=120,
@@ -170,6 +189,8 @@ use rule chromatin as auxiliary with:
         directory(f"{OUT}/data/auxiliary"),
     log:
         f"{OUT}/logs/auxiliary.log",
+    benchmark:
+        f"{OUT}/benchmarks/auxiliary.tsv"
     params:
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
         peaks=lambda wildcards, input: (
@@ -195,8 +216,11 @@ if SITES:
             f"{OUT}/data/sites.npz",
         log:
             f"{OUT}/logs/sites.log",
+        benchmark:
+            f"{OUT}/benchmarks/sites.tsv"
         conda:
             "../envs/genobird.yaml"
+        threads: 1
         resources:
             mem_mb=8000,
             runtime=30,

@@ -15,6 +15,8 @@ rule baselines:
         directory(f"{OUT}/baselines"),
     log:
         f"{OUT}/logs/baselines.log",
+    benchmark:
+        f"{OUT}/benchmarks/baselines.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -40,6 +42,8 @@ rule calibrate:
         directory(f"{OUT}/calibrated"),
     log:
         f"{OUT}/logs/calibrate.log",
+    benchmark:
+        f"{OUT}/benchmarks/calibrate.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -59,8 +63,11 @@ rule round:
         directory(f"{OUT}/float16"),
     log:
         f"{OUT}/logs/round.log",
+    benchmark:
+        f"{OUT}/benchmarks/round.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=10,
@@ -85,6 +92,8 @@ rule evaluate:
         features=report(f"{OUT}/per_feature.tsv", caption="../report/evaluation.rst"),
     log:
         f"{OUT}/logs/evaluate.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -109,8 +118,11 @@ if config["background"]:
             f"{OUT}/data/genome.fa.gz",
         log:
             f"{OUT}/logs/genome.log",
+        benchmark:
+            f"{OUT}/benchmarks/genome.tsv"
         conda:
             "../envs/genobird.yaml"
+        threads: 1
         resources:
             mem_mb=4000,
             runtime=60,
@@ -128,6 +140,8 @@ if config["background"]:
             f"{OUT}/background.npz",
         log:
             f"{OUT}/logs/background.log",
+        benchmark:
+            f"{OUT}/benchmarks/background.tsv"
         conda:
             "../envs/genobird.yaml"
         threads: config["threads"]
@@ -155,8 +169,11 @@ rule card:
         report(f"{OUT}/card.md", caption="../report/card.rst"),
     log:
         f"{OUT}/logs/card.log",
+    benchmark:
+        f"{OUT}/benchmarks/card.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=10,
@@ -175,8 +192,11 @@ rule bundle:
         directory(f"{OUT}/model"),
     log:
         f"{OUT}/logs/bundle.log",
+    benchmark:
+        f"{OUT}/benchmarks/bundle.tsv"
     conda:
         "../envs/genobird.yaml"
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=10,

@@ -11,6 +11,8 @@ rule pretrain:
         directory(f"{OUT}/pretrain/model"),
     log:
         f"{OUT}/logs/pretrain.log",
+    benchmark:
+        f"{OUT}/benchmarks/pretrain.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -41,6 +43,8 @@ if LOCAL:
             directory(f"{OUT}/local/model"),
         log:
             f"{OUT}/logs/finetune_local.log",
+        benchmark:
+            f"{OUT}/benchmarks/finetune_local.tsv"
         conda:
             "../envs/genobird.yaml"
         threads: config["threads"]
@@ -75,6 +79,8 @@ rule finetune_chromatin:
         directory(f"{OUT}/chromatin/{{stage}}/model"),
     log:
         f"{OUT}/logs/finetune_chromatin.{{stage}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/finetune_chromatin.{{stage}}.tsv"
     wildcard_constraints:
         stage="[1-9]",
     conda:
@@ -105,6 +111,8 @@ if LOCAL:
             directory(f"{OUT}/combined"),
         log:
             f"{OUT}/logs/combine.log",
+        benchmark:
+            f"{OUT}/benchmarks/combine.tsv"
         conda:
             "../envs/genobird.yaml"
         threads: config["threads"]
@@ -126,6 +134,8 @@ rule finetune_promoter:
         directory(f"{OUT}/promoter/model"),
     log:
         f"{OUT}/logs/finetune_promoter.log",
+    benchmark:
+        f"{OUT}/benchmarks/finetune_promoter.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
@@ -151,6 +161,8 @@ rule finetune_mlm:
         directory(f"{OUT}/mlm/model"),
     log:
         f"{OUT}/logs/finetune_mlm.log",
+    benchmark:
+        f"{OUT}/benchmarks/finetune_mlm.tsv"
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
