@@ -25,7 +25,6 @@ types are in `__init__.pyi`):
 
 from __future__ import annotations
 
-import importlib
 import os
 
 # Read where torch is loaded. MKL's own store of buffers can hang a process that was forked from one
@@ -44,7 +43,10 @@ __all__ = [
     "Tokenizer",
     "Variant",
     "__version__",
+    "evaluate",
+    "finetune",
     "load",
+    "pretrain",
 ]
 
 _HOMES = {
@@ -56,14 +58,19 @@ _HOMES = {
     "Scorer": "genobird.scoring.scorer",
     "Tokenizer": "genobird.tokenizer",
     "Variant": "genobird.genome.variant",
+    "evaluate": "genobird.tasks.evaluate",
+    "finetune": "genobird.tasks.training",
     "load": "genobird.scoring.scorer",
+    "pretrain": "genobird.tasks.training",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'genobird' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    from genobird.extras import require
+
+    value: object = getattr(require(_HOMES[name], f"genobird.{name}"), name)
     globals()[name] = value
     return value
 

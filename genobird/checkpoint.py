@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
-from genobird.files import Draft, file_sha256
+from genobird.files import Draft, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import Tokenizer
@@ -119,8 +120,7 @@ class Checkpoint:
             UsageError: the directory exists and `force` is not given.
             OutputError: it cannot be written.
         """
-        if path.exists() and not force:
-            raise UsageError(f"{path} exists; choose another place or pass --force")
+        refuse_existing(path, force)
         with Draft(path) as part:
             part.mkdir()
             self._write(part, dtype)
@@ -212,6 +212,11 @@ class Checkpoint:
         for module in self.modules().values():
             module.to(device)
         return self
+
+
+def bundled_model() -> Path:
+    """Return the directory of the model that comes with the package."""
+    return Path(str(resources.files("genobird"))) / "bundled" / "model"
 
 
 def _fits(path: Path, what: str, found: int, expected: int) -> None:

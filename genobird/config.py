@@ -14,6 +14,7 @@ from genobird.errors import ConfigError, UsageError
 
 Config = TypeVar("Config", bound=BaseModel)
 
+GIVE: Final = "; give it as {key}=..."
 _JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
 
 
@@ -30,7 +31,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise UsageError(explain(error, type(self))) from error
+            raise UsageError(explain(error, type(self), GIVE)) from error
 
 
 def option(
@@ -113,6 +114,23 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         where = f"{path}: " if path else ""
         remedy = "; give it in --config FILE or with --set {key}=..."
         raise ConfigError(where + explain(error, kind, remedy)) from error
+
+
+def settings_of(kind: type[Config], given: BaseModel | None, values: Mapping[str, Any]) -> Config:
+    """Return settings that were given in Python: as a model, as single values, or as both.
+
+    Args:
+        kind: the pydantic model.
+        given: settings of this kind, or of one that it extends; None for the defaults.
+        values: fields that replace those of `given`; sections may be mappings.
+
+    Raises:
+        ConfigError: an unknown or missing field, or a value out of range.
+    """
+    try:
+        return kind.model_validate({**dict(given or ()), **values})
+    except ValidationError as error:
+        raise ConfigError(explain(error, kind, GIVE)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

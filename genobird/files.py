@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from genobird.errors import OutputError
+from genobird.errors import OutputError, UsageError
 
 STDOUT: Final = "-"
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -38,6 +38,16 @@ def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        UsageError: it exists and `force` is not given.
+    """
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists; choose another place or pass --force")
 
 
 def unwritable(path: Path | str, error: Exception) -> OutputError:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import genobird
 from genobird import extras
 from genobird.errors import UsageError
 
@@ -104,6 +105,16 @@ def test_a_module_that_is_not_there_is_named_with_its_extra(monkeypatch):
         extras.require("h5py", "x.mat")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         extras.require("no_such_module", "x")
+
+
+def test_a_public_name_that_needs_an_extra_names_it(monkeypatch):
+    def absent(name):
+        raise ModuleNotFoundError(name="pytorch_lightning")
+
+    monkeypatch.setattr(extras, "import_module", absent)
+    monkeypatch.delitem(vars(genobird), "pretrain", raising=False)
+    with pytest.raises(UsageError, match=r"^genobird\.pretrain needs .* 'genobird\[train\]'$"):
+        genobird.pretrain  # noqa: B018
 
 
 def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoint, tmp_path):

@@ -106,8 +106,8 @@ class InfoOptions(Settings):
 
 def info(options: InfoOptions) -> None:
     """Describe a background: its variants, its model, and the sizes of effects."""
+    from genobird.checkpoint import bundled_model
     from genobird.scoring.background import FILE, Background
-    from genobird.scoring.scorer import bundled_model
 
     place = options.path or bundled_model()
     file = place / FILE if place.is_dir() else place

@@ -8,18 +8,11 @@ from pathlib import Path
 import typer
 
 from genobird.cli.options import Configured, Made, Names
-from genobird.cli.running import provenance, refuse_existing
-from genobird.config import Settings, argument, load_config, option
+from genobird.cli.running import provenance
+from genobird.config import argument, load_config, option
 from genobird.errors import UsageError
-
-
-class LabelledData(Settings):
-    """Labelled data, and which part of them is predicted."""
-
-    chromatin: Path | None = option("Chromatin dataset, a directory.")
-    promoters: Path | None = option("Promoter windows, a Parquet table.")
-    scan: Path | None = option("Promoters among all windows of a scan, a Parquet table.")
-    split: str = option("Part of the data that is predicted.", default="test")
+from genobird.files import refuse_existing
+from genobird.tasks.settings import EvaluateData, LabelledData
 
 
 class BaselineOptions(Configured):
@@ -33,17 +26,9 @@ class BaselineOptions(Configured):
 
 
 class EvaluateOptions(Configured):
-    """Which model is measured, beside labelled data on what, and compared with what."""
+    """Which model is measured, and how."""
 
     model: Path = argument("Model directory.")
-    shards: Path | None = option("Token shards of held-out sequence, for bits per base.")
-    repeats: tuple[Path, ...] = option(
-        "BED: also bits per base inside and outside these; repeatable.", default=()
-    )
-    baselines: tuple[Path, ...] = option(
-        "Trained baselines or named evaluations to compare with; repeatable.", default=()
-    )
-    name: str | None = option("Store the predictions under this name, to compare others with.")
 
 
 class CardOptions(Made):
@@ -93,21 +78,17 @@ def baselines(options: BaselineOptions, data: LabelledData) -> None:
     typer.echo(f"baselines written to {options.output}")
 
 
-def evaluate(options: EvaluateOptions, data: LabelledData) -> None:
+def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
     """Measure a model on labelled data, with bootstrap confidence intervals."""
     from genobird.tasks import evaluate as task
 
     task.evaluate(
         options.model,
         options.output,
-        **dict(data),
-        shards=options.shards,
-        repeats=options.repeats,
-        baselines=options.baselines,
-        name=options.name,
-        settings=load_config(task.EvaluateSettings, options.config, options.overrides),
+        load_config(task.EvaluateSettings, options.config, options.overrides),
         force=options.force,
         provenance=provenance(),
+        **dict(data),
     )
     typer.echo(f"figures written to {options.output / task.EVALUATION}")
 

@@ -8,8 +8,9 @@ from typing import Final
 import typer
 
 from genobird.cli.options import FORCE, MODEL
-from genobird.cli.running import provenance, refuse_existing, refuse_same_file
+from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import Settings, argument, option
+from genobird.files import refuse_existing
 
 OUTPUT: Final = option("Directory to write.", "-o", default=...)
 
@@ -44,9 +45,8 @@ def import_hf(options: ImportOptions) -> None:
 
 def export_hf(options: ExportOptions) -> None:
     """Make a checkpoint of transformers from a model directory."""
-    from genobird.checkpoint import Checkpoint
+    from genobird.checkpoint import Checkpoint, bundled_model
     from genobird.hf.exchange import export_model
-    from genobird.scoring.scorer import bundled_model
 
     refuse_same_file({"--output": options.output}, {"--model": options.model})
     checkpoint = Checkpoint.load(options.model or bundled_model())

@@ -97,8 +97,8 @@ def info(options: InfoOptions) -> None:
 
     With --json, everything: also hashes, all settings and the whole evaluation.
     """
+    from genobird.checkpoint import bundled_model
     from genobird.report.description import describe, summary
-    from genobird.scoring.scorer import bundled_model
 
     path = options.model or bundled_model()
     if options.model is None and not path.is_dir():

@@ -144,16 +144,6 @@ def progress_of(unit: str, total: int | None, quiet: bool) -> Iterator[Callable[
         yield line
 
 
-def refuse_existing(output: Path, force: bool) -> None:
-    """Refuse to write over something.
-
-    Raises:
-        UsageError: it exists and `force` is not given.
-    """
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
-
-
 def refuse_same_file(
     outputs: Mapping[str, Path | str | None], inputs: Mapping[str, Path | str | None]
 ) -> None:

@@ -6,19 +6,25 @@ import json
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel
 
 from genobird.cli.options import OVERRIDES, Configured, Made
-from genobird.cli.run_folder import run_folder
-from genobird.cli.running import open_genome, provenance, refuse_existing
-from genobird.config import Settings, argument, described, load_config, option
+from genobird.cli.running import provenance
+from genobird.config import argument, described, load_config, option
 from genobird.errors import UsageError
+from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
+from genobird.tasks.settings import PeakData
+
+if TYPE_CHECKING:
+    from genobird.checkpoint import Checkpoint
+    from genobird.tasks.training import Head
 
 THREADS: Final = option("CPU processes or threads.", ge=1, default=1)
 CORPUS: Final = argument("Corpus directory.")
@@ -36,22 +42,14 @@ class TrainingRun(Configured):
         return not self.quiet and sys.stderr.isatty()
 
 
-class PeakOptions(Settings):
+class PeakOptions(PeakData):
     """Peak files of one's own, and how a head learns them."""
 
-    peaks: tuple[Path, ...] = option(
-        "Your own peak file, BED or narrowPeak; repeatable.", default=()
-    )
-    name: tuple[str, ...] = option("Name of each peak file; default the file's.", default=())
-    fasta: Path | None = option("With --peaks: their genome.", "-f")
-    model: Path | None = option("With --peaks: model to start from; default bundled.", "-m")
     held_out: tuple[str, ...] = option(
         "With --peaks: contig, region or share of megabases to hold out; repeatable.", default=()
     )
-    regions: Path | None = option("BED: with --peaks, use only these intervals.")
     minutes: float | None = option("With --peaks: approximate time limit.", ge=0.01)
     steps: int | None = option("With --peaks: steps of the head, instead of --minutes.", ge=1)
-    keep_going: bool = option("Leave out peaks on contigs not in the FASTA.", default=False)
 
     def overrides(self) -> list[str]:
         """Write the options as overrides of the settings for peaks."""
@@ -214,9 +212,10 @@ def pretrain(
     print_config: Annotated[bool, _show_config("pretrain")] = False,
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
-    from genobird.tasks import pretrain as task
+    from genobird.tasks import training
 
-    _train(task.pretrain, task.PretrainConfig, run)
+    _train(training.pretrain, "pretrain", run)
+    _tell(run)
 
 
 def finetune_chromatin(
@@ -234,38 +233,25 @@ def finetune_chromatin(
         return
     if alone := options.given():
         raise UsageError(f"{alone[0]} belongs to --peaks; give the peak files with --peaks")
-    from genobird.tasks import finetune
-
-    _train(finetune.finetune_chromatin, finetune.ChromatinConfig, run)
+    _finetune("chromatin", run)
 
 
 def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
+    from genobird.tasks.training import finetune
+
     if run.config is not None:
         raise UsageError("--config and --peaks are two ways to train; choose one")
     if options.fasta is None:
         raise UsageError("--peaks needs the genome they lie on; give it with --fasta")
-    from genobird.peaks import read_tracks
-    from genobird.scoring.scorer import bundled_model
-    from genobird.tasks.peaks import PeaksSettings, finetune_peaks
-
-    settings = load_config(PeaksSettings, None, [*run.overrides, *options.overrides()])
-    intervals = list(read_bed(options.regions)) if options.regions else None
-    with open_genome(options.fasta) as genome:
-        tracks = read_tracks(options.peaks, options.name, genome, skip_missing=options.keep_going)
-        with run_folder(run.output, settings, resume=run.resume, force=run.force):
-            report = finetune_peaks(
-                *(tracks, genome, options.model or bundled_model(), run.output, settings),
-                regions=intervals,
-                resume=run.resume,
-                progress=run.bar,
-                provenance=provenance(),
-            )
-    for track in report["tracks"]:
+    run = run.model_copy(update={"overrides": (*run.overrides, *options.overrides())})
+    files = {name: getattr(options, name) for name in PeakData.model_fields}
+    made = _train(partial(finetune, "peaks", **files), "finetune chromatin peaks", run)
+    for track in made.provenance["chromatin"]["tracks"]:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
             own, rival = track[figure], track["gc"][figure]
             typer.echo(f"  {figure.upper()} {_shown(own)}, of GC content {_shown(rival)}")
-    typer.echo(f"model written to {run.output / 'model'}")
+    _tell(run)
 
 
 def _shown(interval: dict[str, float | None]) -> str:
@@ -280,9 +266,7 @@ def finetune_mlm(
     run: TrainingRun, print_config: Annotated[bool, _show_config("finetune mlm")] = False
 ) -> None:
     """Count neighbouring tokens, and train the masked-LM head on counts and a frozen encoder."""
-    from genobird.tasks import mlm
-
-    _train(mlm.finetune_mlm, mlm.MLMConfig, run)
+    _finetune("mlm", run)
 
 
 def finetune_promoter(
@@ -290,23 +274,27 @@ def finetune_promoter(
     print_config: Annotated[bool, _show_config("finetune promoter")] = False,
 ) -> None:
     """Train a promoter head."""
-    from genobird.tasks import finetune
-
-    _train(finetune.finetune_promoter, finetune.PromoterConfig, run)
+    _finetune("promoter", run)
 
 
-def _train(task: Callable[..., Any], kind: type[BaseModel], run: TrainingRun) -> None:
-    """Train by the configuration that a run names.
+def _finetune(what: Head, run: TrainingRun) -> None:
+    from genobird.tasks import training
 
-    Args:
-        task: trains and writes the model.
-        kind: of its configuration, which has a section `fit`.
-        run: the options.
-    """
-    from genobird.tasks import ranks
+    _train(partial(training.finetune, what), f"finetune {what}", run)
+    _tell(run)
 
-    settings: Any = load_config(kind, run.config, run.overrides)
-    ranks.launch(settings.fit)
-    with ranks.in_first(run_folder(run.output, settings, resume=run.resume, force=run.force)):
-        task(settings, run.output, resume=run.resume, progress=run.bar, provenance=provenance())
+
+def _tell(run: TrainingRun) -> None:
     typer.echo(f"model written to {run.output / 'model'}")
+
+
+def _train(train: Callable[..., Checkpoint], verb: str, run: TrainingRun) -> Checkpoint:
+    """Train by the configuration that a run names."""
+    return train(
+        run.output,
+        load_config(configuration(verb), run.config, run.overrides),
+        resume=run.resume,
+        force=run.force,
+        progress=run.bar,
+        provenance=provenance(),
+    )

@@ -16,7 +16,7 @@ import torch
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, InputError, UsageError
-from genobird.files import Draft, file_sha256
+from genobird.files import Draft, file_sha256, refuse_existing
 from genobird.hf.pieces import read_tokenizer, their_tokenizer
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import CLS, PAD, SEP
@@ -128,8 +128,7 @@ def export_model(
             what the model does.
     """
     transformers = _transformers()
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
+    refuse_existing(output, force)
     shape, head = checkpoint.encoder.config, None if encoder_only else checkpoint.mlm
     _refuse_what_they_lack(shape, head)
     tokenizer = their_tokenizer(checkpoint.tokenizer, shape.max_tokens)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import cached_property
-from importlib import resources
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genobird.batch import PackedBatch, Places, add_specials, pack
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import Checkpoint, bundled_model
 from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise
@@ -377,11 +376,6 @@ def load(
         batch_size=batch_size,
         precision=precision,
     )
-
-
-def bundled_model() -> Path:
-    """Return the directory of the model that comes with the package."""
-    return Path(str(resources.files("genobird"))) / "bundled" / "model"
 
 
 @contextmanager

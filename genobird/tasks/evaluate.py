@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 import genobird
 from genobird.bits import BaseBits
 from genobird.checkpoint import Checkpoint
+from genobird.config import settings_of
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
-from genobird.files import file_sha256, write_text
+from genobird.files import file_sha256, refuse_existing, write_text
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import (
@@ -30,6 +31,7 @@ from genobird.tasks.figures import (
 )
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
 from genobird.tasks.predict import predict_chromatin, predict_promoters
+from genobird.tasks.settings import EvaluateData
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
@@ -58,66 +60,61 @@ class EvaluateSettings(BaseModel):
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
 
 
+class EvaluateConfig(EvaluateSettings, EvaluateData):
+    """What a model is measured on, and how."""
+
+
 def evaluate(
-    model: Path,
-    output: Path,
-    *,
-    chromatin: Path | None = None,
-    promoters: Path | None = None,
-    scan: Path | None = None,
-    shards: Path | None = None,
-    repeats: Sequence[Path] = (),
-    split: str = "test",
-    baselines: Sequence[Path] = (),
-    name: str | None = None,
+    model: Path | str,
+    output: Path | str,
     settings: EvaluateSettings | None = None,
+    *,
     force: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    **values: Any,
 ) -> dict[str, Any]:
     """Measure a model and write `evaluation.json` and, with chromatin, `per_feature.tsv`.
 
     Args:
         model: checkpoint directory.
         output: directory of the files.
-        chromatin: dataset directory.
-        promoters: table of promoter windows.
-        scan: table of promoters among all the windows of a scan.
-        shards: token shards of held-out sequence.
-        repeats: BED files; masked tokens are then measured inside and outside repeats too.
-        split: part of `chromatin`, `promoters` and `scan` that is measured.
-        baselines: directories of predictions for the same places: what `train_baselines` wrote, or
-            evaluations of other models that were given a `name`.
-        name: also write the predictions, as `<name>.chromatin.npz` and the like, so that another
-            model can be compared with this one.
-        settings: how to measure.
+        settings: how to measure, and on what; see `EvaluateConfig`.
         force: replace an existing evaluation.
         provenance: facts to keep, such as the command.
+        values: fields of `EvaluateConfig`, before those of `settings`. What is measured:
+            `chromatin` (a dataset's directory), `promoters` and `scan` (tables), of which the part
+            `split`; `shards` of tokens, also inside and outside `repeats` (BED files). `baselines`:
+            directories of predictions for the same places, by `train_baselines` or by evaluations
+            with a `name`, under which predictions are written as `<name>.chromatin.npz`.
 
     Returns:
         What `evaluation.json` holds.
 
     Raises:
+        ConfigError: an unknown field, or a value out of range.
         UsageError: nothing to measure, a missing head, file or split, an existing evaluation, a
             folder without predictions, a name that is none for files.
         InputError: a baseline's predictions are for other places.
     """
-    settings = settings or EvaluateSettings()
-    if all(source is None for source in (chromatin, promoters, scan, shards)):
+    asked = settings_of(EvaluateConfig, settings, values)
+    model, output = Path(model), Path(output)
+    chromatin, shards, baselines, name = asked.chromatin, asked.shards, asked.baselines, asked.name
+    windows = {"promoters": asked.promoters, "scan": asked.scan}
+    if all(source is None for source in (chromatin, *windows.values(), shards)):
         raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
-    if (output / EVALUATION).exists() and not force:
-        raise UsageError(f"{output / EVALUATION} exists; choose another place or pass --force")
+    refuse_existing(output / EVALUATION, force)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
-    _refuse_empty(baselines, promoters=promoters, scan=scan, chromatin=chromatin)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    _refuse_empty(baselines, **windows, chromatin=chromatin)
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     checkpoint = Checkpoint.load(model)
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
         **(provenance or {}),
         **_identity(checkpoint),
-        "split": split,
-        "settings": settings.model_dump(mode="json"),
+        "split": asked.split,
+        "settings": asked.model_dump(mode="json", include=set(EvaluateSettings.model_fields)),
         "data": {},
     }
     known, compared = _known(baselines)
@@ -125,7 +122,7 @@ def evaluate(
         result["data"]["baselines"] = known
     if compared:
         result["data"]["compared"] = compared
-    bootstrapping = {"resamples": settings.resamples, "seed": settings.seed}
+    bootstrapping = {"resamples": asked.resamples, "seed": asked.seed}
     features: pd.DataFrame | None = None
     kept: dict[str, Predictions | MaskedTokens] = {}
     # What takes longest comes last: baselines of other places are refused when theirs are known.
@@ -135,25 +132,25 @@ def evaluate(
             "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
         }  # fmt: skip
         kept["masked"] = masked = predict_masked(
-            checkpoint, opened, settings.masked, settings.masked_batches,
-            context=settings.masked_context, repeats=Repeats(repeats) if repeats else None,
+            checkpoint, opened, asked.masked, asked.masked_batches,
+            context=asked.masked_context, repeats=Repeats(asked.repeats) if asked.repeats else None,
             tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
-            seed=settings.seed, group_bp=settings.group_bp, precision=settings.precision,
-            device=settings.device,
+            seed=asked.seed, group_bp=asked.group_bp, precision=asked.precision,
+            device=asked.device,
         )  # fmt: skip
         others = _read_masked(baselines, masked)
         result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
-    for kind, windows in (("promoters", promoters), ("scan", scan)):
-        if windows is None:
+    for kind, path in windows.items():
+        if path is None:
             continue
-        table = read_promoters(windows, split)
+        table = read_promoters(path, asked.split)
         logits = predict_promoters(
-            checkpoint, table, precision=settings.precision, device=settings.device
+            checkpoint, table, precision=asked.precision, device=asked.device
         )  # fmt: skip
         kept[kind] = predictions = Predictions.of_promoters(table, logits)
-        result["data"][kind] = {"sha256": file_sha256(windows), "windows": len(table)}
+        result["data"][kind] = {"sha256": file_sha256(path), "windows": len(table)}
         result[kind] = evaluate_promoters(
-            predictions.labels[:, 0], logits, predictions.groups(settings.group_bp),
+            predictions.labels[:, 0], logits, predictions.groups(asked.group_bp),
             baselines=read_baselines(baselines, kind, predictions), **bootstrapping,
         )  # fmt: skip
     if chromatin is not None:
@@ -165,12 +162,12 @@ def evaluate(
             **{key: dataset.index.get(key) for key in keys},
         }
         kept["chromatin"] = predictions = predict_chromatin(
-            checkpoint, dataset, split, both_strands=settings.both_strands,
-            context_bp=settings.context_bp, window_bp=settings.window_bp,
-            precision=settings.precision, device=settings.device,
+            checkpoint, dataset, asked.split, both_strands=asked.both_strands,
+            context_bp=asked.context_bp, window_bp=asked.window_bp,
+            precision=asked.precision, device=asked.device,
         )  # fmt: skip
         found = evaluate_chromatin(
-            predictions, dataset.features, group_bp=settings.group_bp, **bootstrapping,
+            predictions, dataset.features, group_bp=asked.group_bp, **bootstrapping,
             baselines=read_baselines(baselines, "chromatin", predictions),
         )  # fmt: skip
         features = found.pop("per_feature")

@@ -22,19 +22,20 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from genobird.checkpoint import PROVENANCE, Checkpoint
+from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model
 from genobird.errors import InputError, UsageError
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
+from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Inference
-from genobird.peaks import Track, merge
+from genobird.peaks import Track, merge, read_tracks
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
 from genobird.tasks.fit import FitSettings, fit, settled_precision
 from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
 from genobird.tasks.held_out import gc_contents, measure, predict
 from genobird.tasks.hidden import HiddenStates, encode
+from genobird.tasks.settings import PeakData
 from genobird.tasks.state import STATE, identity, refuse_other
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,29 @@ class PeaksSettings(BaseModel):
         "auto", description="Of the encoder's matrix products; bf16 where that is faster."
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+
+
+class PeaksConfig(PeaksSettings, PeakData):
+    """Peak files of one's own, and how a head is trained on them."""
+
+    peaks: tuple[Path, ...] = Field(min_length=1)
+    fasta: Path
+
+
+def finetune_peak_files(
+    config: PeaksConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Train a chromatin head for peak files, and write the model; see `finetune_peaks`."""
+    regions = list(read_bed(config.regions)) if config.regions else None
+    with Genome(config.fasta) as genome:
+        tracks = read_tracks(config.peaks, config.name, genome, skip_missing=config.keep_going)
+        finetune_peaks(
+            *(tracks, genome, config.model or bundled_model(), output),
+            PeaksSettings(**config.model_dump(include=set(PeaksSettings.model_fields))),
+            regions=regions, resume=resume, progress=progress, provenance=provenance,
+        )  # fmt: skip
+    return Checkpoint.load(output / "model")
 
 
 def finetune_peaks(

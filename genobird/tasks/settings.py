@@ -1,12 +1,53 @@
-"""How a training run is done: `fit` in the configuration of each task that trains."""
+"""What several trainings and evaluations are asked for: their data, and how a run is done.
+
+`FitSettings` is `fit` in the configuration of each task that trains.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from genobird.config import Settings, option
+
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
+
+
+class LabelledData(Settings):
+    """Labelled data, and which part of them is predicted."""
+
+    chromatin: Path | None = option("Chromatin dataset, a directory.")
+    promoters: Path | None = option("Promoter windows, a Parquet table.")
+    scan: Path | None = option("Promoters among all windows of a scan, a Parquet table.")
+    split: str = option("Part of the data that is predicted.", default="test")
+
+
+class EvaluateData(LabelledData):
+    """What a model is measured on, and compared with."""
+
+    shards: Path | None = option("Token shards of held-out sequence, for bits per base.")
+    repeats: tuple[Path, ...] = option(
+        "BED: also bits per base inside and outside these; repeatable.", default=()
+    )
+    baselines: tuple[Path, ...] = option(
+        "Trained baselines or named evaluations to compare with; repeatable.", default=()
+    )
+    name: str | None = option("Store the predictions under this name, to compare others with.")
+
+
+class PeakData(Settings):
+    """Peak files of one's own, and the model that learns them."""
+
+    peaks: tuple[Path, ...] = option(
+        "Your own peak file, BED or narrowPeak; repeatable.", default=()
+    )
+    name: tuple[str, ...] = option("Name of each peak file; default the file's.", default=())
+    fasta: Path | None = option("With --peaks: their genome.", "-f")
+    model: Path | None = option("With --peaks: model to start from; default bundled.", "-m")
+    regions: Path | None = option("BED: with --peaks, use only these intervals.")
+    keep_going: bool = option("Leave out peaks on contigs not in the FASTA.", default=False)
 
 
 class FitSettings(BaseModel):

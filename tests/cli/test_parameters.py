@@ -96,7 +96,7 @@ def test_the_help_is_that_of_the_fields(run):
     ("wrong", "message"),
     [
         ({"table": 3}, "table: Input should be a valid string"),
-        ({}, "table: Field required"),
+        ({}, "table: Field required; give it as table=..."),
         ({"tabel": "old"}, "unknown key tabel; allowed here: table"),
     ],
 )

@@ -49,6 +49,7 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
     assert Checkpoint.load(tmp_path / "run" / "model").features["name"].tolist() == ["my TF"]
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (config["minutes"], config["steps"], config["held_out"]) == (None, 2, ["chr1:1-20,000"])
+    assert config["peaks"] == [str(peaks)]
     report = json.loads((tmp_path / "run" / "held_out.json").read_text())
     assert report["held_out"]["places"] == ["chr1:1-20,000"]
 

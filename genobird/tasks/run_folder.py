@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from genobird.cli.running import refuse_existing
 from genobird.errors import UsageError
+from genobird.files import refuse_existing
+from genobird.tasks.state import SavedRun
 
 SETTINGS = "config.yaml"
 SAVED = ("encoded", "last.ckpt", "model", "states")
@@ -73,8 +74,6 @@ def _present(output: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def _refuse_run(output: Path) -> None:
-    from genobird.tasks.state import SavedRun
-
     refuse_existing(output / "model", force=False)
     if saved := SavedRun.read(output):
         saved.refuse_new()

@@ -1,9 +1,9 @@
 import pytest
 from pydantic import BaseModel
 
-from genobird.cli.run_folder import run_folder
 from genobird.errors import GenobirdError, InputError, UsageError
 from genobird.tasks.fit import FitSettings
+from genobird.tasks.run_folder import run_folder
 
 
 class Settings(BaseModel):

@@ -1,0 +1,126 @@
+"""Trainings as they are asked for in Python and on the command line: settings, folder, model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+import genobird
+from genobird.checkpoint import Checkpoint
+from genobird.config import settings_of
+from genobird.errors import UsageError, quoted
+from genobird.tasks import pretrain as pretraining
+from genobird.tasks import ranks
+from genobird.tasks.finetune import (
+    ChromatinConfig,
+    PromoterConfig,
+    finetune_chromatin,
+    finetune_promoter,
+)
+from genobird.tasks.mlm import MLMConfig, finetune_mlm
+from genobird.tasks.peaks import PeaksConfig, PeaksSettings, finetune_peak_files
+from genobird.tasks.pretrain import PretrainConfig
+from genobird.tasks.run_folder import run_folder
+
+Train = Callable[..., Checkpoint]
+Head = Literal["chromatin", "mlm", "peaks", "promoter"]
+FINETUNINGS: Final[Mapping[Head, tuple[type[BaseModel], Train]]] = {
+    "chromatin": (ChromatinConfig, finetune_chromatin),
+    "mlm": (MLMConfig, finetune_mlm),
+    "peaks": (PeaksConfig, finetune_peak_files),
+    "promoter": (PromoterConfig, finetune_promoter),
+}
+"""What can be trained on a model: its settings, and what trains it."""
+
+
+def pretrain(
+    output: Path | str,
+    settings: PretrainConfig | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> Checkpoint:
+    """Pretrain an encoder by masked tokens, as `genobird pretrain`; write it to `output/model`.
+
+    Args:
+        output: the run's folder.
+        settings: what to read and how to train.
+        resume: continue an unfinished run.
+        force: replace what is there, when the new run has ended.
+        progress: show a progress bar.
+        provenance: facts to keep with the model; by default the version of genobird.
+        values: fields of the settings, before those of `settings`: `shards`, `tokenizer`,
+            `fit={"steps": 100}`.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        ConfigError: an unknown or missing field, or a value out of range.
+        UsageError: a run is there already, or is resumed as another one.
+        InputError: data that cannot be read.
+    """
+    config = settings_of(PretrainConfig, settings, values)
+    how = {"resume": resume, "progress": progress, "provenance": provenance}
+    return _train(pretraining.pretrain, config, Path(output), force, how)
+
+
+def finetune(
+    what: Head,
+    output: Path | str,
+    settings: ChromatinConfig | MLMConfig | PeaksSettings | PromoterConfig | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> Checkpoint:
+    """Train a head of a model, or the model with it; write the model to `output/model`.
+
+    As `genobird finetune`; `peaks` is `genobird finetune chromatin --peaks`. Of peaks, the figures
+    of held-out places are in `output/held_out.json` and in `provenance["chromatin"]` of the model.
+
+    Args:
+        what: the head, or `peaks`: a chromatin head for peak files of one's own.
+        output: the run's folder.
+        settings: of the same kind: `ChromatinConfig`, `MLMConfig`, `PeaksConfig`, `PromoterConfig`.
+        resume: see `pretrain`.
+        force: see `pretrain`.
+        progress: see `pretrain`.
+        provenance: see `pretrain`.
+        values: see `pretrain`; such as `checkpoint` and `data_path`, or `peaks` and `fasta`.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        ConfigError: see `pretrain`.
+        UsageError: see `pretrain`; there is no such head.
+        InputError: see `pretrain`.
+    """
+    if what not in FINETUNINGS:
+        known = ", ".join(FINETUNINGS)
+        raise UsageError(f"{quoted(what)} is no head to fine-tune; allowed are {known}")
+    kind, train = FINETUNINGS[what]
+    config = settings_of(kind, settings, values)
+    how = {"resume": resume, "progress": progress, "provenance": provenance}
+    return _train(train, config, Path(output), force, how)
+
+
+def _train(
+    train: Train, config: BaseModel, output: Path, force: bool, how: dict[str, Any]
+) -> Checkpoint:
+    """Train in a folder; all processes of the run do, and the first one writes."""
+    if how["provenance"] is None:
+        how["provenance"] = {"genobird": genobird.__version__}
+    if (fit := getattr(config, "fit", None)) is not None:
+        ranks.launch(fit)
+    with ranks.in_first(run_folder(output, config, resume=how["resume"], force=force)):
+        return train(config, output, **how)
