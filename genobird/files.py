@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Final
 
 from genobird.errors import OutputError, UsageError
+from genobird.forks import renew_after_fork
 
 STDOUT: Final = "-"
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -237,6 +238,7 @@ def _lock(place: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise unwritable(place, error) from error
+    held = _Held(descriptor)
     try:
         if alone:
             _sweep(place)
@@ -244,7 +246,21 @@ def _lock(place: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             path.unlink()
-        os.close(descriptor)
+        held.renew()
+
+
+class _Held:
+    """The descriptor of a lock, which a forked process gives up: it must not outlive the run."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Close it; see `forks`."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _open_locked(path: Path) -> tuple[int, bool]:

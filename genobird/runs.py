@@ -56,6 +56,8 @@ class Start:
     """Command line, for the metadata of the outputs."""
     progress: Callable[[int], None] | None = None
     """Called with the number of new items."""
+    processes: int = 1
+    """How many share the work."""
 
     def advance(self, number: int) -> None:
         """Show that so many items more are done."""

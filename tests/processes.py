@@ -39,11 +39,13 @@ class Hit:
             stub of `screen`, `name` an output that gets its name.
         number: of the `what` before which the signal comes; with a half more, behind which.
         signal: what comes.
+        to: the process that it comes to: the one that counts, or its parent.
     """
 
     what: Literal["call", "chunk", "name"]
     number: float
     signal: signal.Signals = signal.SIGKILL
+    to: Callable[[], int] = os.getpid
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, whose calls are counted until one of them is hit."""
@@ -53,10 +55,10 @@ class Hit:
             nonlocal calls
             calls += 1
             if calls == self.number:
-                os.kill(os.getpid(), self.signal)
+                os.kill(self.to(), self.signal)
             result = function(*arguments)
             if calls + 0.5 == self.number:
-                os.kill(os.getpid(), self.signal)
+                os.kill(self.to(), self.signal)
             return result
 
         return call

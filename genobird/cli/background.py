@@ -71,7 +71,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     intervals = [interval for text in options.exclude for interval in read_intervals(text)]
     genome = open_genome(options.fasta)
     began = time.monotonic()
-    scorer = open_scorer(options.model, compute)
+    scorer = open_scorer(options.model, compute, processes=run.processes)
     with genome, progress_of("variants", options.limit, run.quiet) as advance:
         made = build_background(
             *(scorer, options.sources, genome, options.output),
@@ -79,7 +79,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
             seed=options.seed,
             exclude=intervals,
             settings=settings,
-            start=Start(run.resume, run.force, command_line(), advance),
+            start=Start(run.resume, run.force, command_line(), advance, run.processes),
         )
     seconds = round(time.monotonic() - began, 3)
     if run.as_json:

@@ -73,7 +73,7 @@ def build_db(options: DatabaseOptions, compute: Compute, run: ResumableRun) -> N
     began = time.monotonic()
     with open_genome(options.fasta) as genome:
         regions = joined(intervals, genome)
-        scorer = open_scorer(options.model, compute, compute.precision)
+        scorer = open_scorer(options.model, compute, compute.precision, run.processes)
         scorer.background = background_of(scorer, options.background)
         if scorer.background is None:
             raise UsageError(
@@ -84,7 +84,7 @@ def build_db(options: DatabaseOptions, compute: Compute, run: ResumableRun) -> N
             counts = annotate_variants(
                 *(scorer, all_snvs(regions, genome, options.regions), genome, output),
                 settings=ScanSettings(effects=effects),
-                start=Start(run.resume, run.force, command_line(), advance),
+                start=Start(run.resume, run.force, command_line(), advance, run.processes),
             )
     summary = {"snvs": counts.total(), "output": output}
     summarise("SNVs", summary, counts, scorer, run, began)

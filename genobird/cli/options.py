@@ -66,10 +66,15 @@ class Run(Settings):
 
 
 class ResumableRun(Run):
-    """A run whose work is kept when it is interrupted."""
+    """A run whose work is kept when it is interrupted, and may be shared by processes."""
 
     resume: bool = option(
         "Continue an interrupted run of the same command, if there is one.", default=False
+    )
+    processes: int = option(
+        "CPU processes of one thread each that share the work; fastest with one per core.",
+        default=1,
+        ge=1,
     )
 
 

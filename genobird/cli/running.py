@@ -43,12 +43,20 @@ def open_genome(path: Path | str | None) -> Genome:
     return Genome(str(path))
 
 
-def open_scorer(model: Path | None, compute: Passes, precision: str = "float32") -> Scorer:
+def open_scorer(
+    model: Path | None, compute: Passes, precision: str = "float32", processes: int = 1
+) -> Scorer:
     """Load a model as the options say; the bundled one by default.
 
     Raises:
-        UsageError: the batch size is no number, or the precision is unknown.
+        UsageError: the batch size is no number, or the precision is unknown; or several processes
+            would have several threads each, or share a GPU.
     """
+    if processes > 1 and (compute.threads or 1) > 1:
+        raise UsageError(
+            f"--processes {processes} and --threads {compute.threads} found; each of several "
+            "processes computes with one thread, so leave --threads out"
+        )
     from genobird.inference import precision_of
     from genobird.scoring.scorer import load
 
@@ -61,7 +69,15 @@ def open_scorer(model: Path | None, compute: Passes, precision: str = "float32")
             )
         size = number
     exact = precision_of(precision)
-    return load(model, compute.device, threads=compute.threads, batch_size=size, precision=exact)
+    scorer = load(
+        *(model, compute.device), threads=compute.threads, batch_size=size, precision=exact
+    )
+    if processes > 1 and scorer.device.type != "cpu":
+        raise UsageError(
+            f"--processes {processes} and device {scorer.device} found; one process keeps a GPU "
+            "busy: leave --processes out, or compute with --device cpu"
+        )
+    return scorer
 
 
 @contextmanager

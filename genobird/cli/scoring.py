@@ -80,7 +80,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     check_output(output, force=replace)
     genome, intervals, chain = _opened(options, run.force)
     began = time.monotonic()
-    scorer = open_scorer(options.model, compute, compute.precision)
+    scorer = open_scorer(options.model, compute, compute.precision, run.processes)
     from genobird.genome.build import warn_of_training
     from genobird.scoring.regions import region_frames, sequence_frames, write_scores
     from genobird.scoring.tracks import bins_of, check_tracks, outputs_of, track_paths, write_tracks
@@ -89,9 +89,10 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     if bigwig is not None:
         check_tracks(bigwig, track_paths(bigwig, outputs_of(scorer, chosen)).values(), run.force)
     warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
+    start = Start(run.resume, run.force, processes=run.processes)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
-            kept([output], identity_of(scorer, chosen), Start(run.resume, run.force)) as journal,
+            kept([output], identity_of(scorer, chosen), start) as journal,
             TableWriter(output, force=replace, meta=origin(scorer)) as writer,
             progress_of("regions", len(intervals) or None, run.quiet) as advance,
         ):

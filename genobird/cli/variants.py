@@ -131,7 +131,7 @@ def variants(
     from genobird.scoring.background import MODEL, background_of
 
     began = time.monotonic()
-    scorer = open_scorer(options.model, compute, compute.precision)
+    scorer = open_scorer(options.model, compute, compute.precision, run.processes)
     scorer.background = background_of(scorer, options.background)
     if scorer.background is None and options.background == MODEL and not run.quiet:
         logger.info("the model has no background, so no E-values: see genobird background build")
@@ -180,7 +180,7 @@ def _score(
             records += number
             advance(number)
 
-        start = Start(run.resume, run.force, command_line(), count)
+        start = Start(run.resume, run.force, command_line(), count, run.processes)
         genome, output = opened.genome, options.output
         if opened.vcf is None:
             given = opened.source if isinstance(opened.source, Peeked) else list(options.sources)

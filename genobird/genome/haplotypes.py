@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from genobird.errors import UsageError, VcfError, quoted
+from genobird.forks import renew_after_fork
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
 from genobird.genome.position import position
@@ -147,19 +148,28 @@ class PhasedCalls:
                 "--phased and a chain file do not go together, as lifting may part or turn a "
                 "haplotype; lift the VCF to the genome first"
             )
-        self._reader = VcfReader(source)
+        self._source, self._locator = source, locator
+        self._begin()
         names = self._reader.samples
         if sample not in names:
             self._reader.close()
             known = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             raise UsageError(f"{source} has no sample {sample!r}; it has {known or 'no samples'}")
         self._sample = names.index(sample)
-        self._locator = locator
+        renew_after_fork(self)
+
+    def _begin(self) -> None:
+        self._reader = VcfReader(self._source)
         self._next = next(self._reader, None)
+        self._is_open = True
         self._read: set[str] = set()
         self._at = ("", -1)
         self._phases: dict[int, tuple[Phase, ...]] = {}
         self._carried: dict[tuple[int, int], Carried] = {}
+
+    def renew(self) -> None:
+        """Have a forked process read the file for itself, from the beginning; see `forks`."""
+        self._is_open = False
 
     def close(self) -> None:
         """Close the file."""
@@ -173,6 +183,8 @@ class PhasedCalls:
             contig: of the record, as the file names it.
             position: of the record, 0-based.
         """
+        if not self._is_open:
+            self._begin()
         while self._next is not None:
             at = self._next
             if at.number > record and (at.contig != contig or at.position > position + REACH):

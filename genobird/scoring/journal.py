@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,36 +45,46 @@ class Journal:
 
     Args:
         ledger: of the run; None keeps nothing.
+        processes: that share the run; see `workers`.
     """
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None, processes: int = 1) -> None:
         self._ledger = ledger
+        self.processes: Final = processes
         self._earlier = 0
 
-    def frame(
-        self, number: int, content: Iterable[str], make: Callable[[], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """Return the table of a chunk.
+    def begin(
+        self, number: int, content: Iterable[str], begin: Callable[[], Callable[[], pd.DataFrame]]
+    ) -> Callable[[], pd.DataFrame]:
+        """Begin the table of a chunk; what is returned gives the table, and keeps it.
+
+        Tables are taken in the order in which they were begun; some may be begun ahead.
 
         Args:
             number: of the chunk; larger than any before.
             content: the items of the chunk as text, to see that the input is the same.
-            make: scores the chunk. A table in which nothing was scored is not kept.
+            begin: begins to score the chunk, as `Workers.begin`. A table in which nothing was
+                scored is not kept.
 
         Raises:
-            UsageError: an earlier run scored other items.
-            OutputError: the table cannot be kept.
+            UsageError: an earlier run scored other items; also when the table is taken.
+            OutputError: when it is taken: it cannot be kept.
         """
         if self._ledger is None:
-            return make()
+            return begin()
         text = "\n".join(content).encode("utf-8", "surrogateescape")
         key = _CHUNK.pack(number, hashlib.sha256(text).digest())
         if self._is_due(number):
-            return self._kept(self._ledger, key)
-        frame = make()
-        if is_scored(frame):
-            self._ledger.append(key + pack_frame(frame))
-        return frame
+            frame = self._kept(self._ledger, key)
+            return lambda: frame
+        is_new = self._ledger.peek() is None
+        return partial(self._made, self._ledger, key, begin(), is_new)
+
+    def frame(
+        self, number: int, content: Iterable[str], make: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return the table of a chunk, scored here if no earlier run did; see `begin`."""
+        return self.begin(number, content, lambda: make)()
 
     def skip(self, number: int) -> None:
         """Go past chunks in which nothing is to be scored, up to this one.
@@ -98,6 +109,17 @@ class Journal:
         entry = self._ledger.peek() if self._ledger else None
         return entry is not None and _CHUNK.unpack_from(entry)[0] <= number
 
+    @staticmethod
+    def _made(
+        ledger: Ledger, key: bytes, made: Callable[[], pd.DataFrame], is_new: bool
+    ) -> pd.DataFrame:
+        frame = made()
+        if is_scored(frame):
+            if not is_new:  # the earlier run has later chunks, but not this one
+                raise ledger.other_input()
+            ledger.append(key + pack_frame(frame))
+        return frame
+
     def _kept(self, ledger: Ledger, key: bytes) -> pd.DataFrame:
         entry = ledger.peek()
         if entry is None or not entry.startswith(key):
@@ -121,7 +143,7 @@ def kept(outputs: Sequence[Path | str], identity: Identity, start: Start) -> Ite
     """
     named = identity if identity["model"] else None
     with begun(outputs, named, start) as ledger:
-        yield Journal(ledger)
+        yield Journal(ledger, start.processes)
 
 
 def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | int) -> Identity:

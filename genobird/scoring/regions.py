@@ -38,6 +38,7 @@ from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, Window, parted, promoter_reach
+from genobird.scoring.workers import Workers
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")
 LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
@@ -301,14 +302,21 @@ def _frames(
 ) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
     """Yield the rows of successive sites, with the sites; at least once."""
     chosen = scorer.select_features(features)
-    number = -1
-    for number, part in enumerate(in_chunks(sites, chunk)):
-        yield journal.frame(number, map(str, part), partial(_frame, scorer, part, chosen)), part
-    if number < 0:
-        yield _frame(scorer, [], chosen), []
+    score = partial(_frame, scorer, chosen)
+    is_empty = True
+    with Workers(score, journal.processes) as workers:
+        begun = (
+            (journal.begin(number, map(str, part), partial(workers.begin, part)), part)
+            for number, part in enumerate(in_chunks(sites, chunk))
+        )
+        for scored, part in workers.ahead(begun):
+            yield scored(), part
+            is_empty = False
+    if is_empty:
+        yield score([]), []
 
 
-def _frame(scorer: Scorer, sites: Sequence[Site], chosen: Sequence[int]) -> pd.DataFrame:
+def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.DataFrame:
     rows = [row for row, site in enumerate(sites) if site.status is RegionStatus.OK]
     scored = [sites[row] for row in rows]
     names: list[str] = []

@@ -42,6 +42,7 @@ from genobird.scoring.parts import Part
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import RefMismatch, ScanSettings
 from genobird.scoring.table import in_chunks
+from genobird.scoring.workers import Workers
 
 # No chunk is joined to those that hold so many alleles, or so much text.
 _ALLELES: Final = 1_024
@@ -149,22 +150,32 @@ class VariantScan:
             VcfError, TableError, UsageError: the variants cannot be read.
         """
         counts: Counter[str] = Counter()
-        for batch in self._batches():
-            counts.update(batch.statuses)
-            number = batch.records[-1].number // self.scorer.chunk
-            if batch.is_scored:
-                score = partial(self._score, batch.alleles)
-                batch.table = journal.frame(number, map(str, batch.alleles), score)
-            else:
-                journal.skip(number)
-            for sink in sinks:
-                sink(batch)
+        with Workers(self._score, journal.processes) as workers:
+            for batch, scored in workers.ahead(self._begun(journal, workers)):
+                counts.update(batch.statuses)
+                if scored is not None:
+                    batch.table = scored()
+                for sink in sinks:
+                    sink(batch)
         if self._part is None:  # the records of a part may happen to lie on an odd contig
             require_contigs(counts, self.locator.genome)
         if not counts:
             for sink in sinks:
                 sink(Batch([], [], False, self._score))
         return counts
+
+    def _begun(
+        self, journal: Journal, workers: Workers[Sequence[Allele], pd.DataFrame]
+    ) -> Iterator[tuple[Batch, Callable[[], pd.DataFrame] | None]]:
+        """Begin batch after batch; what gives the table comes with one that is scored."""
+        for batch in self._batches():
+            number = batch.records[-1].number // self.scorer.chunk
+            if batch.is_scored:
+                begin = partial(workers.begin, batch.alleles)
+                yield batch, journal.begin(number, map(str, batch.alleles), begin)
+            else:
+                journal.skip(number)
+                yield batch, None
 
     def _batches(self) -> Iterator[Batch]:
         joined: Batch | None = None

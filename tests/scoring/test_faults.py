@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ def made(tmp_path_factory):
     lines = records(RECORDS)
     write_vcf(folder / "in.vcf", lines)
     write_vcf(folder / "few.vcf", lines[::4])
+    write_vcf(
+        folder / "nine.vcf", lines[:36]
+    )  # chunks; the last is the fifth of one of two workers
     rng = random.Random(SEED)
     notes = (f"NOTE={rng.randbytes(8_000).hex()}" for _ in lines)
     wide = [line.replace("AC=7", note) for line, note in zip(lines[:60], notes, strict=False)]
@@ -168,6 +172,27 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(start, undisturbed):
     assert_one_error(text, "pass --resume to go on from there, or --force to begin anew")
     assert_resumable("out.vcf.gz", "out.parquet")
     assert finished(start(*VARIANTS, "--resume")) == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "to", "code", "message"),
+    [
+        (SIGKILL, os.getpid, 1, "a worker process has ended (SIGKILL)"),
+        (SIGINT, os.getppid, 130, "interrupted"),
+        (SIGKILL, os.getppid, -SIGKILL, ""),
+    ],
+    ids=["worker-killed", "interrupted", "killed"],
+)
+def test_processes_leave_a_state_to_go_on_from(start, undisturbed, sent, to, code, message):
+    words = ("variants", "../made/nine.vcf", "-o", "out.vcf.gz", "--table", "out.parquet")
+    expected = undisturbed(*words)
+    stopped = start(*words, "--processes", 2, hit=Hit("chunk", 5, sent, to)).wait()
+    assert stopped[0] == code, stopped
+    if message:
+        assert_one_error(stopped[1], message)
+    assert_resumable("out.vcf.gz", "out.parquet")
+    # At once: a worker that outlives the run by a moment holds none of its locks.
+    assert finished(start(*words, "--resume")) == expected
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,15 @@ def test_chunks_that_cost_nothing_are_not_kept(tmp_path):
     assert made == [0, 2, 4]
 
 
+def test_a_chunk_that_was_not_scored_before_later_ones_is_of_another_input(tmp_path):
+    output = tmp_path / "out.tsv"
+    run(output, [0, 1], unscored=[0], stop=Killed)
+    with kept([output], IDENTITY, Start(resume=True)) as journal:
+        begun = [journal.begin(number, [f"item {number}"], lambda: Work()(0)) for number in (0, 1)]
+        with pytest.raises(UsageError, match="a run over another input"):
+            begun[0]()
+
+
 def test_chunks_of_a_shard_have_gaps(tmp_path):
     output = tmp_path / "out.tsv"
     run(output, [1, 4], stop=Killed)
