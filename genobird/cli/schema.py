@@ -94,10 +94,11 @@ def _info(model: Path | None) -> Schema:
     from genobird.scoring import haplotypes
     from genobird.scoring.scorer import load
     from genobird.scoring.settings import EffectSettings
-    from genobird.scoring.variant_vcf import info_fields
+    from genobird.scoring.variant_vcf import GB_GENES, info_fields
 
     fields = [
         *info_fields(load(model), lifted=True, settings=EffectSettings(embedding=True)),
+        *GB_GENES,
         *(field for field in vars(haplotypes).values() if isinstance(field, InfoField)),
     ]
     types = {"Float": "number", "Integer": "integer", "String": "string"}

@@ -85,6 +85,11 @@ class VariantOptions(Settings):
     )
     liftover: Path | None = LIFTOVER
     ignore_build: bool = option("Only warn where the assembly is not the FASTA's.", default=False)
+    genes: Path | None = option(
+        "GTF, GFF3 or BED of genes of the FASTA's assembly; adds the nearest transcription start "
+        "(GB_GENE).",
+        metavar="FILE",
+    )
     background: str = option(
         "Background of GB_EVALUE, GB_TOP and quantiles: a file of genobird background build, model "
         "(the one in the model directory, if any) or none.",
@@ -170,7 +175,9 @@ def _score(
 
     records = 0
     settings = ScanSettings(
-        *(options.ref_mismatch, options.features, opened.chain, options.ignore_build, effects)
+        *(options.ref_mismatch, options.features, opened.chain, options.ignore_build),
+        effects=effects,
+        genes=options.genes,
     )
     unit = "alleles" if opened.vcf is None else "records"
     with progress_of(unit, None, run.quiet) as advance:
@@ -199,7 +206,7 @@ def _score(
 
 def _refuse_same_files(options: VariantOptions) -> None:
     outputs = {"--output": options.output, "--table": options.table, "--report": options.report}
-    inputs = {"--fasta": options.fasta, "--liftover": options.liftover}
+    inputs = {"--fasta": options.fasta, "--liftover": options.liftover, "--genes": options.genes}
     refuse_same_file(
         outputs,
         {

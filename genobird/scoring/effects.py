@@ -131,9 +131,14 @@ def screen(
         table = background.rank(table, hidden=set(scorer.features) - shown)
     outputs = [name.removesuffix("|delta") for name in table.columns if name.endswith("|delta")]
     if names := [name for name in outputs if name in shown]:
-        first = next(place for place, name in enumerate(table.columns) if "|" in name)
-        table.insert(first, TOP, text_column(leading(table, names, background)))
+        table.insert(first_output(table), TOP, text_column(leading(table, names, background)))
     return table
+
+
+def first_output(table: pd.DataFrame) -> int:
+    """Return the place of the first column of an output; keys and single values come before."""
+    names = list(table.columns)
+    return next((place for place, name in enumerate(names) if "|" in name), len(names))
 
 
 def effect_table(

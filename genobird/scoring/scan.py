@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -24,12 +25,13 @@ from genobird.errors import AssemblyError
 from genobird.genome.build import warn_of_training
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locus
+from genobird.genome.starts import Starts
 from genobird.genome.variant import Status, Variant
 from genobird.genome.vcf import Record
 from genobird.runs import Identity
 from genobird.scoring.alleles import Allele, VariantSource, alleles_of
 from genobird.scoring.background import warn_of_settings
-from genobird.scoring.effects import scored_locus, screen
+from genobird.scoring.effects import first_output, scored_locus, screen
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import (
     NO_JOURNAL,
@@ -41,12 +43,15 @@ from genobird.scoring.journal import (
 from genobird.scoring.parts import Part
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import RefMismatch, ScanSettings
-from genobird.scoring.table import in_chunks
+from genobird.scoring.table import in_chunks, text_column
 from genobird.scoring.workers import Workers
 
 # No chunk is joined to those that hold so many alleles, or so much text.
 _ALLELES: Final = 1_024
 _CHARACTERS: Final = 1 << 22
+
+GENE, GENE_DISTANCE = "gene", "gene_distance"
+"""Columns before the outputs, only with a gene file."""
 
 
 @dataclass
@@ -117,6 +122,8 @@ class VariantScan:
         self.locator = source.locator(genome, settings.liftover, not settings.ignore_build)
         self.haplotypes: Haplotypes | None = None
         """Adds columns about the haplotypes of a sample; every chunk then counts as scored."""
+        self.starts = Starts(Path(settings.genes), genome) if settings.genes else None
+        """Adds the nearest start of a gene to the table."""
         self._part, self._columns = part, columns
 
     @property
@@ -131,6 +138,7 @@ class VariantScan:
             background=background.hash if background else "none",
             swap="yes" if self.settings.policy is RefMismatch.SWAP else "no",
             settings=repr(self.settings.effects),
+            genes=hash_of_file(self.settings.genes) if self.settings.genes else "none",
         )
 
     def run(self, sinks: Sequence[Sink], journal: Journal = NO_JOURNAL) -> Counter[str]:
@@ -210,9 +218,25 @@ class VariantScan:
         table = screen(
             self.scorer, alleles, self.locator, settings.policy, settings.features, settings.effects
         )
+        if self.starts is not None:
+            self._insert_genes(table, alleles, self.starts)
         if self.haplotypes is not None:
             table = pd.concat([table, self.haplotypes.columns(alleles)], axis=1)
         return table if self._columns is None else table[self._columns]
+
+    def _insert_genes(self, table: pd.DataFrame, alleles: Sequence[Allele], starts: Starts) -> None:
+        """Insert `gene` and `gene_distance` before the outputs; nothing of what lies nowhere."""
+        loci = [self.locator.find(allele.variant) for allele in alleles]
+        near = [
+            starts.nearest(locus.variant.contig, locus.variant.position)
+            if locus.status is Status.OK
+            else None
+            for locus in loci
+        ]
+        first = first_output(table)
+        distances = pd.Series([found and found[1] for found in near], dtype="Int64")
+        table.insert(first, GENE_DISTANCE, distances)
+        table.insert(first, GENE, text_column([found[0] if found else None for found in near]))
 
 
 def require_contigs(counts: Counter[str], genome: Genome) -> None:

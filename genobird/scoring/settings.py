@@ -137,6 +137,8 @@ class ScanSettings:
     ignore_build: bool = False
     """Warn of another assembly instead of raising."""
     effects: EffectSettings = DEFAULT
+    genes: Path | str | None = None
+    """GTF, GFF3 or BED of genes, of which the nearest start is told; see `genome.starts`."""
 
     def __post_init__(self) -> None:
         policy_of(self.ref_mismatch)

@@ -38,7 +38,7 @@ from genobird.scoring.flags import EDGE, LEAST, NEAR
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import hash_of_file, kept
 from genobird.scoring.parts import HEADER_KEY, Part, PartNote, require_part_outputs
-from genobird.scoring.scan import Batch, Sink, VariantScan
+from genobird.scoring.scan import GENE, GENE_DISTANCE, Batch, Sink, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
 from genobird.scoring.table import TableWriter
@@ -66,6 +66,14 @@ GB_TOP = InfoField(
     "GB_TOP",
     "Chromatin feature whose logit changes most relative to background variants",
     type="String",
+)
+GB_GENES = (
+    InfoField("GB_GENE", "Gene of the nearest transcription start", type="String"),
+    InfoField(
+        "GB_GENE_DISTANCE",
+        "Distance from that start along its gene, bp; negative before the start",
+        type="Integer",
+    ),
 )
 _ACCESSIBLE = "DNase"
 GB_LIFTED = (
@@ -224,6 +232,8 @@ def _annotated_copy(
     """Open the VCF that is written."""
     first, lifted = scan.source.peek(1), scan.locator.chain is not None
     fields = info_fields(scan.scorer, lifted, scan.settings.effects)
+    if scan.starts is not None:
+        fields += GB_GENES
     if scan.haplotypes is not None:
         fields += scan.haplotypes.fields
     return annotated_copy(
@@ -265,6 +275,10 @@ def _columns(
     ):
         if name in frame.columns:
             columns[key.id] = [_value(x) for x in frame[name]]
+    if GENE in frame.columns:
+        gene, distance = (field.id for field in GB_GENES)
+        columns[gene] = [name if isinstance(name, str) and name else None for name in frame[GENE]]
+        columns[distance] = [None if pd.isna(bp) else int(bp) for bp in frame[GENE_DISTANCE]]
     if TOP in frame.columns:
         tops: list[Value] = [top if isinstance(top, str) else None for top in frame[TOP]]
         columns[GB_CHROMATIN.id] = [

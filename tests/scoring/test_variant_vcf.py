@@ -248,3 +248,26 @@ def test_the_feature_that_leads_and_the_mean_of_accessibility_are_written(
     assert info["GB_TOP"] == (leader,)
     assert info["GB_CHROMATIN"][0] == pytest.approx(row[f"{leader}|delta"], rel=1e-4)
     assert info["GB_DNASE"][0] == pytest.approx(mean, rel=1e-4)
+
+
+def test_the_nearest_start_of_a_gene_is_told(scorer, genome, bases, tmp_path):
+    genes = tmp_path / "genes.bed"
+    genes.write_text("1\t18000\t19000\tA;B, C\t0\t-\n1\t40000\t50000\tD\t0\t+\n")
+    ref = bases[20_000]
+    records = [("chr1", 20_001, ref, f"{other(ref)},*"), ("chr1", 39_001, "N", "A")]
+    source = write_vcf(tmp_path / "in.vcf", records)
+    output, table = tmp_path / "out.vcf", tmp_path / "out.parquet"
+    annotate_variants(scorer, source, genome, output, table=table, genes=genes)
+    first, second = map(info_of, read_records(output))
+    assert (first["GB_GENE"], first["GB_GENE_DISTANCE"]) == ("A%3BB%2C%20C,.", "-1001,.")
+    assert "GB_GENE" not in second
+    with pysam.VariantFile(str(output)) as file:
+        assert next(iter(file)).info["GB_GENE_DISTANCE"] == (-1001, None)
+    frame = pd.read_parquet(table)
+    assert frame["gene"].tolist()[0] == "A;B, C"
+    assert frame["gene_distance"].tolist()[0] == -1001
+    assert frame[["gene", "gene_distance"]].isna().all(axis=1).tolist() == [False, True, True]
+    plain = tmp_path / "plain.vcf"
+    annotate_variants(scorer, source, genome, plain)
+    kept = {key: value for key, value in first.items() if not key.startswith("GB_GENE")}
+    assert info_of(read_records(plain)[0]) == kept
