@@ -96,7 +96,9 @@ class Located:
         self.sites = {str(name): rows.sort_values("start") for name, rows in table.groupby("chrom")}
 
     def alleles(self, chrom: str, at: int, ref: str, alt: str) -> tuple[str, str, int] | None:
-        """Return the sequences of REF and ALT and the place, or None where REF is not found.
+        """Return the sequences of REF and ALT and the place.
+
+        None where REF is not found, or an allele is not of bases alone.
 
         Args:
             chrom: contig.
@@ -104,6 +106,8 @@ class Located:
             ref: REF.
             alt: ALT.
         """
+        if not set(ref + alt) <= set("ACGTN"):
+            return None
         for text, start in self._around(chrom, at):
             place = at - start
             if text[place : place + len(ref)] == ref:

@@ -73,3 +73,4 @@ def test_alleles_are_found_on_a_contig_or_in_a_site_that_holds_ref(tmp_path):
     assert site == (other, other[:10] + "N" + other[11:], 10)
     assert located.alleles("chr2", 1010, "N", "A") is None
     assert located.alleles("chr3", 1010, "A", "C") is None
+    assert located.alleles("chr1", 49, text[49], f"{alt},T") is None
