@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -37,6 +37,8 @@ EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
 KINDS = ("masked", "bases", "promoters", "scan", "chromatin")
 """Predictions are `<name>.<kind>.npz`."""
+_ANSWERS = {"shards": "masked"}
+"""What is predicted, where that is called otherwise than its data."""
 
 
 class EvaluateSettings(BaseModel):
@@ -98,89 +100,119 @@ def evaluate(
     """
     asked = settings_of(EvaluateConfig, settings, values)
     model, output = Path(model), Path(output)
-    chromatin, shards, baselines, name = asked.chromatin, asked.shards, asked.baselines, asked.name
-    windows = {"promoters": asked.promoters, "scan": asked.scan}
-    if all(source is None for source in (chromatin, *windows.values(), shards)):
-        raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
-    refuse_existing(output / EVALUATION, force)
-    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
-    _refuse_empty(baselines, **windows, chromatin=chromatin)
+    _refuse(asked, output, force)
     if asked.threads:
         torch.set_num_threads(asked.threads)
     checkpoint = Checkpoint.load(model)
+    known, compared = _known(asked.baselines)
+    measured: dict[str, _Measured] = {}
+    # What takes longest comes last: baselines of other places are refused when theirs are known.
+    if asked.shards is not None:
+        measured["shards"] = _on_shards(checkpoint, asked.shards, asked)
+    for kind, path in (("promoters", asked.promoters), ("scan", asked.scan)):
+        if path is not None:
+            measured[kind] = _on_promoters(checkpoint, kind, path, asked)
+    if asked.chromatin is not None:
+        measured["chromatin"] = _on_chromatin(checkpoint, asked.chromatin, asked)
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
         **(provenance or {}),
         **_identity(checkpoint),
         "split": asked.split,
         "settings": asked.model_dump(mode="json", include=set(EvaluateSettings.model_fields)),
-        "data": {},
+        "data": {
+            **({"baselines": known} if known else {}),
+            **({"compared": compared} if compared else {}),
+            **{kind: found.data for kind, found in measured.items()},
+        },
+        **{_ANSWERS.get(kind, kind): found.figures for kind, found in measured.items()},
     }
-    known, compared = _known(baselines)
-    if known:
-        result["data"]["baselines"] = known
-    if compared:
-        result["data"]["compared"] = compared
-    bootstrapping = {"resamples": asked.resamples, "seed": asked.seed}
-    features: pd.DataFrame | None = None
-    kept: dict[str, Predictions | MaskedTokens] = {}
-    # What takes longest comes last: baselines of other places are refused when theirs are known.
-    if shards is not None:
-        opened = Shards.open(shards)
-        result["data"]["shards"] = {
-            "tokens": opened.tokens, "genome_sha256": opened.index.genome_sha256
-        }  # fmt: skip
-        kept["masked"] = masked = predict_masked(
-            checkpoint, opened, asked.masked, asked.masked_batches,
-            context=asked.masked_context, repeats=Repeats(asked.repeats) if asked.repeats else None,
-            tracks={k: BaseBits.load(path) for k, path in _files(baselines, "bases").items()},
-            seed=asked.seed, group_bp=asked.group_bp, precision=asked.precision,
-            device=asked.device,
-        )  # fmt: skip
-        others = _read_masked(baselines, masked)
-        result["masked"] = evaluate_masked(masked, baselines=others, **bootstrapping)
-    for kind, path in windows.items():
-        if path is None:
-            continue
-        table = read_promoters(path, asked.split)
-        logits = predict_promoters(
-            checkpoint, table, precision=asked.precision, device=asked.device
-        )  # fmt: skip
-        kept[kind] = predictions = Predictions.of_promoters(table, logits)
-        result["data"][kind] = {"sha256": file_sha256(path), "windows": len(table)}
-        result[kind] = evaluate_promoters(
-            predictions.labels[:, 0], logits, predictions.groups(asked.group_bp),
-            baselines=read_baselines(baselines, kind, predictions), **bootstrapping,
-        )  # fmt: skip
-    if chromatin is not None:
-        dataset = ChromatinDataset(chromatin)
-        keys = ("left_out", "splits", "bins", "sources")
-        result["data"]["chromatin"] = {
-            "sha256": file_sha256(chromatin / "index.json"),
-            "features": len(dataset.features),
-            **{key: dataset.index.get(key) for key in keys},
-        }
-        kept["chromatin"] = predictions = predict_chromatin(
-            checkpoint, dataset, asked.split, both_strands=asked.both_strands,
-            context_bp=asked.context_bp, window_bp=asked.window_bp,
-            precision=asked.precision, device=asked.device,
-        )  # fmt: skip
-        found = evaluate_chromatin(
-            predictions, dataset.features, group_bp=asked.group_bp, **bootstrapping,
-            baselines=read_baselines(baselines, "chromatin", predictions),
-        )  # fmt: skip
-        features = found.pop("per_feature")
-        result["chromatin"] = found
     output.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        for kind, answers in kept.items():
-            answers.save(output / f"{name}.{kind}.npz")
-    if features is not None:
-        text = features.to_csv(sep="\t", index=False, float_format="%.5f")
-        write_text(output / PER_FEATURE, text)
+    for kind, found in measured.items():
+        if asked.name is not None:
+            found.answers.save(output / f"{asked.name}.{_ANSWERS.get(kind, kind)}.npz")
+        if found.per_feature is not None:
+            text = found.per_feature.to_csv(sep="\t", index=False, float_format="%.5f")
+            write_text(output / PER_FEATURE, text)
     write_text(output / EVALUATION, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
+
+
+class _Measured(NamedTuple):
+    """What was measured on one kind of data."""
+
+    data: dict[str, Any]
+    """Which data it was."""
+    figures: dict[str, Any]
+    answers: Predictions | MaskedTokens
+    per_feature: pd.DataFrame | None = None
+
+
+def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
+    """Refuse what cannot be measured or written, before anything is computed."""
+    name, windows = asked.name, {"promoters": asked.promoters, "scan": asked.scan}
+    if all(source is None for source in (asked.chromatin, *windows.values(), asked.shards)):
+        raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
+    refuse_existing(output / EVALUATION, force)
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
+    _refuse_empty(asked.baselines, **windows, chromatin=asked.chromatin)
+
+
+def _on_shards(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
+    shards = Shards.open(path)
+    masked = predict_masked(
+        *(checkpoint, shards, asked.masked, asked.masked_batches),
+        context=asked.masked_context,
+        repeats=Repeats(asked.repeats) if asked.repeats else None,
+        tracks={k: BaseBits.load(file) for k, file in _files(asked.baselines, "bases").items()},
+        seed=asked.seed,
+        group_bp=asked.group_bp,
+        precision=asked.precision,
+        device=asked.device,
+    )
+    others = _read_masked(asked.baselines, masked)
+    data = {"tokens": shards.tokens, "genome_sha256": shards.index.genome_sha256}
+    return _Measured(
+        data, evaluate_masked(masked, asked.resamples, asked.seed, baselines=others), masked
+    )
+
+
+def _on_promoters(
+    checkpoint: Checkpoint, kind: str, path: Path, asked: EvaluateConfig
+) -> _Measured:
+    table = read_promoters(path, asked.split)
+    logits = predict_promoters(checkpoint, table, precision=asked.precision, device=asked.device)
+    predictions = Predictions.of_promoters(table, logits)
+    figures = evaluate_promoters(
+        *(predictions.labels[:, 0], logits, predictions.groups(asked.group_bp)),
+        baselines=read_baselines(asked.baselines, kind, predictions),
+        resamples=asked.resamples,
+        seed=asked.seed,
+    )
+    return _Measured({"sha256": file_sha256(path), "windows": len(table)}, figures, predictions)
+
+
+def _on_chromatin(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
+    dataset = ChromatinDataset(path)
+    predictions = predict_chromatin(
+        *(checkpoint, dataset, asked.split),
+        both_strands=asked.both_strands,
+        context_bp=asked.context_bp,
+        window_bp=asked.window_bp,
+        precision=asked.precision,
+        device=asked.device,
+    )
+    figures = evaluate_chromatin(
+        *(predictions, dataset.features, asked.group_bp, asked.resamples, asked.seed),
+        baselines=read_baselines(asked.baselines, "chromatin", predictions),
+    )
+    data = {
+        "sha256": file_sha256(path / "index.json"),
+        "features": len(dataset.features),
+        **{key: dataset.index.get(key) for key in ("left_out", "splits", "bins", "sources")},
+    }
+    return _Measured(data, figures, predictions, figures.pop("per_feature"))
 
 
 def read_baselines(
