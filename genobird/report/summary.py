@@ -37,6 +37,7 @@ _PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
 _TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status", FLAGS)
 _NO_FEATURES = (*REGION_KEYS, FLAGS, "lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 _LARGEST = 10**18  # of a position; no genome comes near
+_LARGEST_SCORE = float(np.finfo(np.float32).max)  # in which scores are written
 _PIECE = 4096
 _WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
@@ -408,8 +409,8 @@ def _numbers(
     rows: pd.DataFrame,
     names: Sequence[str],
     wanted: str = "a number",
-    low: float = -np.inf,
-    high: float = np.inf,
+    low: float = -_LARGEST_SCORE,
+    high: float = _LARGEST_SCORE,
 ) -> NDArray[np.float64]:
     """Return columns as numbers [rows, names], NaN where there is none.
 
@@ -424,7 +425,7 @@ def _numbers(
             row = next(row for row in range(len(rows)) if not _are_numbers(rows[name].iloc[[row]]))
             raise _wrong(rows, row, name, wanted) from None
         raise
-    lost = (values < low) | (values > high) | np.isinf(values)
+    lost = (values < low) | (values > high)
     if lost.any():
         row, name = np.argwhere(lost)[0]
         raise _wrong(rows, row, names[name], wanted)

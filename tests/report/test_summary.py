@@ -195,6 +195,7 @@ def test_a_value_that_no_region_has_is_one_line(tmp_path, end, column, value, me
         ("ref", "", "ref is empty, a text is needed"),
         ("alt", "", "alt is empty, a text is needed"),
         ("f0|delta", "x", r"f0\|delta is x, a number is needed"),
+        ("f0|delta", 1e39, r"f0\|delta is 1e\+39, a number is needed"),
         ("f0|quantile", "x", r"f0\|quantile is x, a number is needed"),
         ("llr|delta", "x", r"llr\|delta is x, a number is needed"),
         ("llr|se", "x", r"llr\|se is x, a number is needed"),
