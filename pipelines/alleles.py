@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +23,11 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
+from genobird.tasks.metrics import Ranking, Statistic, bootstrap
 from pipelines import steps
 from pipelines.constructs import alleles, read_variants
 from pipelines.predictors import Baselines, Model, Rival, load_predictor
@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Predict = Callable[[Sequence[str], Sequence[int]], Floats]
 """Sequences and the base of each that a bin is centred on, to logits [S, F]."""
+Figure = dict[str, float | None]
+"""`point` between `low` and `high`, and the number `n`."""
 FLANK = 8_100
-_RESAMPLES = 1_000
+STRETCH_BP, RESAMPLES = 250_000, 1_000
 
 
 def columns(features: Sequence[str], *, cell: str = "", target: str = "") -> list[int]:
@@ -80,11 +82,18 @@ def matrix_scan(motif: Motif) -> Predict:
     return predict
 
 
-def read_pairs(path: Path) -> list[tuple[str, str, int]]:
-    """Read pairs of alleles: the preferred one first, and the middle."""
+def read_pairs(path: Path) -> tuple[list[tuple[str, str, int]], list[str]]:
+    """Read pairs of alleles, the preferred one first, with the middle; and the group of each.
+
+    Names as `chr1.846446` tell the stretch of the genome; else each pair is its own group.
+    """
     table = pd.read_csv(steps.require(path), sep="\t", comment="#")
-    first, second = table.columns[1:3]
-    return [(a, b, len(a) // 2) for a, b in zip(table[first], table[second], strict=True)]
+    names, first, second = (table.iloc[:, column] for column in range(3))
+    places = names.astype(str).str.extract(r"^(chr\w+)\.(\d+)$")
+    groups = (
+        list(map(str, names)) if places.isna().any(axis=None) else stretches(places[0], places[1])
+    )
+    return [(a, b, len(a) // 2) for a, b in zip(first, second, strict=True)], groups
 
 
 class Located:
@@ -136,66 +145,56 @@ class Located:
         return table[known].reset_index(drop=True), [row for row in found if row is not None]
 
 
-def _share(right: Floats, seed: int = 0) -> dict[str, float]:
-    """Return a share with its bootstrapped 95 % interval."""
-    rng = np.random.default_rng(seed)
-    draws = rng.choice(right, (_RESAMPLES, len(right))).mean(axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"n": len(right), "value": float(right.mean()), "low": float(low), "high": float(high)}
+def stretches(chroms: Iterable[object], positions: Iterable[object]) -> list[str]:
+    """Return the stretch of the genome of each place, which the bootstrap draws whole."""
+    return [
+        f"{chrom}:{int(str(at)) // STRETCH_BP}" for chrom, at in zip(chroms, positions, strict=True)
+    ]
 
 
-def _statistic(
-    measure: Callable[[NDArray[np.int64]], float], count: int, seed: int = 0
-) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    draws = [measure(rng.integers(count, size=count)) for _ in range(_RESAMPLES)]
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    value = measure(np.arange(count))
-    return {"n": count, "value": float(value), "low": float(low), "high": float(high)}
+def _figure(statistic: Statistic, groups: Sequence[str]) -> Figure:
+    found = bootstrap(statistic, groups, RESAMPLES, seed=0).plain()
+    return {**found, "n": len(groups)}
 
 
-def _varies(values: NDArray[Any]) -> bool:
-    return len(np.unique(values)) > 1
+def _mean(values: Floats, groups: Sequence[str]) -> Figure:
+    return _figure(lambda weights: float(np.average(values, weights=weights)), groups)
 
 
-def preferred(change: Floats) -> dict[str, float]:
+def preferred(change: Floats, groups: Sequence[str]) -> Figure:
     """Return the share of pairs whose first allele has the larger logit; a draw counts half."""
     mean = change.mean(axis=1)
-    return _share(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5)))
+    return _mean(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5)), groups)
 
 
-def detection(change: Floats, hits: NDArray[np.bool_]) -> dict[str, float]:
+def detection(change: Floats, hits: NDArray[np.bool_], groups: Sequence[str]) -> Figure:
     """Return the AUROC of hits by the size of the mean change."""
-    size = np.abs(change.mean(axis=1))
-
-    def measure(rows: NDArray[np.int64]) -> float:
-        if not _varies(hits[rows]):  # a draw without hits, or of hits alone
-            return float("nan")
-        return float(roc_auc_score(hits[rows], size[rows]))
-
-    return _statistic(measure, len(hits))
+    sizes = np.abs(change.mean(axis=1)).astype(np.float32)
+    return _figure(Ranking.of(hits.astype(np.uint8), sizes).auroc, groups)
 
 
-def agreement(change: Floats, measured: Floats) -> dict[str, float]:
+def agreement(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
     """Return how often the mean change has the sign of the measured one."""
-    return _share((np.sign(change.mean(axis=1)) == np.sign(measured)).astype(np.float64))
+    same = np.sign(change.mean(axis=1)) == np.sign(measured)
+    return _mean(same.astype(np.float64), groups)
 
 
-def correlation(change: Floats, measured: Floats) -> dict[str, float]:
+def correlation(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
     """Return Spearman's correlation of the mean change with the measured one."""
     mean = change.mean(axis=1)
 
-    def measure(rows: NDArray[np.int64]) -> float:
-        if not (_varies(mean[rows]) and _varies(measured[rows])):
+    def statistic(weights: Floats) -> float:
+        rows = np.repeat(np.arange(len(mean)), weights.astype(np.int64))
+        if len(np.unique(mean[rows])) < 2 or len(np.unique(measured[rows])) < 2:
             return float("nan")
         return float(spearmanr(mean[rows], measured[rows]).statistic)
 
-    return _statistic(measure, len(measured))
+    return _figure(statistic, groups)
 
 
 def run(
     predict: Predict, features: Sequence[str], folder: Path, located: Located
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Figure]:
     """Run all tests that a model has features for.
 
     Args:
@@ -208,39 +207,44 @@ def run(
     dnase = columns(features, target="DNase")
     lymphoblast = columns(features, cell="GM12878", target="DNase")
     k562 = columns(features, cell="K562", target="DNase")
-    found: dict[str, dict[str, float]] = {}
-    change = deltas(predict, read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz"))
-    found["ctcf-pairs"] = preferred(change[:, ctcf])
-    change = deltas(predict, read_pairs(folder / "dsqtl_lcl_allele_pairs_100bp.tsv.gz"))
-    found["dsqtl-pairs"] = preferred(change[:, lymphoblast])
+    found: dict[str, Figure] = {}
+    pairs, groups = read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz")
+    found["ctcf-pairs"] = preferred(deltas(predict, pairs)[:, ctcf], groups)
+    pairs, groups = read_pairs(folder / "dsqtl_lcl_allele_pairs_100bp.tsv.gz")
+    found["dsqtl-pairs"] = preferred(deltas(predict, pairs)[:, lymphoblast], groups)
     table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
-    change = deltas(predict, pairs)
-    found["ctcf-asb"] = detection(change[:, ctcf], table["asb"].to_numpy() == 1)
+    groups = stretches(table["chrom"], table["pos1"])
+    hits = table["asb"].to_numpy() == 1
+    found["ctcf-asb"] = detection(deltas(predict, pairs)[:, ctcf], hits, groups)
     table, pairs = located.read(folder / "raqtl_k562.tsv.gz")
-    change = deltas(predict, pairs)
-    found["raqtl"] = agreement(change[:, k562], table["log2_alt_ref"].to_numpy(np.float64))
+    groups = stretches(table["chrom"], table["pos1"])
+    measured = table["log2_alt_ref"].to_numpy(np.float64)
+    found["raqtl"] = agreement(deltas(predict, pairs)[:, k562], measured, groups)
     table, constructs = read_variants(folder / "cagi4_eqtl_mpra_train.csv.gz")
     active = np.flatnonzero(table["Regulatory_Hit"].to_numpy() == 1)
     texts, places = alleles([constructs[row] for row in active])
     logits = predict(texts, places).astype(np.float64)
-    change = logits[1::2] - logits[::2]
-    found["cagi"] = correlation(
-        change[:, dnase], table["LogSkew.Comb"].to_numpy(np.float64)[active]
-    )
+    table = table.iloc[active]
+    measured = table["LogSkew.Comb"].to_numpy(np.float64)
+    groups = stretches(table["chr"], table["pos"])
+    found["cagi"] = correlation((logits[1::2] - logits[::2])[:, dnase], measured, groups)
     return found
 
 
-def run_scan(motif: Motif, folder: Path, located: Located) -> dict[str, dict[str, float]]:
+def run_scan(motif: Motif, folder: Path, located: Located) -> dict[str, Figure]:
     """Run the tests of a factor with its matrix alone."""
     predict = matrix_scan(motif)
-    change = deltas(predict, read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz"))
+    bound, ends = read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz")
     table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
     near = [
         (a[max(0, p - 50) : p + 50], b[max(0, p - 50) : p + 50], min(p, 50)) for a, b, p in pairs
     ]
     return {
-        "ctcf-pairs": preferred(change),
-        "ctcf-asb": detection(deltas(predict, near), table["asb"].to_numpy() == 1),
+        "ctcf-pairs": preferred(deltas(predict, bound), ends),
+        "ctcf-asb": detection(
+            *(deltas(predict, near), table["asb"].to_numpy() == 1),
+            stretches(table["chrom"], table["pos1"]),
+        ),
     }
 
 
@@ -273,14 +277,15 @@ def main(
         "tests": run(predict, asked.names, data, located),
         "matrix scan": run_scan(best_of_each(read_motifs(motifs))["CTCF"], data, located),
     }
-    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with steps.new_file(output, force) as part:
+        part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _say(report)
 
 
 def _say(report: Mapping[str, Any]) -> None:
     for who in ("tests", "matrix scan"):
         for name, found in report[who].items():
-            figures = (found[key] for key in ("value", "low", "high", "n"))
+            figures = (found[key] for key in ("point", "low", "high", "n"))
             logger.info("%s, %s: %.3f [%.3f, %.3f], n = %d", who, name, *figures)
 
 

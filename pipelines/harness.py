@@ -65,7 +65,7 @@ def _name(found: Mapping[str, Any], model: str) -> str:
 def _points(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return figures as an evaluation names them."""
     return {
-        name: {"point": facts["value"], **{key: facts[key] for key in ("low", "high", "n")}}
+        name: {key: facts[key] for key in ("low", "point", "high", "n")}
         for name, facts in tests.items()
     }
 

@@ -16,6 +16,7 @@ from pipelines.alleles import (
     matrix_scan,
     preferred,
     read_pairs,
+    stretches,
 )
 from tests.conftest import random_dna
 
@@ -36,25 +37,39 @@ def test_a_matrix_prefers_the_allele_that_fits_it():
     change = deltas(matrix_scan(Motif("m", "m", counts)), [pair])
     assert change.shape == (1, 1)
     assert change[0, 0] < 0
-    assert preferred(change)["value"] == 1
-    assert preferred(-change)["value"] == 0
-    assert preferred(0 * change)["value"] == 0.5
+    assert preferred(change, ["a"])["point"] == 1
+    assert preferred(-change, ["a"])["point"] == 0
+    assert preferred(0 * change, ["a"])["point"] == 0.5
 
 
 def test_figures_are_those_of_their_definition():
     change = np.array([[3.0], [-2.0], [0.1], [0.2]])
-    found = detection(change, np.array([True, True, False, False]))
-    assert (found["value"], found["n"]) == (1.0, 4)
-    assert agreement(change, np.array([1.0, -1.0, -1.0, 1.0]))["value"] == 0.75
+    alone = list("abcd")
+    found = detection(change, np.array([True, True, False, False]), alone)
+    assert (found["point"], found["n"]) == (1.0, 4)
+    shares = np.array([1.0, -1.0, -1.0, 1.0])
+    assert agreement(change, shares, alone)["point"] == 0.75
     measured = change[:, 0] ** 3
-    assert correlation(change, measured)["value"] == pytest.approx(1)
-    assert found["low"] <= found["value"] <= found["high"]
+    assert correlation(change, measured, alone)["point"] == pytest.approx(1)
+    assert found["low"] <= found["point"] <= found["high"]
+
+
+def test_neighbours_are_drawn_together():
+    change, measured = np.array([[1.0], [1.0], [1.0]]), np.array([1.0, 1.0, -1.0])
+    groups = stretches(["chr1", "chr1", "chr1"], [5, 249_999, 250_000])
+    assert groups == ["chr1:0", "chr1:0", "chr1:1"]
+    found = agreement(change, measured, groups)
+    assert (found["low"], found["high"]) == (0, 1)
+    alone = agreement(change, measured, ["chr1:0"] * 3)
+    assert alone["low"] == alone["high"] == alone["point"]
 
 
 def test_pairs_are_read_with_the_preferred_allele_first(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("# a note\nid\thigh\tlow\n1\tACGT\tACGA\n")
-    assert read_pairs(path) == [("ACGT", "ACGA", 2)]
+    assert read_pairs(path) == ([("ACGT", "ACGA", 2)], ["1"])
+    path.write_text("id\thigh\tlow\nchr1.500000\tACGT\tACGA\n")
+    assert read_pairs(path)[1] == ["chr1:2"]
 
 
 def test_alleles_are_found_on_a_contig_or_in_a_site_that_holds_ref(tmp_path):

@@ -25,7 +25,7 @@ def effects(model, split="test"):
 
 
 def alleles(model):
-    pairs = {"n": 201, "value": 0.796, "low": 0.736, "high": 0.851}
+    pairs = {"n": 201, "point": 0.796, "low": 0.736, "high": 0.851}
     return {"model": model, "tests": {"ctcf-pairs": pairs}, "matrix scan": {"ctcf-pairs": pairs}}
 
 

@@ -5,6 +5,7 @@ rule motif_effects:
     input:
         chromatin=f"{OUT}/data/chromatin",
         motifs=config["motifs"]["matrices"],
+        model=config["motif_model"] or [],
     output:
         f"{OUT}/motif_effects.json",
     log:
@@ -46,6 +47,7 @@ rule alleles:
         fasta=config["motifs"]["genome"],
         sites=config["motifs"]["sites"],
         motifs=config["motifs"]["matrices"],
+        model=config["motif_model"] or [],
     output:
         f"{OUT}/alleles.json",
     log:

@@ -1,3 +1,4 @@
+SPLITS = config["splits_file"] or []
 SPLITS_FILE = f"--splits-file {config['splits_file']}" if config["splits_file"] else ""
 # Peaks; the paper's tables have none.
 AUXILIARY = config["chromatin"].get("auxiliary") or []
@@ -11,6 +12,8 @@ SITES = config["chromatin"].get("sites")
 
 
 rule split:
+    input:
+        splits=SPLITS,
     output:
         f"{OUT}/data/{{part}}.bed",
     log:
@@ -106,6 +109,7 @@ rule promoters:
         bed=config["promoters"]["bed"],
         fasta=config["genome"],
         exclude=config["promoters"]["exclude"],
+        splits=SPLITS,
     output:
         f"{OUT}/data/promoters.parquet",
     log:
@@ -151,6 +155,7 @@ rule chromatin:
         fasta=config["genome"],
         peaks=config["chromatin"]["peaks"],
         tracks=config["chromatin"]["tracks"] or [],
+        splits=SPLITS,
     output:
         directory(f"{OUT}/data/chromatin"),
     log:
@@ -185,6 +190,7 @@ use rule chromatin as auxiliary with:
         fasta=config["genome"],
         peaks=AUXILIARY,
         tracks=OTHER_TRACKS,
+        splits=SPLITS,
     output:
         directory(f"{OUT}/data/auxiliary"),
     log:
@@ -212,6 +218,7 @@ if SITES:
             tracks=config["chromatin"]["tracks"],
             chromatin=f"{OUT}/data/chromatin",
             auxiliary=f"{OUT}/data/auxiliary" if AUXILIARY else [],
+            splits=SPLITS,
         output:
             f"{OUT}/data/sites.npz",
         log:
