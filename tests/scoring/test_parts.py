@@ -111,9 +111,11 @@ def run(scorer, short, tmp_path):
     return run
 
 
-# Empty, one chunk, a whole number of chunks, one short of it, one more; fewer chunks than shards.
+# Empty, one chunk, a whole number of chunks, one short of it, one more; fewer chunks than shards;
+# a hundred shards, three of them with a second chunk.
 @pytest.mark.parametrize(
-    ("count", "total"), [(0, 2), (3, 3), (24, 3), (23, 3), (25, 3), (40, 1), (9, 5)]
+    ("count", "total"),
+    [(0, 2), (3, 3), (24, 3), (23, 3), (25, 3), (40, 1), (9, 5), (410, 100)],
 )
 def test_merged_shards_are_byte_for_byte_the_run_over_all(run, tmp_path, count, total):
     whole, table = run("whole", count)

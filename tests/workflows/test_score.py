@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,16 @@ def test_each_record_is_kept_and_each_alt_has_its_row(scored, project):
 @pytest.mark.slow
 def test_a_second_run_does_nothing(scored, snakemake, config):
     assert "Nothing to be done" in snakemake("score", config)
+
+
+@pytest.mark.slow
+def test_another_file_in_the_sheet_is_the_only_one_scored(scored, project, snakemake, config):
+    sheet = (project / config["samples"]).read_text()
+    (project / "longer.tsv").write_text(f"{sheet}new\tmy files/places.bed\n")
+    log = snakemake("score", config | {"samples": "longer.tsv"}, "--dry-run", "--printshellcmds")
+    assert re.findall(r"exec genobird .* --output (\S+)", log) == [
+        f"{config['output']}/regions/new.tsv"
+    ]
 
 
 def test_the_demo_is_planned_with_the_bundled_model(snakemake):
