@@ -1,4 +1,4 @@
-"""Bits a base: what sequence models of different kinds say of the same stretches of the genome.
+"""Bits per base: predictions of different sequence models for the same stretches of a genome.
 
 A masked language model answers for tokens, an n-gram model for bases or for tokens of its own.
 Both become bits on the genome, so that any of them can be asked about any other's tokens.

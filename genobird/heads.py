@@ -33,7 +33,7 @@ class HeadConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    outputs: int = Field(1, ge=1, description="Logits a place: 1 for promoters, F for chromatin.")
+    outputs: int = Field(1, ge=1, description="Logits per place: 1 for promoters, F for chromatin.")
     pool: Literal["cls", "bin", "cells", "profiles", "local"] = Field(
         "bin", description="What of the sequence the head reads."
     )

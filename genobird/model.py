@@ -62,7 +62,7 @@ class BigBirdConfig(BaseModel):
     pattern: Literal[
         "bigbird", "full", "google", "longformer", "random", "random+window", "window"
     ] = Field("bigbird", description="Attention pattern.")
-    block_size: int = Field(64, ge=1, le=1 << 16, description="Tokens a block.")
+    block_size: int = Field(64, ge=1, le=1 << 16, description="Tokens per block.")
     window_blocks: int = Field(3, ge=1, le=1 << 12, description="Blocks of the sliding window.")
     global_blocks: int = Field(
         2, ge=0, le=1 << 12, description="Global blocks at the start of a sequence."
@@ -71,7 +71,7 @@ class BigBirdConfig(BaseModel):
         "internal", description="Whether global blocks are a sequence's first ones, or learned."
     )
     random_blocks: int = Field(
-        3, ge=0, le=1 << 12, description="Random blocks a head and query block."
+        3, ge=0, le=1 << 12, description="Random blocks per head and query block."
     )
     pattern_seed: int = Field(0, ge=0, lt=1 << 63, description="Key of the random blocks.")
     stem: Literal["none", "tower"] = Field("none", description="Base-resolution stem.")

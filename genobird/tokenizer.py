@@ -101,7 +101,7 @@ class Tokenizer:
     ) -> Tokenizer:
         """Learn a vocabulary and save it; the same arguments give the same bytes.
 
-        Memory is about 36 bytes a base pair: train on a sample of 10 to 300 Mbp.
+        Memory is about 36 bytes per base pair: train on a sample of 10 to 300 Mbp.
 
         Args:
             sentences: Upper-case sequences over A, C, G, T, N; read once.

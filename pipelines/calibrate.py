@@ -1,6 +1,6 @@
 """A model whose probabilities are too large or too small on average -> one whose are right.
 
-The logits z of a head become a z + b, two numbers a head that make the labels of the validation
+The logits z of a head become a z + b, two numbers per head, which make the labels of the validation
 part most likely (Platt 1999, with his targets: few labels that z separates do not make a infinite).
 Both go into the weights of the head's last layer, so that nothing else has to know. Order within a
 feature, and with it AUROC and AUPRC, stays as it was.

@@ -329,7 +329,7 @@ def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_p
     text = capsys.readouterr().out
     assert "  promoters: AUROC 0.900 [0.800, 0.950], AUPRC 0.900 [0.800, 0.950]\n" in text
     assert "  chromatin, TF (3): AUROC 0.900 [0.800, 0.950]" in text
-    assert "  masked tokens: 0.900 [0.800, 0.950] bits a base\n" in text
+    assert "  masked tokens: 0.900 [0.800, 0.950] bits per base\n" in text
     assert "settings" not in text
     assert "roc:" not in text
     assert main(["info", str(model), "--json"]) == 0

@@ -103,7 +103,7 @@ class BlockLayout:
 
     @property
     def block_size(self) -> int:
-        """Tokens a block."""
+        """Tokens per block."""
         return self.pattern.block_size
 
     @cached_property

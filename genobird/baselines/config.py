@@ -19,7 +19,7 @@ class PublishedTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: float = Field(1.0, gt=0, le=4, description="Scale of layer widths; 1 as published.")
-    windows: int = Field(16, ge=1, description="Windows a step.")
+    windows: int = Field(16, ge=1, description="Windows per step.")
     bins: int = Field(32, ge=1, description="Consecutive bins a chromatin window.")
     fit: NetworkSettings = NetworkSettings(learning_rate=1e-3)
 
@@ -42,7 +42,7 @@ class GappedSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shape: GappedShape
-    input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases a place sees.")
+    input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases that a place sees.")
     bins: int = Field(40_000, ge=1, description="Most chromatin training bins, drawn at random.")
     penalty: float = Field(gt=0, description="Promoters: 1 / C of the SVM; chromatin: the ridge.")
 
@@ -72,11 +72,11 @@ class BaselineConfig(BaseModel):
     auxiliary_weight: float = Field(
         0.25, ge=0, description="Weight of one auxiliary label beside one of the others."
     )
-    windows: int = Field(16, ge=1, description="Windows a step of the chromatin network.")
-    bins: int = Field(32, ge=1, description="Consecutive bins a window.")
+    windows: int = Field(16, ge=1, description="Windows per step of the chromatin network.")
+    bins: int = Field(32, ge=1, description="Consecutive bins per window.")
     promoter_shape: ConvolutionConfig = ConvolutionConfig(hidden=64, dropout=0.5)
     promoter_fit: NetworkSettings = NetworkSettings(steps=300, learning_rate=1e-3, warmup_steps=50)
-    promoter_windows: int = Field(64, ge=1, description="Windows a step of the promoter network.")
+    promoter_windows: int = Field(64, ge=1, description="Windows per step of the promoter network.")
     jitter_bp: int = Field(16, ge=0, description="Most bases a promoter window is moved by.")
     deepsea: PublishedTraining = PublishedTraining()
     danq: PublishedTraining = PublishedTraining()

@@ -24,8 +24,8 @@ class ConvolutionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    outputs: int = Field(1, ge=1, description="Logits a place.")
-    input_bp: int = Field(1_000, ge=400, multiple_of=STEP_BP, description="Bases a place sees.")
+    outputs: int = Field(1, ge=1, description="Logits per place.")
+    input_bp: int = Field(1_000, ge=400, multiple_of=STEP_BP, description="Bases seen by a place.")
     first: int = Field(96, ge=1, description="Kernels of the first convolution.")
     second: int = Field(128, ge=1, description="Kernels of the second convolution.")
     hidden: int = Field(256, ge=1, description="Width of the dense layer.")

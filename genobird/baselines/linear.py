@@ -14,7 +14,7 @@ from genobird.errors import InputError
 
 Floats = NDArray[np.float64]
 
-_CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB a 242 features
+_CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB for 242 features
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def fit_logistic(
     iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> Linear:
-    """Fit one logistic regression a column of labels by Newton's method.
+    """Fit one logistic regression per column of labels by Newton's method.
 
     The loss is that of scikit-learn's `LogisticRegression(C=1 / ridge)` on standardised inputs: the
     weighted sum of cross-entropies plus `ridge / 2` times the squared weights, the intercept free.

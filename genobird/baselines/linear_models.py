@@ -52,7 +52,7 @@ class CompositionModel(Fitted):
 
     @classmethod
     def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> CompositionModel:
-        """Fit one regression a feature."""
+        """Fit one regression per feature."""
         dataset = source.dataset
         rng = generator(config.seed, 2)
         contigs, bins = training_bins(dataset, config.composition_bins, rng)

@@ -35,7 +35,7 @@ class Network(nn.Module, ABC):
     Attributes:
         input_bp: bases that a place sees.
         before_bp: how many of them lie before the place.
-        outputs: logits a place.
+        outputs: logits per place.
     """
 
     one_hot: Tensor

@@ -137,7 +137,7 @@ def predict_sequence(
         "bits_per_base": round(float(bits.sum() / asked.widths.sum()), 5),
         "bits_per_base_no_n": round(float(bits[plain].sum() / asked.widths[plain].sum()), 5),
     }
-    logger.info("n-grams of %d %s: %s bits a base", settings.order, unit, facts["bits_per_base"])
+    logger.info("n-grams of %d %s: %s bits per base", settings.order, unit, facts["bits_per_base"])
     spread = np.repeat(bits / asked.widths, asked.widths).astype(np.float32)
     contigs = np.array(asked.contigs, dtype=np.str_)
     return BaseBits(contigs, np.array(asked.starts), asked.run_bp, spread), facts

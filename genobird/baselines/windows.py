@@ -103,7 +103,7 @@ class BinBatches:
         if not self.windows:
             raise InputError(
                 f"{dataset.path}: split {split} has no {bins} bins in a row with {flank} bp of "
-                "flank; choose fewer bins a window"
+                "flank; choose fewer bins per window"
             )
         self._order = lru_cache(maxsize=2)(
             lambda epoch: generator(seed, 0, epoch).permutation(len(self.windows))

@@ -204,7 +204,7 @@ def shards(options: ShardOptions) -> None:
     made = store.write(
         *(options.corpus, tokenizer, options.output, options.threads), force=options.force
     )
-    typer.echo(f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp a token")
+    typer.echo(f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp per token")
 
 
 def pretrain(

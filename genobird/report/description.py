@@ -160,7 +160,7 @@ def _figures(facts: Facts) -> Iterator[str]:
         yield f"  promoters: {areas}"
     masked = evaluation.get("masked")
     if masked:
-        yield f"  masked tokens: {shown(masked['bits_per_base'])} bits a base"
+        yield f"  masked tokens: {shown(masked['bits_per_base'])} bits per base"
 
 
 def _features(names: Mapping[str, list[str]]) -> dict[str, list[str]]:

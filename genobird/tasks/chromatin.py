@@ -1,7 +1,7 @@
 """Dense training batches of chromatin profiles.
 
 One long window gives a loss for every bin of it that has `margin_bp` of context on both sides,
-instead of one bin a window.
+instead of one bin per window.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ChromatinDataSettings(BaseModel):
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
     margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
-    sequences: int = Field(4, ge=1, description="Windows a batch.")
+    sequences: int = Field(4, ge=1, description="Windows per batch.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
     poor_share: float = Field(
         1.0, gt=0, le=1,

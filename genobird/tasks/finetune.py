@@ -94,7 +94,7 @@ class PromoterConfig(_FinetuneConfig):
         description="With a frozen encoder: draws of each window that are encoded once, on the "
         "CPU, and then trained on; 0 encodes in every step.",
     )  # fmt: skip
-    places: int = Field(64, ge=1, description="Windows a batch, of those encoded before.")
+    places: int = Field(64, ge=1, description="Windows per batch, of those encoded before.")
     data: PromoterDataSettings = PromoterDataSettings()
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Hidden states of a frozen encoder, computed once: what a head is trained on in minutes.
 
-Of each place what the head pools is kept, in float16. Files of a folder, one a chunk of windows,
+Of each place what the head pools is kept, in float16. Files of a folder, one per chunk of windows,
 appear whole or not at all, so that an interrupted run goes on where it stopped.
 """
 

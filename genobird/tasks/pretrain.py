@@ -95,7 +95,7 @@ class Pretraining(Task):
 
     With `freeze_encoder` the masked-language-model head alone is trained.
 
-    Logged: `loss` (nats a token), `accuracy`, `bits_per_base` (sum of -log2 p over masked tokens
+    Logged: `loss` (nats per token), `accuracy`, `bits_per_base` (sum of -log2 p over masked tokens
     divided by the bases in them), and `bits_per_base_no_n` over tokens without N.
     """
 

@@ -24,7 +24,7 @@ class PromoterDataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sequences: int = Field(16, ge=1, description="Windows a batch.")
+    sequences: int = Field(16, ge=1, description="Windows per batch.")
     shift_bp: int = Field(
         16, ge=1, description="Up to so many first bases are left out, at random."
     )

@@ -1,7 +1,7 @@
-"""What a frozen encoder says of a few draws of each window, computed once and trained on often.
+"""Hidden states of a frozen encoder at a few draws of each window, computed once, used often.
 
-Files of a folder, one a batch, appear whole or not at all: a run that was stopped goes on where it
-was, even in the middle of encoding.
+Files of a folder, one per batch, appear whole or not at all: a run that was stopped goes on where
+it was, even in the middle of encoding.
 """
 
 from __future__ import annotations
