@@ -18,7 +18,7 @@ OUTPUT: Final = option("Directory to write.", "-o", default=...)
 class ImportOptions(Settings):
     """Which checkpoint becomes which model directory."""
 
-    directory: Path = argument("Checkpoint: config.json, weights, tokenizer.json.")
+    directory: Path = argument("Checkpoint: config.json, weights, tokenizer.json or spiece.model.")
     output: Path = OUTPUT
     force: bool = FORCE
 

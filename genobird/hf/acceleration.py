@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from inspect import signature
 from typing import Any, Literal, TypeVar, get_args
 
@@ -50,7 +51,7 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
         The same model.
 
     Raises:
-        UsageError: no BigBird, or an unknown `blocks`.
+        UsageError: no BigBird, an unknown `blocks`, or BigBirdPegasus in transformers before 4.53.
     """
     if blocks not in get_args(Blocks):
         raise UsageError(f"blocks {blocks!r} found; choose {' or '.join(get_args(Blocks))}")
@@ -60,6 +61,7 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
             "BigBirdPegasus model, with any head"
         )
     restore(model)
+    _refuse_what_gets_no_mask(model)
     for encoder in list(_encoders(model)):
         is_sparse = encoder.config.attention_type == "block_sparse"
         for attention in _attentions(encoder):
@@ -168,6 +170,17 @@ def _seen(mask: Tensor) -> Tensor:
             "block-sparse attention takes an attention_mask [batch, tokens], not one for pairs"
         )
     return seen[:, 0, 0]
+
+
+def _refuse_what_gets_no_mask(model: nn.Module) -> None:
+    """Refuse the editions whose full attention over a block-sparse Pegasus ignores padding."""
+    found = version("transformers")
+    is_early = tuple(int(number) for number in found.split(".")[:2]) < (4, 53)
+    if is_early and any(_is_one_of(part, {"BigBirdPegasusEncoder"}) for part in _encoders(model)):
+        raise UsageError(
+            f"transformers {found} found, whose BigBirdPegasus hands no mask to full attention; "
+            "install transformers 4.53 or later"
+        )
 
 
 def _refuse_probabilities(encoder: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

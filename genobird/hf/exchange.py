@@ -51,8 +51,8 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
     Weights are read from safetensors, or from `pytorch_model.bin` by the reader that runs no code.
 
     Args:
-        source: a local directory with `config.json`, weights and `tokenizer.json` (BPE), or our
-            own SentencePiece model as `spiece.model`.
+        source: a local directory with `config.json`, weights and `tokenizer.json` (BPE) or
+            `spiece.model` (SentencePiece, ours or with Google's special pieces).
         provenance: facts to keep with the model.
 
     Returns:
@@ -76,11 +76,10 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
-                dtype=torch.float32,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{source}: {' '.join(str(error).split())}") from error
-    theirs, missing = model.state_dict(), loading["missing_keys"]
+    theirs, missing = model.float().state_dict(), loading["missing_keys"]
     lost = [name for name in missing if name.startswith("bert.")]
     lost += [name for name, *_shapes in loading["mismatched_keys"]]
     if lost:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genobird.errors import CheckpointError, InputError
-from genobird.segmenter import Merges
+from genobird.segmenter import Merges, Renumbered
 from genobird.tokenizer import CLS, N_SPECIAL, SEP, SPECIALS, UNK, Tokenizer
 
 
@@ -16,7 +16,7 @@ def read_tokenizer(source: Path) -> tuple[Tokenizer, list[int]]:
     """Read the tokenizer of a checkpoint.
 
     Args:
-        source: a directory with `tokenizer.json` or `spiece.model`.
+        source: a directory with `tokenizer.json` or `spiece.model`; the former counts.
 
     Returns:
         The tokenizer, and the id in the checkpoint of each of its pieces.
@@ -35,7 +35,7 @@ def read_tokenizer(source: Path) -> tuple[Tokenizer, list[int]]:
     except InputError as error:
         remedy = "run it in transformers, with genobird.hf.accelerate"
         raise InputError(f"a model directory of genobird is for DNA; {remedy} ({error})") from error
-    if isinstance(tokenizer.segmenter, Merges):
+    if isinstance(tokenizer.segmenter, Renumbered):
         return tokenizer, tokenizer.segmenter.theirs
     return tokenizer, list(range(tokenizer.vocab_size))
 

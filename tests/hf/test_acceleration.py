@@ -163,6 +163,13 @@ def test_the_encoder_of_pegasus_equals_transformers(length, padding):
     assert_same(pegasus().train(), ids, mask, decoder_input_ids=ids[:, :7])
 
 
+def test_a_pegasus_that_gets_no_mask_is_refused(monkeypatch):
+    monkeypatch.setattr("genobird.hf.acceleration.version", lambda _: "4.52.4")
+    with pytest.raises(UsageError, match=r"4\.52\.4 found.*install transformers 4\.53"):
+        accelerate(pegasus())
+    accelerate(bigbird())
+
+
 def test_a_short_batch_does_not_change_what_a_long_one_gets():
     model = accelerate(bigbird().eval())
     short, long = batch(30, None)[0], batch(300, None)[0]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import sentencepiece
 import torch
 
 from genobird.batch import add_specials, pack
@@ -115,6 +116,64 @@ def test_merges_segment_as_the_package_that_wrote_them(made, tmp_path):
         assert ours.decode(encoding.ids) == text
     assert ours.kind == "bpe"
     assert ours.decode(ours.encode("ACGNNNT").ids) == "ACGNNNT"
+
+
+def write_spiece(path, kind, letters="ACGT"):
+    """Train a `spiece.model` with Google's special pieces, among them a text's own."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([random_dna(900, seed) for seed in range(9)] + ["the cat", letters]),
+        model_prefix=str(path / "spiece"), model_type=kind, vocab_size=80, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", minloglevel=2,
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+    )  # fmt: skip
+    (path / "tokenizer.json").unlink()
+    return sentencepiece.SentencePieceProcessor(model_file=str(path / "spiece.model"))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_sentencepiece_model_of_google_is_read(made, tmp_path, kind):
+    model = write(tmp_path / "theirs", made)
+    processor = write_spiece(tmp_path / "theirs", kind)
+    assert main(["import-hf", str(tmp_path / "theirs"), "-o", str(tmp_path / "ours")]) == 0
+    ours = Checkpoint.load(tmp_path / "ours")
+    assert ours.tokenizer.kind == kind
+    assert {*"".join(ours.tokenizer.pieces[len(SPECIALS) :])} == {*"ACGTN"}
+    sequence = random_dna(700, 9)
+    encoding = ours.tokenizer.encode(sequence)
+    assert ours.tokenizer.decode(encoding.ids) == sequence
+    assert ours.tokenizer.decode(ours.tokenizer.encode("ACGNNNT").ids) == "ACGNNNT"
+    # Its own processor takes DNA for a word, whose beginning has a mark; the rest is cut the same.
+    pieces = [ours.tokenizer.pieces[i] for i in encoding.ids]
+    assert processor.encode(sequence, out_type=str)[-20:] == pieces[-20:]
+    ids = [processor.piece_to_id(p) for p in ("[CLS]", *pieces, "[SEP]")]
+    with torch.no_grad():
+        expected = accelerate(model)(torch.tensor([ids])).logits[0]
+    names = {"[PAD]": "<pad>", "[UNK]": "<unk>"}
+    # N, the last of ours, is their <unk>.
+    columns = [processor.piece_to_id(names.get(p, p)) for p in ours.tokenizer.pieces[:-1]]
+    assert_close("o", our_logits(ours, sequence)[:, :-1], expected[:, columns], torch.float32)
+
+
+def test_a_sentencepiece_model_of_google_comes_back_as_a_tokenizer(made, tmp_path, capsys):
+    write(tmp_path / "theirs", made)
+    write_spiece(tmp_path / "theirs", "bpe", letters="ACGTN")
+    main(["import-hf", str(tmp_path / "theirs"), "-o", str(tmp_path / "ours")])
+    assert main(["export-hf", "-m", str(tmp_path / "ours"), "-o", str(tmp_path / "back")]) == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    ours, sequence = Checkpoint.load(tmp_path / "ours").tokenizer, random_dna(900, 9)
+    assert tokenizer(sequence)["input_ids"] == add_specials(ours.encode(sequence).ids).tolist()
+    assert ours.decode(ours.encode_sampled(sequence, 1).ids) == sequence
+
+
+def test_a_sentencepiece_model_without_the_letters_of_dna_is_refused(made, tmp_path, capsys):
+    write(tmp_path / "theirs", made)
+    path = tmp_path / "theirs" / "spiece.model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.hf.test_exchange.random_dna", lambda *_: "the cat sat on the mat")
+        write_spiece(tmp_path / "theirs", "bpe", letters="mat")
+    assert path.exists()
+    assert main(["import-hf", str(tmp_path / "theirs"), "-o", str(tmp_path / "ours")]) == 1
+    assert "lacks the pieces A C G T; it is not for DNA" in capsys.readouterr().err
 
 
 def test_an_imported_model_is_exported_and_imported_again(made, tmp_path, capsys):
