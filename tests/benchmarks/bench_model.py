@@ -7,8 +7,8 @@ A step is what `genobird pretrain` does with a batch: forward pass, masked-token
 tokens, backward pass, clipping, AdamW; weights in float32, products in bfloat16 by autocast
 (`--precision`). `dense` is the same model with the pattern `full`; `transformers` is its
 BigBirdForMaskedLM of the same shape, which makes logits of all tokens and does not run in bfloat16
-(TF32 on a GPU). Ids are random; a token is as long on average as in real DNA (6.7 bp with a
-vocabulary of 32,000, 5.2 with 4,096).
+(TF32 on a GPU). `scoring` is our encoder's forward pass alone, without gradients. Ids are random; a
+token is as long on average as in real DNA (6.7 bp with a vocabulary of 32,000, 5.2 with 4,096).
 
 `MFU` is the share of useful operations (products of the forward pass three times; attention by the
 block pairs that its pattern names, the backward pass at 2.5 times the forward one; nothing that is
@@ -70,7 +70,7 @@ class Row:
     seconds: float
     tokens_a_second: float
     bp_a_second: float
-    mfu: float
+    mfu: float | None
     peak_mb: float
 
 
@@ -147,6 +147,20 @@ def ours(shape: BigBirdConfig, case: Case, options: Any) -> Step:
         return chunked_nats(head, hidden, encoder.embedding.weight, case.labels)[0].mean()
 
     return optimise([*encoder.parameters(), *head.parameters()], loss, options.precision == "bf16")
+
+
+def scoring(shape: BigBirdConfig, case: Case, options: Any) -> Step:
+    """The encoder's forward pass, without gradients."""
+    device = case.batch.ids.device
+    torch.manual_seed(0)
+    encoder = BigBird(shape, pieces(shape.vocab_size)).to(device).eval()
+
+    def run() -> object:
+        bf16 = options.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return encoder(case.batch)
+
+    return run
 
 
 def theirs(shape: BigBirdConfig, case: Case, options: Any) -> Step:
@@ -257,7 +271,7 @@ def measure(
     shape = shape_of(preset, length, **({"pattern": "full"} if way == "dense" else {}))
     shape = shape.model_copy(update=options.changes)
     case = draw(shape, length, count, device)
-    build = theirs if way == "transformers" else ours
+    build = {"transformers": theirs, "scoring": scoring}.get(way, ours)
     step, peak = peak_megabytes(lambda: build(shape, case, options), device)
     clock = time.thread_time if options.threads == 1 else time.perf_counter
     seconds = time_steps(step, device, options.seconds, clock)
@@ -270,7 +284,7 @@ def measure(
         seconds=seconds,
         tokens_a_second=case.tokens / seconds,
         bp_a_second=bp / seconds,
-        mfu=useful_operations(shape, case) / seconds / rate,
+        mfu=None if way == "scoring" else useful_operations(shape, case) / seconds / rate,
         peak_mb=peak,
     )
 
@@ -310,10 +324,11 @@ def table(rows: list[Row]) -> str:
     ]
     for r in rows:
         base = mine.get((r.preset, r.tokens))
+        share = "" if r.mfu is None else f"{r.mfu:.0%}"
         ratio = "" if base is None else f"{base / r.tokens_a_second:.2f}"
         lines.append(
             f"| {r.preset} | {r.tokens} | {r.batch} | {r.way} | {r.seconds:.3g} "
-            f"| {r.tokens_a_second:,.0f} | {r.bp_a_second / 1e3:,.1f} | {r.mfu:.0%} "
+            f"| {r.tokens_a_second:,.0f} | {r.bp_a_second / 1e3:,.1f} | {share} "
             f"| {r.peak_mb:,.0f} | {ratio} |"
         )
     return "\n".join(lines) + "\n"
@@ -329,7 +344,7 @@ def read_options(arguments: Sequence[str] | None) -> Any:
     parser.add_argument("--lengths", type=int, nargs="+", help="tokens a sequence")
     parser.add_argument("--batch-tokens", type=int, help="tokens a step")
     parser.add_argument(
-        "--ways", nargs="+", choices=["ours", "dense", "transformers"],
+        "--ways", nargs="+", choices=["ours", "dense", "transformers", "scoring"],
         default=["ours", "dense", "transformers"],
     )  # fmt: skip
     parser.add_argument("--layers", type=int, help="instead of the preset's")

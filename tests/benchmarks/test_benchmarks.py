@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import bench_attention, bench_model
+from tests.benchmarks import bench_attention, bench_context, bench_model
 
 
 def test_attention_is_timed_beside_dense_attention(tmp_path, capsys):
@@ -40,14 +40,17 @@ def test_full_attention_by_ours_is_timed_to_find_the_crossover(capsys):
 def test_a_training_step_is_timed_beside_dense_attention(tmp_path, capsys, option):
     bench_model.main(
         ["--device", "cpu", "--presets", "tiny", "--lengths", "300", "--batch-tokens", "700",
-         "--seconds", "0", "--ways", "ours", "dense", "--output", str(tmp_path), option]
+         "--seconds", "0", "--ways", "ours", "dense", "scoring", "--output", str(tmp_path), option]
     )  # fmt: skip
     assert "no GPU here" in capsys.readouterr().out
     found = json.loads((tmp_path / "model-cpu.json").read_text())
     assert [(r["way"], r["tokens"], r["batch"]) for r in found["rows"]] == [
-        ("ours", 300, 2), ("dense", 300, 2),
+        ("ours", 300, 2), ("dense", 300, 2), ("scoring", 300, 2),
     ]  # fmt: skip
-    for row in found["rows"]:
+    training, scoring = found["rows"][:2], found["rows"][2]
+    assert scoring["mfu"] is None
+    assert scoring["peak_mb"] < training[0]["peak_mb"]
+    for row in training:
         assert row["tokens_a_second"] == pytest.approx(600 / row["seconds"])
         assert 3 < row["bp_a_second"] / row["tokens_a_second"] < 7
         useful = useful_of(row["way"])
@@ -103,3 +106,25 @@ def test_transformers_is_timed_before_and_after_acceleration(tmp_path, capsys, p
         ways = row["transformers"], row["accelerated"]
         assert row["speedup"] == pytest.approx(ways[0]["seconds"] / ways[1]["seconds"])
         assert all(way["peak_mb"] > 0 for way in ways)
+
+
+def test_pairs_are_asked_at_every_distance(tmp_path, capsys):
+    bench_context.main(
+        ["--patterns", "window", "bigbird", "--tokens", "72", "--steps", "3", "--batch", "2",
+         "--tested", "4", "--output", str(tmp_path)]
+    )  # fmt: skip
+    assert "| pattern | CPU time, s | 8 | 16 | 32 | 64 |" in capsys.readouterr().out
+    found = json.loads((tmp_path / "context.json").read_text())["accuracy"]
+    assert [*found] == ["window", "bigbird"]
+    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
+
+
+def test_a_pair_stands_as_far_apart_as_its_label_was_drawn_for():
+    pairs = bench_context.draw((1,), 40, 100, [37])
+    ids = pairs.batch.ids.view(40, -1)[:, :100].numpy()
+    places = [[np.isin(row, motif[:, 0]).argmax() for row in ids] for motif in bench_context.MOTIFS]
+    assert set(np.abs(np.subtract(*places))) == {37}
+    first, second = (ids[range(40), at] for at in places)
+    same = (first == bench_context.MOTIFS[0, 1, 0]) == (second == bench_context.MOTIFS[1, 1, 0])
+    assert np.array_equal(same, pairs.labels.numpy() > 0)
+    assert np.array_equal(places[0], (pairs.first - pairs.batch.starts).numpy())
