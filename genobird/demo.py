@@ -64,7 +64,7 @@ def run(
     command: str = "genobird demo",
     progress: Callable[[int], None] | None = None,
 ) -> Demonstration:
-    """Score the bundled data and write the four results, all of them or none.
+    """Score the bundled data and write the four results, none of them before all are whole.
 
     Args:
         scorer: the model.
@@ -116,10 +116,6 @@ def _write(
         }
     regions = summarise_regions(read_pieces(folder / "regions.tsv"))
     variants = summarise_variants(read_pieces(folder / "variants.parquet"))
-    with VcfReader(bundled(VARIANTS)) as reader:
-        names = {record.number: record.columns[2] for record in reader}
-    if len(variants.top):
-        variants.top["id"] = variants.top["record"].map(names)
     title = f"{STRETCH}, scored by genobird"
     write_text(folder / "report.html", render(regions, variants, facts, title))
     return regions, variants

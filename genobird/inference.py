@@ -334,9 +334,9 @@ def precision_of(name: str) -> Precision:
 
 @contextmanager
 def products(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Compute matrix products in a precision; float32 is IEEE's, on a GPU too."""
+    """Compute in a precision; float32 is IEEE's, in convolutions on a GPU too."""
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-        torch.backends.cudnn.flags(allow_tf32=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # disabled by default
     ):
         yield

@@ -58,6 +58,8 @@ class Start:
     """Called with the number of new items."""
     processes: int = 1
     """How many share the work."""
+    is_kept: bool = True
+    """Keep what is done for a later run, should this one be interrupted."""
 
     def advance(self, number: int) -> None:
         """Show that so many items more are done."""
@@ -119,7 +121,7 @@ def begun(
     with locked(*outputs):
         # Only now: another run may have left work, or gone on with it, until just before.
         may_replace(outputs[0], start)
-        if str(outputs[0]) == STDOUT or identity is None:
+        if str(outputs[0]) == STDOUT or identity is None or not start.is_kept:
             if start.resume:
                 raise UsageError("a model that was never saved cannot resume; save it first")
             yield None

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genobird.inference import CAPACITY, Passes
+from genobird.inference import CAPACITY, Passes, products
 
 CPU = torch.device("cpu")
 
@@ -73,3 +73,9 @@ def test_memory_that_lacks_while_a_pass_is_made_ready_makes_passes_smaller():
 
     assert Passes(CPU, 8).run([10] * 5, prepare, numbers).tolist() == list(range(5))
     assert sizes == [5, 2, 2, 1]
+
+
+def test_convolutions_on_a_gpu_keep_cudnn_without_its_shortened_products():
+    with products(torch.device("cpu"), "float32"):
+        assert torch.backends.cudnn.enabled
+        assert not torch.backends.cudnn.allow_tf32

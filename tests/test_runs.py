@@ -89,6 +89,13 @@ def test_an_identity_that_could_not_be_read_back_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_may_keep_nothing(tmp_path):
+    with pytest.raises(Killed), begun([tmp_path / "out"], ASKED, Start(is_kept=False)) as ledger:  # noqa: PT012
+        assert ledger is None
+        raise Killed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
     stopped(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -141,14 +141,19 @@ class Genome:
 
     def find(self, name: str) -> str | None:
         """Return what `resolve` returns, or None where it raises; names asked for are kept."""
-        if name not in self._found:
-            if len(self._found) >= _KEPT_NAMES:  # an input may have any number of them
-                self._found.clear()
-            try:
-                self._found[name] = self.resolve(name)
-            except (AssemblyError, ContigError):
-                self._found[name] = None
-        return self._found[name]
+        found: str | None
+        try:
+            return self._found[name]
+        except KeyError:  # another thread may clear them at any time
+            pass
+        try:
+            found = self.resolve(name)
+        except (AssemblyError, ContigError):
+            found = None
+        if len(self._found) >= _KEPT_NAMES:  # an input may have any number of them
+            self._found.clear()
+        self._found[name] = found
+        return found
 
     def length(self, name: str) -> int:
         """Return the length in bp of a contig, under any of its names.

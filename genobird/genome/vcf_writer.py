@@ -99,7 +99,7 @@ class VcfWriter:
     def write(self, record: Record, values: Values) -> None:
         """Write a record with these INFO values added.
 
-        Keys of `info` that have no values are left out. A key with `Number=A` needs one value an
+        Keys of `info` that have no values are left out. A key with `Number=A` needs one value per
         ALT; a record without ALT has none, or one that says why.
 
         Raises:
@@ -232,7 +232,8 @@ class VcfWriter:
             except VcfError as error:
                 _require_space(draft.part.parent)
                 kept = Path(f"{self.path}.vcf.gz")
-                os.replace(self._text, kept)
+                with Draft(kept) as part:
+                    os.replace(self._text, part)
                 raise VcfError(f"{error}; as VCF they are in {kept}") from error
             self._text.unlink()
         if self._packed:

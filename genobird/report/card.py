@@ -349,7 +349,7 @@ def _masked(evaluation: Facts) -> Iterable[str]:
     )
     if reach := evaluation.get("encoder", {}).get("neighbours"):
         yield (
-            "To what the transformer says the head adds counts, as an n-gram model has them: how "
+            "The head adds counts to the transformer's logits, as an n-gram model has them: how "
             f"often pieces stand beside each of the {reach} before and after a token."
         )
     bits, chance = masked["bits_per_base"], masked["frequencies"]

@@ -116,7 +116,7 @@ def pair(strips: Sequence[Strip], title: str) -> str:
     """Draw logos of alleles one below the other, on one scale, in the colours of a page.
 
     Args:
-        strips: one an allele; their marks are drawn below one another.
+        strips: one per allele; their marks are drawn below one another.
         title: for those who do not see the figure.
     """
     heights = np.concatenate([strip.heights for strip in strips])

@@ -2,7 +2,7 @@
 
 Enters pieces of a region table or of a variant table, as `genobird score` and `genobird variants`
 write them; leaves counts and the rows that stand out. Memory is that of one piece and of one number
-a region.
+per region.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def answer(
         counts = annotate_variants(
             *(scorer, folder / ASKED, genome, vcf),
             table=parquet,
-            start=Start(command=COMMAND, progress=progress),
+            start=Start(command=COMMAND, progress=progress, is_kept=False),
         )
     with TableWriter(tsv) as writer:
         for piece in read_pieces(parquet):

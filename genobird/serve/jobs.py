@@ -35,6 +35,11 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in (State.WAITING, State.RUNNING)
+
 
 class Cancelled(Exception):
     """A job is not wanted any more."""
@@ -61,7 +66,7 @@ class Job:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state not in (State.WAITING, State.RUNNING)
+        return self.state.is_over
 
     @property
     def has_report(self) -> bool:
@@ -104,19 +109,23 @@ class Jobs:
             UsageError: too many wait already.
             GenobirdError: what `ask` raises.
         """
-        if len(self._waiting) >= MOST_WAITING:
-            raise UsageError(f"{MOST_WAITING} questions wait already; try again later")
+        self._require_room()
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             job = Job(ask(folder), folder)
+            with self._change:
+                self._require_room()  # others may have asked in the meantime
+                self._jobs[job.id] = job
+                self._waiting.append(job)
+                self._change.notify_all()
         except BaseException:
             shutil.rmtree(folder)
             raise
-        with self._change:
-            self._jobs[job.id] = job
-            self._waiting.append(job)
-            self._change.notify_all()
         return job
+
+    def _require_room(self) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            raise UsageError(f"{MOST_WAITING} questions wait already; try again later")
 
     def find(self, id: str) -> Job | None:
         """Return a job."""
@@ -135,6 +144,7 @@ class Jobs:
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.state = State.CANCELLED
+                self._forget_old()
 
     def forget(self, job: Job) -> None:
         """Remove a job and all its files."""

@@ -78,7 +78,7 @@ class _Upload(streams.Peeked):
 
 
 def typed(text: str, genome: Genome, folder: Path, limits: Limits, logos: int = 0) -> Question:
-    """Read variants or regions, one a line; variants become a VCF in the folder.
+    """Read variants or regions, one per line; variants become a VCF in the folder.
 
     Raises:
         UsageError: there is nothing, too much, or something that is neither.

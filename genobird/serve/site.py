@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Place:
-    """What the pages say about where variants and regions are scored."""
+    """The genome that the pages show."""
 
     genome: Genome
     name: str
@@ -77,9 +77,9 @@ class Site:
         self.app = FastAPI(openapi_url=None)
         self.app.middleware("http")(self._guard)
         self.app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
-        for fault in (400, 404, 405, RequestValidationError):
+        for fault in (400, 404, 405, RequestValidationError, OSError):
             self.app.exception_handler(fault)(self._failure)
-        router = APIRouter(prefix="/{token}", dependencies=[Depends(self._require_token)])
+        router = APIRouter(prefix=f"/{token}")
         router.get("/")(self.start)
         router.post("/")(self.ask)
         router.get("/jobs/{id}/")(self.job)
@@ -118,13 +118,15 @@ class Site:
     def job(self, id: str) -> Response:
         """Show how far a job is, and its answer."""
         job = self._find(id)
+        state, has_report = job.state, job.has_report  # once, for they may change at any time
         names = [name for name in DOWNLOADS if (job.folder / name).is_file()]
         return self._page(
             "job.html.j2",
             job=job,
-            view=self._view(job),
-            says=self._says(job),
-            downloads={name: DOWNLOADS[name] for name in names} if job.has_report else {},
+            over=state.is_over,
+            view=_view(state, has_report),
+            says=self._says(job, state, has_report),
+            downloads={name: DOWNLOADS[name] for name in names} if has_report else {},
             report=REPORT,
             statuses=STATUSES,
             kept=KEPT,
@@ -133,7 +135,9 @@ class Site:
     def state(self, id: str) -> dict[str, Any]:
         """Return how far a job is."""
         job = self._find(id)
-        return {"view": self._view(job), "says": self._says(job), "done": job.done}
+        state, has_report = job.state, job.has_report
+        says = self._says(job, state, has_report)
+        return {"view": _view(state, has_report), "says": says, "done": job.done}
 
     def file(self, id: str, name: str) -> Response:
         """Send the report or a table."""
@@ -157,9 +161,9 @@ class Site:
         self._jobs.forget(self._find(id))
         return RedirectResponse("../../", 303)
 
-    def _require_token(self, token: str) -> None:
-        if not secrets.compare_digest(token.encode(), self._token.encode()):
-            raise HTTPException(404)
+    def _has_token(self, path: str) -> bool:
+        token = path.removeprefix("/").split("/")[0]
+        return secrets.compare_digest(token.encode(), self._token.encode())
 
     def _find(self, id: str) -> Job:
         job = self._jobs.find(id)
@@ -167,22 +171,18 @@ class Site:
             raise HTTPException(404)
         return job
 
-    def _view(self, job: Job) -> str:
-        """Return what of a job changes its page beyond the progress."""
-        return f"{job.state} {job.has_report}"
-
-    def _says(self, job: Job) -> str:
+    def _says(self, job: Job, state: State, has_report: bool) -> str:
         """Say in a sentence how far a job is."""
-        if job.state is State.WAITING:
+        if state is State.WAITING:
             before = self._jobs.before(job)
             return f"Waiting: {before} before it." if before else "Waiting."
-        if job.state is State.RUNNING:
-            return "The report is ready; logos follow." if job.has_report else "Scoring."
+        if state is State.RUNNING:
+            return "The report is ready; logos follow." if has_report else "Scoring."
         return {
             State.DONE: "Done.",
             State.FAILED: "This could not be scored.",
             State.CANCELLED: "Cancelled.",
-        }[job.state]
+        }[state]
 
     def _form(self, text: str = "", error: str = "") -> Response:
         return self._page(
@@ -207,7 +207,9 @@ class Site:
         self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         size = request.headers.get("content-length", "0" if request.method == "GET" else "")
-        if not size.isdecimal():  # every browser tells; the server holds it to that
+        if not self._has_token(request.url.path):  # before anything of a body is kept
+            response = await self._failure(request, HTTPException(404))
+        elif not size.isdecimal():  # every browser tells; the server holds it to that
             response = await self._failure(request, HTTPException(411))
         elif int(size) > self._limits.upload + _FORM_BYTES:
             response = await self._failure(request, HTTPException(413))
@@ -217,12 +219,21 @@ class Site:
         return response
 
     async def _failure(self, request: Request, error: Exception) -> Response:
-        status = getattr(error, "status_code", 400)
+        status = getattr(error, "status_code", 500 if isinstance(error, OSError) else 400)
         most = f"{self._limits.upload >> 20} MiB"
-        says = {
-            404: "There is nothing at this address. The address of the page has a token: use the "
-            f"whole one that genobird serve wrote. Answers are kept until {KEPT} newer ones are "
-            "there or genobird serve ends.",
-            413: f"The file is too large: {most} are the most. Cut it, or use genobird variants.",
-        }
-        return self._page("failure.html.j2", status, says=says.get(status, "This cannot be read."))
+        title, says = {
+            404: (
+                "Not here",
+                "There is nothing at this address. The address of the page has a token: use the "
+                f"whole one that genobird serve wrote. Answers are kept until {KEPT} newer ones "
+                "are there or genobird serve ends.",
+            ),
+            413: ("Too large", f"{most} are the most. Cut the file, or use genobird variants."),
+            500: ("Not kept", f"A file cannot be kept or read: {error}; is the disk full?"),
+        }.get(status, ("Not understood", "This cannot be read."))
+        return self._page("failure.html.j2", status, title=title, says=says)
+
+
+def _view(state: State, has_report: bool) -> str:
+    """Return what of a job changes its page beyond the progress."""
+    return f"{state} {has_report}"

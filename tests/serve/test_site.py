@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 import threading
@@ -18,6 +19,7 @@ from genobird.serve.question import Limits
 from tests.serve.conftest import TOKEN, desk_of
 
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+FORM = (b"content-type", b"multipart/form-data; boundary=x")
 HEADER = f"##fileformat=VCFv4.2\n{COLUMNS}"
 
 
@@ -162,7 +164,7 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(content, told, held):
 def test_a_file_that_is_too_large_is_not_read(held):
     answered = held.client.post("", files={"vcf": ("mine.vcf", b"x" * 100_000)})
     assert answered.status_code == 413
-    assert "too large" in answered.text
+    assert "Too large" in answered.text
     answered = held.client.post("", content=iter([b"x" * 100_000]))
     assert answered.status_code == 411
 
@@ -180,6 +182,26 @@ def test_only_the_token_the_host_and_known_names_lead_anywhere(held):
         assert held.client.get("", headers={"host": host}).status_code == 400, host
     assert held.client.get("", headers={"host": "localhost:8000"}).status_code == 200
     assert len(job.id) > 20
+
+
+def test_nothing_of_a_body_is_read_without_the_token(held):
+    site = held.client.app
+    sent = []
+
+    async def receive():
+        raise AssertionError("the body was asked for")
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8000"), (b"content-length", b"900"), FORM]
+    scope = {
+        "type": "http", "method": "POST", "path": "/wrong/", "raw_path": b"/wrong/",
+        "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http",
+        "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 1), "root_path": "",
+    }  # fmt: skip
+    asyncio.run(site(scope, receive, send))
+    assert sent[0]["status"] == 404
 
 
 def test_pages_run_their_own_script_alone_and_load_nothing(desk):
@@ -218,6 +240,14 @@ def test_jobs_wait_for_their_turn_and_can_be_cancelled(held):
     held.wait(first, second, third)
     states = [job.state for job in (first, second, third)]
     assert states == [State.CANCELLED, State.CANCELLED, State.DONE]
+
+
+def test_cancelled_jobs_are_forgotten_while_another_is_worked_on(held, monkeypatch):
+    monkeypatch.setattr(queue, "KEPT", 2)
+    held.ask("chr1:1-20")
+    for _ in range(4):
+        held.client.post(f"jobs/{held.ask('chr1:2-20').id}/cancel")
+    assert len(list(held.folder.iterdir())) == 1 + 2
 
 
 def test_a_deleted_job_leaves_nothing_even_while_it_is_worked_on(held):
