@@ -59,7 +59,9 @@ class Contig:
 
 
 def _prefix(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(flags, dtype=np.int32)]).astype(np.int32)
+    counts = np.zeros(len(flags) + 1, np.int32)
+    np.cumsum(flags, out=counts[1:])
+    return counts
 
 
 def gc_fraction(sequence: str) -> float:

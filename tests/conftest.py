@@ -46,12 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the workflows: a worker that began with one last would be waited for.
+    """Begin with the workflows, then what is slow: a worker that began so late would be waited for.
 
     The first test of a workflow runs some fifty commands, 14 minutes of them on a busy machine of
     two cores: it gets more time before it counts as hanging.
     """
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: (item.get_closest_marker("workflow") is None, item.path not in slow)
+    )
     for item in items:
         if item.get_closest_marker("workflow"):
             item.add_marker(pytest.mark.timeout(3600))
@@ -81,6 +84,16 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of programs that are found first; see `tests.warm`."""
+    from tests.warm import warm_commands
+
+    folder = tmp_path_factory.mktemp("programs") / "bin"
+    with warm_commands(folder, Path(__file__).resolve().parents[1]):
+        yield folder
 
 
 def random_dna(length: int, seed: int) -> str:

@@ -26,6 +26,7 @@ from genobird.genome.fasta import Genome
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PROGRAMS = Path(sys.executable).parent
 CHAIN = ROOT.parent / "shared" / "data" / "liftover" / "hg38ToHg19.over.chain.gz"
 OUTPUT = re.compile(r"(?<=<!-- output -->\n```console\n)(.*?)(?=```)", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
@@ -65,9 +66,9 @@ def make_folder(folder: Path) -> None:
     (folder / "sequences.fa").write_text(f">one\n{bases}\n")
 
 
-def run(command: Sequence[str], folder: Path) -> str:
+def run(command: Sequence[str], folder: Path, programs: Path = PROGRAMS) -> str:
     """Run a command with genobird on the PATH and return its standard output."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join(map(str, (programs, PROGRAMS, os.environ["PATH"])))
     result = subprocess.run(
         command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
@@ -81,12 +82,12 @@ def blocks() -> list[str]:
     return OUTPUT.findall(README.read_text(encoding="utf-8"))
 
 
-def renewed(block: str, folder: Path) -> str:
+def renewed(block: str, folder: Path, programs: Path = PROGRAMS) -> str:
     """Return a block with the present output of its commands."""
     made = ""
     for line in block.splitlines(keepends=True):
         if line.startswith("$ "):
-            made += line + run(["bash", "-o", "pipefail", "-c", line[2:]], folder)
+            made += line + run(["bash", "-o", "pipefail", "-c", line[2:]], folder, programs)
     return made
 
 

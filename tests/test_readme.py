@@ -50,11 +50,11 @@ def test_the_commands_of_the_readme_run_in_their_order(user_folder):
 @needs_model
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
-def test_the_most_wanted_calls_give_the_output_that_the_readme_shows(user_folder, number):
+def test_the_most_wanted_calls_give_the_output_that_the_readme_shows(user_folder, programs, number):
     block = readme.blocks()[number]
     if not readme.can_run(block):
         pytest.skip("no chain file is at hand")
-    made = readme.renewed(block, user_folder)
+    made = readme.renewed(block, user_folder, programs)
     assert readme.same(block, made), f"renew it with `python -m tests.readme --write`:\n{made}"
 
 

@@ -111,18 +111,18 @@ def chromatin(chromatin_path: Path) -> ChromatinDataset:
 
 @pytest.fixture(scope="session")
 def promoter_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten promoter windows to train on, four to validate; each sequence is another."""
+    """Ten promoter windows to train on, four to validate: the start, 5 kb before, 1 kb behind."""
     table = pd.DataFrame(
         {
             "chrom": "chr1",
             "start": np.arange(14) * 10_000,
-            "end": np.arange(14) * 10_000 + 8000,
+            "end": np.arange(14) * 10_000 + 6000,
             "strand": "+",
             "name": [f"window{i}" for i in range(14)],
             "label": np.arange(14) % 2,
             "split": ["train"] * 10 + ["validation"] * 4,
             "group": [f"chr1:{i}" for i in range(14)],
-            "sequence": [random_dna(8000, seed=100 + i) for i in range(14)],
+            "sequence": [random_dna(6000, seed=100 + i) for i in range(14)],
         }
     )
     path = tmp_path_factory.mktemp("promoters") / "promoters.parquet"

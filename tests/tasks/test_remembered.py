@@ -179,9 +179,8 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
         assert torch.equal(value, parts.promoter.state_dict()[name])
 
 
-@pytest.mark.parametrize("at", [1, 7])
 def test_a_resumed_run_keeps_the_precision_that_it_began_with(
-    checkpoint, promoter_path, tmp_path, monkeypatch, at
+    checkpoint, promoter_path, tmp_path, monkeypatch
 ):
     """It was measured again: a machine that was busy once mixed float32 and bfloat16."""
     checkpoint.save(tmp_path / "start")
@@ -196,16 +195,19 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
 
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)
-    with monkeypatch.context() as patched:
-        patched.setattr(remembered, "_encode", stopped)
-        with pytest.raises(Crash):
-            finetune_promoter(config, tmp_path / "parts", progress=False)
-    assert set(precisions) == {"bf16"}
-    monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
-    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
-    assert parts.hash == whole.hash
-    assert parts.provenance == whole.provenance
-    assert parts.provenance["promoter"]["config"]["fit"]["precision"] == "bf16"
+    for at in (1, 7):
+        precisions.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(remembered, "_encode", stopped)
+            with pytest.raises(Crash):
+                finetune_promoter(config, tmp_path / f"parts-{at}", progress=False)
+        assert set(precisions) == {"bf16"}
+        with monkeypatch.context() as patched:
+            patched.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
+            parts = finetune_promoter(config, tmp_path / f"parts-{at}", resume=True, progress=False)
+        assert parts.hash == whole.hash
+        assert parts.provenance == whole.provenance
+        assert parts.provenance["promoter"]["config"]["fit"]["precision"] == "bf16"
 
 
 def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-
-from tests.workflows.warm import warm_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("genobird", "pipelines", "data_manifests", "workflows")
@@ -27,14 +25,6 @@ def project(tmp_path_factory):
     for name in FOLDERS:
         (folder / name).symlink_to(ROOT / name)
     return folder
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory) -> Iterator[Path]:
-    """A folder of programs that a workflow finds first."""
-    folder = tmp_path_factory.mktemp("programs") / "bin"
-    with warm_commands(folder, ROOT):
-        yield folder
 
 
 @pytest.fixture(scope="module")

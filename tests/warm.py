@@ -1,8 +1,8 @@
 """Commands run in forks of one process that has loaded its libraries.
 
-A workflow's job on a test's data takes less time than the imports before it. So the workflow finds
-other programs named `genobird` and `python`, which pass their arguments, folder, environment and
-streams on to this process, and end as its fork does.
+What a command does with a test's data takes less time than the imports before it. So a workflow,
+or an example of the README, finds other programs named `genobird` and `python`, which pass their
+arguments, folder, environment and streams on to this process, and end as its fork does.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def warm_commands(folder: Path, working: Path) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        code = "from tests.workflows.warm import serve; serve()"
-        root = Path(__file__).resolve().parents[2]
+        code = "from tests.warm import serve; serve()"
+        root = Path(__file__).resolve().parents[1]
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=listener.fileno(),
@@ -88,6 +88,10 @@ def _run(connection: socket.socket) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    # Those of the server may be files: what they know of themselves is not true of a pipe.
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
+    )
     argv, folder, environment = json.loads(connection.makefile().readline())
     os.chdir(folder)
     os.environ.clear()
