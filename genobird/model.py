@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.batch import PackedBatch
 from genobird.errors import InputError
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.stem import Tower
 
 
@@ -366,7 +366,7 @@ class MaskedLMHead(nn.Module):
         self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.neighbours = (
-            Neighbours(config.vocab_size, config.neighbours) if config.neighbours else None
+            PairLogOdds(config.vocab_size, config.neighbours) if config.neighbours else None
         )
 
     @property

@@ -11,7 +11,7 @@ from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS
 from genobird.errors import CheckpointError, OutputError, UsageError
 from genobird.files import file_sha256
 from genobird.heads import Head, HeadConfig
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import random_ids, tiny_checkpoint
@@ -42,7 +42,7 @@ def outputs(checkpoint):
 def checkpoint(tiny_tokenizer):
     made = tiny_checkpoint(tiny_tokenizer, nsp=True, neighbours=2)
     text = random_ids(tiny_tokenizer, 400, seed=1)
-    made.mlm.neighbours = Neighbours.counted([text], tiny_tokenizer.vocab_size, [1, 2])
+    made.mlm.neighbours = PairLogOdds.counted([text], tiny_tokenizer.vocab_size, [1, 2])
     made.provenance = {"genobird": "0.0", "pretraining": {"tokens_seen": 7}}
     return made
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from genobird import corpus as corpora
 from genobird.corpus import CorpusSettings, build, draw, read, sentences
-from genobird.corpus.law import inside_regions, too_much_n
+from genobird.corpus.sampling import inside_regions, too_much_n
 from genobird.errors import AssemblyError, ContigError, InputError, OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from genobird import files
-from genobird.bits import BaseBits
+from genobird.bits_per_base import BaseBits
 from genobird.corpus import build
 from genobird.datasets import Predictions
 from genobird.errors import OutputError

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird.baselines.ngram import NgramSettings, Text, ngram_bits
-from genobird.bits import BaseBits, token_spans
+from genobird.bits_per_base import BaseBits, token_spans
 from genobird.errors import InputError, ShardError
 from genobird.genome.sequence import ALPHABET
 from genobird.shards import Shards

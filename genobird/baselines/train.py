@@ -9,7 +9,7 @@ features.tsv                   features of the chromatin models, in order (index
 <baseline>.chromatin.npz       logits of a split (`genobird.datasets.Predictions`)
 <baseline>.promoters.npz
 <baseline>.scan.npz            logits of a scan, by the models of promoters
-<baseline>.bases.npz           bits of every base of held-out shards (`genobird.bits.BaseBits`)
+<baseline>.bases.npz           bits of every base of held-out shards (`bits_per_base.BaseBits`)
 ```
 
 Models of sequence keep their bits alone: tables of n-grams are large and quickly made. Each of the

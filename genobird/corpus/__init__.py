@@ -11,7 +11,16 @@ contig. Ten passes of a genome would be 28 Gbp of text, so a corpus directory ho
 
 from __future__ import annotations
 
-from genobird.corpus.law import ROW, CorpusSettings, Rows, Sentence, draw, sentences, span_bp, texts
+from genobird.corpus.sampling import (
+    ROW,
+    CorpusSettings,
+    Rows,
+    Sentence,
+    draw,
+    sentences,
+    span_bp,
+    texts,
+)
 from genobird.corpus.store import Corpus, CorpusIndex, Counts, FastaRecord, Group, read
 from genobird.corpus.writer import build
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from genobird.corpus.law import ROW, CorpusSettings, Rows, texts
+from genobird.corpus.sampling import ROW, CorpusSettings, Rows, texts
 from genobird.errors import AssemblyError, InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval

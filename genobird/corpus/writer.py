@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import genobird
-from genobird.corpus.law import (
+from genobird.corpus.sampling import (
     CorpusSettings,
     Rows,
     draw,

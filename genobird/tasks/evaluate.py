@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 import genobird
-from genobird.bits import BaseBits
+from genobird.bits_per_base import BaseBits
 from genobird.checkpoint import Checkpoint
 from genobird.config import settings_of
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters

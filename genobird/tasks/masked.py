@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.batch import PackedBatch, add_specials, pack
-from genobird.bits import BaseBits, TokenSpans, token_spans
+from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_arrays
 from genobird.draws import generator

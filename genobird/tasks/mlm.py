@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genobird.bits import token_spans
+from genobird.bits_per_base import token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError, UsageError
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.shards import Shards
 from genobird.tasks.fit import fit
 from genobird.tasks.pretrain import (
@@ -151,8 +151,8 @@ def parted(
 
 def _counted(
     shards: Shards, documents: NDArray[np.int64], vocab_size: int, least: tuple[int, ...]
-) -> Neighbours:
-    found = Neighbours.counted((shards.document(int(i)) for i in documents), vocab_size, least)
+) -> PairLogOdds:
+    found = PairLogOdds.counted((shards.document(int(i)) for i in documents), vocab_size, least)
     kept = ", ".join(f"{found.pairs(d + 1):,} pairs {d + 1} apart" for d in range(len(least)))
     logger.info("counted %s tokens: %s are kept", f"{int(found.counts.sum()):,}", kept)
     return found

@@ -9,7 +9,7 @@ from genobird.baselines.config import BaselineConfig
 from genobird.baselines.ngram import NgramSettings, ngram_bits
 from genobird.baselines.sequence import open_shards, predict_sequence, read_text
 from genobird.baselines.train import SequenceSource, train_baselines
-from genobird.bits import BaseBits, token_spans
+from genobird.bits_per_base import BaseBits, token_spans
 from genobird.corpus import CorpusSettings
 from genobird.errors import InputError, ShardError
 from genobird.genome.interval import Interval

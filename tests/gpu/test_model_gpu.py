@@ -11,7 +11,7 @@ pytest.importorskip("pydantic")
 
 from genobird.batch import pack
 from genobird.model import BigBird, MaskedLMHead
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tasks.cross_entropy import chunked_nats, plain_nats
 from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
@@ -127,7 +127,7 @@ def test_a_batch_is_learnt_by_heart_in_bfloat16():
 def test_counted_neighbours_say_on_a_gpu_what_they_say_on_a_cpu():
     rng = np.random.Generator(np.random.Philox(0))
     text = rng.integers(N_SPECIAL, 4096, size=200_000).astype(np.uint16)
-    made = Neighbours.counted([text], 4096, [1, 2])
+    made = PairLogOdds.counted([text], 4096, [1, 2])
     around = torch.from_numpy(rng.integers(0, 4096, size=(500, 2, 2)))
     expected = made(around).detach()
     actual = made.cuda()(around.cuda()).detach().cpu()

@@ -9,7 +9,7 @@ import torch
 from genobird.batch import add_specials, pack
 from genobird.checkpoint import Checkpoint
 from genobird.cli import main
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tokenizer import MASK, SPECIALS
 from tests.assertions import assert_close
 from tests.conftest import random_dna
@@ -219,7 +219,7 @@ def test_pair_log_odds_are_refused_and_the_encoder_alone_is_exported(
 ):
     changes = {"stem": "none", "norm": "bert", "position": "absolute", "neighbours": 1}
     ours = tiny_checkpoint(tiny_tokenizer, pattern="google", **changes)
-    ours.mlm.neighbours = Neighbours.counted(
+    ours.mlm.neighbours = PairLogOdds.counted(
         [random_ids(tiny_tokenizer, 400, 1)], tiny_tokenizer.vocab_size, [1]
     )
     ours.save(tmp_path / "ours")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from genobird.model import BigBirdConfig, MaskedLMHead
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tasks import cross_entropy
 from genobird.tasks.cross_entropy import chunked_nats, plain_nats
 from genobird.tokenizer import N_SPECIAL
@@ -22,7 +22,7 @@ def draw(targets, vocabulary=VOCABULARY, dtype=torch.float64):
     config = BigBirdConfig(vocab_size=vocabulary, width=WIDTH, heads=1)
     head = MaskedLMHead(config)
     text = torch.randint(N_SPECIAL, vocabulary, (500,)).numpy().astype(np.uint16)
-    head.neighbours = Neighbours.counted([text], vocabulary, [1, 2])
+    head.neighbours = PairLogOdds.counted([text], vocabulary, [1, 2])
     head = head.to(dtype)
     nn.init.normal_(head.bias)
     around = torch.randint(vocabulary, (targets, 2, 2))

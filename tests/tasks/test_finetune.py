@@ -11,7 +11,7 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import UsageError
 from genobird.heads import POSITIVE_WEIGHT, HeadConfig
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tasks import finetune
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
 from genobird.tasks.finetune import (
@@ -259,7 +259,7 @@ def test_what_counts_weigh_is_not_learnt_from_text_that_was_counted(
 ):
     start = tiny_checkpoint(tiny_tokenizer, neighbours=1)
     text = random_ids(tiny_tokenizer, 400, seed=1)
-    start.mlm.neighbours = Neighbours.counted([text], tiny_tokenizer.vocab_size, [1])
+    start.mlm.neighbours = PairLogOdds.counted([text], tiny_tokenizer.vocab_size, [1])
     start.save(tmp_path / "counting")
     before = state(Checkpoint.load(tmp_path / "counting"), "mlm")
     config = chromatin_config(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genobird.bits import BaseBits, TokenSpans, token_spans
+from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.errors import BedError, InputError, UsageError
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import evaluate_masked

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from genobird.bits import token_spans
+from genobird.bits_per_base import token_spans
 from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, ShardError, UsageError
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tasks.data import PretrainBatches
 from genobird.tasks.mlm import MLMConfig, finetune_mlm, parted
 from genobird.tasks.pretrain import Pretraining, validation_batches
@@ -61,7 +61,7 @@ def test_the_head_alone_is_trained_and_knows_all_pairs_in_the_end(
             assert torch.equal(weights(after, part)[name], value), (part, name)
     assert not torch.equal(after.mlm.dense.weight, before.mlm.dense.weight)
     texts = [tiny_shards.document(i) for i in range(len(tiny_shards))]
-    every = Neighbours.counted(texts, before.encoder.config.vocab_size, [2, 3])
+    every = PairLogOdds.counted(texts, before.encoder.config.vocab_size, [2, 3])
     assert (after.mlm.reach, after.encoder.config.neighbours) == (2, 2)
     for name, value in every.named_buffers():
         assert torch.equal(after.mlm.neighbours.get_buffer(name), value), name
@@ -166,6 +166,6 @@ def test_where_every_piece_has_one_neighbour_counting_finds_it(tiny_tokenizer):
     rng = np.random.Generator(np.random.Philox(0))
     order = rng.permutation(np.arange(N_SPECIAL, tiny_tokenizer.vocab_size)).astype(np.uint16)
     text = np.tile(order, 30)
-    found = Neighbours.counted([text], tiny_tokenizer.vocab_size, [2])
+    found = PairLogOdds.counted([text], tiny_tokenizer.vocab_size, [2])
     around = torch.from_numpy(np.stack([text[:-2], text[2:]], 1).astype(np.int64))[:, None]
     assert (found(around).argmax(-1).numpy() == text[1:-1]).all()

@@ -32,7 +32,7 @@ def log_odds(seen: Tensor, expected: Tensor) -> Tensor:
     return torch.log1p(seen) - torch.log1p(expected)
 
 
-class Neighbours(nn.Module):
+class PairLogOdds(nn.Module):
     """Log-odds of all pieces at a place, from the pieces around it.
 
     Pairs at distance d are rows of the lists `first_d` (offsets of the pairs of each first piece,
@@ -63,7 +63,7 @@ class Neighbours(nn.Module):
     @classmethod
     def counted(
         cls, texts: Iterable[NDArray[np.uint16]], vocab_size: int, least: Sequence[int]
-    ) -> Neighbours:
+    ) -> PairLogOdds:
         """Count the pairs of a text.
 
         Args:

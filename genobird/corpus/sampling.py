@@ -1,4 +1,4 @@
-"""The law by which a contig becomes sentences, and which of them are kept; no file is touched.
+"""How a contig is cut into sentences, and which of them are kept; no file is touched.
 
 Draws depend on seed, contig name and pass only, so a contig has the same sentences whatever else is
 in the genome.
@@ -69,7 +69,7 @@ def sentences(
 
     Args:
         contig_length: Length in bp.
-        settings: The law and the seed.
+        settings: How sentences are drawn, and the seed.
         contig: Name of the contig, a part of the key of the draw.
         pass_index: 0 to `settings.passes` - 1, a part of the key of the draw.
     """

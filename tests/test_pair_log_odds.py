@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genobird import neighbours
+from genobird import pair_log_odds
 from genobird.batch import add_specials, pack
 from genobird.model import BigBirdConfig, MaskedLMHead
-from genobird.neighbours import Neighbours
+from genobird.pair_log_odds import PairLogOdds
 from genobird.tokenizer import CLS, MASK, N_SPECIAL, PAD, SEP
 
 V = 12
@@ -34,7 +34,7 @@ def by_hand(runs, distance, least):
 @settings(max_examples=20)
 def test_log_odds_are_those_of_pairs_counted_one_by_one(seed, least):
     runs = texts(seed)
-    found = Neighbours.counted(runs, V, least)
+    found = PairLogOdds.counted(runs, V, least)
     for row, lowest in enumerate(least):
         expected = torch.from_numpy(by_hand(runs, row + 1, lowest)).float()
         # float16 keeps three digits
@@ -44,7 +44,7 @@ def test_log_odds_are_those_of_pairs_counted_one_by_one(seed, least):
 @given(st.integers(0, 50), st.integers(0, 9))
 @settings(max_examples=20)
 def test_lists_give_what_the_dense_table_gives_gradients_too(seed, places):
-    made = Neighbours.counted(texts(seed), V, [1, 2])
+    made = PairLogOdds.counted(texts(seed), V, [1, 2])
     rng = np.random.Generator(np.random.Philox(seed))
     around = torch.from_numpy(rng.integers(0, V, size=(places, 2, 2)))
     weights = made.weights
@@ -63,32 +63,32 @@ def test_lists_give_what_the_dense_table_gives_gradients_too(seed, places):
 
 
 def test_specials_say_nothing_and_nothing_is_said_of_them():
-    made = Neighbours.counted(texts(1), V, [1, 1])
+    made = PairLogOdds.counted(texts(1), V, [1, 1])
     specials = torch.tensor([PAD, CLS, SEP, MASK])
     assert not made(specials[:, None, None].expand(-1, 2, 2)).any()
     pieces = torch.arange(N_SPECIAL, V)[:, None, None].expand(-1, 2, 2)
     assert not made(pieces)[:, :N_SPECIAL].any()
     marked = [np.insert(run, 20, [MASK, SEP]) for run in texts(1)]
-    assert Neighbours.counted(marked, V, [1]).counts[:N_SPECIAL].sum() == 0
+    assert PairLogOdds.counted(marked, V, [1]).counts[:N_SPECIAL].sum() == 0
 
 
 def test_a_pair_does_not_reach_from_one_text_to_the_next():
     runs = [np.array([5, 6], np.uint16), np.array([7, 8], np.uint16)]
-    made = Neighbours.counted(runs, V, [1, 1])
+    made = PairLogOdds.counted(runs, V, [1, 1])
     assert (made.pairs(1), made.pairs(2)) == (2, 0)
     assert made.second_1.tolist() == [6, 8]
 
 
 def test_counting_in_parts_changes_nothing(monkeypatch):
-    whole = Neighbours.counted(texts(2), V, [1, 2])
-    monkeypatch.setattr(neighbours, "_CHUNK", 10)
-    for name, value in Neighbours.counted(texts(2), V, [1, 2]).state_dict().items():
+    whole = PairLogOdds.counted(texts(2), V, [1, 2])
+    monkeypatch.setattr(pair_log_odds, "_CHUNK", 10)
+    for name, value in PairLogOdds.counted(texts(2), V, [1, 2]).state_dict().items():
         assert torch.equal(value, whole.state_dict()[name]), name
 
 
 def test_a_saved_table_fits_into_an_empty_one():
-    made = Neighbours.counted(texts(3), V, [1, 2])
-    empty = Neighbours(V, 2)
+    made = PairLogOdds.counted(texts(3), V, [1, 2])
+    empty = PairLogOdds(V, 2)
     around = torch.randint(N_SPECIAL, V, (4, 2, 2))
     empty(around)  # what it has looked up so far is forgotten
     empty.load_state_dict(made.state_dict())
@@ -118,7 +118,7 @@ def test_a_head_adds_what_it_knows_of_neighbours_and_asks_for_them():
     around = torch.randint(N_SPECIAL, V, (3, 1, 2))
     plain = head(hidden, embedding, around)
     assert head.reach == 1
-    head.neighbours = Neighbours.counted(texts(4), V, [1])
+    head.neighbours = PairLogOdds.counted(texts(4), V, [1])
     said = head(hidden, embedding, around) - plain
     torch.testing.assert_close(said, head.neighbours(around))
     assert said.abs().max() > 0.1

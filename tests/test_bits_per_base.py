@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from genobird import corpus
 from genobird import shards as store
-from genobird.bits import BaseBits, TokenSpans, token_spans
+from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.corpus import CorpusSettings
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
