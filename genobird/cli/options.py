@@ -72,7 +72,7 @@ class ResumableRun(Run):
         "Continue an interrupted run of the same command, if there is one.", default=False
     )
     processes: int = option(
-        "CPU processes of one thread each that share the work; fastest with one per core.",
+        "Processes of one thread each that share the work, on a CPU.",
         default=1,
         ge=1,
     )

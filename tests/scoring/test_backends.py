@@ -19,8 +19,8 @@ from tests.models import random_ids, tiny_checkpoint, tiny_encoder
 ACROSS = 1e-4
 """Largest difference of a float32 score between backends and devices, per unit of its size or 1."""
 
-TEXT = random_dna(1_500, seed=11)
-ALTERED = TEXT[:700] + "GATTACA" + TEXT[701:]
+TEXT = random_dna(900, seed=11)
+ALTERED = TEXT[:400] + "GATTACA" + TEXT[401:]
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def checkpoint(tiny_tokenizer: Tokenizer) -> Checkpoint:
 
 
 def scores(scorer: Scorer) -> np.ndarray:
-    pair = AllelePair(TEXT, ALTERED, (700, 701), (700, 707))
+    pair = AllelePair(TEXT, ALTERED, (400, 401), (400, 407))
     return np.concatenate(
         [
-            scorer.chromatin_logits([TEXT, ALTERED], [700, 700]).ravel(),
-            scorer.promoter_logits([TEXT, ALTERED], [700, 700]),
+            scorer.chromatin_logits([TEXT, ALTERED], [400, 400]).ravel(),
+            scorer.promoter_logits([TEXT, ALTERED], [400, 400]),
             log_likelihoods(scorer, [pair], segmentations=2)[0].ravel(),
         ]
     )
