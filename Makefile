@@ -47,7 +47,7 @@ workflows: $(DEV) ## snakefmt and snakemake --lint
 unit: $(DEV) ## pytest; narrow it with ARGS="tests/genome -k fetch"
 	@$(BIN)/python -m pytest -q -m "not slurm and not install" $(WORKERS) $(ARGS)
 
-test-slurm: $(DEV) ## workflows/score on a SLURM of one node, started for that; minutes
+test-slurm: $(DEV) ## Workflows on a SLURM of one node, started for that; minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[slurm]'
 	@$(BIN)/python -m pytest -q -m slurm tests/workflows $(ARGS)
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pysam
 import pytest
+import yaml
 
 from tests.models import tiny_checkpoint
 
@@ -45,6 +47,47 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=64000 Gres=gpu:2
 PartitionName=all Nodes=ALL Default=YES
+"""
+
+GENOBIRD = """\
+#!{python}
+# genobird; the first two trainings end once they have saved their state: killed, and out of time.
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from genobird.cli import main
+from genobird.tasks.callbacks import SaveState
+
+save, folder = SaveState.save, Path({folder!r})
+
+
+def ask(*command):
+    environment = os.environ | {{"SLURM_CONF": str(folder / "slurm.conf")}}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def save_and_end(self, trainer):
+    save(self, trainer)
+    ended = len(list(folder.glob("ended.*")))
+    (folder / f"ended.{{ended}}.{{trainer.global_step}}").touch()
+    if ended == 0:  # as the kernel does where memory is short
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ended == 1:  # the signal of the profile comes as soon as the limit is near
+        job = ask("squeue", "--noheader", "--states=running", "--format=%i").strip()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
+        ask("scontrol", "update", f"JobId={{job}}", "TimeLimit=1")
+        signal.sigwait({{signal.SIGTERM}})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {{signal.SIGTERM}})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if sys.argv[1] == "pretrain":
+    SaveState.save = save_and_end
+sys.exit(main())
 """
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -123,6 +166,29 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def programs(cluster) -> Path:
+    """Commands in processes of their own: signals of the cluster have to reach them."""
+    folder: Path = cluster.folder / "programs"
+    folder.mkdir()
+    texts = {
+        "genobird": GENOBIRD.format(python=sys.executable, folder=str(cluster.folder)),
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def options(workflow: str) -> tuple[str, ...]:
+    """The profile as it is, but without long waits for the file system and the scheduler."""
+    return (
+        *("--profile", f"workflows/{workflow}/profiles/slurm", "--latency-wait", "5"),
+        *("--slurm-init-seconds-before-status-checks", "1"),
+    )
+
+
 def test_files_are_scored_in_shards_each_with_a_gpu_of_its_own(
     cluster, snakemake, project, tiny_tokenizer
 ):
@@ -133,11 +199,7 @@ def test_files_are_scored_in_shards_each_with_a_gpu_of_its_own(
     )
     shutil.copy(ROOT / DEMO / "chr20.demo.fa.gz", project / "genome.fa.gz")
     config = {"model": "tiny", "output": "results/scored", "threads": 1, "device": "cpu"}
-    options = (
-        *("--profile", "workflows/score/profiles/slurm", "--latency-wait", "5"),
-        *("--slurm-init-seconds-before-status-checks", "1"),
-    )
-    log = snakemake("score", config | {"gpus": 1, "shards": 2}, *options)
+    log = snakemake("score", config | {"gpus": 1, "shards": 2}, *options("score"))
     assert "rule merge" in log
     results = project / "results" / "scored"
     assert not (results / "shards").exists()
@@ -150,3 +212,30 @@ def test_files_are_scored_in_shards_each_with_a_gpu_of_its_own(
         assert after == [(record.pos, record.alleles) for record in given]
     asked = cluster.ask("squeue", "--noheader", "--states=all", "--Format=tres-per-job").split()
     assert asked == ["gres:gpu:1"] * 3 + ["N/A"]  # the merge scores nothing
+
+
+def test_a_training_that_is_killed_and_one_out_of_time_go_on(cluster, snakemake, project):
+    test = ROOT / "workflows" / "train" / "config"
+    config = yaml.safe_load((test / "test.yaml").read_text())
+    settings = yaml.safe_load((test / "test" / "pretrain.yaml").read_text())
+    settings["fit"] |= {"steps": 6, "save_every": 2}
+    (project / "pretrain.yaml").write_text(yaml.safe_dump(settings))
+    config |= {"pretrain": "pretrain.yaml", "output": "results/trained"}
+    log = snakemake("train", config, *options("train"), "--until", "pretrain")
+    assert log.count("Trying to restart job") == 2
+    # Killed at step 2; told at step 4 that its time is up, and saved there again.
+    saved = sorted(path.name for path in cluster.folder.glob("ended.*"))
+    assert saved == ["ended.0.2", "ended.1.4", "ended.2.4", "ended.3.6"]
+    trained = project / "results" / "trained"
+    files = {"shards": "shards/train", "validation_shards": "shards/validation"}
+    files |= {"tokenizer": "tokenizer.model"}
+    command = [sys.executable, "-m", "genobird", "pretrain", "--config", "pretrain.yaml"]
+    command += ["--output", "at-once", "--quiet", "--set", f"fit.threads={config['threads']}"]
+    for name, file in files.items():
+        command += ["--set", f"{name}={trained / file}"]
+    subprocess.run(command, cwd=project, check=True)
+    one, other = (
+        (folder / "model" / "model.safetensors").read_bytes()
+        for folder in (project / "at-once", trained / "pretrain")
+    )
+    assert one == other
