@@ -112,7 +112,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale:
     outs = []
     for first, last in groups:
         start, stop = (int(layout.cu_blocks[s]) * layout.block_size for s in (first, last))
-        length = layout.lengths[first]
+        length = layout.pattern.extra_blocks * layout.block_size + layout.lengths[first]
         shape = (last - first, (stop - start) // (last - first), *q.shape[1:])
         parts = [x[start:stop].view(shape)[:, :length].transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], scale=scale)

@@ -76,6 +76,8 @@ def test_extra_global_tokens_are_attended_to_and_attend(backend):
 @pytest.mark.parametrize("lengths", [[96], [90], [90, 90], [5, 64]], ids=str)
 def test_dense_equals_the_reference_where_attention_is_full(lengths):
     check_against_reference("dense", packed("full", lengths), 8, torch.float32)
+    extra = packed("bigbird", lengths, global_blocks=6, global_tokens="extra")  # all are short
+    check_against_reference("dense", extra, 8, torch.float32)
 
 
 def test_the_full_pattern_is_plain_attention():
