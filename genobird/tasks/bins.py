@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, parse_region
+from genobird.genome.sequence import n_runs
 from genobird.peaks import BIN_BP, Track, labels
 
 MEGABASE = 1_000_000
@@ -128,9 +129,27 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
     return Parts(tuple(areas), tuple(_joined(found)))
 
 
+def without_n(
+    genome: Genome, lengths: Mapping[str, int], areas: Sequence[Interval]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which bins of each contig hold no N, [bins]; outside the areas all count as such.
+
+    Args:
+        genome: the sequence.
+        lengths: bases of each contig that is used, by the genome's names.
+        areas: all that is used, on these contigs; the rest is not read.
+    """
+    known = {contig: np.ones(length // BIN_BP, dtype=bool) for contig, length in lengths.items()}
+    for area in areas:
+        text, start = genome.fetch_clipped(area.contig, area.start, area.end)
+        for first, last in n_runs(text):
+            known[area.contig][(start + first) // BIN_BP : -(-(start + last) // BIN_BP)] = False
+    return known
+
+
 def choose(
     tracks: Sequence[Track],
-    lengths: Mapping[str, int],
+    known: Mapping[str, NDArray[np.bool_]],
     parts: Parts,
     *,
     held_out: bool,
@@ -141,8 +160,9 @@ def choose(
     """Take the bins with peaks, and background at random.
 
     Args:
-        tracks: F tracks, contigs by the names of `lengths`.
-        lengths: bases of each contig that is used.
+        tracks: F tracks, contigs by the names of `known`.
+        known: which bins of each contig that is used hold no N, [bins]; the others are left out,
+            and counted nowhere.
         parts: what is trained on and what held out.
         held_out: choose among what is held out.
         most_positives: most bins with a peak of any track; more are thinned at random.
@@ -150,10 +170,9 @@ def choose(
         seed: of the draws.
     """
     numbers, bins, tables = [], [], []
-    for number, (contig, length) in enumerate(lengths.items()):
-        table = labels(tracks, contig, length // BIN_BP)
-        mask = parts.masks(contig, len(table))[int(held_out)]
-        rows = np.flatnonzero(mask)
+    for number, (contig, usable) in enumerate(known.items()):
+        table = labels(tracks, contig, len(usable))
+        rows = np.flatnonzero(usable & parts.masks(contig, len(table))[int(held_out)])
         numbers.append(np.full(len(rows), number, dtype=np.int32))
         bins.append(rows)
         tables.append(table[rows])
@@ -164,7 +183,7 @@ def choose(
     taken = rng.permutation(positive)[:most_positives]
     drawn = rng.choice(rest, min(len(rest), round(background * len(taken))), replace=False)
     rows = np.sort(np.concatenate([taken, drawn]))
-    names = np.array(list(lengths), dtype=np.str_)[contig_of[rows]]
+    names = np.array(list(known), dtype=np.str_)[contig_of[rows]]
     return ChosenBins(names, places[rows], table[rows], len(positive), len(rest))
 
 

@@ -89,7 +89,7 @@ def encode(
         seed: of the strands.
 
     Returns:
-        The states of all bins without N in the windows that were read.
+        The states of all bins in the windows that were read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done"
@@ -139,18 +139,12 @@ def _encode(
         first, last = chosen.bins[group[[0, -1]]].tolist()
         contig = str(chosen.contigs[group[0]])
         text, start = genome.fetch_clipped(contig, *window(first, last, context_bp))
-        at = chosen.bins[group] * BIN_BP - start  # first base of each bin in the window
-        known = np.array(["N" not in text[i : i + BIN_BP] for i in at])
-        group, place = group[known], at[known] + BIN_BP // 2
-        if not len(group):
-            continue
+        place = chosen.bins[group] * BIN_BP + BIN_BP // 2 - start  # centre of each bin
         reverse = bool(generator(seed, 3, number).random() < 0.5)
         for turned in (False, True) if both_strands else (reverse,):
             sequences.append(reverse_complement(text) if turned else text)
             centres.append(len(text) - place if turned else place)
             rows.append(group)
-    if not sequences:
-        return np.empty(0, np.int64), np.empty((0, head.reads), np.float16)
     pooled = inference.predict([head.pool], head.config, sequences, centres)
     return np.concatenate(rows), torch.from_numpy(pooled).half().numpy()
 

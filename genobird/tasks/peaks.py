@@ -30,7 +30,7 @@ from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Inference
 from genobird.peaks import Track, merge, read_tracks
-from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
+from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.fit import FitSettings, fit, settled_precision
 from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
 from genobird.tasks.held_out import gc_contents, measure, predict
@@ -148,8 +148,9 @@ def finetune_peaks(
     }
     if resume and (output / "model").is_dir():
         return _finished(output, settings, facts)
-    train = _choose(tracks, lengths, parts, settings, held_out=False)
-    test = _choose(tracks, lengths, parts, settings, held_out=True)
+    known = without_n(genome, lengths, parts.areas)
+    train = _choose(tracks, known, parts, settings, held_out=False)
+    test = _choose(tracks, known, parts, settings, held_out=True)
     replace_head(checkpoint, tracks, train, settings.hidden)
     run = _Run(output, settings, resume, facts)
     train, trained = run.encode(checkpoint, genome, train, "train")
@@ -325,13 +326,13 @@ def _areas(
 
 
 def _choose(
-    tracks: Sequence[Track], lengths: Mapping[str, int], parts: Parts, settings: PeaksSettings,
-    *, held_out: bool,
+    tracks: Sequence[Track], known: Mapping[str, NDArray[np.bool_]], parts: Parts,
+    settings: PeaksSettings, *, held_out: bool,
 ) -> ChosenBins:  # fmt: skip
     most = settings.held_out_bins if held_out else settings.bins
     ratio = settings.held_out_background if held_out else settings.background
     chosen = choose(
-        tracks, lengths, parts, held_out=held_out, most_positives=max(1, int(most / (1 + ratio))),
+        tracks, known, parts, held_out=held_out, most_positives=max(1, int(most / (1 + ratio))),
         background=ratio, seed=settings.seed,
     )  # fmt: skip
     where = "held out; name other places" if held_out else "to train on; hold out less"

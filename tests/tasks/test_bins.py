@@ -9,9 +9,10 @@ from genobird.errors import ContigError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.peaks import Feature, Track
-from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group
+from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 
 LENGTHS = {"chr1": 60_000, "chr2": 30_000}
+KNOWN = {contig: np.ones(length // 200, dtype=bool) for contig, length in LENGTHS.items()}
 WHOLE = [Interval(contig, 0, length) for contig, length in LENGTHS.items()]
 
 
@@ -90,7 +91,7 @@ def test_no_bin_is_in_both_parts_and_none_crosses_the_border(start, length):
 def test_all_peaks_are_taken_and_as_much_background_as_asked():
     parts = Parts(tuple(WHOLE), (Interval("chr2", 0, 30_000),))
     found = choose(
-        [EVERY_TENTH, ONE], LENGTHS, parts,
+        [EVERY_TENTH, ONE], KNOWN, parts,
         held_out=False, most_positives=100, background=2.0, seed=1,
     )  # fmt: skip
     assert (found.positives, found.background) == (31, 269)
@@ -105,7 +106,7 @@ def test_all_peaks_are_taken_and_as_much_background_as_asked():
 def test_too_many_peaks_are_thinned_by_the_seed():
     def drawn(seed):
         return choose(
-            [EVERY_TENTH], LENGTHS, Parts(tuple(WHOLE), ()),
+            [EVERY_TENTH], KNOWN, Parts(tuple(WHOLE), ()),
             held_out=False, most_positives=10, background=1.0, seed=seed,
         )  # fmt: skip
 
@@ -117,7 +118,7 @@ def test_too_many_peaks_are_thinned_by_the_seed():
 
 def test_weights_count_all_bins_of_the_part():
     found = choose(
-        [EVERY_TENTH], LENGTHS, Parts(tuple(WHOLE), ()),
+        [EVERY_TENTH], KNOWN, Parts(tuple(WHOLE), ()),
         held_out=False, most_positives=9, background=3.0, seed=1,
     )  # fmt: skip
     weights = found.weights()
@@ -129,9 +130,23 @@ def test_weights_count_all_bins_of_the_part():
 def test_areas_bound_what_is_used():
     parts = Parts((Interval("chr1", 1_900, 8_100),), ())
     found = choose(
-        [EVERY_TENTH], LENGTHS, parts, held_out=False, most_positives=99, background=99, seed=0
+        [EVERY_TENTH], KNOWN, parts, held_out=False, most_positives=99, background=99, seed=0
     )
     assert found.bins.tolist() == list(range(10, 40))
+
+
+def test_bins_with_n_are_neither_peaks_nor_background(genome):
+    """They counted as background, and were dropped only when they were encoded."""
+    lengths = {"chrN": 2_000}  # N at 0-300 and 1200-1400
+    areas = (Interval("chrN", 100, 2_000),)
+    known = without_n(genome, lengths, areas)
+    assert np.flatnonzero(~known["chrN"]).tolist() == [0, 1, 6]
+    found = choose(
+        [track("some", {"chrN": [(600, 800), (1_200, 1_400)]})], known, Parts(areas, ()),
+        held_out=False, most_positives=9, background=9.0, seed=0,
+    )  # fmt: skip
+    assert found.bins.tolist() == [2, 3, 4, 5, 7, 8, 9]
+    assert (found.positives, found.background) == (1, 6)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 80)), unique=True, min_size=1))

@@ -76,13 +76,6 @@ def test_a_window_gives_its_bins_their_context_and_has_one_of_few_widths(first, 
     assert end - start <= 200 * more + 200 + 2 * context + 999
 
 
-def test_bins_with_n_are_left_out(model, genome, tmp_path):
-    states = encoded(model, genome, bins_of("chrN", 0, 1, 2, 5, 6, 7), tmp_path / "states")
-    assert sorted(states.rows.tolist()) == [2, 3, 5]  # N at 0-300 and 1200-1400
-    nothing = encoded(model, genome, bins_of("chrN", 0, 1), tmp_path / "none")
-    assert len(nothing) == 0
-
-
 def test_states_on_disk_are_not_computed_again(model, genome, tmp_path, monkeypatch):
     monkeypatch.setattr(hidden, "_CHUNK", 2)
     chosen = bins_of("chr1", *range(0, 200, 20))
