@@ -129,7 +129,7 @@ class LabelledBatch:
     Attributes:
         places: what the head is asked about, P places; None where `pooled` or `bases` is given.
         labels: float32 [P, F].
-        weights: float32 [P], how much each place counts.
+        weights: float32 [P], how much each place counts; 1 on average over many batches.
         targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
         pieces: int64 [M], their true pieces.
         pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from genobird.batch import LabelledBatch
 from genobird.datasets import ChromatinDataset, Sites
@@ -38,7 +38,9 @@ class EnrichedSettings(BaseModel):
         0.35, ge=0, le=1, description="Share of the bins whose flanks are masked as sites' are."
     )
     kept_bp: tuple[int, int] = Field(
-        (150, 380), description="Least and most bases that stay between masked flanks."
+        (150, 380),
+        description="Bases that stay between masked flanks: the least, and one more than the most; "
+        "more than are read count as all.",
     )
     site_weight: float = Field(0.6, ge=0, description="Weight of a site beside a bin.")
     mutated: float = Field(0.0, ge=0, le=1, description="Share of the bases that are replaced.")
@@ -46,6 +48,17 @@ class EnrichedSettings(BaseModel):
         0.0, ge=0, le=1, description="Share of the places where bases are deleted or inserted."
     )
     indel_bp: int = Field(16, ge=1, description="Most bases that are deleted or inserted.")
+
+    @field_validator("kept_bp")
+    @classmethod
+    def _ascending(cls, kept_bp: tuple[int, int]) -> tuple[int, int]:
+        low, high = kept_bp
+        if not 1 <= low < high:
+            raise ValueError(
+                f"kept_bp is {low} to {high}; the least is 1 or more, and the second number, which "
+                "is never drawn, larger than it"
+            )
+        return kept_bp
 
 
 class EnrichedBatches:
@@ -113,9 +126,13 @@ class EnrichedBatches:
         others = min(len(self.rest), round(self.settings.others * len(self.bound)))
         return len(self.bound) + others + (len(self.sites) if self.sites else 0)
 
+    @property
+    def _size(self) -> int:
+        return min(self.settings.places, self.visits)
+
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return -(-self.visits // self.settings.places)
+        return self.visits // self._size
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         """Return what an epoch visits, in its order, [visits, 3]: kind, contig or site, bin."""
@@ -135,18 +152,17 @@ class EnrichedBatches:
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step; the end of an epoch that fills no batch is left out."""
-        size = min(self.settings.places, self.visits)
-        epoch, part = divmod(step, self.visits // size)
+        epoch, part = divmod(step, len(self))
         if getattr(self, "_order_of", None) != epoch:
             self._order_of, self._order = epoch, self._epoch(epoch)
         rng = generator(self.seed, 1, step)
-        rows = self._order[part * size : (part + 1) * size]
+        rows = self._order[part * self._size : (part + 1) * self._size]
         bases, labels, known = zip(*(self._place(row, rng) for row in rows), strict=True)
         weights = np.where(rows[:, 0] == _SITE, self.settings.site_weight, 1.0)
         return LabelledBatch(
             None,
             torch.from_numpy(np.stack(labels).astype(np.float32)),
-            torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy((weights / weights.mean()).astype(np.float32)),
             bases=torch.from_numpy(np.stack(bases)),
             known=torch.from_numpy(np.stack(known)),
         )

@@ -151,14 +151,13 @@ class PlaceBatches:
         found = self.places(step)
         assert found.bases is not None
         assert found.known is not None
-        share = found.weights / found.weights.mean()
-        weights = share[:, None] * found.known
+        weights = found.weights[:, None] * found.known
         weights[:, self.features :] *= self.auxiliary_weight
         weights *= weights.shape[1] / self.features
         return Batch(
             found.bases.numpy(),
             found.labels[:, None].numpy().astype(np.uint8),
-            np.ones((len(share), 1), dtype=bool),
+            np.ones((len(weights), 1), dtype=bool),
             weights[:, None].numpy(),
         )
 

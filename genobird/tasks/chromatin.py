@@ -34,7 +34,10 @@ class ChromatinDataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
-    margin_bp: int = Field(1_000, ge=0, description="Least context of a bin that has a loss.")
+    margin_bp: int = Field(
+        1_000, ge=0,
+        description="Least context of a bin that has a loss, but for the jitter of up to 199 bp.",
+    )  # fmt: skip
     sequences: int = Field(4, ge=1, description="Windows per batch.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
     poor_share: float = Field(
@@ -100,8 +103,12 @@ class ChromatinBatches:
             positives = np.array([self._positives(*window) for window in self.windows])
             self.poor = positives < positives.mean()
         poor = int(self.poor.sum())
-        self.visits = len(self.windows) - poor + math.ceil(settings.poor_share * poor)
+        kept = math.ceil(settings.poor_share * poor)
+        self.visits = len(self.windows) - poor + kept
         """Windows of an epoch."""
+        chance = np.where(self.poor, kept / max(poor, 1), 1.0)
+        self.weights = self.visits / len(self.windows) / chance
+        """Of the loss of each window, [W]; 1 on average over an epoch's visits."""
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -163,8 +170,8 @@ class ChromatinBatches:
                 break
             visited.append(int(self._order(epoch)[index]))
         sequences, centres, labels = zip(*(self._window(i, rng) for i in visited), strict=True)
-        counts = [1 / self.settings.poor_share if self.poor[i] else 1.0 for i in visited]
-        weights = torch.tensor(counts).repeat_interleave(torch.tensor([len(c) for c in centres]))
+        weights = torch.from_numpy(self.weights[visited].astype(np.float32))
+        weights = weights.repeat_interleave(torch.tensor([len(c) for c in centres]))
         places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
         known = torch.from_numpy(np.concatenate(labels)).float()
         if not (self.augment and self.settings.mask_rate):

@@ -26,7 +26,7 @@ class PromoterDataSettings(BaseModel):
 
     sequences: int = Field(16, ge=1, description="Windows per batch.")
     shift_bp: int = Field(
-        16, ge=1, description="Up to so many first bases are left out, at random."
+        16, ge=1, description="Fewer than so many first bases are left out, at random."
     )
 
 

@@ -78,12 +78,12 @@ class RememberedBatches:
         self.batch, self.seed = min(batch, len(self.pooled)), seed
 
     def __len__(self) -> int:
-        """Steps that visit every place once."""
-        return -(-len(self.pooled) // self.batch)
+        """Steps of an epoch."""
+        return len(self.pooled) // self.batch
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step; the end of an epoch that fills no batch is left out."""
-        epoch, part = divmod(step, len(self.pooled) // self.batch)
+        epoch, part = divmod(step, len(self))
         order = visiting_order(len(self.pooled), self.seed, epoch)
         places = torch.from_numpy(order[part * self.batch : (part + 1) * self.batch])
         pooled = self.pooled[places].float()

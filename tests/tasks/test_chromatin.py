@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from genobird.datasets import ChromatinDataset
 from genobird.draws import generator
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
-from genobird.heads import HeadConfig
+from genobird.heads import Head, HeadConfig
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataSettings
+from genobird.tasks.finetune import Finetuning
+from genobird.tasks.fit import FitSettings
 from genobird.tokenizer import CLS, SEP
+from tests.models import tiny_checkpoint
 
 SETTINGS = ChromatinDataSettings(window_bp=2000, margin_bp=400, sequences=3)
 
@@ -262,9 +266,19 @@ def test_poor_windows_are_visited_in_turn_and_count_as_much_more(chromatin_path,
         assert len(order) == len(set(order)) == batches.visits
         assert rich <= set(order)
     assert set().union(*visited) == rich | poor
+    kept, share = batches.visits - len(rich), batches.visits / len(batches.windows)
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    checkpoint.chromatin = Head(HeadConfig(outputs=len(dataset.features), hidden=8), 32)
+    task = Finetuning(checkpoint, FitSettings(steps=1, warmup_steps=1), "chromatin").eval()
+    weights = []
     for step in range(batches.visits):
-        window = visited[0][step]
-        assert set(batches(step).weights.tolist()) == {2.0 if window in poor else 1.0}
+        batch = batches(step)
+        plain = task.model_step(replace(batch, weights=torch.ones(len(batch.weights))))["loss"]
+        more = len(poor) / kept if visited[0][step] in poor else 1.0
+        # In a batch of one window, a share of the batch's own weights would be nothing.
+        torch.testing.assert_close(task.model_step(batch)["loss"], share * more * plain)
+        weights.append(share * more)
+    assert sum(weights) / batches.visits == pytest.approx(1)
 
 
 def test_validation_visits_poor_windows_too(make):

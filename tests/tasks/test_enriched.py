@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Sites
@@ -73,11 +74,28 @@ def test_flanks_are_masked_and_what_is_unknown_has_no_loss(chromatin, sites_path
         chromatin, "train", settings, span_bp=SPAN, sites=Sites.load(sites_path)
     )
     batch = batches(0)
-    site = (batch.weights != 1).numpy()
+    site = (batch.weights < 1).numpy()
     assert site.sum() == 5
     kept = (batch.bases.numpy()[~site] != NO_BASE).sum(1)
     assert set(kept.tolist()) == {30}
     assert int((~batch.known).sum()) == 1
+
+
+@pytest.mark.parametrize("kept", [(0, 10), (30, 30), (40, 30)])
+def test_bases_to_keep_that_cannot_be_drawn_are_refused(kept):
+    with pytest.raises(ValidationError, match=f"kept_bp is {kept[0]} to {kept[1]}; the least is 1"):
+        EnrichedSettings(kept_bp=kept)
+
+
+def test_an_epoch_ends_with_its_last_full_batch(chromatin):
+    batches = EnrichedBatches(
+        chromatin, "train", PLAIN.model_copy(update={"places": 8}), span_bp=SPAN, augment=False
+    )
+    assert batches.visits % 8
+    batches(len(batches) - 1)
+    assert batches._order_of == 0
+    batches(len(batches))
+    assert batches._order_of == 1
 
 
 def test_sites_of_other_features_and_splits_without_positives_are_refused(chromatin, sites_path):
