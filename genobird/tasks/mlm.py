@@ -19,6 +19,7 @@ from pydantic import Field
 from genobird.bits_per_base import token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError, UsageError
+from genobird.genome.interval import Interval
 from genobird.pair_log_odds import PairLogOdds
 from genobird.shards import Shards
 from genobird.tasks.fit import fit
@@ -27,6 +28,7 @@ from genobird.tasks.pretrain import (
     Pretraining,
     final_validation,
     masked_batches,
+    most_tokens,
     open_shards,
     validation_batches,
     validations,
@@ -101,7 +103,7 @@ def finetune_mlm(
             ),
             "genome_sha256": shards.index.genome_sha256,
             "tokens_counted": shards.index.tokens,
-            "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
+            "tokens_seen": most_tokens(config),
             "validation": final_validation(task, config, validation),  # all is counted
         },
     }
@@ -124,21 +126,19 @@ def parted(
     Raises:
         InputError: too few documents.
     """
-    spans = [token_spans(shards, i, lengths) for i in range(len(shards))]
+    extents = [_extent(shards, i, lengths) for i in range(len(shards))]
     firsts = [
         i for i, d in enumerate(shards.documents) if not shards.index.files[d.file].pass_index
     ]
     asked = np.array(firsts[_EVERY - 1 :: _EVERY] or firsts[1:2], dtype=np.int64)
-    taken: dict[str, list[tuple[int, int]]] = {}
+    taken: dict[str, list[Interval]] = {}
     for i in asked:
-        span = spans[i]
-        taken.setdefault(span.contig, []).append((int(span.starts.min()), int(span.ends.max())))
+        taken.setdefault(extents[i].contig, []).append(extents[i])
     counted = [
         i
-        for i, span in enumerate(spans)
+        for i, own in enumerate(extents)
         if all(
-            span.ends.max() <= start or end <= span.starts.min()
-            for start, end in taken.get(span.contig, ())
+            own.end <= other.start or other.end <= own.start for other in taken.get(own.contig, ())
         )
     ]
     if not len(asked) or not counted:
@@ -147,6 +147,12 @@ def parted(
             "give shards of more sequence"
         )
     return np.array(counted, dtype=np.int64), asked
+
+
+def _extent(shards: Shards, document: int, lengths: NDArray[np.integer]) -> Interval:
+    """Return the stretch from the first base of a document to its last."""
+    span = token_spans(shards, document, lengths)
+    return Interval(span.contig, int(span.starts.min()), int(span.ends.max()))
 
 
 def _counted(

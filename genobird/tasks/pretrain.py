@@ -202,12 +202,17 @@ def pretrain(
             ),
             "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
             **({"weights": weights} if len(weights) > 1 else {}),
-            "tokens_seen": config.fit.batches * config.data.sequences * config.data.max_tokens,
+            "tokens_seen": most_tokens(config),
             "validation": final_validation(task, config, validation),
         },
     }
     checkpoint.save(output / "model", force=True)
     return checkpoint
+
+
+def most_tokens(config: MaskedSettings) -> int:
+    """Return how many tokens a run sees at most: the last window of a document is shorter."""
+    return config.fit.batches * config.data.sequences * config.data.max_tokens
 
 
 def _only(values: list[str]) -> str | list[str]:

@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from genobird.bits_per_base import token_spans
 from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.pair_log_odds import PairLogOdds
+from genobird.tasks import mlm
 from genobird.tasks.data import PretrainBatches
 from genobird.tasks.mlm import MLMConfig, finetune_mlm, parted
 from genobird.tasks.pretrain import Pretraining, validation_batches
@@ -67,6 +69,21 @@ def test_the_head_alone_is_trained_and_knows_all_pairs_in_the_end(
         assert torch.equal(after.mlm.neighbours.get_buffer(name), value), name
     assert not torch.equal(after.mlm.neighbours.weights, every.weights)
     assert after.hash == made.hash != before.hash
+
+
+def test_tokens_of_one_document_at_a_time_are_held(tiny_shards, tiny_tokenizer, monkeypatch):
+    """Places of all tokens of a genome are gigabytes."""
+    alive = []
+
+    def spans(*of):
+        assert sum(starts() is not None for starts in alive) <= 1
+        found = token_spans(*of)
+        alive.append(weakref.ref(found.starts))
+        return found
+
+    monkeypatch.setattr(mlm, "token_spans", spans)
+    parted(tiny_shards, tiny_tokenizer.lengths)
+    assert len(alive) == len(tiny_shards) > 2
 
 
 def test_what_is_asked_about_was_not_counted(config, tiny_shards, tiny_tokenizer, monkeypatch,
