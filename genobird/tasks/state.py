@@ -126,7 +126,8 @@ def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any])
     """Refuse to continue a run as another one.
 
     Keys that only one of them knows are of no account: another version of genobird may have written
-    the run. What may be left out is therefore recorded as None.
+    the run. What may be left out is therefore recorded as None; a section that was left out then
+    and is given now, or the other way round, is known to both (`head.local`, `head.local.filters`).
 
     Args:
         path: the run directory.
@@ -136,8 +137,14 @@ def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any])
     Raises:
         UsageError: naming each key that differs.
     """
-    shared = [key for key in asked if key in known]
-    runs.refuse_other(path, {k: known[k] for k in shared}, {k: asked[k] for k in shared})
+    shared = [key for key in {**known, **asked} if _has(known, key) and _has(asked, key)]
+    before, now = ({key: facts.get(key, "given") for key in shared} for facts in (known, asked))
+    runs.refuse_other(path, before, now)
+
+
+def _has(facts: Mapping[str, Any], key: str) -> bool:
+    """Tell whether facts have a key, or a section of that name."""
+    return key in facts or any(other.startswith(f"{key}.") for other in facts)
 
 
 def rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:

@@ -62,6 +62,16 @@ def test_what_was_not_given_and_now_is_counts(tmp_path):
             run.refuse_other(identity({"sha256": {"more": now}}))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_section_that_was_not_given_and_now_is_counts(tmp_path, turned):
+    """They share no key, and any local network was accepted in place of none."""
+    sides = [{"head": {"local": None, "hidden": 8}}, {"head": {"local": {"filters": 64}}}]
+    before, now = sides[::-1] if turned else sides
+    said = "given, now not given" if turned else "not given, now given"
+    with pytest.raises(UsageError, match=rf"\(head\.local {said}\);"):
+        saved(tmp_path, identity=identity(before)).refuse_other(identity(now))
+
+
 # torch maps a file of some thousand bytes before it finds that its end is missing.
 @pytest.mark.parametrize("keep", [0, 100, 5000])
 def test_a_damaged_state_is_named(tmp_path, keep):
