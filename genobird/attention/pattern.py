@@ -176,7 +176,6 @@ def _random_blocks(pattern: Pattern, seen: IntArray, layer: int, heads: int) -> 
     return ranks
 
 
-@lru_cache(maxsize=1024)  # twelve layers of all lengths up to 85 blocks
 def sequence_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> SequenceLists:
     """Apply a pattern to one sequence.
 
@@ -187,19 +186,32 @@ def sequence_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> S
         heads: heads, H; each head draws its own.
 
     Returns:
-        The lists, ascending in each row.
+        The lists, ascending in each row; layers that draw nothing share theirs.
     """
-    if pattern.kind == "google" and not google.is_full(n_blocks, pattern.random_blocks):
+    draws = pattern.kind in {"google", *_WITH_RANDOM} and pattern.random_blocks
+    is_drawn = draws and not _is_full(pattern, n_blocks)
+    return _cached_lists(pattern, n_blocks, layer if is_drawn else 0, heads)
+
+
+def _is_full(pattern: Pattern, n_blocks: int) -> bool:
+    """Tell whether each block of a sequence sees all: by the pattern, or in a short sequence."""
+    if pattern.kind == "google":
+        return google.is_full(n_blocks, pattern.random_blocks)
+    row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
+    return pattern.kind == "full" or (pattern.kind == "bigbird" and n_blocks <= row_blocks)
+
+
+@lru_cache(maxsize=1024)  # twelve layers of all lengths up to 85 blocks
+def _cached_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> SequenceLists:
+    if _is_full(pattern, n_blocks):
+        all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
+        return SequenceLists(np.full((heads, n_blocks), n_blocks), all_keys)
+    if pattern.kind == "google":
         return SequenceLists(
             *google.sequence_lists(
                 n_blocks, pattern.block_size, pattern.random_blocks, heads, pattern.seed + layer
             )
         )
-    row_blocks = pattern.global_blocks + pattern.window_blocks + pattern.random_blocks
-    is_short = pattern.kind == "google" or (pattern.kind == "bigbird" and n_blocks <= row_blocks)
-    if pattern.kind == "full" or is_short:
-        all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
-        return SequenceLists(np.full((heads, n_blocks), n_blocks), all_keys)
     seen = _seen_before_random(pattern, n_blocks)
     table = np.broadcast_to(seen, (heads, *seen.shape))
     if pattern.kind in _WITH_RANDOM and pattern.random_blocks:

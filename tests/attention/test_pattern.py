@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.attention import PATTERNS, Pattern
-from genobird.attention.pattern import sequence_lists
+from genobird.attention.pattern import _cached_lists, sequence_lists
 
 
 def rows(pattern: Pattern, n_blocks: int, layer: int = 0, heads: int = 2) -> list[list[list[int]]]:
@@ -32,7 +32,7 @@ def test_a_bigbird_row_is_globals_window_and_distinct_random_blocks(n, g, w, r):
 @pytest.mark.parametrize("kind", PATTERNS)
 def test_a_layout_repeats_itself_and_changes_with_the_seed(kind):
     first = sequence_lists(Pattern(kind), 40, 1, 3)
-    sequence_lists.cache_clear()
+    _cached_lists.cache_clear()
     again = sequence_lists(Pattern(kind), 40, 1, 3)
     np.testing.assert_array_equal(first.keys, again.keys)
     other = sequence_lists(Pattern(kind, seed=1), 40, 1, 3)
@@ -104,13 +104,21 @@ def test_each_layer_and_head_draws_its_own_random_blocks():
     assert rows(pattern, 60, layer=1)[0] != first
 
 
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_layers_that_draw_nothing_share_their_lists(kind):
+    lists = [sequence_lists(Pattern(kind), n, layer, 2) for n in (5, 60) for layer in (0, 7)]
+    drawn = kind in ("bigbird", "google", "random", "random+window")
+    assert (lists[0] is lists[1]) == (not drawn or kind in ("bigbird", "google"))  # is it short?
+    assert (lists[2] is lists[3]) == (not drawn)
+
+
 def test_global_seeds_have_no_say():
     state = np.random.get_state()
     try:
         found = []
         for seed in (1, 2):
             np.random.seed(seed)
-            sequence_lists.cache_clear()
+            _cached_lists.cache_clear()
             found.append(rows(Pattern("bigbird"), 60))
         assert found[0] == found[1]
         assert np.random.get_state()[2] == np.random.RandomState(2).get_state()[2]
