@@ -5,18 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+from torch.distributed import TCPStore
 
 
 def in_world(size: int, shards: Path, tokenizer: Path, output: Path, **how: Any) -> list[int]:
@@ -31,9 +25,12 @@ def in_world(size: int, shards: Path, tokenizer: Path, output: Path, **how: Any)
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "tests.tasks.runs", "tests.models"])
-    port = free_port()
+    # As torchrun's agent does: a port that is held from when it is chosen until the end.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     world: list[BaseProcess] = [
-        context.Process(target=_process, args=(rank, size, port, shards, tokenizer, output, how))
+        context.Process(
+            target=_process, args=(rank, size, store.port, shards, tokenizer, output, how)
+        )
         for rank in range(size)
     ]
     for process in world:
@@ -64,6 +61,7 @@ def _process(
             "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
             "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+            "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
         }  # fmt: skip
     from genobird.cli.app import _log_to_stderr, _report
     from genobird.errors import GenobirdError
