@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import os
 
+from genobird.names import loader
+
 # Read where torch is loaded. MKL's own store of buffers can hang a process that was forked from one
 # with threads.
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
@@ -47,6 +49,8 @@ __all__ = [
     "finetune",
     "load",
     "pretrain",
+    "tidy_scores",
+    "to_anndata",
 ]
 
 _HOMES = {
@@ -62,17 +66,12 @@ _HOMES = {
     "finetune": "genobird.tasks.training",
     "load": "genobird.scoring.scorer",
     "pretrain": "genobird.tasks.training",
+    "tidy_scores": "genobird.scoring.tidy",
+    "to_anndata": "genobird.scoring.tidy",
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'genobird' has no attribute {name!r}")
-    from genobird.extras import require
-
-    value: object = getattr(require(_HOMES[name], f"genobird.{name}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from genobird.errors import UsageError
 
 EXTRAS: Final = {
+    "anndata": ("anndata",),
     "bigwig": ("pyBigWig",),
     "gpu": ("triton",),
     "serve": ("fastapi", "python_multipart", "uvicorn"),

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
+from genobird.attention.reference import reference_weights
 from genobird.batch import PackedBatch
 from genobird.errors import InputError
 from genobird.pair_log_odds import PairLogOdds
@@ -155,12 +156,24 @@ class Attention(nn.Module):
         rows: Tensor | None = None,
     ) -> Tensor:
         """[T, D] -> [T, D], or [M, D] at the tokens `rows`."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)  # [T, H, D / H] each
-        if rope is not None:
-            q, k = (rotate(part, *rope).to(v.dtype) for part in (q, k))
+        q, k, v = self._projected(x, rope)
         out = block_sparse_attention(q, k, v, layout, backend=backend)
         out = out if rows is None else out[rows]
         return self.out(out.reshape(len(out), -1))  # type: ignore[no-any-return]
+
+    def weights(self, x: Tensor, layout: BlockLayout, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        """[T, D] -> how much each token takes of each, [H, T, T], by the plain reference."""
+        q, k, _ = self._projected(x, rope)
+        return reference_weights(q, k, layout, q.shape[-1] ** -0.5)
+
+    def _projected(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, D] -> queries, keys and values, [T, H, D / H] each."""
+        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        if rope is not None:
+            q, k = (rotate(part, *rope).to(v.dtype) for part in (q, k))
+        return q, k, v
 
 
 class Block(nn.Module):

@@ -76,7 +76,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     base = distributions(PROJECT["dependencies"])
     optional = {
         name: distributions(PROJECT["optional-dependencies"][name])
-        for name in ("train", "bigwig", "gpu", "hf", "serve", "workflow")
+        for name in ("train", "anndata", "bigwig", "gpu", "hf", "serve", "workflow")
     }
     declared = base.union(*optional.values())
     found = imported("genobird") | imported("pipelines")

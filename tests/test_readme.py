@@ -49,6 +49,16 @@ def test_the_commands_of_the_readme_run_in_their_order(user_folder):
 
 @needs_model
 @pytest.mark.slow
+def test_the_examples_for_python_run_in_one_notebook(user_folder):
+    page = (ROOT / "docs" / "python.md").read_text()
+    blocks = [text for language, text in RUN.findall(page) if language == "python"]
+    assert len(blocks) >= 5
+    readme.run([sys.executable, "-W", "error", "-c", "\n".join(blocks)], user_folder)
+    assert {"states.parquet", "region.png"} <= {path.name for path in user_folder.iterdir()}
+
+
+@needs_model
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 def test_the_most_wanted_calls_give_the_output_that_the_readme_shows(user_folder, programs, number):
     block = readme.blocks()[number]

@@ -23,6 +23,12 @@ def reference_attention(
     Returns:
         [T, H, D] in the dtype of `q`; zero at padding tokens and where no key is seen.
     """
+    weights = reference_weights(q, k, layout, scale)
+    return torch.einsum("hqk,khd->qhd", weights, v.to(weights.dtype)).to(q.dtype)
+
+
+def reference_weights(q: Tensor, k: Tensor, layout: BlockLayout, scale: float) -> Tensor:
+    """Return how much each query takes of each key, [H, T, T]; see `reference_attention`."""
     mask = layout.token_mask().to(q.device)  # [H, T, T], how often a key counts
     work = torch.promote_types(q.dtype, torch.float32)
     scores = torch.einsum("qhd,khd->hqk", q.to(work), k.to(work)) * scale
@@ -32,5 +38,4 @@ def reference_attention(
     # Padding may see only padding, a pattern may leave a row without keys: -inf alone gives NaN.
     some = (mask.sum(-1) > 0) & valid  # [H, T]
     scores = torch.where(some[..., None], scores, torch.zeros_like(scores))
-    out = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v.to(work))
-    return torch.where(some.T[..., None], out, torch.zeros_like(out)).to(q.dtype)
+    return scores.softmax(dim=-1) * some[..., None]

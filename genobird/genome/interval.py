@@ -61,6 +61,11 @@ class Interval:
                 f"strand {quoted(self.strand)} is unknown; allowed are '+', '-' and '.'"
             )
 
+    @classmethod
+    def from_str(cls, text: str) -> Interval:
+        """Read a region in text, 1-based with both ends, as `chr20:1,001-2,000:+`."""
+        return parse_region(text)
+
     @property
     def length(self) -> int:
         """Number of bases."""

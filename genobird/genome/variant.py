@@ -59,6 +59,11 @@ class Variant:
     ref: str
     alt: str
 
+    @classmethod
+    def from_str(cls, text: str) -> Variant:
+        """Read a variant in text, 1-based, as `chr20:1000:A>G`; see `parse_variant`."""
+        return parse_variant(text)
+
     @property
     def end(self) -> int:
         """First base after REF, 0-based."""

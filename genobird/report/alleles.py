@@ -50,7 +50,7 @@ def allele_logos(
     """
     with opened(fasta) as genome:
         found = [
-            (row, _sides(scorer, _variant(row), genome, str(row["feature"])))
+            (row, sides_of(scorer, row, genome, str(row["feature"])))
             for row in rows.to_dict("records")
         ]
     windows = [sum(side.scan.size for side in sides) for _, sides in found]
@@ -65,7 +65,7 @@ def allele_logos(
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
+class Side:
     """One allele with the bases around it."""
 
     label: str
@@ -74,6 +74,7 @@ class _Side:
     """The bases of the allele, in the scan."""
 
     def strip(self) -> Strip:
+        """Compute what changing its bases does."""
         return Strip(self.scan.bases, self.scan.deltas()[:, :, 0], self.label, self.mark)
 
 
@@ -88,9 +89,9 @@ def _variant(row: Mapping[Any, Any]) -> Variant:
     return Variant(str(contig), int(pos) - 1, ref, alt)
 
 
-def _sides(scorer: Scorer, variant: Variant, genome: Genome, feature: str) -> list[_Side]:
-    """Prepare both alleles in the windows that the variant was scored in."""
-    variant = left_align(variant, genome)
+def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
+    """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
+    variant = left_align(_variant(row), genome)
     window = windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
     at = Interval(variant.contig, variant.position, variant.position + 1)
     ref = _side(scorer, "REF", Site(at, _OK, window.ref, window.ref_anchor), variant.ref, feature)
@@ -99,13 +100,13 @@ def _sides(scorer: Scorer, variant: Variant, genome: Genome, feature: str) -> li
     return [ref, alt]
 
 
-def _side(scorer: Scorer, label: str, site: Site, allele: str, feature: str) -> _Side:
+def _side(scorer: Scorer, label: str, site: Site, allele: str, feature: str) -> Side:
     before = _known(site.text[max(0, site.centre - SPAN) : site.centre][::-1])
     first = site.centre - before
     end = min(site.centre + len(allele) + SPAN, first + _LONGEST)
     length = before + _known(site.text[site.centre : end])
     scan = scan_site(scorer, site, first, length, [feature])
-    return _Side(label, scan, (before, min(before + len(allele), length)))
+    return Side(label, scan, (before, min(before + len(allele), length)))
 
 
 def _known(bases: str) -> int:

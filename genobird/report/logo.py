@@ -7,7 +7,7 @@ it back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,23 +119,28 @@ def pair(strips: Sequence[Strip], title: str) -> str:
         strips: one per allele; their marks are drawn below one another.
         title: for those who do not see the figure.
     """
+    with figure_of(4.2, 0.95 * len(strips)) as figure:
+        draw_alleles(np.atleast_1d(figure.subplots(len(strips))), strips, PAGE_COLOURS)
+        return svg(figure, title)
+
+
+def draw_alleles(grid: Iterable[Axes], strips: Sequence[Strip], colours: Mapping[str, str]) -> None:
+    """Draw logos of alleles on axes, one each, on one scale."""
     heights = np.concatenate([strip.heights for strip in strips])
     low, high = min(0.0, heights.min()), max(0.0, heights.max())
     room = 0.06 * (high - low) or 1.0
     longest = max(len(strip.bases) for strip in strips)
-    with figure_of(4.2, 0.95 * len(strips)) as figure:
-        for axes, strip in zip(np.atleast_1d(figure.subplots(len(strips))), strips, strict=True):
-            begin, end = strip.mark
-            if end > begin:
-                axes.axvspan(begin - 0.5, end - 0.5, color=MUTED, alpha=0.3, linewidth=0)
-            letters(axes, strip, PAGE_COLOURS)
-            axes.axhline(0, color=INK, linewidth=0.5)
-            axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - room, high + room), xticks=[])
-            axes.yaxis.set_major_locator(MaxNLocator(3))
-            axes.tick_params(axis="y", labelsize=7, length=2)
-            axes.set_ylabel(strip.label, rotation=0, ha="right", va="center", color=ACCENT)
-            axes.spines["bottom"].set_visible(False)
-        return svg(figure, title)
+    for axes, strip in zip(grid, strips, strict=True):
+        begin, end = strip.mark
+        if end > begin:
+            axes.axvspan(begin - 0.5, end - 0.5, color=MUTED, alpha=0.3, linewidth=0)
+        letters(axes, strip, colours)
+        axes.axhline(0, color=INK, linewidth=0.5)
+        axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - room, high + room), xticks=[])
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.tick_params(axis="y", labelsize=7, length=2)
+        axes.set_ylabel(strip.label, rotation=0, ha="right", va="center", color=ACCENT)
+        axes.spines["bottom"].set_visible(False)
 
 
 def letters(axes: Axes, strip: Strip, colours: Mapping[str, str]) -> None:

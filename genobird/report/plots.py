@@ -43,13 +43,14 @@ _COLOURS = {
 _LINES = (ACCENT, "#c2571a", "#7b5fb3", "#3f8f4f", "#b0892a", "#b34a6e", "#4a7fb5", "#808080")
 
 _SVG = "http://www.w3.org/2000/svg"
-_LITERAL: dict[Any, Any] = {
+LITERAL: dict[Any, Any] = {
     "text.parse_math": False,
     "text.usetex": False,
     "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "genobird",
 }
+"""Texts are drawn as they are."""
 PAGE: dict[Any, Any] = {
     "font.size": 9,
     "figure.facecolor": "none",
@@ -80,7 +81,7 @@ def short(text: str, most: int = 60) -> str:
 @contextmanager
 def figure_of(width: float, height: float, style: Mapping[Any, Any] = PAGE) -> Iterator[Figure]:
     """Open a figure to draw and save before it closes; sizes in inches."""
-    with mpl.rc_context({**_LITERAL, **style}):
+    with mpl.rc_context({**LITERAL, **style}):
         yield Figure(figsize=(width, height), layout="constrained")
 
 

@@ -26,7 +26,7 @@ from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
 from genobird.genome.vcf import Record, VcfReader
 from genobird.scoring.inputs import Columns, text_of, texts_of
 
-COLUMNS = ("chrom", "pos", "ref", "alt")
+COLUMNS: tuple[str, ...] = ("chrom", "pos", "ref", "alt")
 FLANK = 8_000
 """Longest allele that is scored, in bp."""
 

@@ -132,7 +132,7 @@ class Journal:
         return frame
 
 
-NO_JOURNAL: Final = Journal()
+NO_JOURNAL: Final[Journal] = Journal()
 
 
 @contextmanager

@@ -37,7 +37,14 @@ from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_re
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
-from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, Window, parted, promoter_reach
+from genobird.scoring.windows import (
+    CHROMATIN_FLANK,
+    STRANDS,
+    Window,
+    arrays,
+    parted,
+    promoter_reach,
+)
 from genobird.scoring.workers import Workers
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")
@@ -149,6 +156,30 @@ def score_sequences(
     """
     records = named_sequences(sequences)
     return pd.concat(sequence_frames(scorer, records, features), ignore_index=True)
+
+
+def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) -> pd.DataFrame:
+    """Return what the encoder makes of regions: hidden states in the window that is scored.
+
+    Args:
+        scorer: the model.
+        regions: see `score_regions`.
+        fasta: the genome.
+
+    Returns:
+        One row per region, in input order: the keys of `score_regions`, then `state0` and so on,
+        the mean over the tokens that the chromatin head reads around the midpoint and over both
+        strands; NaN where the status is not OK.
+
+    Raises:
+        BedError, TableError, UsageError: the regions cannot be read.
+    """
+    with opened(fasta) as genome:
+        sites = [_site(interval, genome) for interval in read_regions(regions)]
+    scored = [site for site in sites if site.status is RegionStatus.OK]
+    places = arrays([[site.centre] for site in scored])
+    _, states = scorer.profiles([site.text for site in scored], places, states=True)
+    return _table(sites, [f"state{i}" for i in range(states.shape[1])], states)
 
 
 def write_scores(
@@ -317,8 +348,7 @@ def _frames(
 
 
 def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.DataFrame:
-    rows = [row for row, site in enumerate(sites) if site.status is RegionStatus.OK]
-    scored = [sites[row] for row in rows]
+    scored = [site for site in sites if site.status is RegionStatus.OK]
     names: list[str] = []
     blocks: list[Floats] = []
     if scorer.checkpoint.promoter is not None:
@@ -330,9 +360,14 @@ def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.D
         )
         names += [scorer.features[place] for place in chosen]
         blocks.append(probabilities(logits[:, chosen], POSITIVE_WEIGHT))
+    found = np.concatenate(blocks, axis=1) if scored else np.zeros((0, len(names)), np.float32)
+    return _table(sites, names, found)
+
+
+def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFrame:
+    """Return keys and values of sites; `found` has a row for each whose status is OK."""
     values = np.full((len(sites), len(names)), np.nan, np.float32)
-    if rows:
-        values[rows] = np.concatenate(blocks, axis=1)
+    values[[site.status is RegionStatus.OK for site in sites]] = found
     intervals = [site.interval for site in sites]
     keys = {
         "chrom": text_column([clean_text(interval.contig) for interval in intervals]),

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
     from genobird.genome.interval import Interval
     from genobird.scoring.alleles import Variants
+    from genobird.scoring.attention_map import AttentionMap
     from genobird.scoring.background import Background
     from genobird.scoring.inputs import Regions
+    from genobird.scoring.one_hot import OneHotModel
 
 MOST: Final = 65_536  # threads, or sequences per pass
 
@@ -277,6 +279,24 @@ class Scorer:
 
         named = None if features is None else as_list(features)
         return mutagenesis(self, region, fasta, features=named, form=form, most_bp=most_bp)
+
+    def embed_regions(self, regions: Regions, fasta: Path | str | Genome) -> pd.DataFrame:
+        """Return hidden states of regions of a genome; see `regions.embed_regions`."""
+        from genobird.scoring.regions import embed_regions
+
+        return embed_regions(self, regions, fasta)
+
+    def attention(self, sequence: str, layer: int = -1) -> AttentionMap:
+        """Return which tokens attend to which; see `attention_map.attention_map`."""
+        from genobird.scoring.attention_map import attention_map
+
+        return attention_map(self, sequence, layer)
+
+    def module(self, features: Sequence[str] | None = None) -> OneHotModel:
+        """Return the model as a function of one-hot bases; see `one_hot.OneHotModel`."""
+        from genobird.scoring.one_hot import OneHotModel
+
+        return OneHotModel(self, None if features is None else as_list(features))
 
 
 def _mean_state(hidden: Tensor, places: Places) -> Tensor:

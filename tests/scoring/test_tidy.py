@@ -1,0 +1,55 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from genobird.errors import TableError
+from genobird.scoring.tidy import tidy_scores, to_anndata
+
+
+@pytest.fixture
+def table():
+    """Two variants with two outputs, as `screen_variants` lays them out."""
+    rows = {"chrom": ["chr1", "chr2"], "pos": [5, 9], "ref": ["A", "CT"], "alt": ["G", "C"]}
+    values = {
+        "promoter|ref": [1.0, 2.0], "promoter|alt": [1.5, 1.0], "promoter|delta": [0.5, -1.0],
+        "K562|CTCF|None|ref": [3.0, 4.0], "K562|CTCF|None|alt": [3.0, 6.0],
+        "K562|CTCF|None|delta": [0.0, 2.0], "K562|CTCF|None|quantile": [0.1, 0.9],
+    }  # fmt: skip
+    return pd.DataFrame({**rows, "status": "OK", "evalue": [1.0, 0.2], **values})
+
+
+def test_a_tidy_table_has_a_row_per_variant_and_feature(table):
+    tidy = tidy_scores(table)
+    assert list(tidy) == ["variant", "feature", "REF", "ALT", "delta", "quantile"]
+    assert tidy["variant"].tolist() == ["chr1:5:A>G"] * 2 + ["chr2:9:CT>C"] * 2
+    assert tidy["feature"].tolist() == ["promoter", "K562|CTCF|None"] * 2
+    assert tidy["delta"].tolist() == [0.5, 0.0, -1.0, 2.0]
+    assert (tidy["ALT"] - tidy["REF"]).tolist() == tidy["delta"].tolist()
+    np.testing.assert_array_equal(tidy["quantile"], [np.nan, 0.1, np.nan, 0.9])
+    assert "quantile" not in tidy_scores(table.drop(columns="K562|CTCF|None|quantile"))
+
+
+@pytest.mark.parametrize("drop", ["pos", "delta"])
+def test_a_table_of_something_else_is_refused(table, drop):
+    left = table[[name for name in table if drop not in name]]
+    with pytest.raises(TableError, match=r"^columns chrom, .* are of no table of scores"):
+        tidy_scores(left)
+
+
+def test_variants_become_anndata_with_a_layer_per_allele(table):
+    made = to_anndata(pd.concat([table, table.iloc[:1]]))
+    assert made.shape == (3, 2)
+    assert made.obs_names.tolist() == ["chr1:5:A>G", "chr2:9:CT>C", "chr1:5:A>G-1"]
+    assert made.var_names.tolist() == ["promoter", "K562|CTCF|None"]
+    assert made.X.dtype == np.float32
+    np.testing.assert_array_equal(made.layers["ALT"] - made.layers["REF"], made.X)
+    assert made.obs["evalue"].tolist() == [1.0, 0.2, 1.0]
+
+
+def test_regions_become_anndata_of_what_is_predicted():
+    keys = {"chrom": ["chr1"], "start": [10], "end": [20], "name": ["a"], "strand": ["+"]}
+    table = pd.DataFrame({**keys, "status": "OK", "flags": "", "promoter": [0.25]})
+    made = to_anndata(table)
+    assert (made.obs_names.tolist(), made.var_names.tolist()) == (["chr1:11-20"], ["promoter"])
+    assert made.X.tolist() == [[0.25]]
+    assert made.obs["name"].tolist() == ["a"]
