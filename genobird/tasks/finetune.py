@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,7 @@ from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference
 from genobird.motifs import distinct, read_motifs
+from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
@@ -39,7 +40,14 @@ class _FinetuneConfig(BaseModel):
     data_path: Path = Field(description="Labelled data, as the pipelines write them.")
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
     freeze_encoder: bool = Field(False, description="Train the head alone.")
+    encoder: EncoderPart = WHOLE
     fit: FitSettings = FitSettings()
+
+    @model_validator(mode="after")
+    def _trains_encoder(self) -> Self:
+        if self.freeze_encoder and not self.encoder.is_whole:
+            raise ValueError("freeze_encoder trains the head alone; leave out encoder")
+        return self
 
 
 class ChromatinConfig(_FinetuneConfig):
@@ -82,6 +90,8 @@ class ChromatinConfig(_FinetuneConfig):
     def _local(self) -> ChromatinConfig:
         if (self.enriched is None) != (self.head.pool != "local"):
             raise ValueError("enriched places are for head.pool = local, and that head for them")
+        if self.enriched and not self.encoder.is_whole:
+            raise ValueError("enriched places are read without the encoder; leave out encoder")
         return self
 
 
@@ -125,6 +135,7 @@ class Finetuning(Task):
         auxiliary_weight: weight of one auxiliary label beside one of the others.
         held: first filters of the head's local network that do not change.
         held_steps: for so many steps.
+        encoder: what of it is trained, where it is not frozen.
     """
 
     def __init__(
@@ -140,6 +151,7 @@ class Finetuning(Task):
         auxiliary_weight: float = 0.0,
         held: int = 0,
         held_steps: int = 0,
+        encoder: EncoderPart = WHOLE,
     ) -> None:
         super().__init__(checkpoint, settings)
         found = checkpoint.modules()[head]
@@ -155,6 +167,7 @@ class Finetuning(Task):
             # Their weights are right for text that was not counted; this one was (tasks/mlm.py).
             checkpoint.mlm.neighbours.requires_grad_(False)
         checkpoint.encoder.requires_grad_(not freeze_encoder)
+        self.still = [checkpoint.encoder] if freeze_encoder else limit(checkpoint.encoder, encoder)
 
     @property
     def skips_parameters(self) -> bool:
@@ -181,8 +194,8 @@ class Finetuning(Task):
         elif pooled is None:
             places = batch.places
             assert places is not None
-            if self.freeze_encoder:
-                self.checkpoint.encoder.eval()
+            for part in self.still:
+                part.eval()
             with torch.set_grad_enabled(self.training and not self.freeze_encoder):
                 hidden = self.checkpoint.encoder(places.batch)
             pooled = self.head.pool(hidden, places)
@@ -262,7 +275,7 @@ def finetune_chromatin(
         positive_weight=1.0 if config.enriched else POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder or config.enriched is not None,
         mlm_weight=config.mlm_weight, outputs=known, auxiliary_weight=config.auxiliary_weight,
-        held=held, held_steps=round(config.motifs_held * config.fit.steps),
+        held=held, held_steps=round(config.motifs_held * config.fit.steps), encoder=config.encoder,
     )  # fmt: skip
     settled = _fit(
         task, batches("train", True), batches("validation", False), config, output, resume, progress
@@ -387,7 +400,10 @@ def finetune_promoter(
         checked = _remembered(validation, 1, checkpoint, config, precision, encoded)
         fitting = config.fit.model_copy(update={"precision": precision})
         config = config.model_copy(update={"fit": fitting})
-    task = Finetuning(checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder)
+    task = Finetuning(
+        checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder,
+        encoder=config.encoder,
+    )  # fmt: skip
     settled = _fit(task, drawn, checked, config, output, resume, progress)
     made = _finish(checkpoint, "promoter", settled, sources, output, provenance)
     shutil.rmtree(encoded, ignore_errors=True)
@@ -463,6 +479,7 @@ def _fit(
             "sha256": {key: path and _sha256(path) for key, path in sources.items()},
         },
     )  # fmt: skip
+    merge(task.checkpoint.encoder)
     return config.model_copy(update={"fit": task.settings})
 
 

@@ -98,8 +98,12 @@ def test_the_chromatin_loss_weighs_positives_by_eight(chromatin_batches, tiny_to
     assert POSITIVE_WEIGHT == 8.0
 
 
-def test_four_chromatin_steps_are_two_a_crash_and_two_more(chromatin_config, tmp_path, monkeypatch):
-    finetune_chromatin(chromatin_config(), tmp_path / "whole", progress=False)
+@pytest.mark.parametrize("encoder", [{}, {"lora_rank": 2}], ids=["weights", "adapters"])
+def test_four_chromatin_steps_are_two_a_crash_and_two_more(
+    chromatin_config, tmp_path, monkeypatch, encoder
+):
+    config = chromatin_config(encoder=encoder)
+    finetune_chromatin(config, tmp_path / "whole", progress=False)
     make = ChromatinBatches.__call__
 
     def crash(self, step):
@@ -110,10 +114,10 @@ def test_four_chromatin_steps_are_two_a_crash_and_two_more(chromatin_config, tmp
     with monkeypatch.context() as patched:
         patched.setattr(ChromatinBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
-            finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
+            finetune_chromatin(config, tmp_path / "parts", progress=False)
     with pytest.raises(UsageError, match="holds an unfinished run at step 2 of 4; pass --resume"):
-        finetune_chromatin(chromatin_config(), tmp_path / "parts", progress=False)
-    finetune_chromatin(chromatin_config(), tmp_path / "parts", resume=True, progress=False)
+        finetune_chromatin(config, tmp_path / "parts", progress=False)
+    finetune_chromatin(config, tmp_path / "parts", resume=True, progress=False)
     whole, parts = (tmp_path / run / "model" / WEIGHTS for run in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
 
