@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
-from genobird.files import Draft, file_sha256, refuse_existing
+from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import Tokenizer
@@ -35,6 +35,7 @@ from genobird.tokenizer import Tokenizer
 FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
+KIND = Kind("model of genobird", PROVENANCE, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
 
@@ -114,13 +115,13 @@ class Checkpoint:
             dtype: of the stored weights; float16 halves the size and is read back as float32.
                 What is not trained stays as it is: variances of batch norms leave the range of
                 float16.
-            force: replace an existing directory.
+            force: replace a model that is there.
 
         Raises:
-            UsageError: the directory exists and `force` is not given.
+            UsageError: the directory exists and `force` is not given, or it holds something else.
             OutputError: it cannot be written.
         """
-        refuse_existing(path, force)
+        refuse_existing(path, force, KIND)
         with Draft(path) as part:
             part.mkdir()
             self._write(part, dtype)

@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from genobird.errors import OutputError, UsageError
 from genobird.forks import renew_after_fork
@@ -41,14 +41,51 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_existing(output: Path, force: bool) -> None:
+class Kind(NamedTuple):
+    """A kind of folder that genobird writes.
+
+    Attributes:
+        name: what messages call it.
+        file: what each folder of the kind holds.
+        mark: what stands in that file, and in no other of its name.
+    """
+
+    name: str
+    file: str
+    mark: str
+
+    def is_in(self, folder: Path) -> bool:
+        """Tell whether a folder is of this kind; its other files may be damaged."""
+        try:
+            return self.mark.encode() in (folder / self.file).read_bytes()
+        except OSError:
+            return False
+
+
+def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None:
     """Refuse to write over something.
 
+    Args:
+        output: what will be written.
+        force: replace what is there.
+        kind: of a folder; what is no such folder, and not empty, is never replaced.
+
     Raises:
-        UsageError: it exists and `force` is not given.
+        UsageError: it exists and `force` is not given, or it is something else.
     """
-    if output.exists() and not force:
+    if not output.exists():
+        return
+    if not force:
         raise UsageError(f"{output} exists; choose another place or pass --force")
+    if kind is None or kind.is_in(output):
+        return
+    names = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else None
+    if names != []:
+        found = "is a file" if names is None else f"holds {', '.join(names[:3])}"
+        more = f" and {len(names) - 3} more" if names and len(names) > 3 else ""
+        raise UsageError(
+            f"{output} exists and is no {kind.name}: it {found}{more}; choose another place"
+        )
 
 
 def unwritable(path: Path | str, error: Exception) -> OutputError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,12 +31,13 @@ from pydantic import BaseModel, ConfigDict
 from genobird import __version__
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
-from genobird.files import Draft, file_sha256, locked, write_text
+from genobird.files import Draft, Kind, file_sha256, locked, refuse_existing, write_text
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
+KIND = Kind("folder of token shards", INDEX, '"genobird-shards-1"')
 SENTENCE = np.dtype([("document", "<u4"), ("start", "<u4"), ("token", "<u8"), ("strand", "S1")])
 
 _BATCH = 2_000
@@ -135,6 +135,10 @@ def write(
     with locked(output):
         try:
             output.mkdir(exist_ok=True)
+            if force:
+                for kind in ("tokens", "sentences"):
+                    for old in output.glob(f"*.{kind}.npy"):
+                        old.unlink()
             _write_index(output, plan)
             files: list[ShardFile] = []
             for file in _encode_all(_Encoder(source, tokenizer, output), threads):
@@ -327,14 +331,12 @@ def _work(number: int) -> ShardFile:
 
 
 def _is_complete(output: Path, plan: ShardIndex, force: bool) -> bool:
-    """Tell whether nothing is left to do; refuse or clear a folder of something else."""
+    """Tell whether nothing is left to do; refuse a folder of something else."""
     hidden = output.is_dir() and all(entry.name.startswith(".") for entry in output.iterdir())
     if hidden or not output.exists():
         return False
-    if not (output / INDEX).is_file():
-        raise UsageError(f"{output} exists and holds no shards; choose another folder")
+    refuse_existing(output, True, KIND)
     if force:
-        shutil.rmtree(output)
         return False
     found = _read_index(output)
     for other in ("corpus", "tokenizer"):

@@ -139,6 +139,20 @@ def test_force_replaces_a_directory_and_leaves_nothing_else(checkpoint, saved):
     assert not Checkpoint.load(saved).mlm.bias.any()
 
 
+@pytest.mark.parametrize("name", ["provenance.json", "chapter.txt"])
+def test_force_spares_a_directory_that_is_no_model(checkpoint, tmp_path, name):
+    # Any folder gave way to `import-hf CKPT -o ~/project --force`.
+    (tmp_path / name).write_text("{}")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(
+            UsageError, match=r"exists and is no model of genobird: it (holds|is a)"
+        ):
+            checkpoint.save(path, force=True)
+    assert (tmp_path / name).read_text() == "{}"
+    (tmp_path / "empty").mkdir()
+    checkpoint.save(tmp_path / "empty", force=True)
+
+
 def test_a_save_that_fails_leaves_the_old_model_and_can_be_repeated(checkpoint, saved, monkeypatch):
     def full(*_):
         raise OSError("no space left")

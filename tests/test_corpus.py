@@ -337,7 +337,7 @@ def test_an_existing_output_is_refused_unless_forced(
 ) -> None:
     output = tmp_path / "corpus"
     build([tiny_genome_path], output, SMALL)
-    with pytest.raises(UsageError, match="corpus exists; choose another folder or force"):
+    with pytest.raises(UsageError, match="corpus exists; choose another place or pass --force"):
         build([tiny_genome_path], output, SMALL)
     again = build([tiny_genome_path], output, SMALL.model_copy(update={"seed": 7}), force=True)
     assert again.index.settings.seed == 7
@@ -347,7 +347,8 @@ def test_an_existing_output_is_refused_unless_forced(
 def test_force_spares_a_folder_that_is_no_corpus(tiny_genome_path: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="exists and is no corpus"):
+    (tmp_path / "thesis" / "index.json").write_text("{}")  # was enough to be taken for a corpus
+    with pytest.raises(UsageError, match=r"exists and is no corpus: it holds chapter\.txt, "):
         build([tiny_genome_path], tmp_path / "thesis", SMALL, force=True)
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 

@@ -15,11 +15,12 @@ import pytest
 
 from genobird import shards
 from genobird.corpus import Corpus, CorpusSettings, build, read
-from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
+from genobird.errors import AssemblyError, GenobirdError, OutputError, ShardError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.shards import Shards
 from genobird.tokenizer import N_SPECIAL, Tokenizer
+from tests.conftest import write_fasta
 
 SETTINGS = CorpusSettings(
     passes=2, start_max=500, sentences=(3, 6), sentence_bp=(50, 100), both_strands=True
@@ -294,9 +295,30 @@ def test_a_folder_of_other_things_is_spared(
     corpus: Corpus, tiny_tokenizer: Tokenizer, tmp_path: Path, force: bool
 ) -> None:
     (tmp_path / "chapter.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="exists and holds no shards"):
+    with pytest.raises(UsageError, match="exists and is no folder of token shards: it holds"):
         shards.write(corpus.path, tiny_tokenizer, tmp_path, force=force)
     assert (tmp_path / "chapter.txt").exists()
+
+
+def test_force_never_removes_the_corpus_or_shards_that_cannot_be_made_anew(
+    written: Shards, corpus: Corpus, tiny_tokenizer: Tokenizer, tiny_contigs: dict[str, str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    # index.json was all that it asked for, and a corpus has one; shards went before FASTA files
+    # that had changed were seen.
+    before = hashes(corpus.path)
+    with pytest.raises(UsageError, match="exists and is no folder of token shards"):
+        shards.write(corpus.path, tiny_tokenizer, corpus.path, force=True)
+    assert hashes(corpus.path) == before
+    output = copy_of(written, tmp_path / "s")
+    (output / "notes.txt").write_text("mine")
+    fasta = write_fasta(tmp_path / "g.fa", tiny_contigs)
+    other = build([fasta], tmp_path / "c", SETTINGS)
+    write_fasta(fasta, {name: text[::-1] for name, text in tiny_contigs.items()})
+    with pytest.raises(AssemblyError):
+        shards.write(other.path, tiny_tokenizer, output, force=True)
+    (output / "notes.txt").unlink()
+    assert hashes(output) == hashes(written.path)
 
 
 def test_what_holds_no_shards_is_misuse(tmp_path: Path) -> None:

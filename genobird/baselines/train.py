@@ -40,12 +40,13 @@ from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
 from genobird.errors import CheckpointError, UsageError
-from genobird.files import Draft, file_sha256, locked, write_text
+from genobird.files import Draft, Kind, file_sha256, locked, refuse_existing, write_text
 from genobird.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 FACTS, FEATURES = "baselines.json", "features.tsv"
+KIND = Kind("folder of baselines", FACTS, '"config"')
 
 
 class SequenceSource(NamedTuple):
@@ -100,7 +101,7 @@ def train_baselines(
     if scan is not None and promoters is None:
         raise UsageError("a scan trains nothing; give the promoters to train on too")
     names = chosen(config.models, given)
-    _refuse_existing(output, force)
+    refuse_existing(output, force, KIND)
     if config.threads:
         torch.set_num_threads(config.threads)
     # What is asked for at the end is opened first: hours of training come between.
@@ -128,15 +129,6 @@ def train_baselines(
             shutil.rmtree(output, ignore_errors=True)
         os.replace(part, output)
     return facts
-
-
-def _refuse_existing(output: Path, force: bool) -> None:
-    if not output.exists():
-        return
-    if not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
-    if not output.is_dir() or (any(output.iterdir()) and not (output / FACTS).is_file()):
-        raise UsageError(f"{output} exists and holds no baselines; choose another place")
 
 
 def _begun(

@@ -34,9 +34,10 @@ class ExportOptions(Settings):
 
 def import_hf(options: ImportOptions) -> None:
     """Make a model directory of a DNA BigBird of transformers, with the same logits."""
+    from genobird.checkpoint import KIND
     from genobird.hf.exchange import import_model
 
-    refuse_existing(options.output, options.force)
+    refuse_existing(options.output, options.force, KIND)
     refuse_same_file({"--output": options.output}, {"the checkpoint": options.directory})
     checkpoint, left = import_model(options.directory, provenance())
     checkpoint.save(options.output, force=options.force)

@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 
 from genobird.cli.options import OVERRIDES, Configured, Made
-from genobird.cli.running import provenance
+from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import argument, described, load_config, option
 from genobird.errors import UsageError
 from genobird.files import refuse_existing
@@ -200,6 +200,8 @@ def shards(options: ShardOptions) -> None:
     from genobird import shards as store
     from genobird.tokenizer import Tokenizer
 
+    inputs = {"the corpus": options.corpus, "--tokenizer": options.tokenizer}
+    refuse_same_file({"--output": options.output}, inputs)
     tokenizer = Tokenizer.load(options.tokenizer)
     made = store.write(
         *(options.corpus, tokenizer, options.output, options.threads), force=options.force

@@ -33,13 +33,14 @@ from genobird.corpus.store import (
     read,
 )
 from genobird.errors import ContigError, InputError, UsageError
-from genobird.files import Draft, file_sha256
+from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_runs
 
 logger = logging.getLogger(__name__)
 
+KIND = Kind("corpus", INDEX, '"genobird-corpus-1"')
 _SCHEMA = pa.schema(
     [
         ("pass", pa.uint16()),
@@ -69,7 +70,8 @@ def build(
         force: Replace a corpus that is already there.
 
     Raises:
-        UsageError: The output exists, or no FASTA is given.
+        UsageError: The output exists and `force` is not given, or it is no corpus; or no FASTA is
+            given.
         InputError: Two contigs have one name, or no sentence is left.
         ContigError: A region names a contig of none of the files.
         OutputError: The directory cannot be written.
@@ -77,7 +79,7 @@ def build(
     settings = settings or CorpusSettings()
     if not fastas:
         raise UsageError("no FASTA file is given; give one or more")
-    _require_free(output, force)
+    refuse_existing(output, force, KIND)
     genomes = [Genome(path) for path in fastas]
     by_contig = None if regions is None else _by_contig(genomes, regions)
     with Draft(output) as part:
@@ -176,15 +178,6 @@ def _table(rows: Rows, contig: str, pass_index: int) -> Any:
         strands,
     ]
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
-
-
-def _require_free(output: Path, force: bool) -> None:
-    if not output.exists():
-        return
-    if not force:
-        raise UsageError(f"{output} exists; choose another folder or force to replace it")
-    if not (output / INDEX).is_file():
-        raise UsageError(f"{output} exists and is no corpus; choose another folder or remove it")
 
 
 def _by_contig(genomes: Sequence[Genome], regions: Sequence[Interval]) -> dict[str, list[Interval]]:

@@ -16,11 +16,12 @@ import torch
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, InputError, UsageError
-from genobird.files import Draft, file_sha256, refuse_existing
+from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.hf.pieces import read_tokenizer, their_tokenizer
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.tokenizer import CLS, PAD, SEP
 
+KIND = Kind("BigBird of transformers", "config.json", '"model_type": "big_bird"')
 _GELU: Mapping[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
@@ -117,17 +118,17 @@ def export_model(
         checkpoint: the model.
         output: the directory.
         encoder_only: leave out the masked-LM head.
-        force: replace an existing directory.
+        force: replace a checkpoint of a BigBird that is there.
 
     Returns:
         What was left out.
 
     Raises:
-        UsageError: the directory exists, transformers is missing, or its BigBird cannot compute
-            what the model does.
+        UsageError: the directory exists and `force` is not given, or it holds something else;
+            transformers is missing, or its BigBird cannot compute what the model does.
     """
     transformers = _transformers()
-    refuse_existing(output, force)
+    refuse_existing(output, force, KIND)
     shape, head = checkpoint.encoder.config, None if encoder_only else checkpoint.mlm
     _refuse_what_they_lack(shape, head)
     tokenizer = their_tokenizer(checkpoint.tokenizer, shape.max_tokens)

@@ -200,10 +200,12 @@ def test_force_replaces_baselines_and_nothing_else(promoter_path, tmp_path):
     for _ in range(2):
         train_baselines(output, promoters=promoter_path, config=config, force=True)
     (other / "chapter.txt").touch()
-    with pytest.raises(UsageError, match="danger exists and holds no baselines; choose another"):
+    with pytest.raises(
+        UsageError, match="danger exists and is no folder of baselines: it holds chapter"
+    ):
         train_baselines(other, promoters=promoter_path, config=config, force=True)
     assert (other / "chapter.txt").exists()
-    with pytest.raises(UsageError, match="exists and holds no baselines"):
+    with pytest.raises(UsageError, match="exists and is no folder of baselines: it is a file"):
         train_baselines(other / "chapter.txt", promoters=promoter_path, config=config, force=True)
 
 

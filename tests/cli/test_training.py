@@ -113,6 +113,15 @@ def test_a_masked_lm_head_learns_what_can_be_counted(
     tokenizer = tiny_checkpoint / "tokenizer.model"
     run(capsys, "shards", tmp_path / "corpus", "--tokenizer", tokenizer,
         "--output", tmp_path / "shards")  # fmt: skip
+    same = (
+        "shards",
+        tmp_path / "corpus",
+        "--tokenizer",
+        tokenizer,
+        "--output",
+        tmp_path / "corpus",
+    )
+    assert "--output and the corpus are the same" in run(capsys, *same, "--force", code=2)
     settings = (
         f"checkpoint={tiny_checkpoint}", f"shards={tmp_path / 'shards'}", "least=[2]",
         "data.max_tokens=66", "fit.steps=2", "fit.device=cpu", "fit.threads=1",

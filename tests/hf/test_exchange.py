@@ -198,6 +198,15 @@ def test_an_imported_model_is_exported_and_imported_again(made, tmp_path, capsys
     capsys.readouterr()
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+    # Neither verb replaces what the other made, nor a folder of something else.
+    for verb, kind, folder in (
+        (["import-hf", str(tmp_path / "theirs")], "model of genobird", tmp_path / "back"),
+        (arguments[:3], "BigBird of transformers", tmp_path),
+    ):
+        assert main([*verb, "-o", str(folder), "--force"]) == 2
+        assert f"exists and is no {kind}: it holds" in capsys.readouterr().err
+    assert (tmp_path / "back" / "config.json").exists()
 
 
 def test_a_model_of_ours_is_exported_with_its_sentencepiece(tiny_tokenizer, tmp_path, capsys):
