@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from genobird.errors import UsageError
-from genobird.files import refuse_existing
+from genobird.files import locked, refuse_existing
 from genobird.tasks.state import SavedRun
 
 SETTINGS = "config.yaml"
@@ -40,33 +40,35 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
 
     Raises:
         UsageError: both are asked for, a run is there and neither is, or what is there is no run.
+        OutputError: another process trains in the folder.
     """
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it; choose one")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file, and a run needs a folder; choose another place")
-    _restore(output)
-    if not (resume or force):
-        _refuse_run(output)
-    if force:
-        _refuse_others(output)
-    existed = output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    if force:
-        _set_aside(output)
-    if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-        (output / SETTINGS).write_text(text)
-    try:
-        yield
-    except BaseException:
+    with locked(output):
         _restore(output)
-        if not _present(output, (*SAVED, LOGS)):
-            _clear(output)
-            if not existed and not any(output.iterdir()):
-                output.rmdir()
-        raise
-    _remove(output / ASIDE)
+        if not (resume or force):
+            _refuse_run(output)
+        if force:
+            _refuse_others(output)
+        existed = output.exists()
+        output.mkdir(parents=True, exist_ok=True)
+        if force:
+            _set_aside(output)
+        if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
+            text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+            (output / SETTINGS).write_text(text)
+        try:
+            yield
+        except BaseException:
+            _restore(output)
+            if not _present(output, (*SAVED, LOGS)):
+                _clear(output)
+                if not existed and not any(output.iterdir()):
+                    output.rmdir()
+            raise
+        _remove(output / ASIDE)
 
 
 def _present(output: Path, names: tuple[str, ...]) -> list[str]:

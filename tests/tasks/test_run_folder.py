@@ -1,7 +1,9 @@
+from contextvars import Context
+
 import pytest
 from pydantic import BaseModel
 
-from genobird.errors import GenobirdError, InputError, UsageError
+from genobird.errors import GenobirdError, InputError, OutputError, UsageError
 from genobird.tasks.fit import FitSettings
 from genobird.tasks.run_folder import run_folder
 
@@ -43,6 +45,19 @@ def finished(tmp_path):
     run(folder)
     (folder / "notes.txt").write_text("mine")
     return folder
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"force": True}], ids=repr)
+def test_a_folder_has_one_run_at_a_time(tmp_path, how):
+    # The second one found an empty folder, or set aside what the first was writing.
+    folder = tmp_path / "run"
+    with run_folder(folder, Settings(fit=FitSettings()), resume=False, force=False):
+        before = contents(tmp_path)
+        with pytest.raises(OutputError, match="run is in use: another run writes the same output"):
+            Context().run(run, folder, **how)  # as another process has it
+        assert contents(tmp_path) == before
+    run(folder, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 FAILURES = [InputError("no such file"), KeyboardInterrupt(), SystemExit(143)]
