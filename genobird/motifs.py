@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, quoted
+from genobird.genome.streams import lines
 
 _PSEUDOCOUNT = 0.5
 
@@ -71,15 +71,16 @@ class Motif:
 def read_motifs(path: Path) -> list[Motif]:
     """Read matrices in JASPAR's format, plain or gzip: `>identifier name`, then four rows.
 
+    Each row begins with its letter, or none does, and the rows are A C G T.
+
     Raises:
         UsageError: there is no such file.
-        InputError: a matrix without four rows of the same number of counts, or no matrix.
+        InputError: a matrix of other rows or without the same number of counts in each, no matrix,
+            or a damaged file.
     """
     if not path.is_file():
         raise UsageError(f"there is no file of motifs {path}")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        blocks = file.read().split(">")[1:]
+    blocks = re.split("^>", "\n".join(lines(path, InputError)), flags=re.MULTILINE)[1:]
     motifs = [_motif(block, path) for block in blocks]
     if not motifs:
         raise InputError(f"{path} holds no matrix; each begins with a line `>identifier name`")
@@ -87,16 +88,31 @@ def read_motifs(path: Path) -> list[Motif]:
 
 
 def _motif(block: str, path: Path) -> Motif:
-    head, *rows = (line for line in block.splitlines() if line.strip())
+    head, *rest = block.splitlines() or [""]
     identifier, _, name = head.partition("\t") if "\t" in head else head.partition(" ")
-    numbers = [re.findall(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?", row[1:]) for row in rows]
-    if len(numbers) != 4 or len({len(row) for row in numbers}) != 1 or not numbers[0]:
+    rows = [line.strip() for line in rest if line.strip()]
+    letters = [row[0].upper() if row[0].isalpha() else "" for row in rows]
+    texts = [
+        row[len(letter) :].strip(" \t:|[]").replace(",", " ").split()
+        for row, letter in zip(rows, letters, strict=True)
+    ]
+    lengths = {len(row) for row in texts}
+    what = f"{path}: the matrix {quoted(identifier)}"
+    if len(rows) != 4 or len(lengths) != 1 or lengths == {0}:
         raise InputError(
-            f"{path}: the matrix {identifier} has {len(numbers)} rows of "
-            f"{sorted({len(row) for row in numbers})} counts; four rows A C G T of one length are "
-            "needed"
+            f"{what} has {len(rows)} rows of {sorted(lengths)} counts; four rows A C G T of one "
+            "length are needed"
         )
-    return Motif(identifier, name.strip() or identifier, np.array(numbers, dtype=np.float64))
+    if "".join(letters) not in ("", "ACGT"):
+        raise InputError(
+            f"{what} has the rows {', '.join(map(quoted, letters))}; A, C, G and T in this order "
+            "are needed, or no letters"
+        )
+    try:
+        counts = np.array(texts, dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"{what} holds no counts: {error}") from error
+    return Motif(identifier, name.strip() or identifier, counts)
 
 
 def best_of_each(motifs: Iterable[Motif]) -> dict[str, Motif]:

@@ -35,7 +35,34 @@ def test_matrices_are_read_plain_or_gzipped(tmp_path, name):
     assert distinct([second, first], {"TFB"}, 5) == [second]  # paralogs share three letters
 
 
-@pytest.mark.parametrize("text", ["", "ACGT\n", TEXT.replace("T  [ 1 5 ]\n", ""), ">x\nA [1]\n"])
+def test_rows_without_letters_keep_their_first_digits(tmp_path):
+    # JASPAR's raw format; 87 became 7, and .5 became 5.
+    path = tmp_path / "motifs.gz"  # the name alone packs nothing
+    path.write_text(">MA1 A>G\n87 .5\n1e1 2\n\n10,3\n  4 5\n")
+    (motif,) = read_motifs(path)
+    assert motif.counts.tolist() == [[87, 0.5], [10, 2], [10, 3], [4, 5]]
+    assert motif.name == "A>G"
+
+
+def test_a_damaged_file_is_an_input_error(tmp_path):
+    path = tmp_path / "motifs.gz"
+    for content, message in (
+        (gzip.compress(TEXT.encode())[:-20], "is damaged|is cut short"),
+        (b"\x80\xff>", "holds no matrix"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_motifs(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "ACGT\n", TEXT.replace("T  [ 1 5 ]\n", ""), ">x\nA [1]\n", ">", TEXT + ">\n",
+        TEXT.replace("C  [ 0 9", "G  [ 0 9"), TEXT.replace("G  [ 1", "[ 1"),
+        TEXT.replace("G  [ 1", "G  [ one"),
+    ],
+)  # fmt: skip
 def test_what_is_no_matrix_is_refused(tmp_path, text):
     path = tmp_path / "motifs.pfm"
     path.write_text(text)
