@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from genobird.baselines.registry import MODELS
 from genobird.errors import InputError, UsageError
 
@@ -30,15 +32,38 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no such file.
-        InputError: it is no JSON.
+        InputError: it is no JSON, or no mapping.
     """
     if not path.is_file():
         raise UsageError(f"there is no {path}")
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        found: Any = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__}; a mapping is needed")
     return found
+
+
+def read_table(path: Path, numbers: Sequence[str], sep: str = "\t") -> pd.DataFrame:
+    """Read a table of text.
+
+    Args:
+        path: the file.
+        numbers: columns of numbers that it must have.
+        sep: what stands between cells.
+
+    Raises:
+        InputError: it is no table, or a column is missing or holds something else.
+    """
+    try:
+        table = pd.read_csv(path, sep=sep)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is no table: {' '.join(str(error).split())}") from error
+    for name in numbers:
+        if name not in table or not pd.api.types.is_numeric_dtype(table[name]):
+            raise InputError(f"{path} has no column {name} of numbers; make it again")
+    return table
 
 
 def shown(interval: Mapping[str, float | None], *, signed: bool = False) -> str:

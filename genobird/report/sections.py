@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from genobird.errors import UsageError
-from genobird.report.evaluation import Facts, listed, name_of, number, shown
+from genobird.errors import InputError, UsageError
+from genobird.report.evaluation import Facts, listed, name_of, number, read_table, shown
 from genobird.report.plots import Line, panels, scatter
 
 MODEL = "BigBird"
@@ -181,13 +181,19 @@ def _metrics(path: Path) -> pd.DataFrame:
     )
     if not files or not (path / "config.yaml").is_file():
         raise UsageError(f"{path} is no pretraining run: it lacks logs/metrics.csv or config.yaml")
-    config = yaml.safe_load((path / "config.yaml").read_text())
-    data, batches = config["data"], config["fit"].get("accumulate", 1)
-    table = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        each = config["fit"].get("accumulate", 1)
+        each *= config["data"]["sequences"] * config["data"]["max_tokens"]
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path / 'config.yaml'} is of no pretraining run: it has no fit, data.sequences or "
+            "data.max_tokens"
+        ) from error
+    table = pd.concat([read_table(file, ["step"], ",") for file in files], ignore_index=True)
     for column in ("train/bits_per_base", "validation/bits_per_base", "validation/accuracy"):
         if column not in table:
             table[column] = float("nan")
-    each = batches * data["sequences"] * data["max_tokens"]
     return table.assign(tokens=(table["step"] + 1) * each / 1e6)
 
 

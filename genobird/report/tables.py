@@ -17,7 +17,7 @@ import pandas as pd
 import genobird
 from genobird.errors import InputError, UsageError
 from genobird.files import write_text
-from genobird.report.evaluation import read_json
+from genobird.report.evaluation import read_json, read_table
 from genobird.report.page import environment
 from genobird.report.sections import (
     Section,
@@ -86,9 +86,10 @@ def render(sources: Sources) -> str:
                 sections.append(chromatin_section(found[table][""], features, published))
             else:
                 sections.append(masked_section(table, found[table][""]))
-        except KeyError as error:
+        except (KeyError, TypeError, AttributeError) as error:
+            fault = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
             raise InputError(
-                f"the evaluation of {table} has no {error}; it measures something else, or was "
+                f"the evaluation of {table} {fault}; it measures something else, or was "
                 "written by another version"
             ) from error
     if sources.runs:
@@ -101,7 +102,7 @@ def _features(evaluation: Path) -> pd.DataFrame:
     path = evaluation.with_name("per_feature.tsv")
     if not path.is_file():
         raise UsageError(f"there is no {path}, which `genobird evaluate` writes beside its figures")
-    return pd.read_csv(path, sep="\t")
+    return read_table(path, ["index"])
 
 
 def _published(path: Path | None) -> pd.DataFrame | None:
@@ -109,11 +110,11 @@ def _published(path: Path | None) -> pd.DataFrame | None:
         return None
     if not path.is_file():
         raise UsageError(f"there is no table of published figures {path}")
-    table = pd.read_csv(path, sep="\t")
+    table = read_table(path, [])
     figures = [c for c in table.columns if c.endswith(("_AUROC", "_AUPRC"))]
     if "index" not in table.columns or not figures:
         raise InputError(
             f"{path} has the columns {', '.join(table.columns)}; `index` and `<model>_AUROC` or "
             "`<model>_AUPRC` are needed"
         )
-    return table[["index", *figures]].set_index("index")
+    return read_table(path, ["index", *figures])[["index", *figures]].set_index("index")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -229,6 +230,19 @@ def test_what_cannot_be_shown_is_refused(tables, run, tmp_path):
     bare.mkdir()
     (bare / "evaluation.json").write_text(tables["table7"].read_text())
     (bare / "broken.json").write_text("{")
+    (bare / "list.json").write_text("[]")
+    flat = {**json.loads(tables["table1"].read_text()), "masked": []}
+    (bare / "flat.json").write_text(json.dumps(flat))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "evaluation.json").write_text(tables["table7"].read_text())
+    (tmp_path / "odd" / "per_feature.tsv").write_text("index\n1\t2\n1\t2\t3\n")
+    (bare / "words.tsv").write_text("index\tx_AUROC\n3\thigh\n")
+    (bare / "no.tsv.gz").write_bytes(b"\xff\xfe")
+    other, cut = tmp_path / "other", tmp_path / "cut"
+    for folder in (other, cut):
+        shutil.copytree(run, folder)
+    (other / "config.yaml").write_text("fit: {}\n")  # as fine-tuning writes it
+    (cut / "logs" / "metrics.csv").write_text("")
     (bare / "published.tsv").write_text("name\tvalue\n")
     (run / "config.yaml").unlink()
     for sources, error, message in [
@@ -238,6 +252,18 @@ def test_what_cannot_be_shown_is_refused(tables, run, tmp_path):
         (Sources({"table1-x": tables["table1"]}), UsageError, "'table1-x' is not one of"),
         (Sources({"table1": bare / "none.json"}), UsageError, "there is no "),
         (Sources({"table1": bare / "broken.json"}), InputError, "is no JSON"),
+        (Sources({"table1": bare / "list.json"}), InputError, "holds a list; a mapping is needed"),
+        (Sources({"table1": bare / "flat.json"}), InputError, "evaluation of table1 is damaged"),
+        (Sources({"table7": tmp_path / "odd" / "evaluation.json"}), InputError,
+         "per_feature.tsv is no table"),
+        (Sources({"table7": tables["table7"]}, published=bare / "words.tsv"), InputError,
+         "words.tsv has no column x_AUROC of numbers"),
+        (Sources({"table7": tables["table7"]}, published=bare / "no.tsv.gz"), InputError,
+         "no.tsv.gz is no table"),
+        (Sources({"table1": tables["table1"]}, {"run": other}), InputError,
+         "config.yaml is of no pretraining run: it has no fit, data"),
+        (Sources({"table1": tables["table1"]}, {"run": cut}), InputError,
+         "metrics.csv is no table: No columns to parse"),
         (Sources({"table1": tables["table7"]}), InputError, "evaluation of table1 has no 'masked'"),
         (Sources({"table7": bare / "evaluation.json"}), UsageError, "no .*per_feature.tsv"),
         (Sources({"table7": tables["table7"]}, published=bare / "published.tsv"), InputError,
@@ -246,6 +272,7 @@ def test_what_cannot_be_shown_is_refused(tables, run, tmp_path):
          "no table of published figures"),
         (Sources({"table1": tables["table1"]}, {"run": run}), UsageError, "is no pretraining run"),
     ]:  # fmt: skip
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=message) as caught:
             write_tables(sources, tmp_path / "page.html")
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "page.html").exists()
