@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from genobird.errors import ConfigError, UsageError
+from genobird.errors import ConfigError, UsageError, quoted
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -101,7 +101,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
             raise ConfigError(f"there is no configuration file {path}")
         try:
             loaded = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{path} is no YAML: {_fault(error)}") from error
         values = {} if loaded is None else loaded
         if not isinstance(values, dict):
@@ -146,9 +146,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no YAML") from error
+    except ValueError as error:  # such as the date 2020-13-45, or an integer of 5,000 digits
+        raise ConfigError(f"--set {quoted(override)}: the value is no YAML: {error}") from error
 
 
-def _fault(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _fault(error: yaml.YAMLError | ValueError) -> str:
     """Say in one line what is no YAML, and where: lines and columns count from 1."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

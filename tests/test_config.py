@@ -82,6 +82,10 @@ def test_a_value_may_hold_an_equals_sign_and_null():
         ("steps: 1", ["=3"], "--set '=3' is not of the form key=value$"),
         ("steps: 1", ["steps.x=3"], "--set 'steps.x=3': steps is no section$"),
         ("steps: 1", ["steps=[3"], r"--set 'steps=\[3': the value is no YAML$"),
+        ("steps: 1", ["steps=2020-13-45"], "'steps=2020-13-45': the value is no YAML: month must"),
+        ("steps: 2020-13-45", [], "config.yaml is no YAML: month must be in 1..12"),
+        ("steps: 1", ["steps=" + "9" * 5000], "--set 'steps=9{9,40}[.]{3}9+': .* no YAML: Exceeds"),
+        ("steps: " + "9" * 5000, [], "config.yaml is no YAML: Exceeds the limit"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(write, text, overrides, message):
