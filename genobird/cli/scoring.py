@@ -57,7 +57,8 @@ class ScoreOptions(Settings):
         "scored as a region."
     )
     keep_going: bool = option(
-        "Regions off the genome get a status instead of an error.", default=False
+        "Regions off the genome get a status instead of an error; not for FASTA regions.",
+        default=False,
     )
     liftover: Path | None = LIFTOVER
 
@@ -135,8 +136,10 @@ def _opened(options: ScoreOptions, force: bool) -> tuple[Genome, list[Interval],
         require_backend()
         check_tracks(options.bigwig, (), force)
     intervals = [] if of_fasta else read_intervals(options.regions)
-    if of_fasta and liftover is not None:
-        raise UsageError("--liftover is for regions of a genome, not for FASTA regions")
+    for name in ("fasta", "keep_going", "liftover") if of_fasta else ():
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is for regions of a genome, not for FASTA regions")
     genome = open_genome(options.regions if of_fasta else options.fasta)
     from genobird.scoring.alleles import chain_file
 

@@ -174,6 +174,8 @@ def test_score_refuses_what_it_cannot_do(capsys, bed, options, tmp_path, tiny_ch
         ((cut, *options, *out), 1, "cut short"),
         ((protein, *model, *out), 1, "is no DNA"),
         ((text, *model, *out), 1, "is no FASTA"),
+        ((text, *options, *out), 2, "--fasta is for regions of a genome, not for FASTA regions"),
+        ((text, *model, *out, "--keep-going"), 2, "--keep-going is for regions of a genome, not"),
         (("chr1", *options, *out), 2, "region 'chr1' has no positions"),
         ((bed, *model, *out), 2, "--fasta is missing"),
         ((bed, *options, "-o", tmp_path / "out.xlsx"), 2, "unknown ending"),
