@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from genobird.cli.options import Configured, Made, Names
-from genobird.cli.running import provenance
+from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import argument, load_config, option
 from genobird.errors import UsageError
 from genobird.files import refuse_existing
@@ -75,7 +75,7 @@ def baselines(options: BaselineOptions, data: LabelledData) -> None:
         resume=options.resume,
         force=options.force,
     )
-    typer.echo(f"baselines written to {options.output}")
+    typer.echo(f"baselines written to {options.output}", err=True)
 
 
 def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
@@ -90,16 +90,17 @@ def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
         provenance=provenance(),
         **dict(data),
     )
-    typer.echo(f"figures written to {options.output / task.EVALUATION}")
+    typer.echo(f"figures written to {options.output / task.EVALUATION}", err=True)
 
 
 def card(options: CardOptions) -> None:
     """Write a model card in Markdown: data, training and all test figures."""
     from genobird.report.card import write_card
 
+    refuse_same_file({"--output": options.output}, {"--evaluation": options.evaluation})
     refuse_existing(options.output, options.force)
     write_card(options.model, options.evaluation, options.output)
-    typer.echo(f"card written to {options.output}")
+    typer.echo(f"card written to {options.output}", err=True)
 
 
 def tables(options: TablesOptions) -> None:
@@ -107,8 +108,10 @@ def tables(options: TablesOptions) -> None:
     from genobird.report.tables import Sources, write_tables
 
     sources = Sources(_named(options.table), _named(options.run), options.published)
+    inputs = {f"--table {name}": path for name, path in sources.tables.items()}
+    refuse_same_file({"--output": options.output}, {**inputs, "--published": options.published})
     write_tables(sources, options.output, options.force)
-    typer.echo(f"tables written to {options.output}")
+    typer.echo(f"tables written to {options.output}", err=True)
 
 
 def _named(items: Iterable[str]) -> dict[str, Path]:

@@ -60,4 +60,4 @@ def export_hf(options: ExportOptions) -> None:
 def _tell(output: Path, left: list[str]) -> None:
     for part in left:
         typer.echo(f"left out: {part}", err=True)
-    typer.echo(f"model written to {output}")
+    typer.echo(f"model written to {output}", err=True)

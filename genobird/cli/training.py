@@ -17,9 +17,10 @@ from pydantic import BaseModel
 from genobird.cli.options import OVERRIDES, Configured, Made
 from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import argument, described, load_config, option
-from genobird.errors import UsageError
+from genobird.errors import SequenceError, UsageError
 from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
+from genobird.genome.streams import STDIN, lines
 from genobird.tasks.settings import PeakData
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class VocabularyOptions(Made):
     kind: Kind = option("Kind of model.", default=Kind.bpe)
     vocab_size: int = option("Pieces, specials included.", default=32_000)
     max_piece: int = option("Longest piece, bp.", default=16)
-    sample_bp: int = option("Bases sampled from the corpus.", default=100_000_000)
-    seed: int = option("Seed of the sample.", default=0)
+    sample_bp: int = option("Bases sampled from the corpus.", default=100_000_000, ge=1)
+    seed: int = option("Seed of the sample.", default=0, ge=0)
     threads: int = THREADS
 
 
@@ -177,7 +178,7 @@ def tokenizer_encode(
     from genobird.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
-    for line in sys.stdin if sequence == "-" else [sequence]:
+    for line in lines(STDIN, SequenceError) if sequence == STDIN else [sequence]:
         text = normalise(line.strip(), "the sequence")
         encoding = tokenizer.encode(text)
         for (start, end), piece in zip(encoding.spans, encoding.ids, strict=True):
@@ -287,7 +288,7 @@ def _finetune(what: Head, run: TrainingRun) -> None:
 
 
 def _tell(run: TrainingRun) -> None:
-    typer.echo(f"model written to {run.output / 'model'}")
+    typer.echo(f"model written to {run.output / 'model'}", err=True)
 
 
 def _train(train: Callable[..., Checkpoint], verb: str, run: TrainingRun) -> Checkpoint:

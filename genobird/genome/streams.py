@@ -95,10 +95,12 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
         error: What to raise for damaged data.
 
     Raises:
-        UsageError: The file is missing.
+        UsageError: The file is missing, or standard input is closed.
         InputError: Of the kind `error`: the data are cut short or damaged.
     """
     if str(source) == STDIN:
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; give a file instead of -")
         yield from _checked(_unpacked(sys.stdin.buffer, label(source), error), source, error)
         return
     with require_file(source).open("rb") as file:

@@ -43,7 +43,7 @@ def test_a_model_is_measured_beside_baselines_and_gets_its_card(
     run(capsys, "baselines", "--promoters", promoters, "--output", tmp_path / "b", *sets)
     measured = ("evaluate", tiny_checkpoint, "--promoters", promoters, "--output", tmp_path)
     out = run(capsys, *measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
-    assert out == f"figures written to {tmp_path / 'evaluation.json'}\n"
+    assert out == ""  # messages go to standard error
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert figures["promoters"]["windows"] == 12
     assert set(figures["promoters"]["baselines"]) == {"composition", "convolution"}
@@ -51,6 +51,8 @@ def test_a_model_is_measured_beside_baselines_and_gets_its_card(
     card = ("card", tiny_checkpoint, "--evaluation", tmp_path / "evaluation.json")
     run(capsys, *card, "--output", tmp_path / "card.md")
     assert Checkpoint.load(tiny_checkpoint).hash in (tmp_path / "card.md").read_text()
+    same = run(capsys, *card, "--output", tmp_path / "evaluation.json", "--force", code=2)
+    assert "--output and --evaluation are the same file" in same
     for again in ((*measured,), (*card, "--output", tmp_path / "card.md")):
         assert "exists; choose another place or pass --force" in run(capsys, *again, code=2)
 
@@ -96,8 +98,10 @@ def test_the_tables_are_one_page(capsys, tiny_checkpoint, promoters, tmp_path):
     )  # fmt: skip
     table = ("--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
     out = run(capsys, "tables", *table, "--output", tmp_path / "page.html")
-    assert out == f"tables written to {tmp_path / 'page.html'}\n"
+    assert out == ""
     assert "Genomic negatives. 12 windows, 6 promoters." in (tmp_path / "page.html").read_text()
+    same = ("tables", *table, "--output", tmp_path / "evaluation.json", "--force")
+    assert "--output and --table table6-genomic are the same file" in run(capsys, *same, code=2)
     again = (*table, "--output", tmp_path / "page.html")
     assert "exists; choose another name" in run(capsys, "tables", *again, code=2)
     assert "is given twice" in run(capsys, "tables", *table, *again, code=2)
