@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
-WORKFLOWS := train score reproduce
+WORKFLOWS := train score reproduce text
 # Tests of a file stay together and thus make its models once; the longest come first. `--pdb` turns
 # the workers off by itself, ARGS=-n0 does too.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
