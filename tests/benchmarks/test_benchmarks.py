@@ -110,13 +110,16 @@ def test_transformers_is_timed_before_and_after_acceleration(tmp_path, capsys, p
 
 def test_pairs_are_asked_at_every_distance(tmp_path, capsys):
     bench_context.main(
-        ["--patterns", "window", "bigbird", "--tokens", "72", "--steps", "3", "--batch", "2",
+        ["--patterns", "window", "bigbird", "--tokens", "136", "--steps", "3", "--batch", "4",
          "--tested", "4", "--output", str(tmp_path)]
     )  # fmt: skip
-    assert "| pattern | CPU time, s | 8 | 16 | 32 | 64 |" in capsys.readouterr().out
-    found = json.loads((tmp_path / "context.json").read_text())["accuracy"]
+    assert "| CPU time, s | 8 | 16 | 32 | 64 | 128 |" in capsys.readouterr().out
+    found = json.loads((tmp_path / "context.json").read_text())["shares"]
     assert [*found] == ["window", "bigbird"]
-    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
+    assert all(0 <= share <= 1 for row in found.values() for share in row["told"].values())
+    # Two layers of a window are two blocks of eight and the rest of one.
+    assert found["window"]["seen"] == {"8": 1, "16": 1, "32": 0, "64": 0, "128": 0}
+    assert set(found["bigbird"]["seen"].values()) == {1}
 
 
 def test_a_pair_stands_as_far_apart_as_its_label_was_drawn_for():
