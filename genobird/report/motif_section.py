@@ -27,9 +27,9 @@ def motif_section(evaluation: Facts) -> Iterable[str]:
         mine = next(iter(effects.values()))["together"]
         yield (
             f"{mine['sites']:,} strong matches of {mine['factors']} factors under their own peaks "
-            f"in the {motifs['split']} part, up to 20 a factor: the core is replaced, or its most "
-            "informative base, or as many bases 60 bp away (control). A factor leads where its "
-            "feature, or its partner's, changes most, relative to what is usual for each feature. "
+            f"in the {motifs['split']} part, up to 20 per factor: the core is replaced, or its "
+            "most informative base, or as many bases 60 bp away (control). A factor leads where "
+            "its feature, or its partner's, changes most, relative to what is usual for each. "
             "In square brackets: 95 % bootstrap intervals over factors; for CTCF alone, over "
             "stretches of 250 kb."
         )

@@ -10,7 +10,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
 from genobird.report import alleles
-from genobird.report.alleles import _sides, _variant, allele_logos
+from genobird.report.alleles import _variant, allele_logos, sides_of
 from genobird.scoring.scorer import load
 from tests.conftest import write_fasta
 
@@ -51,7 +51,7 @@ def test_each_allele_is_mutated_in_the_window_that_it_was_scored_in(scorer, geno
     screened = scorer.screen_variants([snv], genome)
     windows = contig[AT - 8_100 : AT + 8_100]
     windows = {"REF": windows, "ALT": windows[:8_100] + snv.alt + windows[8_101:]}
-    for side in _sides(scorer, snv, genome, FEATURE):
+    for side in sides_of(scorer, row(snv), genome, FEATURE):
         text = windows[side.label]
         assert side.scan.bases == text[8_099:8_102]
         assert side.mark == (1, 2)
@@ -67,7 +67,7 @@ def test_an_indel_shows_both_alleles_with_their_lengths(scorer, genome, tiny_con
     contig = tiny_contigs["chr1"]
     at = next(n for n in range(AT, AT + 99) if len(set(contig[n - 1 : n + 4])) == 4)
     longer = Variant("chr1", at, contig[at : at + 3], contig[at])
-    ref, alt = _sides(scorer, longer, genome, FEATURE)
+    ref, alt = sides_of(scorer, row(longer), genome, FEATURE)
     assert ref.mark[1] - ref.mark[0] == 3
     assert alt.mark[1] - alt.mark[0] == 1
     assert len(ref.scan.bases) == 5
@@ -76,7 +76,7 @@ def test_an_indel_shows_both_alleles_with_their_lengths(scorer, genome, tiny_con
 
 def test_a_long_allele_is_cut(scorer, genome, tiny_contigs):
     snv = Variant("chr1", AT, tiny_contigs["chr1"][AT], tiny_contigs["chr1"][AT] + "ACGTT" * 20)
-    _, alt = _sides(scorer, snv, genome, FEATURE)
+    _, alt = sides_of(scorer, row(snv), genome, FEATURE)
     assert alt.scan.length == 40
     assert alt.mark[1] == 40
 
@@ -87,7 +87,7 @@ def test_bases_behind_an_n_are_left_out(scorer, tmp_path, tiny_contigs, monkeypa
     text = text[:995] + "N" + text[996:1_003] + "N" + text[1_004:]
     with Genome(write_fasta(tmp_path / "n.fa", {"chr1": text})) as genome:
         snv = Variant("chr1", 1_000, text[1_000], other(text[1_000]))
-        ref, _ = _sides(scorer, snv, genome, FEATURE)
+        ref, _ = sides_of(scorer, row(snv), genome, FEATURE)
     assert ref.scan.bases == text[996:1_003]
     assert ref.mark == (4, 5)
 
