@@ -234,19 +234,23 @@ def test_each_output_of_a_run_is_locked_and_only_its_own_drafts_get_in(here):
 
 def test_a_lock_does_not_outlive_its_run_in_what_the_run_has_forked(here):
     reader, writer = os.pipe()
+    ready, told = os.pipe()
 
     def ended() -> None:
         with locked(here / "a.tsv"):
             os.close(writer)
             if os.fork() == 0:
+                os.write(told, b".")  # what a fork gives up is given up by now
                 os.read(reader, 1)  # until the pipe is closed
+                os._exit(0)
+            os.read(ready, 1)
             os._exit(7)
 
     assert in_a_fork(ended) == 7
     with locked(here / "a.tsv"):
         pass
-    os.close(writer)
-    os.close(reader)
+    for descriptor in (writer, reader, ready, told):
+        os.close(descriptor)
 
 
 def _refused(path: Path) -> int:

@@ -67,6 +67,7 @@ def plot_region(
         for name in values:
             axes.stairs(values[name], edges, label=short(str(name)))
         axes.set(xlabel=f"{short(interval.contig)}, 0-based", ylabel="probability", ylim=(0, 1))
+        axes.xaxis.label.set_parse_math(False)  # of axes that were made before
         axes.set_xlim(interval.start, interval.end)
         axes.ticklabel_format(axis="x", style="plain", useOffset=False)
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

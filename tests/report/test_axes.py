@@ -28,6 +28,7 @@ def test_a_region_is_drawn_with_the_values_of_its_table(scorer, tiny_genome_path
     region = "chr1:20,001-20,400"
     axes = plot_region(scorer, region, tiny_genome_path, features=["DNase"], axes=mine)
     assert axes is mine
+    assert not axes.xaxis.label.get_parse_math()
     [promoter, profile] = axes.patches
     bins = [("chr1", start, start + 200) for start in (20_000, 20_200)]
     table = scorer.score_regions(bins, tiny_genome_path)

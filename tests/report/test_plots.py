@@ -62,7 +62,8 @@ def test_powers_of_ten_are_plain_numbers():
 
 
 def test_every_figure_is_drawn_and_saved_in_one_place():
-    # Elsewhere a name could be mathtext. The picture of a pattern of attention holds no names.
+    # Elsewhere a name could be mathtext. The picture of a pattern of attention holds no names, and
+    # the axes for notebooks are drawn under the same settings.
     root = Path(genobird.__file__).parent
     ways = re.compile(r"\bFigure\(|savefig|pyplot|print_figure")
     found = {
@@ -70,7 +71,7 @@ def test_every_figure_is_drawn_and_saved_in_one_place():
         for path in root.rglob("*.py")
         if ways.search(path.read_text())
     }
-    assert found == {"report/plots.py", "attention/picture.py"}
+    assert found == {"report/plots.py", "report/axes.py", "attention/picture.py"}
 
 
 def test_an_open_figure_is_literal_for_any_text():
