@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from genobird import files
 from genobird.bits_per_base import BaseBits
@@ -25,7 +24,7 @@ from genobird.report.logo import draw_logo
 from genobird.scoring.background import Background
 from genobird.scoring.table import TableWriter
 from genobird.scoring.tracks import _Track, require_backend
-from genobird.tasks import hidden, remembered
+from genobird.tasks import features
 from genobird.tokenizer import Tokenizer
 from pipelines import grch37, steps
 from tests.models import tiny_checkpoint
@@ -91,8 +90,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.bw": track,
     "a.svg": logo,
     "p.npz": lambda path: Predictions(*PLACES, np.zeros((1, 1)), np.zeros((1, 1))).save(path),
-    "h.npz": lambda path: hidden._write(path, (np.arange(99), np.zeros((99, 9), np.float16))),
-    "r.pt": lambda path: remembered._write(path, (torch.zeros(99),) * 3),
+    "h.npz": lambda path: features._write(path, {"pooled": np.zeros((99, 9), np.float16)}),
     "e.npz": lambda path: Background.of(EFFECTS, ["a", "b"], [0, 1], model="0123").save(path),
     "b.npz": lambda path: BaseBits(*PLACES, np.array([9]), np.zeros(9)).save(path),
     "corpus": corpus,

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from genobird.errors import InputError
 from genobird.files import Draft
 from genobird.genome.sequence import complement_codes
+from genobird.schedule import rate_factor
 
 UInt8Array = NDArray[np.uint8]
 
@@ -153,7 +154,12 @@ def fit_network(
             [p for p in network.parameters() if p.requires_grad],
             lr=settings.learning_rate, weight_decay=settings.weight_decay,
         )  # fmt: skip
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: rate_factor(
+                step, settings.steps, settings.warmup_steps, dtype=torch.float64
+            ),
+        )
         weight = torch.full((network.outputs,), positive_weight)
         parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
         for step in range(_restored(state, parts), settings.steps):
@@ -197,13 +203,6 @@ def _restored(state: Path | None, parts: dict[str, Any]) -> int:
         part.load_state_dict(found[name])
     torch.set_rng_state(found["random"])
     return int(found["steps"])
-
-
-def _rate(step: int, settings: NetworkSettings) -> float:
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
 
 
 @torch.inference_mode()

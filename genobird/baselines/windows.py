@@ -6,7 +6,7 @@ The batch of a step depends on (seed, step) alone, as those of the transformer d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from genobird.baselines.network import Batch, UInt8Array
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
-from genobird.draws import generator
+from genobird.draws import generator, visited, visiting_order
 from genobird.enriched import EnrichedBatches
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes
@@ -105,9 +105,7 @@ class BinBatches:
                 f"{dataset.path}: split {split} has no {bins} bins in a row with {flank} bp of "
                 "flank; choose fewer bins per window"
             )
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: generator(seed, 0, epoch).permutation(len(self.windows))
-        )
+        self._order = partial(visiting_order, len(self.windows), seed)
 
     def __len__(self) -> int:
         """Steps that visit every window once."""
@@ -116,10 +114,10 @@ class BinBatches:
     def __call__(self, step: int) -> Batch:
         """Make the batch of a step: codes [S, L], labels [S, n, F], usable bins [S, n]."""
         strands = generator(self.seed, 1, step).random(self.count) < 0.5
+        windows = visited(step * self.count, self.count, len(self.windows), self._order)
         rows = []
-        for slot, other_strand in enumerate(strands):
-            epoch, index = divmod(step * self.count + slot, len(self.windows))
-            contig, bins = self.windows[self._order(epoch)[index]]
+        for window, other_strand in zip(windows, strands, strict=True):
+            contig, bins = self.windows[window]
             codes = bin_codes(self.dataset, contig, bins, self.input_bp)
             labels = self.dataset.labels(contig, bins)
             usable = self.dataset.usable(contig, bins)
@@ -197,9 +195,7 @@ class PromoterBatches:
         self.codes = promoter_codes(table, input_bp + 2 * jitter_bp, before_bp + jitter_bp)
         self.labels = table["label"].to_numpy(np.uint8)
         self.input_bp, self.count, self.jitter_bp, self.seed = input_bp, windows, jitter_bp, seed
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: generator(seed, 0, epoch).permutation(len(self.labels))
-        )
+        self._order = partial(visiting_order, len(self.labels), seed)
 
     def __len__(self) -> int:
         """Steps that visit every window once."""
@@ -208,8 +204,7 @@ class PromoterBatches:
     def __call__(self, step: int) -> Batch:
         """Make the batch of a step: codes [S, input_bp], labels [S, 1, 1], all counted."""
         moves = generator(self.seed, 1, step).integers(2 * self.jitter_bp + 1, size=self.count)
-        places = step * self.count + np.arange(self.count)
-        rows = np.array([self._order(p // len(self.labels))[p % len(self.labels)] for p in places])
+        rows = visited(step * self.count, self.count, len(self.labels), self._order)
         codes = np.stack(
             [self.codes[r, m : m + self.input_bp] for r, m in zip(rows, moves, strict=True)]
         )

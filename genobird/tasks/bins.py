@@ -55,6 +55,14 @@ class ChosenBins:
         each = self.positives / max(chosen, 1), self.background / max(len(self) - chosen, 1)
         return np.where(peaked, *each)
 
+    def label_weights(self) -> NDArray[np.float64]:
+        """How much each label counts in training, [N, F].
+
+        A bin with a peak of another track is a negative, and as rare as it is in the genome.
+        """
+        others = self.peaked[:, None] & ~self.labels
+        return np.where(others, np.exp(-self.log_ratio()), 1.0)
+
     def log_ratio(self) -> float:
         """How much more often bins with a peak were taken than background, as a log."""
         chosen = int(self.peaked.sum())

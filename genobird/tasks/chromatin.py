@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from genobird.batch import LabelledBatch
 from genobird.datasets import ChromatinDataset
-from genobird.draws import generator
+from genobird.draws import generator, visited, visiting_order
 from genobird.errors import InputError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import mask_tokens, visiting_order
+from genobird.tasks.data import mask_tokens
 from genobird.tokenizer import PAD, Tokenizer
 
 __all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]
@@ -121,8 +121,8 @@ class ChromatinBatches:
         rich = int((~self.poor).sum())
         # The first of the poor windows in this epoch's order are the ones that it visits.
         kept = ~self.poor[order] | (np.cumsum(self.poor[order]) <= self.visits - rich)
-        visited: NDArray[np.int64] = order[kept]
-        return visited
+        visits: NDArray[np.int64] = order[kept]
+        return visits
 
     def _positives(self, interval: Interval, start: int) -> int:
         bins = self._bins(start)
@@ -162,15 +162,13 @@ class ChromatinBatches:
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
         rng = generator(self.seed, 1, step)
-        first = step * self.settings.sequences
-        visited: list[int] = []
-        for place in range(first, first + self.settings.sequences):
-            epoch, index = divmod(place, self.visits)
-            if epoch and not self.augment:  # one visit, no more
-                break
-            visited.append(int(self._order(epoch)[index]))
-        sequences, centres, labels = zip(*(self._window(i, rng) for i in visited), strict=True)
-        weights = torch.from_numpy(self.weights[visited].astype(np.float32))
+        first, count = step * self.settings.sequences, self.settings.sequences
+        if not self.augment:  # one visit, no more
+            count = min(count, self.visits - first)
+        windows = visited(first, count, self.visits, self._order)
+        found = (self._window(int(index), rng) for index in windows)
+        sequences, centres, labels = zip(*found, strict=True)
+        weights = torch.from_numpy(self.weights[windows].astype(np.float32))
         weights = weights.repeat_interleave(torch.tensor([len(c) for c in centres]))
         places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
         known = torch.from_numpy(np.concatenate(labels)).float()

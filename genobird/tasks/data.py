@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,18 +19,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from genobird.batch import PackedBatch, add_specials, pack
-from genobird.draws import generator
+from genobird.draws import generator, visiting_order
 from genobird.shards import Shards
 from genobird.tokenizer import MASK, N_SPECIAL
 
 Batch = TypeVar("Batch")
 UInt16Array = NDArray[np.uint16]
-
-
-@lru_cache(maxsize=8)
-def visiting_order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order in which an epoch visits its windows, a permutation [windows]."""
-    return generator(seed, 0, epoch).permutation(windows)
 
 
 class Steps(IterableDataset[Batch], Generic[Batch]):

@@ -26,10 +26,10 @@ from genobird.motifs import distinct, read_motifs
 from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
 from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
+from genobird.tasks.features import FeatureBatches, encode_batches
 from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.precision import Precision
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
-from genobird.tasks.remembered import RememberedBatches
 from genobird.tasks.state import SavedRun
 
 
@@ -396,10 +396,10 @@ def finetune_promoter(
         if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
         precision = _encoding_precision(config.fit, output, encoded)
-        drawn = _remembered(train, config.draws, checkpoint, config, precision, encoded)
-        checked = _remembered(validation, 1, checkpoint, config, precision, encoded)
         fitting = config.fit.model_copy(update={"precision": precision})
         config = config.model_copy(update={"fit": fitting})
+        drawn = _encoded(train, config.draws, checkpoint, config, encoded)
+        checked = _encoded(validation, 1, checkpoint, config, encoded)
     task = Finetuning(
         checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder,
         encoder=config.encoder,
@@ -446,22 +446,29 @@ def _encoding_precision(settings: FitSettings, output: Path, folder: Path) -> Pr
     return precision
 
 
-def _remembered(
-    batches: PromoterBatches, draws: int, checkpoint: Checkpoint, config: PromoterConfig,
-    precision: Precision, folder: Path,
-) -> RememberedBatches:  # fmt: skip
+def _encoded(
+    batches: PromoterBatches,
+    draws: int,
+    checkpoint: Checkpoint,
+    config: PromoterConfig,
+    folder: Path,
+) -> FeatureBatches:
     """Encode draws, or find those that a run encoded before it was stopped."""
-    assert checkpoint.promoter is not None
+    head, precision = checkpoint.promoter, config.fit.precision
+    assert head is not None
     facts = {
-        "checkpoint": checkpoint.hash, "windows": _sha256(config.data_path),
-        "data": config.data.model_dump(), "head": checkpoint.promoter.config.model_dump(),
-        "seed": config.fit.seed, "precision": precision, "augment": batches.augment,
-    }  # fmt: skip
+        "checkpoint": checkpoint.hash,
+        "windows": _sha256(config.data_path),
+        "data": config.data.model_dump(),
+        "head": head.config.model_dump(),
+        "seed": config.fit.seed,
+        "precision": precision,
+        "augment": batches.augment,
+    }
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    return RememberedBatches(
-        batches, draws * len(batches), Inference(checkpoint, precision=precision),
-        checkpoint.promoter, batch=config.places, seed=config.fit.seed, folder=folder / name,
-    )  # fmt: skip
+    inference, count = Inference(checkpoint, precision=precision), draws * len(batches)
+    features = encode_batches(batches, count, inference, head, folder / name)
+    return FeatureBatches(**features, batch=config.places, seed=config.fit.seed)
 
 
 def _fit(

@@ -17,13 +17,8 @@ from genobird.genome.fasta import Genome
 from genobird.heads import Head
 from genobird.peaks import BIN_BP
 from genobird.tasks.bins import ChosenBins
-from genobird.tasks.hidden import HiddenStates
-from genobird.tasks.metrics import (
-    Ranking,
-    Statistic,
-    bootstrap,
-    bootstrap_difference,
-)
+from genobird.tasks.features import BinFeatures
+from genobird.tasks.metrics import Ranking, Statistic, bootstrap, bootstrap_difference
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -33,21 +28,21 @@ _PLACES = 1_024  # at a time
 
 
 @torch.inference_mode()
-def predict(head: Head, states: HiddenStates, bins: int) -> Logits:
+def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
     """Return the logits of N bins, those of the places of one bin (its strands) averaged, [N, F].
 
     Args:
         head: on the CPU.
-        states: of the places; each bin has at least one.
+        features: of the places; each bin has at least one.
         bins: N.
     """
     head.eval()
     logits = []
-    for first in range(0, len(states), _PLACES):
-        logits.append(head.answer(states.pooled[first : first + _PLACES].float()).double())
+    for first in range(0, len(features), _PLACES):
+        logits.append(head.answer(features.pooled[first : first + _PLACES].float()).double())
     sums = torch.zeros(bins, head.config.outputs, dtype=torch.float64)
-    sums.index_add_(0, states.rows, torch.cat(logits))
-    each = torch.bincount(states.rows, minlength=bins)[:, None]
+    sums.index_add_(0, features.rows, torch.cat(logits))
+    each = torch.bincount(features.rows, minlength=bins)[:, None]
     found: Logits = (sums / each).float().numpy()
     return found
 

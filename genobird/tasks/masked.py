@@ -22,7 +22,7 @@ from genobird.batch import PackedBatch, add_specials, pack
 from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_arrays
-from genobird.draws import generator
+from genobird.draws import generator, visiting_order
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.files import Draft
 from genobird.genome.interval import read_bed
@@ -180,7 +180,7 @@ def predict_masked(
         shards, settings, vocab_size=checkpoint.tokenizer.vocab_size,
         block_size=checkpoint.encoder.config.block_size, seed=seed,
     )  # fmt: skip
-    order = generator(seed, 0, 0).permutation(len(data.windows))[: batches * settings.sequences]
+    order = visiting_order(len(data.windows), seed, 0)[: batches * settings.sequences]
     tally = _Tally(checkpoint.tokenizer, repeats, tracks or {})
     for step, first in enumerate(range(0, len(order), settings.sequences)):
         chosen = order[first : first + settings.sequences]

@@ -1,9 +1,10 @@
 """A chromatin head for tracks of one's own, on a frozen encoder, in minutes on a CPU.
 
-The bins with peaks and as much background are encoded once (`hidden.py`), a head is trained on what
-the encoder said of them, and bins that were held out say how good it is (`held_out.py`). Background
-is thinned, so the loss moves every logit by the known ratio of the two sampling rates: what the
-head gives is calibrated for the genome as it is, under the weight of 8 that `Scorer` takes back.
+The bins with peaks and as much background are encoded once (`features.py`), a head is trained on
+what the encoder said of them, and bins that were held out say how good it is (`held_out.py`).
+Background is thinned, so the loss moves every logit by the known ratio of the two sampling rates:
+what the head gives is calibrated for the genome as it is, under the weight of 8 that `Scorer` takes
+back.
 """
 
 from __future__ import annotations
@@ -18,23 +19,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from genobird.batch import LabelledBatch
 from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model
 from genobird.errors import InputError, UsageError
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
-from genobird.heads import POSITIVE_WEIGHT
+from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference
 from genobird.peaks import Track, merge, read_tracks
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
-from genobird.tasks.fit import FitSettings, fit, settled_precision
-from genobird.tasks.frozen import HeadTask, StateBatches, replace_head
+from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
+from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.held_out import gc_contents, measure, predict
-from genobird.tasks.hidden import HiddenStates, encode
 from genobird.tasks.settings import PeakData
 from genobird.tasks.state import STATE, identity, refuse_other
 
@@ -243,13 +247,13 @@ class _Run:
 
     def encode(
         self, checkpoint: Checkpoint, genome: Genome, chosen: ChosenBins, part: str
-    ) -> tuple[ChosenBins, HiddenStates]:
-        """Encode bins as far as time allows; return those that were, and their states."""
+    ) -> tuple[ChosenBins, BinFeatures]:
+        """Encode bins as far as time allows; return those that were, and their features."""
         settings, minutes = self.settings, self.settings.minutes
         assert settings.precision != "auto"
         assert checkpoint.chromatin is not None
         inference = Inference(checkpoint, _device(settings.device), precision=settings.precision)
-        states = encode(
+        found = encode_bins(
             inference, checkpoint.chromatin, genome, chosen,
             group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
             context_bp=settings.context_bp, both_strands=part == "held_out",
@@ -257,17 +261,16 @@ class _Run:
             seed=settings.seed,
         )  # fmt: skip
         checkpoint.to("cpu")
-        rows, inverse = np.unique(states.rows.numpy(), return_inverse=True)
+        rows, inverse = np.unique(found.rows.numpy(), return_inverse=True)
         logger.info("%s: %d of %d bins encoded", part, len(rows), len(chosen))
-        return chosen.take(rows), replace(states, rows=torch.from_numpy(inverse))
+        return chosen.take(rows), replace(found, rows=torch.from_numpy(inverse))
 
     def fit(
-        self, checkpoint: Checkpoint, train: ChosenBins, states: HiddenStates, progress: bool
+        self, checkpoint: Checkpoint, train: ChosenBins, features: BinFeatures, progress: bool
     ) -> None:
         """Train the head."""
-        settings = self.settings
-        batches = StateBatches(states, train, settings.batch, settings.seed)
-        steps = settings.steps or max(100, settings.epochs * len(states) // batches.batch)
+        settings, batches = self.settings, training_batches(features, train, self.settings)
+        steps = settings.steps or max(100, settings.epochs * len(features) // batches.batch)
         how = FitSettings(
             steps=steps, learning_rate=settings.learning_rate, warmup_steps=min(20, steps // 5),
             schedule="cosine", weight_decay=settings.weight_decay, seed=settings.seed,
@@ -291,6 +294,82 @@ class _Run:
         checkpoint.save(self.output / "model", force=True)
         shutil.rmtree(self.folder)
         (self.output / STATE).unlink(missing_ok=True)
+
+
+class HeadTask(Task):
+    """Binary cross-entropy of the head alone, on the features of a frozen encoder.
+
+    Args:
+        checkpoint: holds the head.
+        settings: how to train.
+        shift: what the sample's log-odds are above those of the genome.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: FitSettings, shift: float) -> None:
+        super().__init__(checkpoint, settings)
+        found = checkpoint.modules()["chromatin"]
+        assert isinstance(found, Head)
+        self.head = found
+        self.shift = shift - float(np.log(POSITIVE_WEIGHT))
+        for part in self.parts.values():
+            part.requires_grad_(part is self.head)
+
+    def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
+        """Return the metrics of a batch."""
+        assert batch.pooled is not None
+        logits = self.head.answer(batch.pooled).float()
+        loss = F.binary_cross_entropy_with_logits(
+            logits + self.shift, batch.labels, weight=batch.weights
+        )
+        return {"loss": loss, "weight": torch.tensor(len(logits))}
+
+
+def replace_head(
+    checkpoint: Checkpoint, tracks: Sequence[Track], train: ChosenBins, hidden: int
+) -> None:
+    """Put a new chromatin head in place of the old one, with its hidden layers where it had any.
+
+    Args:
+        checkpoint: the model.
+        tracks: what the new head says.
+        train: bins whose rates of peaks the new head begins with.
+        hidden: width of the hidden layer where there is no old head.
+    """
+    old = checkpoint.chromatin
+    shape = HeadConfig(hidden=hidden) if old is None else old.config
+    head = Head(shape.model_copy(update={"outputs": len(tracks)}), checkpoint.encoder.config.width)
+    name, last = [(n, m) for n, m in head.named_modules() if isinstance(m, nn.Linear)][-1]
+    if old is not None:
+        state = head.state_dict()
+        for key, value in old.state_dict().items():
+            if not key.startswith(f"{name}.") and key in state and state[key].shape == value.shape:
+                state[key] = value
+        head.load_state_dict(state)
+    rates = train.weights() @ train.labels / train.weights().sum()
+    with torch.no_grad():
+        last.bias.copy_(torch.from_numpy(np.log(POSITIVE_WEIGHT * rates / (1 - rates))))
+    checkpoint.chromatin = head
+    checkpoint.features = pd.DataFrame(
+        {
+            "index": [track.feature.index for track in tracks],
+            "name": [track.feature.name for track in tracks],
+            "class": [track.feature.kind for track in tracks],
+        }
+    )
+
+
+def training_batches(
+    features: BinFeatures, train: ChosenBins, settings: PeaksSettings
+) -> FeatureBatches:
+    """Return batches of the places of bins, with the bins' labels."""
+    rows = features.rows.numpy()
+    labels, weights = (
+        torch.from_numpy(each[rows].astype(np.float32))
+        for each in (train.labels, train.label_weights())
+    )
+    return FeatureBatches(
+        features.pooled, labels, weights, batch=settings.batch, seed=settings.seed
+    )
 
 
 def _measured(tracks: Sequence[Track], genome: Genome) -> dict[str, int]:

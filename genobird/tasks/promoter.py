@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from genobird.batch import LabelledBatch
 from genobird.datasets import UPSTREAM_BP, read_promoters
-from genobird.draws import generator
+from genobird.draws import generator, visited, visiting_order
 from genobird.heads import HeadConfig
 from genobird.places import pack_places
-from genobird.tasks.data import visiting_order
 from genobird.tokenizer import Tokenizer
 
 __all__ = ["UPSTREAM_BP", "PromoterBatches", "PromoterDataSettings", "read_promoters"]
@@ -59,12 +58,10 @@ class PromoterBatches:
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
         rng = generator(self.seed, 1, step)
-        first = step * self.settings.sequences
-        rows = [
-            int(self._order(place // len(self.table))[place % len(self.table)])
-            for place in range(first, first + self.settings.sequences)
-            if self.augment or place < len(self.table)
-        ]
+        first, count = step * self.settings.sequences, self.settings.sequences
+        if not self.augment:  # one visit, no more
+            count = min(count, len(self.table) - first)
+        rows = visited(first, count, len(self.table), self._order)
         shifts = rng.integers(self.settings.shift_bp, size=len(rows)) * self.augment
         sequences = [
             str(self.table["sequence"].iloc[row])[shift:]

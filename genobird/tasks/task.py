@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from genobird.checkpoint import Checkpoint
+from genobird.schedule import rate_factor
 from genobird.tasks import ranks
 from genobird.tasks.averages import Averages
 from genobird.tasks.settings import FitSettings
@@ -122,16 +123,12 @@ class Task(pl.LightningModule):
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
-
-        def factor(step: int) -> float:
-            if step < settings.warmup_steps:
-                return (step + 1) / settings.warmup_steps
-            done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-            if settings.schedule == "linear":
-                return max(0.0, 1.0 - done)
-            return 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: rate_factor(
+                step, settings.steps, settings.warmup_steps, settings.schedule
+            ),
+        )
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

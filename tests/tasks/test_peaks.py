@@ -14,12 +14,17 @@ from genobird.genome.interval import Interval
 from genobird.inference import Inference
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
-from genobird.tasks import frozen, hidden
+from genobird.tasks import peaks
 from genobird.tasks.bins import ChosenBins
-from genobird.tasks.frozen import StateBatches, replace_head
+from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.held_out import predict
-from genobird.tasks.hidden import HiddenStates, encode
-from genobird.tasks.peaks import PeaksSettings, calibrated, finetune_peaks
+from genobird.tasks.peaks import (
+    PeaksSettings,
+    calibrated,
+    finetune_peaks,
+    replace_head,
+    training_batches,
+)
 from tests.conftest import random_dna, write_fasta
 from tests.models import tiny_checkpoint
 
@@ -101,7 +106,7 @@ def test_the_scorer_says_what_was_measured(world, model, tmp_path):
     pair = np.array([with_word, with_word + 2])
     bins = ChosenBins(np.array(["chr1", "chr1"]), pair, np.eye(2, dtype=bool), 1, 1)
     with Genome(world[0]) as genome:
-        states = encode(
+        states = encode_bins(
             Inference(trained), trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
             tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
         )  # fmt: skip
@@ -118,7 +123,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
 
     train(world, model, tmp_path / "whole", steps=6)
     train(world, model, tmp_path / "other", steps=6, seed=1)
-    make = StateBatches.__call__
+    make = FeatureBatches.__call__
 
     def crash(self, step):
         if step == 4:
@@ -126,14 +131,14 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
         return make(self, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(frozen.StateBatches, "__call__", crash)
+        patched.setattr(FeatureBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
         train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match=r"settings\.steps 6, now 7\); give what it was"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)
-    monkeypatch.setattr("genobird.tasks.hidden._encode", None)  # all states are on disk
+    monkeypatch.setattr(Inference, "predict", None)  # all states are on disk
     train(world, model, tmp_path / "parts", steps=6, resume=True)
     assert weights("parts") == weights("whole") != weights("other")
     first = (tmp_path / "parts" / "held_out.json").read_text()
@@ -169,17 +174,14 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
     changes = {"steps": 2, "precision": "auto"}
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
     train(world, model, tmp_path / "whole", **changes)
-    run = hidden._encode
 
-    def stopped(inference, head, genome, chosen, groups, numbers, context_bp, both_strands, *more):
+    def stopped(*given, both_strands, **more):
         if both_strands:  # those for training are encoded
             raise RuntimeError("power cut")
-        return run(
-            inference, head, genome, chosen, groups, numbers, context_bp, both_strands, *more
-        )
+        return encode_bins(*given, both_strands=both_strands, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(hidden, "_encode", stopped)
+        patched.setattr(peaks, "encode_bins", stopped)
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", **changes)
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
@@ -244,8 +246,8 @@ def test_a_new_head_keeps_hidden_layers_and_begins_with_the_rates(tiny_tokenizer
 def test_a_peak_of_another_track_counts_as_rarely_as_it_occurs():
     labels = np.array([[1, 0], [1, 1], [0, 0], [0, 0]], dtype=bool)
     chosen = ChosenBins(np.array(["c"] * 4), np.arange(4), labels, 2, 200)
-    states = HiddenStates(torch.arange(4), torch.zeros(4, 3))
-    batches = StateBatches(states, chosen, batch=9, seed=0)
+    features = BinFeatures(torch.arange(4), torch.zeros(4, 3))
+    batches = training_batches(features, chosen, PeaksSettings(batch=9))
     weights = batches.weights.numpy()
     assert weights == pytest.approx(np.array([[1, 0.01], [1, 1], [1, 1], [1, 1]]))
     assert len(batches(0).labels) == 4  # a batch is no larger than what there is

@@ -1,21 +1,143 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_promoters
+from genobird.draws import visiting_order
 from genobird.errors import UsageError
+from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference
-from genobird.tasks import remembered
-from genobird.tasks.data import visiting_order
+from genobird.places import pack_places
+from genobird.tasks import features
+from genobird.tasks.bins import ChosenBins, group
+from genobird.tasks.features import FeatureBatches, encode_batches, encode_bins, window
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
+from genobird.tasks.held_out import predict
 from genobird.tasks.predict import predict_promoters
 from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings
-from genobird.tasks.remembered import RememberedBatches
 from tests.models import tiny_checkpoint
 from tests.tasks.runs import Crash
+
+CONTEXT = 600
+
+
+@pytest.fixture
+def genome(tiny_genome_path):
+    with Genome(tiny_genome_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def model(tiny_tokenizer):
+    return tiny_checkpoint(tiny_tokenizer)
+
+
+def bins_of(contig, *numbers):
+    labels = np.zeros((len(numbers), 1), bool)
+    return ChosenBins(np.array([contig] * len(numbers)), np.array(numbers), labels, 1, 1)
+
+
+def encoded(model, genome, chosen, folder, **changes):
+    options = {"context_bp": CONTEXT, "both_strands": False, "seconds": None, "seed": 7, **changes}
+    groups = group(chosen, 1200, 0)
+    return encode_bins(Inference(model), model.chromatin, genome, chosen, groups, folder, **options)
+
+
+@pytest.mark.parametrize("shape", [
+    {"hidden": 8}, {"pool": "cls"}, {"before_bp": 30},
+    {"pool": "cells", "before_bp": 120, "cell_bp": 20, "cell_width": 3},
+])  # fmt: skip
+def test_a_head_says_of_kept_states_what_it_says_of_the_sequence(model, genome, tmp_path, shape):
+    model.chromatin = Head(HeadConfig(outputs=3, **shape), 32)
+    chosen = bins_of("chr1", 0, 3, 100, 105, 299)
+    states = encoded(model, genome, chosen, tmp_path / "states", both_strands=True)
+    found = predict(model.chromatin, states, len(chosen))
+    groups = [[0, 3], [100, 105], [299]]
+    expected = []
+    for numbers in groups:
+        text, start = genome.fetch_clipped("chr1", *window(numbers[0], numbers[-1], CONTEXT))
+        centres = np.array(numbers) * 200 + 100 - start
+        asked = pack_places(
+            [text, reverse_complement(text)], [centres, len(text) - centres],
+            model.tokenizer, model.chromatin.config, 16,
+        )  # fmt: skip
+        with torch.no_grad():
+            logits = model.chromatin(model.encoder(asked.batch), asked)
+        expected.append(logits.view(2, len(numbers), -1).mean(0).numpy())
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=2e-3)
+    assert np.abs(found).max() > 0.05  # the states matter
+
+
+@given(st.integers(0, 500), st.integers(0, 40), st.integers(0, 8_000))
+def test_a_window_gives_its_bins_their_context_and_has_one_of_few_widths(first, more, context):
+    start, end = window(first, first + more, context)
+    assert start <= 200 * first - context
+    assert end >= 200 * (first + more) + 200 + context
+    assert (end - start - 2 * context - 200) % 1_000 == 0
+    assert end - start <= 200 * more + 200 + 2 * context + 999
+
+
+def test_states_on_disk_are_not_computed_again(model, genome, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "_CHUNK", 2)
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    first = encoded(model, genome, chosen, tmp_path / "states")
+    files = sorted((tmp_path / "states").glob("*.npz"))
+    assert len(files) == 5
+    (tmp_path / "states" / "done").unlink()
+    files[1].write_bytes(files[1].read_bytes()[:100])  # a disk that was full
+    fetch, asked = Genome.fetch_clipped, []
+    monkeypatch.setattr(
+        Genome, "fetch_clipped", lambda self, *place: (asked.append(place), fetch(self, *place))[1]
+    )
+    again = encoded(model, genome, chosen, tmp_path / "states")
+    third, fourth = (chosen.bins[rows[0]] for rows in group(chosen, 1200, 0)[2:4])
+    assert sorted(asked) == sorted(
+        ("chr1", *window(number, number, CONTEXT)) for number in (third, fourth)
+    )
+    for name in ("rows", "pooled"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+
+
+def test_when_time_is_up_a_resumed_run_goes_on_with_the_same_bins(
+    model, genome, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(features, "_CHUNK", 2)
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    short = encoded(model, genome, chosen, tmp_path / "states", seconds=0)
+    assert len(short) == 2
+    again = encoded(model, genome, chosen, tmp_path / "states", seconds=None)
+    assert torch.equal(short.pooled, again.pooled)
+
+
+@pytest.mark.parametrize("left", ["", "x\n"])
+def test_a_damaged_count_of_windows_counts_as_none(model, genome, tmp_path, left):
+    chosen = bins_of("chr1", *range(0, 60, 20))
+    first = encoded(model, genome, chosen, tmp_path / "states")
+    done = tmp_path / "states" / "done"
+    assert done.read_text() == "3\n"
+    done.write_text(left)
+    again = encoded(model, genome, chosen, tmp_path / "states")
+    assert torch.equal(first.pooled, again.pooled)
+    assert done.read_text() == "3\n"
+
+
+def test_the_strand_is_drawn_by_the_seed(model, genome, tmp_path):
+    chosen = bins_of("chr1", *range(0, 200, 20))
+    runs = [
+        encoded(model, genome, chosen, tmp_path / str(i), seed=seed).pooled
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert torch.equal(runs[0], runs[1])
+    assert runs[0].shape != runs[2].shape or not torch.equal(runs[0], runs[2])
+
 
 STEPS = 4
 
@@ -42,9 +164,10 @@ def frozen_config(start, promoter_path, **changes):
     })  # fmt: skip
 
 
-def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, draws):
+def test_a_head_says_of_encoded_draws_what_it_says_of_the_draws(checkpoint, draws):
     head = checkpoint.promoter.eval()
-    batches = RememberedBatches(draws, STEPS, Inference(checkpoint), head, batch=5, seed=3)
+    found = encode_batches(draws, STEPS, Inference(checkpoint), head)
+    batches = FeatureBatches(**found, batch=5, seed=3)
     with torch.no_grad():
         logits, labels = [], []
         for step in range(STEPS):
@@ -64,9 +187,8 @@ def test_a_head_says_of_remembered_states_what_it_says_of_the_draws(checkpoint, 
 
 
 def test_an_epoch_visits_every_place_once_but_what_fills_no_batch(checkpoint, draws):
-    batches = RememberedBatches(
-        draws, STEPS, Inference(checkpoint), checkpoint.promoter, batch=5, seed=0
-    )
+    found = encode_batches(draws, STEPS, Inference(checkpoint), checkpoint.promoter)
+    batches = FeatureBatches(**found, batch=5, seed=0)
     places = len(batches.pooled)
     assert places == 4 * STEPS == len(batches) * 5 + 1  # one fills no batch
     batches.labels = torch.arange(places)[:, None].float()
@@ -77,7 +199,7 @@ def test_an_epoch_visits_every_place_once_but_what_fills_no_batch(checkpoint, dr
         assert visited.tolist() == order[:-1].tolist()
 
 
-def test_a_head_is_trained_on_remembered_draws(checkpoint, promoter_path, tmp_path):
+def test_a_head_is_trained_on_encoded_draws(checkpoint, promoter_path, tmp_path):
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
     made = finetune_promoter(config, tmp_path / "run", progress=False)
@@ -172,7 +294,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
         caplog.text
     )
     assert asked == list(range(7))
-    (damaged,) = (tmp_path / "parts" / "encoded").glob("*/000002.pt")
+    (damaged,) = (tmp_path / "parts" / "encoded").glob("*/000002.npz")
     damaged.write_bytes(damaged.read_bytes()[:-40])
 
     asked.clear()
@@ -189,7 +311,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
     """It was measured again: a machine that was busy once mixed float32 and bfloat16."""
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
-    encode, precisions = remembered._encode, []
+    encode, precisions = features._encode_batch, []
 
     def stopped(drawn, inference, head):
         if len(precisions) == at:
@@ -202,7 +324,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
     for at in (1, 7):
         precisions.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(remembered, "_encode", stopped)
+            patched.setattr(features, "_encode_batch", stopped)
             with pytest.raises(Crash):
                 finetune_promoter(config, tmp_path / f"parts-{at}", progress=False)
         assert set(precisions) == {"bf16"}
@@ -220,7 +342,7 @@ def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(
     checkpoint.save(tmp_path / "start")
     fit = {"steps": 3, "warmup_steps": 1, "device": "cpu", "save_every": 1}
     config = frozen_config(tmp_path / "start", promoter_path, fit=fit)
-    make = RememberedBatches.__call__
+    make = FeatureBatches.__call__
 
     def stopped(self, step):
         if step == 2:
@@ -230,7 +352,7 @@ def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patched:
-        patched.setattr(RememberedBatches, "__call__", stopped)
+        patched.setattr(FeatureBatches, "__call__", stopped)
         with pytest.raises(Crash):
             finetune_promoter(config, tmp_path / "parts", progress=False)
     monkeypatch.setattr("genobird.tasks.fit.fastest", lambda device: "float32")
