@@ -1,6 +1,11 @@
-"""Run ledger: what an unfinished run was asked to do, and what it has done so far.
+"""Unfinished runs: what each was asked to do, what it has done so far, and who may go on with it.
 
-The file `OUTPUT.partial` holds the run's identity, which is all that decides its result (model,
+What a run has done lies in `OUTPUT.partial` until its outputs are complete: a file (`begun`) or a
+folder (`begun_folder`); a training has it in its own folder (`tasks/run_folder.py`). A later run
+without `resume` or `force` is refused there, and so is one that is resumed and asks for something
+else.
+
+The ledger is the file. It holds the run's identity, which is all that decides its result (model,
 data, settings), then an entry for each piece of work that is done. It is only ever appended to,
 each entry with its length and checksum, so a process may be killed at any byte: what follows the
 last whole entry is cut off. An entry is on disk before the next piece of work begins, so a machine
@@ -21,16 +26,17 @@ import io
 import json
 import logging
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from genobird.errors import GenobirdError, UsageError
-from genobird.files import STDOUT, locked, open_plain, unwritable
+from genobird.files import STDOUT, Kind, locked, open_plain, refuse_existing, unwritable
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +99,7 @@ def may_replace(output: Path | str, start: Start) -> bool:
     if head is None:
         return start.force
     if not (start.force or start.resume):
-        raise UsageError(
-            f"{partial_of(output)} holds what an interrupted run has done; pass --resume to go on "
-            "from there, or --force to begin anew"
-        )
+        refuse_unfinished(partial_of(output))
     return start.force or head.done
 
 
@@ -126,7 +129,7 @@ def begun(
                 raise UsageError("a model that was never saved cannot resume; save it first")
             yield None
             return
-        ledger = Ledger(partial_of(outputs[0]), identity, resume=start.resume)
+        ledger = Ledger(partial_of(outputs[0]), identity, start)
         try:
             yield ledger
             ledger.require_end()
@@ -134,6 +137,87 @@ def begun(
             ledger.close(hint=not isinstance(error, UsageError))
             raise
         ledger.remove()
+
+
+@contextmanager
+def begun_folder(
+    output: Path,
+    kind: Kind,
+    identity: Identity,
+    start: Start,
+    known: Callable[[Path], Identity | None],
+) -> Iterator[Path]:
+    """Give a folder to work in, and lock the output, for the length of a run.
+
+    When the block ends without an error the folder becomes the output; else it stays, if it holds
+    work.
+
+    Args:
+        output: the folder.
+        kind: of the folder; no other one is replaced.
+        identity: what decides the result; the work of another run is refused.
+        start: whether to go on with the work of an earlier run, or to drop it.
+        known: returns the identity of the run whose work a folder holds; None where there is none.
+
+    Raises:
+        UsageError: see `refuse_existing`; an earlier run left work, and neither `force` nor
+            `resume` is given; or the work is of another run.
+        OutputError: another run is writing the output.
+    """
+    folder = partial_of(output)
+    with locked(output):
+        refuse_existing(output, start.force, kind)
+        if folder.is_symlink():
+            raise UsageError(f"{folder} is a link where an unfinished run would lie; move it away")
+        if not _goes_on(folder, known(folder), identity, start):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        except BaseException:
+            if known(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                tell_kept(folder)
+            raise
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(folder, output)
+
+
+def _goes_on(where: Path, known: Identity | None, asked: Identity, start: Start) -> bool:
+    """Tell whether a run goes on with earlier work, and refuse one that would lose it."""
+    if known is None:
+        return False
+    if not (start.resume or start.force):
+        refuse_unfinished(where)
+    if start.resume:
+        refuse_other(where, known, asked)
+    return start.resume
+
+
+def refuse_unfinished(where: Path, progress: str = "") -> NoReturn:
+    """Refuse to begin a run where an interrupted one has left work.
+
+    Args:
+        where: the work.
+        progress: how far it is, in words.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(
+        f"{where} holds what an interrupted run has done{progress and f' ({progress})'}; pass "
+        "--resume to go on from there, or --force to begin anew"
+    )
+
+
+def tell_kept(where: Path, progress: str = "") -> None:
+    """Tell that what an interrupted run has done is kept; arguments as `refuse_unfinished`."""
+    logger.warning(
+        "%s keeps what is done%s; the same command with --resume goes on from there",
+        *(where, progress and f" ({progress})"),
+    )
 
 
 def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,34 +234,52 @@ def differences(known: Identity, asked: Identity) -> list[str]:
     ]
 
 
-def refuse_other(where: Path, known: Identity, asked: Identity) -> None:
+def refuse_other(
+    where: Path, known: Identity, asked: Identity, *, of_any_version: bool = False
+) -> None:
     """Refuse to go on with a run as another one.
+
+    Args:
+        where: the work.
+        known: what the run was asked to do when it began.
+        asked: what it is asked to do now.
+        of_any_version: leave out keys that only one of them knows: another version of genobird may
+            have begun the run. What may be left out is therefore recorded as None; a section that
+            was left out then and is given now, or the other way round, is known to both
+            (`head.local`, `head.local.filters`).
 
     Raises:
         UsageError: naming each key that differs.
     """
+    if of_any_version:
+        shared = [key for key in {**known, **asked} if _has(known, key) and _has(asked, key)]
+        known, asked = ({key: one.get(key, "given") for key in shared} for one in (known, asked))
     if changed := differences(known, asked):
         raise UsageError(
             f"{where} is of another run ({'; '.join(changed)}); give what it was begun with, or "
-            "begin anew with --force, without --resume"
+            "begin anew with --force alone"
         )
+
+
+def _has(facts: Identity, key: str) -> bool:
+    """Tell whether facts have a key, or a section of that name."""
+    return key in facts or any(other.startswith(f"{key}.") for other in facts)
 
 
 class Ledger:
     """See the module; use it through `begun`."""
 
-    def __init__(self, path: Path, identity: Identity, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, identity: Identity, start: Start = FRESH) -> None:
         self.path: Final = path
         self._end = 0
         self._next: tuple[bytes, int] | None = None
         self._file = self._open()
         try:
             head = _read_head(self.path)
-            if head is None or not resume:
-                self._write(_OPEN + _line_of(identity))
-            else:
-                refuse_other(self.path, head.identity, identity)
+            if head and _goes_on(self.path, head.identity, identity, start):
                 self._next = self._read_entry(head.end)
+            else:
+                self._write(_OPEN + _line_of(identity))
         except BaseException:
             self.close(hint=False)
             raise
@@ -237,10 +339,7 @@ class Ledger:
             if _read_head(self.path) is None:
                 self.path.unlink()
             elif hint:
-                logger.warning(
-                    "%s keeps what is done; the same command with --resume goes on from there",
-                    self.path,
-                )
+                tell_kept(self.path)
         self._file.close()
 
     def remove(self) -> None:

@@ -32,6 +32,7 @@ from genobird import __version__
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.files import Draft, Kind, file_sha256, locked, refuse_existing, write_text
+from genobird.runs import refuse_other
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -339,11 +340,11 @@ def _is_complete(output: Path, plan: ShardIndex, force: bool) -> bool:
     if force:
         return False
     found = _read_index(output)
-    for other in ("corpus", "tokenizer"):
-        if getattr(found, f"{other}_sha256") != getattr(plan, f"{other}_sha256"):
-            raise UsageError(
-                f"{output} holds shards of another {other}; choose another folder or use force"
-            )
+    known, asked = (
+        {"corpus": index.corpus_sha256[:12], "tokenizer": index.tokenizer_sha256[:12]}
+        for index in (found, plan)
+    )
+    refuse_other(output, known, asked)
     try:
         Shards.open(output)
     except ShardError as error:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from genobird.errors import UsageError
+from genobird.files import Kind
 from genobird.runs import (
     FRESH,
     Start,
     begun,
+    begun_folder,
     differences,
     flat,
     may_replace,
@@ -18,6 +21,9 @@ from genobird.runs import (
 
 RESUME = Start(resume=True)
 ASKED = {"model": "0123", "limit": None, "exclude": ["chr1:1-5"]}
+
+
+KIND = Kind("folder of tests", "asked", "model")
 
 
 class Killed(BaseException):
@@ -123,3 +129,64 @@ def test_another_run_is_refused_with_each_key_that_differs(tmp_path):
 def test_facts_by_section_are_flat_and_places_are_no_facts():
     facts = {"fit": {"steps": 3, "betas": (0.9, 0.99)}, "data": {"path": Path("x"), "more": None}}
     assert flat(facts) == {"fit.steps": 3, "fit.betas": [0.9, 0.99], "data.more": None}
+
+
+def known(folder):
+    """The identity of the work in a folder, which is anything beside what was asked."""
+    is_work = (folder / "work").exists()
+    return json.loads((folder / "asked").read_text()) if is_work else None
+
+
+def run_in_folder(output, asked=ASKED, start=FRESH, *work, kill=False):
+    """A run that adds words to its work, and is killed if asked to; what it found there."""
+    with begun_folder(output, KIND, asked, start, known) as folder:
+        file = folder / "work"
+        found = file.read_text().split() if file.exists() else []
+        (folder / "asked").write_text(json.dumps(asked))
+        if work:
+            file.write_text(" ".join([*found, *work]))
+        if kill:
+            raise Killed
+    return found
+
+
+def test_the_folder_of_a_run_goes_on_or_is_dropped_and_becomes_the_output(tmp_path):
+    output = tmp_path / "out"
+    with pytest.raises(Killed):
+        run_in_folder(output, ASKED, FRESH, "one", kill=True)
+    with pytest.raises(
+        UsageError, match=r"out\.partial holds what an interrupted run has done; pass"
+    ):
+        run_in_folder(output)
+    for start in (RESUME, Start(resume=True, force=True)):
+        with pytest.raises(UsageError, match=r"another run \(limit not given, now 5\); give what"):
+            run_in_folder(output, {**ASKED, "limit": 5}, start)
+    assert run_in_folder(output, ASKED, RESUME, "two") == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (output / "work").read_text() == "one two"
+    with pytest.raises(UsageError, match="out exists; choose another place or pass --force"):
+        run_in_folder(output, ASKED, RESUME)
+    with pytest.raises(Killed):
+        run_in_folder(output, ASKED, Start(force=True), "other", kill=True)
+    assert (output / "work").read_text() == "one two"
+    assert run_in_folder(output, {"model": "4567"}, Start(force=True), "new") == []
+    assert (output / "work").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_without_work_is_not_kept(tmp_path, caplog):
+    with pytest.raises(Killed):
+        run_in_folder(tmp_path / "out", kill=True)
+    assert list(tmp_path.iterdir()) == []
+    assert "keeps what is done" not in caplog.text
+
+
+def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "work").write_text("years")
+    partial_of(tmp_path / "out").symlink_to(tmp_path / "theirs")
+    with pytest.raises(
+        UsageError, match=r"out\.partial is a link where an unfinished run would lie"
+    ):
+        run_in_folder(tmp_path / "out", ASKED, Start(force=True))
+    assert (tmp_path / "theirs" / "work").read_text() == "years"

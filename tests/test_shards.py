@@ -280,12 +280,13 @@ def test_shards_of_something_else_are_refused_unless_forced(
 ) -> None:
     output = copy_of(written, tmp_path / "s")
     other = Tokenizer.train([tiny_contigs["chr2"]], tmp_path / "t.model", vocab_size=30)
-    with pytest.raises(
-        UsageError, match="holds shards of another tokenizer; choose another folder"
-    ):
+    message = rf"\(tokenizer {tiny_tokenizer.sha256[:12]}, now {other.sha256[:12]}\); give what"
+    with pytest.raises(UsageError, match=message):
         shards.write(corpus.path, other, output)
     moved = build([tiny_genome_path], tmp_path / "c", SETTINGS.model_copy(update={"seed": 5}))
-    with pytest.raises(UsageError, match="holds shards of another corpus"):
+    with pytest.raises(
+        UsageError, match=r"s is of another run \(corpus \w{12}, now \w{12}\); give"
+    ):
         shards.write(moved.path, tiny_tokenizer, output)
     assert shards.write(corpus.path, other, output, force=True).index.vocab_size == 30
 

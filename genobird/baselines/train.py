@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,13 +38,15 @@ from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
 from genobird.errors import CheckpointError, UsageError
-from genobird.files import Draft, Kind, file_sha256, locked, refuse_existing, write_text
+from genobird.files import Draft, Kind, file_sha256, refuse_existing, write_text
+from genobird.runs import Identity, Start, begun_folder, flat
 from genobird.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 FACTS, FEATURES = "baselines.json", "features.tsv"
 KIND = Kind("folder of baselines", FACTS, '"config"')
+_DATA = ("chromatin", "promoters", "sites", "auxiliary")
 
 
 class SequenceSource(NamedTuple):
@@ -72,7 +72,7 @@ def train_baselines(
     """Train baselines on the `train` split and predict another one.
 
     Args:
-        output: directory, written under a temporary name and renamed.
+        output: directory; until all is done, its content lies in `OUTPUT.partial`.
         chromatin: dataset directory; None leaves chromatin out.
         promoters: table of promoter windows; None leaves promoters out.
         scan: table of promoters among the windows of a scan, which the models of promoters predict
@@ -81,7 +81,7 @@ def train_baselines(
         config: which models, and how to train them.
         split: what of `chromatin`, `promoters` and `scan` is predicted at the end.
         resume: go on with a run that was stopped, where there is one.
-        force: replace an existing directory, and an unfinished run that was asked something else.
+        force: replace an existing directory and, without `resume`, what an unfinished run has done.
 
     Returns:
         What `baselines.json` holds.
@@ -111,75 +111,43 @@ def train_baselines(
     for windows, needed in ((promoters, "train"), (promoters, split), (scan, split)):
         if windows is not None:
             read_promoters(windows, needed)
-    part = output.with_name(f".{output.name}.part")
-    with locked(output):
-        facts = _begun(part, config, chromatin, promoters, resume, force)
-        try:
-            _train(part, facts, names, chromatin, promoters, sequence, config)
-            predict_baselines(
-                part, chromatin=chromatin, promoters=promoters, scan=scan, split=split
-            )
-        except BaseException:
-            if _holds_work(part):
-                logger.warning("what was trained is kept; the same command with --resume goes on")
-            else:
-                shutil.rmtree(part, ignore_errors=True)
-            raise
-        if force:
-            shutil.rmtree(output, ignore_errors=True)
-        os.replace(part, output)
+    facts = _facts(config, chromatin, promoters)
+    start = Start(resume=resume, force=force)
+    with begun_folder(output, KIND, _identity(facts), start, _unfinished) as part:
+        if (part / FACTS).exists():
+            facts = json.loads((part / FACTS).read_text())
+        else:
+            _write_facts(part, facts)
+        _train(part, facts, names, chromatin, promoters, sequence, config)
+        predict_baselines(part, chromatin=chromatin, promoters=promoters, scan=scan, split=split)
     return facts
 
 
-def _begun(
-    path: Path,
-    config: BaselineConfig,
-    chromatin: Path | None,
-    promoters: Path | None,
-    resume: bool,
-    force: bool,
+def _facts(
+    config: BaselineConfig, chromatin: Path | None, promoters: Path | None
 ) -> dict[str, Any]:
-    """Make the directory of a run, or find it with what was trained; return its facts."""
+    """Return the facts of a run that has trained nothing yet."""
     free = {"threads", "sites", "auxiliary_path"}
     facts: dict[str, Any] = {"config": config.model_dump(mode="json", exclude=free)}
-    for kind, file in (
-        ("chromatin", chromatin and chromatin / "index.json"), ("promoters", promoters),
-        ("sites", config.sites),
-        ("auxiliary", config.auxiliary_path and config.auxiliary_path / "index.json"),
-    ):  # fmt: skip
-        if file is not None:
-            facts[kind] = {"sha256": file_sha256(file)}
-    if path.is_symlink():
-        raise UsageError(f"{path} is a link where an unfinished run would lie; move it away")
-    unfinished = _holds_work(path)
-    if unfinished and not (resume or force):
-        raise UsageError(
-            f"an unfinished run lies in {path}; go on with --resume, or begin anew with --force"
-        )
-    if unfinished and resume:
-        found: dict[str, Any] = json.loads((path / FACTS).read_text())
-        if _asked(found) == _asked(facts):
-            return found
-        if not force:
-            raise UsageError(
-                f"the unfinished run in {path} had other settings or data; repeat those, or pass "
-                "--force to begin anew"
-            )
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    _write_facts(path, facts)
-    return facts
+    data = {
+        "chromatin": chromatin and chromatin / "index.json",
+        "promoters": promoters,
+        "sites": config.sites,
+        "auxiliary": config.auxiliary_path and config.auxiliary_path / "index.json",
+    }
+    return facts | {kind: {"sha256": file_sha256(file)} for kind, file in data.items() if file}
 
 
-def _holds_work(path: Path) -> bool:
-    """Say whether a run's directory holds a trained model, or one half trained."""
-    return any(file.name != FACTS for file in path.glob("*"))
+def _identity(facts: Mapping[str, Any]) -> Identity:
+    """Return what a run must be resumed with: the settings, and the data by their kind."""
+    data = {kind: facts.get(kind, {}).get("sha256") for kind in _DATA}
+    return flat({**facts["config"], "sha256": data})
 
 
-def _asked(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings, and the data by their kind, of a run's facts."""
-    data = {kind: found["sha256"] for kind, found in facts.items() if "sha256" in found}
-    return {"config": facts["config"], **data}
+def _unfinished(folder: Path) -> Identity | None:
+    """Return the identity of the run of which a folder holds a model, or one half trained."""
+    made = {file.name for file in folder.glob("[!.]*")}
+    return _identity(json.loads((folder / FACTS).read_text())) if made > {FACTS} else None
 
 
 def _train(

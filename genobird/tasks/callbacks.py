@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from genobird.files import Draft
+from genobird.runs import tell_kept
 from genobird.tasks import ranks
 from genobird.tasks.task import average_norms
 
@@ -136,7 +137,7 @@ class Interrupt(AfterSteps):
         """Save and leave, if any process was asked to."""
         if any_of(trainer, self.asked is not None):
             self.state.save(trainer)
-            logger.warning("step %d is saved; --resume goes on", trainer.global_step)
+            tell_kept(self.state.path.parent, f"step {trainer.global_step}")
             self.leave()
 
     def on_validation_batch_end(

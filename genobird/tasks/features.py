@@ -27,6 +27,7 @@ from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head
 from genobird.inference import Inference
 from genobird.peaks import BIN_BP
+from genobird.runs import tell_kept
 from genobird.tasks.bins import ChosenBins
 
 logger = logging.getLogger(__name__)
@@ -91,12 +92,7 @@ def encoded(
             parts.append(found)
     except KeyboardInterrupt:
         if folder:
-            done = min(each * len(parts), count)
-            logger.warning(
-                "stopped after %d of %d %s were encoded; the same command with --resume goes on "
-                "with them",
-                *(done, count, unit),
-            )
+            tell_kept(folder, f"{min(each * len(parts), count)} of {count} {unit}")
         raise
     if folder:
         write_text(folder / _COUNT, f"{count}\n")

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from genobird.errors import GenobirdError
 from genobird.files import Draft
+from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks import ranks
 from genobird.tasks.averages import Averages
 from genobird.tasks.callbacks import Interrupt, ReturnMemory, SaveState
@@ -161,13 +162,13 @@ def _begin(
     """Return settled settings, the run's identity, and whether there is a state to go on from."""
     saved = SavedRun.read(output)
     if saved and not resume:
-        saved.refuse_new()
+        refuse_unfinished(output, saved.progress)
     known = saved.identity.get("fit.precision") if saved else None
     precision = settled_precision(settings.precision, known, _device(settings))
     settings = settings.model_copy(update={"precision": precision})
     asked = identity({**facts, "fit": settings.model_dump()})
     if saved:
-        saved.refuse_other(asked)
+        refuse_other(output, saved.identity, asked, of_any_version=True)
     output.mkdir(parents=True, exist_ok=True)
     return settings, asked, saved is not None
 

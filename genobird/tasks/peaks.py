@@ -35,12 +35,13 @@ from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference
 from genobird.peaks import Track, merge, read_tracks
+from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
 from genobird.tasks.held_out import gc_contents, measure, predict
 from genobird.tasks.settings import PeakData
-from genobird.tasks.state import STATE, identity, refuse_other
+from genobird.tasks.state import STATE, identity
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ def _settled(
     settings = settings.model_copy(update={"precision": precision})
     if known:
         asked = {**facts, "settings": settings.model_dump(mode="json")}
-        refuse_other(output, _identity(known), _identity(asked))
+        refuse_other(output, _identity(known), _identity(asked), of_any_version=True)
     return settings
 
 
@@ -238,7 +239,7 @@ class _Run:
         self.folder = output / "states"
         plan = self.folder / "plan.json"
         if plan.exists() and not resume:
-            raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force")
+            refuse_unfinished(output)
         known = json.loads(plan.read_text()) if plan.exists() else {}
         self.settings = settings = _settled(output, settings, facts, known)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import yaml
 
 from genobird.errors import UsageError
 from genobird.files import locked, refuse_existing
+from genobird.runs import refuse_unfinished
 from genobird.tasks.state import SavedRun
 
 SETTINGS = "config.yaml"
@@ -77,10 +78,9 @@ def _present(output: Path, names: tuple[str, ...]) -> list[str]:
 
 def _refuse_run(output: Path) -> None:
     refuse_existing(output / "model", force=False)
-    if saved := SavedRun.read(output):
-        saved.refuse_new()
-    if _present(output, SAVED):
-        raise UsageError(f"{output} holds an unfinished run; pass --resume, or --force")
+    saved = SavedRun.read(output)
+    if saved or _present(output, SAVED):
+        refuse_unfinished(output, saved.progress if saved else "")
 
 
 def _refuse_others(output: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from genobird import runs
-from genobird.errors import CheckpointError, UsageError
+from genobird.errors import CheckpointError
 
 STATE = "last.ckpt"
 
@@ -93,58 +93,13 @@ class SavedRun:
         except _DAMAGE as error:
             raise CheckpointError(f"{file} is damaged; start again with --force") from error
 
-    def refuse_new(self) -> None:
-        """Refuse to start a new run here.
-
-        Raises:
-            UsageError: always.
-        """
+    @property
+    def progress(self) -> str:
+        """How far the run came, in words."""
         steps = self.identity.get("fit.steps")
         if steps == self.step:
-            raise UsageError(
-                f"{self.path} holds a run that has done its {steps} steps; pass --resume to write "
-                "its model, or --force to start again"
-            )
-        raise UsageError(
-            f"{self.path} holds an unfinished run at step {self.step} of {steps}; pass --resume, "
-            "or --force to start again"
-        )
-
-    def refuse_other(self, asked: Mapping[str, Any]) -> None:
-        """Refuse to continue as another run, as `refuse_other` does.
-
-        Args:
-            asked: what `identity` returns now.
-
-        Raises:
-            UsageError: naming each key that differs.
-        """
-        refuse_other(self.path, self.identity, asked)
-
-
-def refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to continue a run as another one.
-
-    Keys that only one of them knows are of no account: another version of genobird may have written
-    the run. What may be left out is therefore recorded as None; a section that was left out then
-    and is given now, or the other way round, is known to both (`head.local`, `head.local.filters`).
-
-    Args:
-        path: the run directory.
-        known: what `identity` returned when the run began.
-        asked: what it returns now.
-
-    Raises:
-        UsageError: naming each key that differs.
-    """
-    shared = [key for key in {**known, **asked} if _has(known, key) and _has(asked, key)]
-    before, now = ({key: facts.get(key, "given") for key in shared} for facts in (known, asked))
-    runs.refuse_other(path, before, now)
-
-
-def _has(facts: Mapping[str, Any], key: str) -> bool:
-    """Tell whether facts have a key, or a section of that name."""
-    return key in facts or any(other.startswith(f"{key}.") for other in facts)
+            return f"all of its {steps} steps, and no model yet"
+        return f"step {self.step} of {steps}"
 
 
 def rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:

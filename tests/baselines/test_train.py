@@ -145,7 +145,7 @@ def test_a_network_that_was_stopped_goes_on_within_its_training(
     monkeypatch.setattr(BinBatches, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config)
-    with pytest.raises(UsageError, match="an unfinished run lies in"):
+    with pytest.raises(UsageError, match=r"parts\.partial holds what an interrupted run has"):
         train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config)
     train_baselines(tmp_path / "parts", chromatin=chromatin_path, config=config, resume=True)
     assert made == [0, 1, 2, 3, 2, 3, 4]
@@ -231,13 +231,12 @@ def test_a_run_that_was_stopped_goes_on_behind_the_last_model(promoter_path, tmp
         train_baselines(output, promoters=promoter_path, config=config)
     assert not output.exists()
     trained += ["-"]
-    with pytest.raises(UsageError, match=r"an unfinished run lies in .*; go on with --resume"):
+    with pytest.raises(UsageError, match=r"stopped\.partial holds what .*; pass --resume to"):
         train_baselines(output, promoters=promoter_path, config=config)
     other = config.model_copy(update={"seed": 7})
-    with pytest.raises(
-        UsageError, match="had other settings or data; repeat those, or pass --forc"
-    ):
-        train_baselines(output, promoters=promoter_path, config=other, resume=True)
+    for force in (False, True):
+        with pytest.raises(UsageError, match=r"is of another run \(seed 0, now 7\); give what"):
+            train_baselines(output, promoters=promoter_path, config=other, resume=True, force=force)
     threads = config.model_copy(update={"threads": torch.get_num_threads()})
     train_baselines(output, promoters=promoter_path, config=threads, resume=True)
     assert trained == ["composition", "kmers", "-", "gapped_kmers"]

@@ -290,7 +290,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
     monkeypatch.setattr(PromoterBatches, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         finetune_promoter(config, tmp_path / "parts", progress=False)
-    assert "stopped after 7 of 10 batches were encoded; the same command with --resume" in (
+    assert "keeps what is done (7 of 10 batches); the same command with --resume goes on" in (
         caplog.text
     )
     assert asked == list(range(7))

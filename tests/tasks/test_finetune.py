@@ -115,7 +115,7 @@ def test_four_chromatin_steps_are_two_a_crash_and_two_more(
         patched.setattr(ChromatinBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             finetune_chromatin(config, tmp_path / "parts", progress=False)
-    with pytest.raises(UsageError, match="holds an unfinished run at step 2 of 4; pass --resume"):
+    with pytest.raises(UsageError, match=r"has done \(step 2 of 4\); pass --resume to"):
         finetune_chromatin(config, tmp_path / "parts", progress=False)
     finetune_chromatin(config, tmp_path / "parts", resume=True, progress=False)
     whole, parts = (tmp_path / run / "model" / WEIGHTS for run in ("whole", "parts"))

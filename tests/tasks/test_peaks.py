@@ -134,7 +134,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
         patched.setattr(FeatureBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", steps=6)
-    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume"):
+    with pytest.raises(UsageError, match="parts holds what an interrupted run has done; pass"):
         train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match=r"settings\.steps 6, now 7\); give what it was"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)

@@ -103,7 +103,10 @@ def test_sigterm_to_one_process_ends_all_with_a_state(train, one, tmp_path, rank
     assert train(2, tmp_path / "run", act=("SIGTERM", rank, 2), save_every=100) == [143, 0]
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 3
-    assert "step 3 is saved; --resume goes on" in (tmp_path / "0.log").read_text()
+    assert (
+        "keeps what is done (step 3); the same command with --resume goes on"
+        in (tmp_path / "0.log").read_text()
+    )
     assert train(1, tmp_path / "run", resume=True) == [0]
     assert_close(tmp_path / "run", one)
 

@@ -69,14 +69,16 @@ def test_a_state_is_not_overwritten_without_resume(run, batches, tmp_path):
     with pytest.raises(Crash):
         run("run", at_step(batches, 3, crash))
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
-    with pytest.raises(UsageError, match="an unfinished run at step 2 of 4; pass --resume, or"):
+    with pytest.raises(UsageError, match=r"run has done \(step 2 of 4\); pass --resume to go on"):
         run()
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
 
 
 def test_a_run_that_is_through_is_not_called_unfinished(run):
     finished = run(steps=3, save_every=2)  # saved at its end, too
-    with pytest.raises(UsageError, match="has done its 3 steps; pass --resume to write its model"):
+    with pytest.raises(
+        UsageError, match=r"has done \(all of its 3 steps, and no model yet\); pass --res"
+    ):
         run(steps=3, save_every=2)
     assert_same(run(resume=True, steps=3, save_every=2), finished)
 
@@ -169,7 +171,9 @@ def test_sigterm_does_the_same_and_tells_the_shell(run, batches, tmp_path, caplo
         run("parts", at_step(batches, 2, terminate), save_every=100)
     assert found.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "step 3 is saved; --resume goes on" in caplog.text
+    assert (
+        "parts keeps what is done (step 3); the same command with --resume goes on" in caplog.text
+    )
     assert_same(run("parts", resume=True, save_every=100), whole)
 
 

@@ -124,7 +124,9 @@ def test_a_refused_run_changes_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder, fail=KeyboardInterrupt())
     before = contents(folder)
-    with pytest.raises(UsageError, match="holds an unfinished run; pass --resume, or --force"):
+    with pytest.raises(
+        UsageError, match="run holds what an interrupted run has done; pass --resume to"
+    ):
         run(folder, steps=77)
     with pytest.raises(UsageError, match="choose one"):
         run(folder, steps=77, resume=True, force=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from genobird.errors import CheckpointError, UsageError
+from genobird.runs import refuse_other
 from genobird.tasks.state import FREE, STATE, SavedRun, identity
 
 FACTS = {
@@ -18,6 +19,11 @@ def saved(folder, **changes):
     state = {"global_step": 3, "identity": identity(FACTS), **changes}
     torch.save({k: v for k, v in state.items() if v is not None}, folder / STATE)
     return SavedRun.read(folder)
+
+
+def refuse(run, asked):
+    """Refuse to continue a run, as `fit` does."""
+    refuse_other(run.path, run.identity, asked, of_any_version=True)
 
 
 def test_settings_are_known_by_their_keys_and_places_are_not_kept():
@@ -38,20 +44,20 @@ def test_settings_that_are_free_exist():
 def test_a_state_tells_its_step_and_what_was_asked(tmp_path):
     found = saved(tmp_path)
     assert (found.step, found.identity) == (3, identity(FACTS))
-    found.refuse_other(identity(FACTS))
+    refuse(found, identity(FACTS))
     assert SavedRun.read(tmp_path / "elsewhere") is None
 
 
 def test_a_state_of_another_version_is_compared_where_both_speak(tmp_path):
-    saved(tmp_path, identity=None).refuse_other(identity(FACTS))
-    saved(tmp_path).refuse_other({"fit.new_setting": 1, "fit.steps": 5})
+    refuse(saved(tmp_path, identity=None), identity(FACTS))
+    refuse(saved(tmp_path), {"fit.new_setting": 1, "fit.steps": 5})
 
 
 def test_each_key_that_differs_is_named(tmp_path):
     asked = identity({**FACTS, "data": {"deeper": {"rate": 0.2}}, "tokenizer": "xyz"})
     message = r"data\.deeper\.rate 0\.1, now 0\.2; tokenizer abc, now xyz\); give"
     with pytest.raises(UsageError, match=message):
-        saved(tmp_path).refuse_other(asked)
+        refuse(saved(tmp_path), asked)
 
 
 def test_what_was_not_given_and_now_is_counts(tmp_path):
@@ -59,7 +65,7 @@ def test_what_was_not_given_and_now_is_counts(tmp_path):
         run = saved(tmp_path, identity=identity({"sha256": {"more": before}}))
         said = [value or "not given" for value in (before, now)]
         with pytest.raises(UsageError, match=r"sha256\.more {}, now {}\);".format(*said)):
-            run.refuse_other(identity({"sha256": {"more": now}}))
+            refuse(run, identity({"sha256": {"more": now}}))
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -69,7 +75,7 @@ def test_a_section_that_was_not_given_and_now_is_counts(tmp_path, turned):
     before, now = sides[::-1] if turned else sides
     said = "given, now not given" if turned else "not given, now given"
     with pytest.raises(UsageError, match=rf"\(head\.local {said}\);"):
-        saved(tmp_path, identity=identity(before)).refuse_other(identity(now))
+        refuse(saved(tmp_path, identity=identity(before)), identity(now))
 
 
 # torch maps a file of some thousand bytes before it finds that its end is missing.
