@@ -11,13 +11,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
 
 import genobird
-from genobird.files import Draft, unwritable, write_text
+from genobird.files import Draft, check_folder, unwritable, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
 from genobird.genome.vcf import VcfReader
-from genobird.report.page import render
+from genobird.report.page import (
+    auroc,
+    difference,
+    feature_label,
+    probability,
+    region_text,
+    render,
+)
 from genobird.report.summary import (
     RegionSummary,
     VariantSummary,
@@ -28,12 +40,15 @@ from genobird.report.summary import (
 from genobird.runs import Start
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
-from genobird.scoring.table import TableWriter, check_folder
+from genobird.scoring.table import TableWriter
 from genobird.scoring.variant_vcf import annotate_variants
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
 STRETCH = "GRCh37 chr20:54.9-56.3 Mb"
 FILES = ("regions.tsv", "variants.vcf.gz", "variants.vcf.gz.tbi", "variants.parquet", "report.html")
+
+_TOP = 8
+_LOOK: dict[str, Any] = {"box": None, "pad_edge": False, "title_justify": "left"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +92,7 @@ def run(
         UsageError: the folder exists and `force` is not given.
         OutputError: it cannot be written.
     """
-    check_folder(output, force)
+    check_folder(output, output.glob("*"), force)
     draft = Draft(output)
     try:
         draft.part.mkdir()
@@ -90,6 +105,36 @@ def run(
     finally:
         draft.discard()
     return Demonstration(output, *made)
+
+
+def show(made: Demonstration) -> None:
+    """Write what was found on standard output, as short tables, and where it is."""
+    console = Console(highlight=False, soft_wrap=False)
+    regions = Table("rank", "region", "place (1-based)", "probability", title="Promoters", **_LOOK)
+    for rank, row in enumerate(made.regions.top.head(_TOP).to_dict("records"), start=1):
+        regions.add_row(str(rank), row["name"], region_text(row), probability(row["promoter"]))
+    console.print(regions)
+    area = auroc(made.regions)
+    if area is not None:
+        known, places = len(made.regions.promoter), len(made.regions.background)
+        console.print(
+            f"AUROC of {known} promoters against {places} background places: {area:.3f}\n"
+        )
+    variants = Table(
+        *("rank", "variant", "change", "ALT - REF, logit", "feature"), title="Variants", **_LOOK
+    )
+    for rank, row in enumerate(made.variants.top.head(_TOP).to_dict("records"), start=1):
+        change = f"{row['chrom']}:{row['pos']} {row['ref']}>{row['alt']}"
+        effect = difference(row["delta"])
+        variants.add_row(str(rank), row["id"], change, effect, feature_label(row["feature"]))
+    console.print(variants)
+    scored, total = made.variants.scored, made.variants.total
+    console.print(
+        f"Scored: {made.regions.scored} of {made.regions.total} regions, "
+        f"{scored} of {total} alleles\n"
+    )
+    for name in FILES:
+        typer.echo(made.output / name)
 
 
 def _write(

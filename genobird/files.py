@@ -17,7 +17,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -28,6 +28,15 @@ from genobird.errors import OutputError, UsageError
 from genobird.forks import renew_after_fork
 
 STDOUT: Final = "-"
+
+# How names end, by what is written.
+TABLES: Final = (".tsv", ".tsv.gz", ".parquet")
+PACKED_VCFS: Final = (".vcf.gz", ".vcf.bgz")
+VCFS: Final = (".vcf", *PACKED_VCFS, ".bcf")
+PAGES: Final = (".html", ".htm")
+PICTURES: Final = (".svg", ".png")
+ARRAYS: Final = (".npz",)
+
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FOREIGN: Final = "is no file of its own (a link, a pipe or a folder); move it away"
 
@@ -52,7 +61,7 @@ class Kind(NamedTuple):
 
     name: str
     file: str
-    mark: str
+    mark: str = ""
 
     def is_in(self, folder: Path) -> bool:
         """Tell whether a folder is of this kind; its other files may be damaged."""
@@ -76,7 +85,7 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
     if not output.exists():
         return
     if not force:
-        raise UsageError(f"{output} exists; choose another place or pass --force")
+        raise UsageError(f"output {output} exists; choose another name or pass --force")
     if kind is None or kind.is_in(output):
         return
     names = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else None
@@ -84,8 +93,56 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
         found = "is a file" if names is None else f"holds {', '.join(names[:3])}"
         more = f" and {len(names) - 3} more" if names and len(names) > 3 else ""
         raise UsageError(
-            f"{output} exists and is no {kind.name}: it {found}{more}; choose another place"
+            f"output {output} exists and is no {kind.name}: it {found}{more}; choose another name"
         )
+
+
+def check_output(
+    output: Path | str, endings: tuple[str, ...], force: bool = False, *, stdout: bool = False
+) -> None:
+    """Refuse a file before work begins.
+
+    Args:
+        output: what will be written.
+        endings: how its name may end.
+        force: replace what is there.
+        stdout: allow `-`, standard output.
+
+    Raises:
+        UsageError: it ends otherwise, its folder is missing, or it exists and `force` is not given.
+        OutputError: nothing can be written into its folder.
+    """
+    path = Path(output)
+    if stdout and str(path) == STDOUT:
+        return
+    if not path.name.endswith(endings):
+        allowed = ", ".join(endings) + (f" and {STDOUT}" if stdout else "")
+        raise UsageError(f"output {path} has an unknown ending; allowed are {allowed}")
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"output {path} is no file in an existing folder; make the folder")
+        refuse_existing(path, force)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) -> None:
+    """Refuse a folder for several files before work begins; it need not exist.
+
+    Args:
+        folder: where they will be written.
+        files: those that are known.
+        force: replace what is there.
+
+    Raises:
+        UsageError: it cannot be made, or one of the files exists and `force` is not given.
+    """
+    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{folder} is no folder in an existing folder; make that first")
+    existing = [path for path in files if path.exists()]
+    if existing and not force:
+        raise UsageError(f"{existing[0]} exists; choose another folder or pass --force")
 
 
 def unwritable(path: Path | str, error: Exception) -> OutputError:

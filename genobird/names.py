@@ -1,15 +1,20 @@
-"""Public names of a package, loaded when they are first used: importing the package stays light."""
+"""What is imported when it is first used: public names of a package, and modules."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+from typing import Any
 
 from genobird.extras import require
 
 
 def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the `__getattr__` of a package.
+    """Return the `__getattr__` of a package, whose import then stays light.
 
     Args:
         package: its name.
@@ -24,3 +29,53 @@ def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
         return value
 
     return load
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Load the modules of genobird that a block imports when they are first used.
+
+        with deferred():
+            from genobird.scoring import regions
+
+    A module is used when it is asked for an attribute, so the block can import no names out of one;
+    packages are loaded at once. Other threads must not import meanwhile: for the command line.
+    """
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in finder.found:  # whoever imports them next loads them
+            package, _, module = name.rpartition(".")
+            del sys.modules[name]
+            delattr(sys.modules[package], module)
+
+
+class _Deferred(ModuleType):
+    """An empty module, in whose stead another of its name is asked for attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+class _Empty(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        module.__class__ = _Deferred
+
+
+class _Finder:
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, _: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module of genobird, None for packages and all others."""
+        spec = PathFinder.find_spec(name, path) if name.startswith("genobird.") else None
+        if spec is None or spec.submodule_search_locations:
+            return None
+        self.found.append(name)
+        spec.loader = _Empty(name, str(spec.origin))
+        return spec

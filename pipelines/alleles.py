@@ -24,6 +24,7 @@ import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from genobird.files import refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
@@ -265,7 +266,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Test the variant scores of a model on public pairs of alleles."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     located = Located(fasta, sites)
     asked = load_predictor(model, baselines, rival, threads)
 

@@ -22,8 +22,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.checkpoint import KIND, WEIGHTS, Checkpoint
 from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError
+from genobird.files import refuse_existing
 from genobird.scoring.background import FILE as BACKGROUND
 from genobird.scoring.background import Background
 from pipelines import steps
@@ -94,7 +95,7 @@ def bundle(
         BackgroundError: the background is damaged, or of another model.
         OutputError: the result would be larger than `max_mb`.
     """
-    steps.refuse_existing(output, force, WEIGHTS)
+    refuse_existing(output, force, KIND)
     if card is not None:
         steps.require(card)
     figures = None if evaluation is None else _read_figures(evaluation)
@@ -104,7 +105,7 @@ def bundle(
     checkpoint.provenance = {"assembly": ASSEMBLY, **scrub(checkpoint.provenance)}
     if notes:
         checkpoint.provenance["notes"] = list(notes)
-    with steps.new_directory(output, force, WEIGHTS) as folder:
+    with steps.new_directory(output, force, KIND) as folder:
         checkpoint.save(folder, dtype=torch.float16, force=True)
         if card is not None:
             shutil.copyfile(card, folder / CARD)

@@ -32,6 +32,7 @@ from genobird.baselines.network_models import NetworkModel
 from genobird.baselines.train import load_baselines
 from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError
+from genobird.files import Kind, refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.report.evaluation import shown
@@ -47,6 +48,7 @@ Floats = NDArray[np.float64]
 
 GROUP_BP = 1_000_000
 REPORT = "cagi.json"
+KIND = Kind("comparison with measured effects", REPORT)
 _CHUNK = 256  # variants at a time
 
 
@@ -294,7 +296,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Compare predicted effects of variants with measured ones."""
-    steps.refuse_existing(output, force, REPORT)
+    refuse_existing(output, force, KIND)
     results = run(variants, model, baselines, fasta or (), seed, resamples, device, threads)
     report = {
         "version": steps.FORMAT_VERSION,
@@ -304,7 +306,7 @@ def main(
         "resamples": resamples,
         "results": results,
     }
-    with steps.new_directory(output, force, REPORT) as folder:
+    with steps.new_directory(output, force, KIND) as folder:
         (folder / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
         (folder / "cagi.md").write_text(markdown(report))
     for placement, populations in results.items():

@@ -18,9 +18,10 @@ import typer
 from numpy.typing import NDArray
 from torch import nn
 
-from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.checkpoint import KIND, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
+from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Precision, precision_of
 from genobird.tasks.predict import predict_chromatin, predict_promoters
@@ -161,7 +162,7 @@ def calibrate(
         UsageError: no data are given, the model lacks a head, or `output` exists.
         InputError: the data do not fit the model or cannot calibrate.
     """
-    steps.refuse_existing(output, force, WEIGHTS)
+    refuse_existing(output, force, KIND)
     if chromatin is None and promoters is None:
         raise UsageError("nothing to calibrate on; give --chromatin, --promoters or both")
     checkpoint = Checkpoint.load(model)

@@ -27,6 +27,7 @@ import pandas as pd
 import typer
 
 from genobird.errors import ContigError, TableError, UsageError
+from genobird.files import Kind, refuse_existing
 from genobird.peaks import (
     BIN_BP,
     CUSTOM_CLASS,
@@ -45,7 +46,8 @@ from pipelines.manifest import Splits
 logger = logging.getLogger(__name__)
 
 FEATURES = manifest.FOLDER / "chromatin_features.tsv"
-QUALITY = "qc.tsv"  # corpora and shards hold an index.json too
+QUALITY = "qc.tsv"
+KIND = Kind("chromatin dataset", QUALITY)  # corpora and shards hold an index.json too
 
 
 def split_bins(splits: Splits, contig: str, bins: int) -> dict[str, npt.NDArray[np.bool_]]:
@@ -267,7 +269,7 @@ def build(
     parts = tuple(splits.parts)
     bins = dict.fromkeys(parts, 0)
     positives = {part: np.zeros(len(tracks), dtype=np.int64) for part in parts}
-    with steps.new_directory(output, force, QUALITY) as folder:
+    with steps.new_directory(output, force, KIND) as folder:
         for name, contig in contigs.items():
             sequence = np.frombuffer(contig.sequence().encode("ascii"), dtype=np.uint8)
             masks = _split_usable(sequence, name, splits)
@@ -365,7 +367,7 @@ def main(
         raise UsageError("give either --peaks with --tracks, or --bed")
     if others and tracks is None:
         raise UsageError("--others chooses among --tracks; give them with --peaks")
-    steps.refuse_existing(output, force, QUALITY)
+    refuse_existing(output, force, KIND)
     official = read_features(features)
     if peaks is not None and tracks is not None:
         found = (

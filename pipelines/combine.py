@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.checkpoint import KIND, Checkpoint
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError
+from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Precision, precision_of
 from genobird.tasks.predict import predict_chromatin
@@ -116,7 +117,7 @@ def combine(
         UsageError: `output` exists, or a path is missing.
         InputError: the heads or the data do not fit each other.
     """
-    steps.refuse_existing(output, force, WEIGHTS)
+    refuse_existing(output, force, KIND)
     checkpoint, near = Checkpoint.load(model), Checkpoint.load(local)
     head, known = joined(checkpoint, near)
     checkpoint.chromatin, checkpoint.features = head, near.features

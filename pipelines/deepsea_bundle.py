@@ -32,6 +32,7 @@ import pandas as pd
 import typer
 
 from genobird.errors import InputError, TableError, UsageError
+from genobird.files import Kind, refuse_existing
 from genobird.peaks import BIN_BP
 from pipelines import chromatin, grch37, manifest, mat, steps
 from pipelines.exact_match import Bytes, WindowIndex, complement
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 CONTEXT_BP = 8_000
 FEATURES = "features.tsv"
+KIND = Kind("chromatin dataset", FEATURES)
 KEPT = "kept"
 WHOLE = "kept, with 8,000 known bases on both sides"
 LEFT_OUT = (
@@ -211,7 +213,7 @@ def build(
     index = WindowIndex(np.concatenate(wanted), parts[0].length)
     lengths = {name: contig.length for name, contig in contigs.items()}
     splits.refuse_outside(lengths)
-    with steps.new_directory(output, force, FEATURES) as folder:
+    with steps.new_directory(output, force, KIND) as folder:
         hits = _scan(contigs, index, folder)
         dataset = Dataset(folder, lengths, len(features))
         positives = {}
@@ -290,7 +292,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
-    steps.refuse_existing(output, force, FEATURES)
+    refuse_existing(output, force, KIND)
     split = manifest.load_splits(splits, splits_file)
     table = read_features(features)
     inputs = [features, *fasta, *(bundle / f for f in mat.FILES.values() if (bundle / f).is_file())]

@@ -25,6 +25,7 @@ import typer
 
 from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError, VcfError
+from genobird.files import Kind, refuse_existing
 from genobird.genome.interval import Interval, parse_region, read_bed
 from genobird.motifs import Motif, best_of_each, read_motifs
 from genobird.tasks.motif_effects import CORE, changed, find_sites
@@ -41,6 +42,7 @@ TSS_DISTANCE = 5000
 BACKGROUND_STEP = 1000
 VARIANTS = 10
 SNPS = "variants.vcf"
+KIND = Kind("demonstration", SNPS)
 VCF_HEADER = """##fileformat=VCFv4.2
 ##reference=GRCh37
 ##contig=<ID={contig},length={length},assembly=GRCh37>
@@ -218,7 +220,7 @@ def build(
     inside = [snp for snp in snps if core.start <= snp.position < core.end]
     chosen = [*nearest(inside, here, sequence, VARIANTS), *made_up]
     chosen.sort(key=lambda snp: snp.position)
-    with steps.new_directory(output, force, SNPS) as folder:
+    with steps.new_directory(output, force, KIND) as folder:
         masked = mask(sequence, region)
         name = f"{region.contig}.demo.fa.gz"
         grch37.write_bgzf([(region.contig, masked)], folder / name, level=9)
@@ -276,7 +278,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Cut the demo region with its promoters, background places and SNPs."""
-    steps.refuse_existing(output, force, SNPS)
+    refuse_existing(output, force, KIND)
     place = parse_region(region)
     check_unseen(place, manifest.load_splits(splits))
     tss = list(read_bed(steps.require(bed)))

@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 from genobird.errors import AssemblyError, BedError, InputError
+from genobird.files import refuse_existing
 from genobird.genome import assemblies, streams
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.position import whole
@@ -157,7 +158,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Make one base a promoter on GRCh37 of EPDnew's own file."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     target = manifest.load(facts)
     promoters, assembly = read_promoters(download)
     counts = {"read": len(promoters)}

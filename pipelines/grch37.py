@@ -14,6 +14,7 @@ import typer
 from Bio.bgzf import BgzfWriter
 
 from genobird.errors import AssemblyError, ContigError, UsageError
+from genobird.files import refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_runs
@@ -175,7 +176,7 @@ def prepare(
         AssemblyError: lengths are not the manifest's (see `check`).
         UsageError: `output` exists or does not end in `.gz`.
     """
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     check(fastas, facts, allow_prefix)
     with locate(fastas, list(facts.contigs)) as contigs:
         whole = ((name, contig.sequence()) for name, contig in contigs.items())

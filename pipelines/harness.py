@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from genobird.errors import InputError
+from genobird.files import refuse_existing
 from genobird.report.evaluation import read_json
 from pipelines import steps
 
@@ -86,7 +87,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Put the figures of motifs and alleles into a model's evaluation, for its card."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     found = joined(
         read_json(evaluation),
         [read_json(path) for path in effects or ()],

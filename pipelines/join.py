@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from genobird.errors import UsageError
+from genobird.files import refuse_existing
 from genobird.genome.fasta import Genome
 from pipelines import steps
 from pipelines.grch37 import write_bgzf
@@ -28,7 +29,7 @@ def join(fastas: Sequence[Path], output: Path, force: bool = False) -> None:
             not set.
         FastaError: a file cannot be read as FASTA.
     """
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     with ExitStack() as stack:
         genomes = [stack.enter_context(Genome(steps.require(path))) for path in fastas]
         _refuse_doubles(genomes)

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from genobird.errors import BedError
+from genobird.files import refuse_existing
 from genobird.genome.chain import ChainFile
 from genobird.genome.interval import Interval, read_bed
 from pipelines import manifest, steps
@@ -73,7 +74,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Lift promoters from GRCh38 to GRCh37."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     contigs = manifest.load(facts).contigs
     lifted, dropped = lift(read_bed(steps.require(bed)), chain, contigs)
     with steps.new_file(output, force) as part:

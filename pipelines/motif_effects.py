@@ -21,6 +21,7 @@ import pandas as pd
 import typer
 
 from genobird.datasets import ChromatinDataset
+from genobird.files import refuse_existing
 from genobird.motifs import Motif, best_of_each, read_motifs
 from genobird.tasks.metrics import bootstrap
 from genobird.tasks.motif_effects import (
@@ -116,9 +117,11 @@ def of_factor(effects: pd.DataFrame, factor: str) -> dict[str, dict[str, Any]]:
 def mean_interval(values: npt.ArrayLike, groups: Sequence[str]) -> dict[str, float | None]:
     """Return the mean of values [N] as `point` between `low` and `high`, whole groups resampled."""
     numbers = np.asarray(values, dtype=np.float64)
-    found = bootstrap(lambda weights: float(np.average(numbers, weights=weights)), groups,
-                      RESAMPLES, seed=0)  # fmt: skip
-    return found.plain()
+
+    def mean(weights: npt.ArrayLike) -> float:
+        return float(np.average(numbers, weights=weights))
+
+    return bootstrap(mean, groups, RESAMPLES, seed=0).plain()
 
 
 app = typer.Typer(add_completion=False)
@@ -139,7 +142,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Break motifs in held-out sites and report which features a model changes most."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     dataset, asked = ChromatinDataset(chromatin), load_predictor(model, baselines, rival, threads)
     if asked.background is None:
         asked = replace(asked, background=usual_changes(asked, dataset))

@@ -43,6 +43,7 @@ import pyarrow.parquet as pq
 import typer
 
 from genobird.errors import BedError, UsageError
+from genobird.files import refuse_existing
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, reverse_complement
 from pipelines import backgrounds, grch37, manifest, steps
@@ -362,7 +363,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Cut 8,000-bp windows around promoters and make negatives."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     split = manifest.load_splits(splits, splits_file)
     promoters = list(read_bed(steps.require(bed)))
     places = backgrounds.read_all(exclude or [])

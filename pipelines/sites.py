@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, TableError
+from genobird.files import refuse_existing
 from genobird.genome.sequence import NO_BASE, base_codes, normalise
 from genobird.peaks import BIN_BP, Track, labels_at
 from pipelines import manifest, steps
@@ -113,7 +114,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Label placed sequences by the peaks around their midpoints."""
-    steps.refuse_existing(output, force)
+    refuse_existing(output, force)
     official = read_features(features)
     found: dict[str, Track] = {}
     for path in peaks:

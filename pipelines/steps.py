@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from genobird.errors import GenobirdError, UsageError
-from genobird.files import Draft, file_sha256
+from genobird.files import Draft, Kind, file_sha256, refuse_existing
 
 FORMAT_VERSION = 1
 
@@ -19,33 +19,6 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output.")]
 Split = Annotated[str, typer.Option(help="Part of the data, not trained on.")]
 PrecisionName = Annotated[str, typer.Option(help="float32 or bf16.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")]
-
-
-def refuse_existing(path: Path, force: bool, result: str | None = None) -> None:
-    """Refuse to replace a result, before any work is done for it.
-
-    Args:
-        path: what is to be written.
-        force: replace it, if it is a result.
-        result: a file that every folder of this step's results holds; None replaces anything.
-
-    Raises:
-        UsageError: `path` exists, and `force` is not set or it is something else than a result. An
-            empty folder is always replaced by force.
-    """
-    if not path.exists():
-        return
-    if not force:
-        raise UsageError(f"{path} exists; choose another --output or pass --force to replace it")
-    if result is not None and not _may_replace(path, result):
-        raise UsageError(
-            f"{path} exists and holds no {result}, so it is no result of this step; choose another "
-            "--output"
-        )
-
-
-def _may_replace(path: Path, result: str) -> bool:
-    return path.is_dir() and ((path / result).is_file() or not any(path.iterdir()))
 
 
 @contextmanager
@@ -62,19 +35,19 @@ def new_file(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path, force: bool = False, result: str | None = None) -> Iterator[Path]:
+def new_directory(path: Path, force: bool = False, kind: Kind | None = None) -> Iterator[Path]:
     """Yield a new directory; it becomes `path` when the block ends without error, see `Draft`.
 
     Args:
         path: the directory to write.
         force: replace what is there.
-        result: see `refuse_existing`.
+        kind: see `refuse_existing`.
 
     Raises:
         UsageError: `path` exists and may not be replaced, see `refuse_existing`.
         OutputError: the directory cannot be written.
     """
-    refuse_existing(path, force, result)
+    refuse_existing(path, force, kind)
     with Draft(path) as part:
         part.mkdir()
         yield part

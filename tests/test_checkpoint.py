@@ -125,7 +125,7 @@ def test_weights_can_be_stored_as_float16_and_are_read_as_float32(checkpoint, sa
 
 def test_an_existing_directory_is_refused_and_stays_as_it_is(checkpoint, saved):
     before = {name: (saved / name).read_bytes() for name in FILES}
-    with pytest.raises(UsageError, match=r"model exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match=r"model exists; choose another name or pass --force"):
         checkpoint.save(saved)
     assert {name: (saved / name).read_bytes() for name in FILES} == before
 

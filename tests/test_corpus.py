@@ -337,7 +337,7 @@ def test_an_existing_output_is_refused_unless_forced(
 ) -> None:
     output = tmp_path / "corpus"
     build([tiny_genome_path], output, SMALL)
-    with pytest.raises(UsageError, match="corpus exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match="corpus exists; choose another name or pass --force"):
         build([tiny_genome_path], output, SMALL)
     again = build([tiny_genome_path], output, SMALL.model_copy(update={"seed": 7}), force=True)
     assert again.index.settings.seed == 7

@@ -13,10 +13,10 @@ import pytest
 from genobird import demo, doctor
 from genobird.cli import main
 from genobird.errors import UsageError
+from genobird.files import check_folder
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.table import check_folder
 
 ORIGINAL = demo.bundled
 
@@ -118,7 +118,7 @@ def test_a_demo_that_fails_leaves_nothing(small, tiny_checkpoint, monkeypatch, c
 
 def test_a_file_is_no_place_for_the_demo(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(UsageError, match="is a file; choose a folder"):
+    with pytest.raises(UsageError, match="is no folder in an existing folder"):
         check_folder(tmp_path / "out", force=True)
 
 

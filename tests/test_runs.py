@@ -164,7 +164,7 @@ def test_the_folder_of_a_run_goes_on_or_is_dropped_and_becomes_the_output(tmp_pa
     assert run_in_folder(output, ASKED, RESUME, "two") == ["one"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (output / "work").read_text() == "one two"
-    with pytest.raises(UsageError, match="out exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match="out exists; choose another name or pass --force"):
         run_in_folder(output, ASKED, RESUME)
     with pytest.raises(Killed):
         run_in_folder(output, ASKED, Start(force=True), "other", kill=True)

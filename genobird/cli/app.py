@@ -22,6 +22,10 @@ import genobird
 from genobird import extras
 from genobird.cli.running import commanded
 from genobird.errors import GenobirdError, UsageError
+from genobird.names import deferred
+
+with deferred():
+    from genobird.cli import parameters  # loads pydantic, which not every TAB needs
 
 INTERRUPTED = 130
 DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
@@ -32,7 +36,7 @@ _MOST_TEXT = 300
 VERBS: Final = {
     "score": "scoring.score",
     "variants": "variants.variants",
-    "variants merge": "merging.merge",
+    "variants merge": "variants.merge",
     "mutagenesis": "mutagenesis.mutagenesis",
     "corpus": "training.corpus",
     "shards": "training.shards",
@@ -102,8 +106,6 @@ def load_verb(name: str) -> Callable[..., Any]:
 
 def _built(name: str) -> Any:
     """Load a verb, or the verbs of a group."""
-    from genobird.cli.parameters import add  # loads pydantic, which not every TAB needs
-
     part = typer.Typer(
         name=name,
         help=GROUPS.get(name),
@@ -113,7 +115,7 @@ def _built(name: str) -> Any:
     )
     for verb in VERBS:
         if verb == name or (name in GROUPS and verb.startswith(f"{name} ")):
-            add(part, verb.removeprefix(f"{name} "), load_verb(verb))
+            parameters.add(part, verb.removeprefix(f"{name} "), load_verb(verb))
     return typer.main.get_command(part)
 
 

@@ -20,12 +20,18 @@ from genobird.cli.running import (
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
+from genobird.files import ARRAYS, check_output
 from genobird.genome.interval import read_intervals
+from genobird.names import deferred
 from genobird.runs import Start, may_replace
 from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings
 
 if TYPE_CHECKING:
     from genobird.scoring.background import Background
+
+with deferred():
+    from genobird import checkpoint
+    from genobird.scoring import background, background_build
 
 # Shares of the background whose smallest effect is shown.
 _SHARES = {"half": 0.5, "1 in 10": 0.1, "1 in 100": 0.01, "largest": 0.0}
@@ -60,11 +66,8 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     """
     inputs = {f"the input {path}": path for path in options.sources}
     refuse_same_file({"--output": options.output}, {**inputs, "--fasta": options.fasta})
-    from genobird.scoring.background import check_background
-
-    check_background(options.output, may_replace(options.output, Start(run.resume, run.force)))
-    from genobird.scoring.background_build import build_background
-
+    replace = may_replace(options.output, Start(run.resume, run.force))
+    check_output(options.output, ARRAYS, replace)
     settings = EffectSettings(
         shifts=options.shifts, segmentations=options.segmentations, grid=options.grid
     )
@@ -73,7 +76,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, processes=run.processes)
     with genome, progress_of("variants", options.limit, run.quiet) as advance:
-        made = build_background(
+        made = background_build.build_background(
             *(scorer, options.sources, genome, options.output),
             limit=options.limit,
             seed=options.seed,
@@ -106,14 +109,11 @@ class InfoOptions(Settings):
 
 def info(options: InfoOptions) -> None:
     """Describe a background: its variants, its model, and the sizes of effects."""
-    from genobird.checkpoint import bundled_model
-    from genobird.scoring.background import FILE, Background
-
-    place = options.path or bundled_model()
-    file = place / FILE if place.is_dir() else place
+    place = options.path or checkpoint.bundled_model()
+    file = place / background.FILE if place.is_dir() else place
     if options.path is None and not file.is_file():
         raise UsageError("the bundled model has no background; name one: genobird background info")
-    made = Background.load(file)
+    made = background.Background.load(file)
     sizes = made.sizes_beyond(list(_SHARES.values()))
     if options.as_json:
         shown = {

@@ -16,11 +16,14 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.config import Settings, argument, option
-from genobird.errors import UsageError
-from genobird.scoring.table import check_output
+from genobird.files import check_folder, check_output
+from genobird.names import deferred
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
+
+with deferred():
+    from genobird.scoring import compat
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +79,8 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
     """
     output = options.output
     refuse_same_file({"the table": output}, {"the VCF": options.source, "the FASTA": options.fasta})
-    check_output(output, (".tsv", ".tsv.gz"), run.force)
-    from genobird.scoring.compat import KIPOI_SCORES, choose, write_kipoi
-
-    chosen = list(choose(options.scores or ["diff"], KIPOI_SCORES))
+    check_output(output, (".tsv", ".tsv.gz"), run.force, stdout=True)
+    chosen = list(compat.choose(options.scores or ["diff"], compat.KIPOI_SCORES))
     began = time.monotonic()
     scorer = _scorer(options.model, compute)
     if options.length is not None and not run.quiet:
@@ -88,7 +89,7 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
         open_genome(options.fasta) as genome,
         progress_of("records", None, run.quiet) as advance,
     ):
-        counts = write_kipoi(
+        counts = compat.write_kipoi(
             *(scorer, options.source, genome, output),
             prefix=options.name or options.model,
             scores=chosen,
@@ -106,18 +107,15 @@ def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
     ALT, also for those that cannot be scored. Files are FOLDER/STEM_SCORE.tsv.
     """
     folder = options.folder
-    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no folder in an existing folder; make that first")
-    from genobird.scoring.compat import SELENE_SCORES, choose, write_selene
-
-    chosen = list(choose(options.scores or ["diffs"], SELENE_SCORES))
+    check_folder(folder)
+    chosen = list(compat.choose(options.scores or ["diffs"], compat.SELENE_SCORES))
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision)
     with (
         open_genome(options.fasta) as genome,
         progress_of("records", None, run.quiet) as advance,
     ):
-        counts, paths = write_selene(
+        counts, paths = compat.write_selene(
             *(scorer, options.source, genome, folder),
             scores=chosen,
             force=run.force,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genobird.cli.options import FASTA, MODEL, NAMED, Compute, ResumableRun
-from genobird.cli.outputs import refuse_early
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -20,12 +20,14 @@ from genobird.cli.running import (
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.files import STDOUT
+from genobird.files import PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
-from genobird.runs import Start
+from genobird.names import deferred
+from genobird.runs import Start, may_replace
 from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings, ScanSettings
 
-ENDINGS = (".vcf.gz", ".vcf.bgz")
+with deferred():
+    from genobird.scoring import background, snvs, variant_vcf
 
 
 class DatabaseOptions(Settings):
@@ -62,34 +64,30 @@ def build_db(options: DatabaseOptions, compute: Compute, run: ResumableRun) -> N
     """
     output = options.output
     refuse_same_file({"--output": output}, {"BED": options.regions, "--fasta": options.fasta})
-    if output == STDOUT:
-        raise UsageError("a database needs its index; name a file that ends in .vcf.gz")
-    refuse_early(output, ENDINGS, force=run.force, resume=run.resume)
-    from genobird.scoring.background import background_of
-    from genobird.scoring.snvs import all_snvs, joined
-    from genobird.scoring.variant_vcf import annotate_variants, info_fields
-
+    start = Start(run.resume, run.force, command_line(), processes=run.processes)
+    check_output(output, PACKED_VCFS, may_replace(output, start))
     intervals, effects = read_intervals(options.regions), options.effects
     began = time.monotonic()
     with open_genome(options.fasta) as genome:
-        regions = joined(intervals, genome)
+        regions = snvs.joined(intervals, genome)
         scorer = open_scorer(options.model, compute, compute.precision, run.processes)
-        scorer.background = background_of(scorer, options.background)
+        scorer.background = background.background_of(scorer, options.background)
         if scorer.background is None:
             raise UsageError(
                 "there is no background to rank among; make one with genobird background build, "
                 "and name it with --background"
             )
         with progress_of("SNVs", 3 * sum(one.length for one in regions), run.quiet) as advance:
-            counts = annotate_variants(
-                *(scorer, all_snvs(regions, genome, options.regions), genome, output),
+            counts = variant_vcf.annotate_variants(
+                *(scorer, snvs.all_snvs(regions, genome, options.regions), genome, output),
                 settings=ScanSettings(effects=effects),
-                start=Start(run.resume, run.force, command_line(), advance, run.processes),
+                start=replace(start, progress=advance),
             )
     summary = {"snvs": counts.total(), "output": output}
     summarise("SNVs", summary, counts, scorer, run, began)
     if not (run.quiet or run.as_json):
-        typer.echo(_recipes(output, [field.id for field in info_fields(scorer, settings=effects)]))
+        fields = variant_vcf.info_fields(scorer, settings=effects)
+        typer.echo(_recipes(output, [field.id for field in fields]))
 
 
 def _recipes(output: str, keys: list[str]) -> str:

@@ -12,7 +12,15 @@ from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import argument, load_config, option
 from genobird.errors import UsageError
 from genobird.files import refuse_existing
+from genobird.names import deferred
 from genobird.tasks.settings import EvaluateData, LabelledData
+
+with deferred():
+    from genobird.baselines import config as baseline_config
+    from genobird.baselines import train as baseline_training
+    from genobird.report import card as cards
+    from genobird.report import tables as pages
+    from genobird.tasks import evaluate as evaluation
 
 
 class BaselineOptions(Configured):
@@ -60,18 +68,18 @@ def baselines(options: BaselineOptions, data: LabelledData) -> None:
     composition, kmers, gapped_kmers, convolution, cnnprom, deepromoter, deepsea and danq read
     labelled data, ngram_bases and ngram_tokens read token shards.
     """
-    from genobird.baselines.config import BaselineConfig
-    from genobird.baselines.train import SequenceSource, train_baselines
-
     tokens = [path for path in (options.shards, options.held_out, options.tokenizer) if path]
     if len(tokens) not in (0, 3):
         raise UsageError("n-gram models want --shards, --held-out and --tokenizer; give all three")
     chosen = [] if options.models is None else [f"models=[{', '.join(options.models)}]"]
-    train_baselines(
+    config = load_config(
+        baseline_config.BaselineConfig, options.config, [*options.overrides, *chosen]
+    )
+    baseline_training.train_baselines(
         options.output,
         **dict(data),
-        sequence=SequenceSource(*tokens) if tokens else None,
-        config=load_config(BaselineConfig, options.config, [*options.overrides, *chosen]),
+        sequence=baseline_training.SequenceSource(*tokens) if tokens else None,
+        config=config,
         resume=options.resume,
         force=options.force,
     )
@@ -80,37 +88,31 @@ def baselines(options: BaselineOptions, data: LabelledData) -> None:
 
 def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
     """Measure a model on labelled data, with bootstrap confidence intervals."""
-    from genobird.tasks import evaluate as task
-
-    task.evaluate(
+    evaluation.evaluate(
         options.model,
         options.output,
-        load_config(task.EvaluateSettings, options.config, options.overrides),
+        load_config(evaluation.EvaluateSettings, options.config, options.overrides),
         force=options.force,
         provenance=provenance(),
         **dict(data),
     )
-    typer.echo(f"figures written to {options.output / task.EVALUATION}", err=True)
+    typer.echo(f"figures written to {options.output / evaluation.EVALUATION}", err=True)
 
 
 def card(options: CardOptions) -> None:
     """Write a model card in Markdown: data, training and all test figures."""
-    from genobird.report.card import write_card
-
     refuse_same_file({"--output": options.output}, {"--evaluation": options.evaluation})
     refuse_existing(options.output, options.force)
-    write_card(options.model, options.evaluation, options.output)
+    cards.write_card(options.model, options.evaluation, options.output)
     typer.echo(f"card written to {options.output}", err=True)
 
 
 def tables(options: TablesOptions) -> None:
     """Write the paper's tables, as reproduced here, as one HTML page."""
-    from genobird.report.tables import Sources, write_tables
-
-    sources = Sources(_named(options.table), _named(options.run), options.published)
+    sources = pages.Sources(_named(options.table), _named(options.run), options.published)
     inputs = {f"--table {name}": path for name, path in sources.tables.items()}
     refuse_same_file({"--output": options.output}, {**inputs, "--published": options.published})
-    write_tables(sources, options.output, options.force)
+    pages.write_tables(sources, options.output, options.force)
     typer.echo(f"tables written to {options.output}", err=True)
 
 

@@ -11,6 +11,11 @@ from genobird.cli.options import FORCE, MODEL
 from genobird.cli.running import provenance, refuse_same_file
 from genobird.config import Settings, argument, option
 from genobird.files import refuse_existing
+from genobird.names import deferred
+
+with deferred():
+    from genobird import checkpoint as checkpoints
+    from genobird.hf import exchange
 
 OUTPUT: Final = option("Directory to write.", "-o", default=...)
 
@@ -34,24 +39,18 @@ class ExportOptions(Settings):
 
 def import_hf(options: ImportOptions) -> None:
     """Make a model directory of a DNA BigBird of transformers, with the same logits."""
-    from genobird.checkpoint import KIND
-    from genobird.hf.exchange import import_model
-
-    refuse_existing(options.output, options.force, KIND)
+    refuse_existing(options.output, options.force, checkpoints.KIND)
     refuse_same_file({"--output": options.output}, {"the checkpoint": options.directory})
-    checkpoint, left = import_model(options.directory, provenance())
+    checkpoint, left = exchange.import_model(options.directory, provenance())
     checkpoint.save(options.output, force=options.force)
     _tell(options.output, left)
 
 
 def export_hf(options: ExportOptions) -> None:
     """Make a checkpoint of transformers from a model directory."""
-    from genobird.checkpoint import Checkpoint, bundled_model
-    from genobird.hf.exchange import export_model
-
     refuse_same_file({"--output": options.output}, {"--model": options.model})
-    checkpoint = Checkpoint.load(options.model or bundled_model())
-    left = export_model(
+    checkpoint = checkpoints.Checkpoint.load(options.model or checkpoints.bundled_model())
+    left = exchange.export_model(
         checkpoint, options.output, encoder_only=options.encoder_only, force=options.force
     )
     _tell(options.output, left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,13 +12,15 @@ from genobird.cli.options import DEVICE, FORCE, JSON, MODEL, QUIET, THREADS
 from genobird.cli.running import command_line, progress_of, refuse_same_file
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.scoring.table import check_folder
+from genobird.files import check_folder
+from genobird.names import deferred
 
-if TYPE_CHECKING:
-    from genobird.demo import Demonstration
-
-_TOP = 8
-_LOOK: dict[str, Any] = {"box": None, "pad_edge": False, "title_justify": "left"}
+with deferred():
+    from genobird import checkpoint
+    from genobird import demo as demonstration
+    from genobird import doctor as examination
+    from genobird.report import description, page
+    from genobird.scoring import scorer as scorers
 
 
 class DemoOptions(Settings):
@@ -62,11 +64,8 @@ def demo(options: DemoOptions) -> None:
     the model was not trained on it. Writes regions.tsv, variants.vcf.gz, variants.parquet and
     report.html.
     """
-    check_folder(options.output, options.force)
-    from genobird import demo as demonstration
-    from genobird.scoring.scorer import load
-
-    scorer = load(options.model, options.device, threads=options.threads)
+    check_folder(options.output, options.output.glob("*"), options.force)
+    scorer = scorers.load(options.model, options.device, threads=options.threads)
     with progress_of("places", demonstration.count(), options.quiet) as advance:
         made = demonstration.run(
             *(scorer, options.output),
@@ -74,7 +73,7 @@ def demo(options: DemoOptions) -> None:
             command=command_line(),
             progress=advance,
         )
-    _show(made)
+    demonstration.show(made)
 
 
 def report(options: ReportOptions) -> None:
@@ -82,13 +81,11 @@ def report(options: ReportOptions) -> None:
 
     Regions whose name begins with "background" are compared with the others.
     """
-    from genobird.report.page import report as make
-
     output, regions, variants = options.output, options.regions, options.variants
     tables = {"the region table": regions, "the variant table": variants}
     refuse_same_file({"the report": output}, tables)
     facts = {"command": command_line()}
-    make(output, regions=regions, variants=variants, facts=facts, force=options.force)
+    page.report(output, regions=regions, variants=variants, facts=facts, force=options.force)
     typer.echo(f"report written to {output}", err=True)
 
 
@@ -97,14 +94,11 @@ def info(options: InfoOptions) -> None:
 
     With --json, everything: also hashes, all settings and the whole evaluation.
     """
-    from genobird.checkpoint import bundled_model
-    from genobird.report.description import describe, summary
-
-    path = options.model or bundled_model()
+    path = options.model or checkpoint.bundled_model()
     if options.model is None and not path.is_dir():
         raise UsageError("this installation has no bundled model; name a model directory")
-    facts = describe(path)
-    typer.echo(json.dumps(facts, indent=2) if options.as_json else summary(facts))
+    facts = description.describe(path)
+    typer.echo(json.dumps(facts, indent=2) if options.as_json else description.summary(facts))
 
 
 def doctor(
@@ -114,8 +108,6 @@ def doctor(
 
     Exits with 1 when something essential is broken.
     """
-    from genobird import doctor as examination
-
     if record is not None:
         examination.record(record, options.model)
         return 0
@@ -127,39 +119,3 @@ def doctor(
     if options.as_json:
         typer.echo(json.dumps([vars(check) for check in checks], indent=2))
     return 0 if examination.healthy(checks) else 1
-
-
-def _show(made: Demonstration) -> None:
-    """Write a short table of what was found."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from genobird.demo import FILES
-    from genobird.report.page import auroc, difference, feature_label, probability, region_text
-
-    console = Console(highlight=False, soft_wrap=False)
-    regions = Table("rank", "region", "place (1-based)", "probability", title="Promoters", **_LOOK)
-    for rank, row in enumerate(made.regions.top.head(_TOP).to_dict("records"), start=1):
-        regions.add_row(str(rank), row["name"], region_text(row), probability(row["promoter"]))
-    console.print(regions)
-    area = auroc(made.regions)
-    if area is not None:
-        known, places = len(made.regions.promoter), len(made.regions.background)
-        console.print(
-            f"AUROC of {known} promoters against {places} background places: {area:.3f}\n"
-        )
-    variants = Table(
-        *("rank", "variant", "change", "ALT - REF, logit", "feature"), title="Variants", **_LOOK
-    )
-    for rank, row in enumerate(made.variants.top.head(_TOP).to_dict("records"), start=1):
-        change = f"{row['chrom']}:{row['pos']} {row['ref']}>{row['alt']}"
-        effect = difference(row["delta"])
-        variants.add_row(str(rank), row["id"], change, effect, feature_label(row["feature"]))
-    console.print(variants)
-    scored, total = made.variants.scored, made.variants.total
-    console.print(
-        f"Scored: {made.regions.scored} of {made.regions.total} regions, "
-        f"{scored} of {total} alleles\n"
-    )
-    for name in FILES:
-        typer.echo(made.output / name)

@@ -18,9 +18,14 @@ from genobird.cli.running import (
     summarise,
 )
 from genobird.config import Settings, argument, option
-from genobird.files import locked
+from genobird.files import PICTURES, TABLES, check_output, locked
 from genobird.genome.interval import parse_region
-from genobird.scoring.table import TableWriter, check_output
+from genobird.names import deferred
+
+with deferred():
+    from genobird.report import logo as logos
+    from genobird.scoring import mutagenesis as scans
+    from genobird.scoring import table as tables
 
 logger = logging.getLogger(__name__)
 
@@ -54,31 +59,29 @@ def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None
     """
     output, logo = options.output, options.logo
     refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": options.fasta})
-    check_output(output, force=run.force)
+    check_output(output, TABLES, run.force, stdout=True)
     if logo is not None:
-        from genobird.report.logo import check_logo, draw_logo
-
-        check_logo(logo, run.force)
+        check_output(logo, PICTURES, run.force)
     interval = parse_region(options.region)
-    from genobird.scoring.mutagenesis import check_form, duration, prepare, write_mutagenesis
-
-    check_form(options.form)
+    scans.check_form(options.form)
     form = cast(Literal["long", "wide"], options.form)
     began = time.monotonic()
     with open_genome(options.fasta) as genome:
         genome.fetch(interval)
         scorer = open_scorer(options.model, compute, compute.precision)
-        scan = prepare(scorer, interval, genome, features=options.features, most_bp=options.max_bp)
+        scan = scans.prepare(
+            scorer, interval, genome, features=options.features, most_bp=options.max_bp
+        )
     if not run.quiet and scan.size > _SOON:
-        logger.info("%s windows, %s", f"{scan.size:,}", duration(scan.seconds()))
+        logger.info("%s windows, %s", f"{scan.size:,}", scans.duration(scan.seconds()))
     summary = {"region": str(interval), "outputs": scan.names, "output": output}
     with locked(output, *([] if logo is None else [logo])):
         with (
-            TableWriter(output, force=run.force, meta=origin(scorer)) as writer,
+            tables.TableWriter(output, force=run.force, meta=origin(scorer)) as writer,
             progress_of("bases", scan.length, run.quiet) as advance,
         ):
-            table = write_mutagenesis(scan, writer, form, advance)
+            table = scans.write_mutagenesis(scan, writer, form, advance)
         if logo is not None:
-            draw_logo(table, logo, force=run.force)
+            logos.draw_logo(table, logo, force=run.force)
             summary["logo"] = str(logo)
     summarise("changes", summary, Counter(OK=scan.size), scorer, run, began)

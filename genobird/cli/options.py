@@ -8,8 +8,16 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from genobird.cli.outputs import as_named
 from genobird.config import COMMAS, Settings, option
+from genobird.files import STDOUT
+
+_STDOUT_FILES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def as_named(output: str | None) -> str | None:
+    """Return `-` for the file that a system has for standard output."""
+    return STDOUT if output in _STDOUT_FILES else output
+
 
 Names = Annotated[Sequence[str] | None, COMMAS]
 NAMED: Final = AfterValidator(as_named)

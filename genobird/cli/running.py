@@ -21,11 +21,17 @@ import genobird
 from genobird.errors import UsageError, quoted
 from genobird.files import STDOUT
 from genobird.genome.position import whole
+from genobird.names import deferred
 
 if TYPE_CHECKING:
     from genobird.cli.options import Passes, Run
     from genobird.genome.fasta import Genome
     from genobird.scoring.scorer import Scorer
+
+with deferred():
+    from genobird import inference
+    from genobird.genome import fasta
+    from genobird.scoring import scorer as scorers
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +44,7 @@ _words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 
 def open_genome(path: Path | str | None) -> Genome:
     """Open a FASTA file."""
-    from genobird.genome.fasta import Genome
-
-    return Genome(str(path))
+    return fasta.Genome(str(path))
 
 
 def open_scorer(
@@ -57,9 +61,6 @@ def open_scorer(
             f"--processes {processes} and --threads {compute.threads} found; each of several "
             "processes computes with one thread, so leave --threads out"
         )
-    from genobird.inference import precision_of
-    from genobird.scoring.scorer import load
-
     size: int | Literal["auto"] = "auto"
     if compute.batch_size != "auto":
         number = whole(compute.batch_size)
@@ -68,8 +69,8 @@ def open_scorer(
                 f"batch size {quoted(compute.batch_size)} found; auto or a number is allowed"
             )
         size = number
-    exact = precision_of(precision)
-    scorer = load(
+    exact = inference.precision_of(precision)
+    scorer = scorers.load(
         *(model, compute.device), threads=compute.threads, batch_size=size, precision=exact
     )
     if processes > 1 and scorer.device.type != "cpu":
@@ -141,10 +142,9 @@ def progress_of(unit: str, total: int | None, quiet: bool) -> Iterator[Callable[
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
+        from rich import console, progress
 
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with progress.Progress(console=console.Console(stderr=True), transient=True) as bar:
             task = bar.add_task(unit, total=total)
             yield lambda number: bar.advance(task, number)
     else:

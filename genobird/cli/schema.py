@@ -17,6 +17,13 @@ from genobird.cli.options import MODEL
 from genobird.cli.training import CONFIGURATIONS, configuration
 from genobird.config import Settings, argument
 from genobird.errors import UsageError, quoted
+from genobird.names import deferred
+from genobird.scoring.settings import EffectSettings
+
+with deferred():
+    from genobird import demo
+    from genobird.genome import fasta
+    from genobird.scoring import haplotypes, scorer, variant_vcf
 
 Schema = dict[str, Any]
 
@@ -78,28 +85,19 @@ def _configuration(name: str) -> Schema:
 
 def _table(name: str, model: Path | None) -> Schema:
     """Describe a row of a table."""
-    from genobird.demo import GENOME, bundled
-    from genobird.genome.fasta import Genome
-    from genobird.scoring.scorer import load
-
-    with Genome(bundled(GENOME)) as genome:
-        frame = getattr(load(model), TABLES[name])([], genome)
+    with fasta.Genome(demo.bundled(demo.GENOME)) as genome:
+        frame = getattr(scorer.load(model), TABLES[name])([], genome)
     columns = {str(column): {"type": _type_of(kind)} for column, kind in frame.dtypes.items()}
     return _object(f"Row of the table of genobird {name}", columns)
 
 
 def _info(model: Path | None) -> Schema:
     """Describe the INFO keys of a VCF, those of options included."""
-    from genobird.genome.info import InfoField
-    from genobird.scoring import haplotypes
-    from genobird.scoring.scorer import load
-    from genobird.scoring.settings import EffectSettings
-    from genobird.scoring.variant_vcf import GB_GENES, info_fields
-
+    settings = EffectSettings(embedding=True)
     fields = [
-        *info_fields(load(model), lifted=True, settings=EffectSettings(embedding=True)),
-        *GB_GENES,
-        *(field for field in vars(haplotypes).values() if isinstance(field, InfoField)),
+        *variant_vcf.info_fields(scorer.load(model), lifted=True, settings=settings),
+        *variant_vcf.GB_GENES,
+        *haplotypes.FIELDS,
     ]
     types = {"Float": "number", "Integer": "integer", "String": "string"}
     keys = {
@@ -119,8 +117,4 @@ def _object(title: str, properties: Mapping[str, Any]) -> Schema:
 
 
 def _type_of(kind: Any) -> Any:
-    from pandas.api.types import is_float_dtype, is_integer_dtype
-
-    if is_float_dtype(kind):
-        return ["number", "null"]
-    return "integer" if is_integer_dtype(kind) else "string"
+    return {"f": ["number", "null"], "i": "integer", "u": "integer"}.get(kind.kind, "string")

@@ -16,7 +16,6 @@ from genobird.cli.options import (
     Names,
     ResumableRun,
 )
-from genobird.cli.outputs import refuse_early
 from genobird.cli.running import (
     open_genome,
     open_scorer,
@@ -27,14 +26,19 @@ from genobird.cli.running import (
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.files import locked
+from genobird.files import TABLES, check_folder, check_output, locked
 from genobird.genome.interval import Interval, read_intervals
+from genobird.names import deferred
 from genobird.runs import Start, may_replace
-from genobird.scoring.table import ENDINGS, TableWriter, check_output
 
 if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
     from genobird.genome.fasta import Genome
+
+with deferred():
+    from genobird.genome import build
+    from genobird.scoring import alleles, journal, regions, tracks
+    from genobird.scoring import table as tables
 
 FASTA_ENDINGS = tuple(
     f".{kind}{packing}" for kind in ("fa", "fasta", "fna") for packing in ("", ".gz", ".bgz")
@@ -74,78 +78,66 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     inputs = {"the input": options.regions, "--fasta": options.fasta}
     inputs["--liftover"] = options.liftover
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
-    refuse_early(output, ENDINGS, force=run.force, resume=run.resume)
-    from genobird.scoring.journal import identity_of, kept
-
     replace = may_replace(output, Start(run.resume, run.force))
-    check_output(output, force=replace)
-    genome, intervals, chain = _opened(options, run.force)
+    check_output(output, TABLES, replace, stdout=True)
+    genome, intervals, chain = _opened(options)
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
-    from genobird.genome.build import warn_of_training
-    from genobird.scoring.regions import region_frames, sequence_frames, write_scores
-    from genobird.scoring.tracks import bins_of, check_tracks, outputs_of, track_paths, write_tracks
-
     chosen = options.features
     if bigwig is not None:
-        check_tracks(bigwig, track_paths(bigwig, outputs_of(scorer, chosen)).values(), run.force)
-    warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
+        files = tracks.track_paths(bigwig, tracks.outputs_of(scorer, chosen)).values()
+        check_folder(bigwig, files, run.force)
+    build.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     start = Start(run.resume, run.force, processes=run.processes)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
-            kept([output], identity_of(scorer, chosen), start) as journal,
-            TableWriter(output, force=replace, meta=origin(scorer)) as writer,
+            journal.kept([output], journal.identity_of(scorer, chosen), start) as kept,
+            tables.TableWriter(output, force=replace, meta=origin(scorer)) as writer,
             progress_of("regions", len(intervals) or None, run.quiet) as advance,
         ):
             if options.of_fasta:
-                frames = sequence_frames(scorer, genome.stream(), chosen, journal=journal)
+                frames = regions.sequence_frames(scorer, genome.stream(), chosen, journal=kept)
             else:
-                frames = region_frames(
-                    *(scorer, intervals, genome, chosen), chain=chain, journal=journal
+                frames = regions.region_frames(
+                    *(scorer, intervals, genome, chosen), chain=chain, journal=kept
                 )
-            counts = write_scores(frames, writer, advance)
+            counts = regions.write_scores(frames, writer, advance)
             writer.finish()
-            journal.seal()
+            kept.seal()
         summary: dict[str, Any] = {"regions": counts.total(), "output": output}
         if bigwig is not None:
-            number = sum(1 for _ in bins_of(intervals, genome))
+            number = sum(1 for _ in tracks.bins_of(intervals, genome))
             with progress_of("bins", number, run.quiet) as advance:
-                tracks = write_tracks(
-                    *(scorer, bins_of(intervals, genome), genome, bigwig),
+                paths = tracks.write_tracks(
+                    *(scorer, tracks.bins_of(intervals, genome), genome, bigwig),
                     features=chosen,
                     force=run.force,
                     progress=advance,
                 )
-            summary["tracks"] = [str(path) for path in tracks]
+            summary["tracks"] = [str(path) for path in paths]
     summarise("regions", summary, counts, scorer, run, began)
 
 
-def _opened(options: ScoreOptions, force: bool) -> tuple[Genome, list[Interval], ChainFile | None]:
+def _opened(options: ScoreOptions) -> tuple[Genome, list[Interval], ChainFile | None]:
     """Open genome, regions and chain, and refuse what may be refused before torch is loaded."""
     of_fasta, liftover = options.of_fasta, options.liftover
     if options.fasta is None and not of_fasta:
         raise UsageError("--fasta is missing; regions need the FASTA file of their genome")
     if options.bigwig is not None:
-        from genobird.scoring.tracks import check_tracks, require_backend
-
         if of_fasta or liftover is not None:
             raise UsageError(
                 "--bigwig needs regions of the genome itself, not lifted: a BED file or a region "
                 "string"
             )
-        require_backend()
-        check_tracks(options.bigwig, (), force)
+        tracks.require_backend()
+        check_folder(options.bigwig)
     intervals = [] if of_fasta else read_intervals(options.regions)
     for name in ("fasta", "keep_going", "liftover") if of_fasta else ():
         if getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is for regions of a genome, not for FASTA regions")
     genome = open_genome(options.regions if of_fasta else options.fasta)
-    from genobird.scoring.alleles import chain_file
-
-    chain = chain_file(liftover)
+    chain = alleles.chain_file(liftover)
     if not (of_fasta or options.keep_going):
-        from genobird.scoring.regions import require_on_genome
-
-        require_on_genome(intervals, genome, chain)
+        regions.require_on_genome(intervals, genome, chain)
     return genome, intervals, chain

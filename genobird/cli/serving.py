@@ -10,6 +10,10 @@ import typer
 from genobird.cli.options import MODEL, Compute
 from genobird.cli.running import open_genome, open_scorer
 from genobird.config import Settings, option
+from genobird.names import deferred
+
+with deferred():
+    from genobird.serve import question, server
 
 
 class ServeOptions(Settings):
@@ -29,12 +33,9 @@ def serve(options: ServeOptions, compute: Compute) -> None:
 
     Only this machine reaches it, by the address that is written; nothing is kept. Ctrl-C ends it.
     """
-    from genobird.serve import server
-    from genobird.serve.question import Limits
-
     place = server.place_of(None if options.fasta is None else open_genome(options.fasta))
     scorer = open_scorer(options.model, compute, compute.precision)
-    limits = Limits(options.max_mib << 20, options.max_places)
+    limits = question.Limits(options.max_mib << 20, options.max_places)
     with place.genome, suppress(KeyboardInterrupt):
         server.serve(scorer, place, options.port, limits, _announce)
 

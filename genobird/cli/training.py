@@ -21,11 +21,20 @@ from genobird.errors import SequenceError, UsageError
 from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
+from genobird.names import deferred
 from genobird.tasks.settings import PeakData
 
 if TYPE_CHECKING:
     from genobird.checkpoint import Checkpoint
     from genobird.tasks.training import Head
+
+with deferred():
+    from genobird import corpus as corpora
+    from genobird import model as models
+    from genobird import shards as store
+    from genobird import tokenizer as tokenizers
+    from genobird.genome import sequence as sequences
+    from genobird.tasks import training
 
 THREADS: Final = option("CPU processes or threads.", ge=1, default=1)
 CORPUS: Final = argument("Corpus directory.")
@@ -129,9 +138,7 @@ def _show_config(verb: str) -> Any:
     def show(wanted: bool) -> None:
         if not wanted:
             return
-        from genobird.model import BigBirdConfig
-
-        typer.echo(described(configuration(verb), {"model": BigBirdConfig}), nl=False)
+        typer.echo(described(configuration(verb), {"model": models.BigBirdConfig}), nl=False)
         raise typer.Exit
 
     return typer.Option(
@@ -144,25 +151,20 @@ def _show_config(verb: str) -> Any:
 
 def corpus(options: CorpusOptions) -> None:
     """Draw documents of sentences from contigs, as the BigBird paper does."""
-    from genobird.corpus import CorpusSettings, build
-
-    settings = load_config(CorpusSettings, None, options.overrides)
+    settings = load_config(corpora.CorpusSettings, None, options.overrides)
     intervals = list(read_bed(options.regions)) if options.regions else None
-    made = build(options.fastas, options.output, settings, intervals, options.force)
+    made = corpora.build(options.fastas, options.output, settings, intervals, options.force)
     counts = made.index.counts
     typer.echo(f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp")
 
 
 def tokenizer_train(options: VocabularyOptions) -> None:
     """Learn a vocabulary from a corpus."""
-    from genobird import corpus as corpora
-    from genobird.tokenizer import Tokenizer
-
     output = options.output
     refuse_existing(output, options.force)
     text = corpora.read(options.corpus).sample_text(options.sample_bp, options.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
-    made = Tokenizer.train(
+    made = tokenizers.Tokenizer.train(
         *(text, output, options.kind.value, options.vocab_size, options.max_piece),
         options.threads,
     )
@@ -174,12 +176,9 @@ def tokenizer_encode(
     sequence: Annotated[str, typer.Argument(help="DNA, or - for lines on standard input.")],
 ) -> None:
     """Show tokens as `start end id piece`, 0-based half-open base pairs."""
-    from genobird.genome.sequence import normalise
-    from genobird.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(model)
+    tokenizer = tokenizers.Tokenizer.load(model)
     for line in lines(STDIN, SequenceError) if sequence == STDIN else [sequence]:
-        text = normalise(line.strip(), "the sequence")
+        text = sequences.normalise(line.strip(), "the sequence")
         encoding = tokenizer.encode(text)
         for (start, end), piece in zip(encoding.spans, encoding.ids, strict=True):
             typer.echo(f"{start}\t{end}\t{piece}\t{text[start:end]}")
@@ -187,10 +186,8 @@ def tokenizer_encode(
 
 def tokenizer_info(model: Annotated[Path, typer.Argument(help="Tokenizer file.")]) -> None:
     """Describe a tokenizer."""
-    from genobird.tokenizer import N_SPECIAL, Tokenizer
-
-    tokenizer = Tokenizer.load(model)
-    lengths = tokenizer.lengths[N_SPECIAL:]
+    tokenizer = tokenizers.Tokenizer.load(model)
+    lengths = tokenizer.lengths[tokenizers.N_SPECIAL :]
     typer.echo(f"kind    {tokenizer.kind}")
     typer.echo(f"pieces  {tokenizer.vocab_size:,}, of {lengths.min()} to {lengths.max()} bp")
     typer.echo(f"sha256  {tokenizer.sha256}")
@@ -198,12 +195,9 @@ def tokenizer_info(model: Annotated[Path, typer.Argument(help="Tokenizer file.")
 
 def shards(options: ShardOptions) -> None:
     """Tokenise a corpus into memory-mapped shards; continues an interrupted run."""
-    from genobird import shards as store
-    from genobird.tokenizer import Tokenizer
-
     inputs = {"the corpus": options.corpus, "--tokenizer": options.tokenizer}
     refuse_same_file({"--output": options.output}, inputs)
-    tokenizer = Tokenizer.load(options.tokenizer)
+    tokenizer = tokenizers.Tokenizer.load(options.tokenizer)
     made = store.write(
         *(options.corpus, tokenizer, options.output, options.threads), force=options.force
     )
@@ -215,8 +209,6 @@ def pretrain(
     print_config: Annotated[bool, _show_config("pretrain")] = False,
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
-    from genobird.tasks import training
-
     _train(training.pretrain, "pretrain", run)
     _tell(run)
 
@@ -240,15 +232,13 @@ def finetune_chromatin(
 
 
 def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
-    from genobird.tasks.training import finetune
-
     if run.config is not None:
         raise UsageError("--config and --peaks are two ways to train; choose one")
     if options.fasta is None:
         raise UsageError("--peaks needs the genome they lie on; give it with --fasta")
     run = run.model_copy(update={"overrides": (*run.overrides, *options.overrides())})
     files = {name: getattr(options, name) for name in PeakData.model_fields}
-    made = _train(partial(finetune, "peaks", **files), "finetune chromatin peaks", run)
+    made = _train(partial(training.finetune, "peaks", **files), "finetune chromatin peaks", run)
     for track in made.provenance["chromatin"]["tracks"]:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
@@ -281,8 +271,6 @@ def finetune_promoter(
 
 
 def _finetune(what: Head, run: TrainingRun) -> None:
-    from genobird.tasks import training
-
     _train(partial(training.finetune, what), f"finetune {what}", run)
     _tell(run)
 

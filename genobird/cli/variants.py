@@ -1,4 +1,4 @@
-"""The verb variants."""
+"""The verbs variants and variants merge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from genobird.cli import reporting
 from genobird.cli.options import (
     FASTA,
     FEATURES,
@@ -19,8 +18,8 @@ from genobird.cli.options import (
     Compute,
     Names,
     ResumableRun,
+    Run,
 )
-from genobird.cli.outputs import VCF_ENDINGS, refuse_early
 from genobird.cli.running import (
     command_line,
     open_genome,
@@ -31,11 +30,11 @@ from genobird.cli.running import (
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.files import STDOUT, locked
+from genobird.files import PAGES, STDOUT, TABLES, VCFS, check_output, locked
 from genobird.genome.streams import Peeked
+from genobird.names import deferred
 from genobird.runs import Start, may_replace
 from genobird.scoring.settings import EffectSettings, ScanSettings, policy_of
-from genobird.scoring.table import ENDINGS, check_output
 
 if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
@@ -43,6 +42,11 @@ if TYPE_CHECKING:
     from genobird.genome.variant import Variant
     from genobird.scoring.parts import Part
     from genobird.scoring.scorer import Scorer
+
+with deferred():
+    from genobird.genome import vcf as vcfs
+    from genobird.report import scored
+    from genobird.scoring import alleles, background, parts, variant_table, variant_vcf
 
 logger = logging.getLogger(__name__)
 
@@ -129,24 +133,18 @@ def variants(
     """Score variants. Records of a VCF stay as they are and gain INFO keys GB_*."""
     output, report = options.output, options.report
     _refuse_same_files(options)
-    refuse_early(output, (*VCF_ENDINGS, *ENDINGS), force=run.force, resume=run.resume)
-    refuse_early(options.table, ENDINGS, force=True)  # whether it may be replaced: see `_opened`
     opened = _opened(options, effects, run)
     # All that may be refused has been: torch takes seconds to load.
-    from genobird.scoring.background import MODEL, background_of
-
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
-    scorer.background = background_of(scorer, options.background)
-    if scorer.background is None and options.background == MODEL and not run.quiet:
+    scorer.background = background.background_of(scorer, options.background)
+    if scorer.background is None and options.background == background.MODEL and not run.quiet:
         logger.info("the model has no background, so no E-values: see genobird background build")
     pages = [] if report is None else [report]  # what is scored locks its own outputs
     with locked(*pages), opened.genome:
         records, counts = _score(scorer, opened, options, effects, run)
         if report is not None:
-            from genobird.report.scored import write_report
-
-            write_report(
+            scored.write_report(
                 *(report, scorer, opened.genome, command_line()),
                 variants=Path(opened.table or output),
                 logos=LOGOS if options.report_logos is None else options.report_logos,
@@ -170,9 +168,6 @@ def _score(
     run: ResumableRun,
 ) -> tuple[int, Counter[str]]:
     """Score what was opened; returns how many records there were, and ALTs of each status."""
-    from genobird.scoring.variant_table import list_variants
-    from genobird.scoring.variant_vcf import annotate_variants
-
     records = 0
     settings = ScanSettings(
         *(options.ref_mismatch, options.features, opened.chain, options.ignore_build),
@@ -191,9 +186,11 @@ def _score(
         genome, output = opened.genome, options.output
         if opened.vcf is None:
             given = opened.source if isinstance(opened.source, Peeked) else list(options.sources)
-            counts = list_variants(scorer, given, genome, output, settings, start)
+            counts = variant_table.list_variants(
+                *(scorer, given, genome, output), settings=settings, start=start
+            )
         else:
-            counts = annotate_variants(
+            counts = variant_vcf.annotate_variants(
                 *(scorer, opened.vcf, genome, output),
                 table=opened.table,
                 phased=options.phased,
@@ -219,38 +216,50 @@ def _refuse_same_files(options: VariantOptions) -> None:
 
 def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun) -> Opened:
     """Open the inputs, and refuse what may be refused before torch is loaded."""
-    from genobird.genome.vcf import require_vcf
-    from genobird.scoring.alleles import chain_file, is_table, named_input
-    from genobird.scoring.parts import Part
-
-    output, table = options.output, options.table
-    source = named_input(options.sources)
-    vcf = source if isinstance(source, Peeked) and not is_table(source) else None
+    output, table, report = options.output, options.table, options.report
+    replace = may_replace(output, Start(run.resume, run.force))
+    check_output(output, (*VCFS, *TABLES), replace, stdout=True)
+    if table is not None:
+        check_output(table, TABLES, replace, stdout=True)
+    if report is not None:
+        check_output(report, PAGES, replace)
+    source = alleles.named_input(options.sources)
+    vcf = source if isinstance(source, Peeked) and not alleles.is_table(source) else None
     if vcf is None:
         _refuse_what_needs_vcf(source, options)
     else:
-        require_vcf(vcf.name, vcf.start)
-    part = None if options.shard is None else Part.parse(options.shard)
-    if effects.scores and table is None and options.report is None and vcf:
+        vcfs.require_vcf(vcf.name, vcf.start)
+    part = None if options.shard is None else parts.Part.parse(options.shard)
+    if effects.scores and table is None and report is None and vcf:
         raise UsageError("--scores are columns of the table; name one with --table or --report")
-    if options.report_logos is not None and options.report is None:
+    if options.report_logos is not None and report is None:
         raise UsageError("--report-logos is of the report; name one with --report")
-    replace = may_replace(output, Start(run.resume, run.force))
-    check_output(output, VCF_ENDINGS if vcf else ENDINGS, replace)
-    if options.report is not None:
-        whole = reporting.table_of(
-            *(options.report, table if vcf else output),
-            shard=part is not None,
-            replace=replace,
-        )
+    check_output(output, VCFS if vcf else TABLES, replace, stdout=True)
+    if report is not None:
+        whole = _table_of(report, table if vcf else output, shard=part is not None)
         table = whole if vcf else None
     if table is not None:
         if table == output == STDOUT:
             raise UsageError("both outputs are standard output; name a file for --table")
-        check_output(table, force=replace)
+        check_output(table, TABLES, replace, stdout=True)
     policy_of(options.ref_mismatch)
-    chain = chain_file(options.liftover)
+    chain = alleles.chain_file(options.liftover)
     return Opened(source, vcf, part, table, open_genome(options.fasta), chain, replace)
+
+
+def _table_of(report: Path, table: str | None, *, shard: bool) -> str:
+    """Return the table that a report is made from; beside the report where none is named.
+
+    Raises:
+        UsageError: there is no whole table to read.
+    """
+    if shard:
+        raise UsageError(
+            "--report is for a whole run; merge the shards, then: genobird report --variants TABLE"
+        )
+    if table == STDOUT:
+        raise UsageError("--report is made from the table; name a file for it instead of -")
+    return table or str(report.with_suffix(".parquet"))
 
 
 def _refuse_what_needs_vcf(source: Peeked | list[Variant], options: VariantOptions) -> None:
@@ -260,9 +269,7 @@ def _refuse_what_needs_vcf(source: Peeked | list[Variant], options: VariantOptio
         UsageError: there is one.
         VcfError: there is one, and it is a VCF that has lost its first lines.
     """
-    from genobird.genome.vcf import require_fileformat
-
-    if options.table is not None or options.output.endswith(VCF_ENDINGS):
+    if options.table is not None or options.output.endswith(VCFS):
         message = (
             f"{options.table or options.output} is asked for, but variants that are no VCF give "
             "one table and no VCF; name it with --output: .parquet, .tsv, .tsv.gz or -"
@@ -274,5 +281,32 @@ def _refuse_what_needs_vcf(source: Peeked | list[Variant], options: VariantOptio
     else:
         return
     if not isinstance(source, list):
-        require_fileformat(source.name, source.start)
+        vcfs.require_fileformat(source.name, source.start)
     raise UsageError(message)
+
+
+class MergeOptions(Settings):
+    """Which shards become which file."""
+
+    shards: tuple[Path, ...] = argument(
+        "All shards of a run: all .vcf.gz, or all .parquet.", "SHARD"
+    )
+    output: Annotated[str, NAMED] = option(
+        ".vcf, .vcf.gz (with index), .bcf or - for VCF; .parquet, .tsv, .tsv.gz or - for tables.",
+        "-o",
+        default=...,
+    )
+
+
+def merge(options: MergeOptions, run: Run) -> None:
+    """Join the shards of genobird variants --shard into the file of a single run."""
+    shards, output = options.shards, options.output
+    refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
+    check_output(output, (*VCFS, *TABLES), run.force, stdout=True)
+    began = time.monotonic()
+    with progress_of("records", None, run.quiet) as advance:
+        counts = parts.merge(
+            shards, output, force=run.force, command=command_line(), progress=advance
+        )
+    summary = {"shards": len(shards), "alleles": counts.total(), "output": output}
+    summarise("alleles", summary, counts, None, run, began)

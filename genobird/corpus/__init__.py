@@ -11,33 +11,28 @@ contig. Ten passes of a genome would be 28 Gbp of text, so a corpus directory ho
 
 from __future__ import annotations
 
-from genobird.corpus.sampling import (
-    ROW,
-    CorpusSettings,
-    Rows,
-    Sentence,
-    draw,
-    sentences,
-    span_bp,
-    texts,
-)
-from genobird.corpus.store import Corpus, CorpusIndex, Counts, FastaRecord, Group, read
-from genobird.corpus.writer import build
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ROW",
-    "Corpus",
-    "CorpusIndex",
-    "CorpusSettings",
-    "Counts",
-    "FastaRecord",
-    "Group",
-    "Rows",
-    "Sentence",
-    "build",
-    "draw",
-    "read",
-    "sentences",
-    "span_bp",
-    "texts",
-]
+from genobird.names import loader
+
+if TYPE_CHECKING:
+    from genobird.corpus.sampling import CorpusSettings as CorpusSettings
+    from genobird.corpus.sampling import Rows as Rows
+    from genobird.corpus.sampling import draw as draw
+    from genobird.corpus.sampling import sentences as sentences
+    from genobird.corpus.sampling import span_bp as span_bp
+    from genobird.corpus.sampling import texts as texts
+    from genobird.corpus.store import Corpus as Corpus
+    from genobird.corpus.store import read as read
+    from genobird.corpus.writer import build as build
+
+_SAMPLING = ("CorpusSettings", "Rows", "draw", "sentences", "span_bp", "texts")
+
+__getattr__ = loader(
+    __name__,
+    {
+        **dict.fromkeys(_SAMPLING, "genobird.corpus.sampling"),
+        **dict.fromkeys(("Corpus", "read"), "genobird.corpus.store"),
+        "build": "genobird.corpus.writer",
+    },
+)

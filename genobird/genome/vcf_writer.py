@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pysam
 import pysam.bcftools
 
-from genobird.errors import OutputError, UsageError, VcfError
-from genobird.files import STDOUT, Draft, unwritable
+from genobird.errors import OutputError, VcfError
+from genobird.files import STDOUT, VCFS, Draft, check_output, unwritable
 from genobird.genome import streams
 from genobird.genome.index import quiet_htslib
 from genobird.genome.info import InfoField, Values
@@ -76,8 +76,7 @@ class VcfWriter:
         self._longest = 0
         self._sorted = True
         self._packed = self.path.name.endswith((".gz", ".bgz", ".bcf"))
-        if not self._stdout:
-            self._require_output(force)
+        check_output(path, VCFS, force, stdout=True)
         self._draft = None if self._stdout else Draft(self.path)
         self._file: Any = None
         try:
@@ -164,18 +163,6 @@ class VcfWriter:
             if file is not None:
                 file.close()
         self._draft.discard()
-
-    def _require_output(self, force: bool) -> None:
-        if not self.path.name.endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")):
-            raise UsageError(
-                f"output {self.path} has an unknown ending; allowed are .vcf, .vcf.gz, .bcf and -"
-            )
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise UsageError(
-                f"output {self.path} is no file in an existing folder; make the folder"
-            )
-        if self.path.exists() and not force:
-            raise UsageError(f"output {self.path} exists; force overwriting or choose another name")
 
     @property
     def _text(self) -> Path:

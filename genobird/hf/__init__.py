@@ -8,6 +8,12 @@ Needs transformers (`pip install 'genobird[hf]'`); nothing else in genobird does
 
 from __future__ import annotations
 
-from genobird.hf.acceleration import accelerate, restore
+from typing import TYPE_CHECKING
 
-__all__ = ["accelerate", "restore"]
+from genobird.names import loader
+
+if TYPE_CHECKING:
+    from genobird.hf.acceleration import accelerate as accelerate
+    from genobird.hf.acceleration import restore as restore
+
+__getattr__ = loader(__name__, dict.fromkeys(("accelerate", "restore"), "genobird.hf.acceleration"))

@@ -20,12 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from genobird.errors import TableError, UsageError
-from genobird.files import Draft
+from genobird.errors import TableError
+from genobird.files import PICTURES, Draft, check_output
 from genobird.report.plots import ACCENT, INK, MUTED, figure_of, save, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
 
-ENDINGS = (".svg", ".png")
 COLOURS = {"A": "#1b8a4b", "C": "#2a5fa5", "G": "#d98e04", "T": "#c2313b"}
 COLUMNS = ("chrom", "pos", "ref", "alt", "output", "delta")
 
@@ -69,20 +68,10 @@ def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
         TableError: it is no such table.
         OutputError: the file cannot be written.
     """
-    check_logo(path, force)
+    check_output(path, PICTURES, force)
     strips = strips_of(table)
     with Draft(path) as part:
-        _draw(strips, table, part, path.suffix[1:].lower())
-
-
-def check_logo(path: Path, force: bool = False) -> None:
-    """Refuse a file for a logo before work begins; see `draw_logo`."""
-    if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"logo {path} has an unknown ending; allowed are {', '.join(ENDINGS)}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"logo {path} is no file in an existing folder; make the folder")
-    if path.exists() and not force:
-        raise UsageError(f"logo {path} exists; pass --force or choose another name")
+        _draw(strips, table, part, path.suffix[1:])
 
 
 def strips_of(table: pd.DataFrame) -> dict[str, Strip]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import genobird
 from genobird.errors import UsageError
-from genobird.files import write_text
+from genobird.files import PAGES, check_output, write_text
 from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
     BACKGROUND,
@@ -50,8 +50,6 @@ STATUSES = {
 }
 
 FLAGS = {"EDGE": "scored, but bases around it are missing: the contig ends, or has N"}
-
-ENDINGS = (".html", ".htm")
 
 _NOTHING = "\N{EN DASH}"
 _NONE = pd.Series(dtype=str)
@@ -131,7 +129,7 @@ def report(
     """
     if regions is None and variants is None:
         raise UsageError("a report needs a region table, a variant table or both")
-    check_report(output, force)
+    check_output(output, PAGES, force)
     tables = {"regions": regions, "variants": variants}
     origin = {name: path.name for name, path in tables.items() if path is not None}
     region_summary = summarise_regions(read_pieces(regions)) if regions else None
@@ -152,22 +150,6 @@ def report(
         for key, logo in draw(rows):
             drawn[key] = logo
             write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
-
-
-def check_report(output: Path, force: bool = False) -> None:
-    """Refuse a file for a report before work begins.
-
-    Raises:
-        UsageError: another ending, a folder that is missing, or it exists and `force` is not given.
-    """
-    if output.suffix.lower() not in ENDINGS:
-        raise UsageError(
-            f"report {output} has an unknown ending; it is HTML, allowed are {', '.join(ENDINGS)}"
-        )
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UsageError(f"{output} is no file in an existing folder; make the folder")
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another name or pass --force")
 
 
 def render(

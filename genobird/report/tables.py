@@ -16,7 +16,7 @@ import pandas as pd
 
 import genobird
 from genobird.errors import InputError, UsageError
-from genobird.files import write_text
+from genobird.files import refuse_existing, write_text
 from genobird.report.evaluation import read_json, read_table
 from genobird.report.page import environment
 from genobird.report.sections import (
@@ -60,8 +60,7 @@ def write_tables(sources: Sources, output: Path, force: bool = False) -> None:
     """
     if not sources.tables:
         raise UsageError(f"no table is given; give one or more of {', '.join(NAMES)}")
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists; choose another name or pass --force")
+    refuse_existing(output, force)
     write_text(output, render(sources))
 
 

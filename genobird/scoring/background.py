@@ -308,18 +308,6 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
     return found
 
 
-def check_background(output: Path, force: bool = False) -> None:
-    """Refuse a file for a background before work begins.
-
-    Raises:
-        UsageError: another ending, a folder that is missing, or it exists and `force` is not given.
-    """
-    if output.suffix != ".npz" or not output.parent.is_dir():
-        raise UsageError(f"output {output} must end in .npz and lie in an existing folder")
-    if output.exists() and not force:
-        raise UsageError(f"output {output} exists; pass --force or choose another name")
-
-
 def settings_facts(settings: EffectSettings) -> dict[str, int]:
     """Return the settings that decide how large effects are."""
     return {

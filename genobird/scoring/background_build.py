@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from genobird import __version__
 from genobird.errors import AssemblyError, ContigError, UsageError
-from genobird.files import file_sha256, unwritable
+from genobird.files import ARRAYS, check_output, file_sha256, unwritable
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.variant import Status, Variant
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource, opened_variants
-from genobird.scoring.background import Background, check_background, settings_facts
+from genobird.scoring.background import Background, settings_facts
 from genobird.scoring.effects import LLR, effect_table
 from genobird.scoring.journal import kept
 from genobird.scoring.scan import Batch, VariantScan
@@ -76,7 +76,7 @@ def build_background(
     files = [Path(one) for one in ([sources] if isinstance(sources, Path | str) else sources)]
     if not files or STDIN in map(str, files):
         raise UsageError("a background needs a VCF file, not standard input: it is read twice")
-    check_background(output, may_replace(output, start))
+    check_output(output, ARRAYS, may_replace(output, start))
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} found; 1 or more are allowed")
     facts: dict[str, Any] = {

@@ -66,6 +66,9 @@ GB_HAP_PROMOTER_JOINT = InfoField("GB_HAP_PROMOTER_JOINT", "Promoter logit of th
 GB_HAP_PROMOTER_SUM = InfoField(
     "GB_HAP_PROMOTER_SUM", "Sum of the promoter effects of the ALTs of the haplotype alone"
 )
+_CHROMATIN_FIELDS = (GB_HAP_JOINT, GB_HAP_SUM, GB_HAP_TOP)
+_PROMOTER_FIELDS = (GB_HAP_PROMOTER_JOINT, GB_HAP_PROMOTER_SUM)
+FIELDS = (GB_PHASE, GB_HAP_N, *_CHROMATIN_FIELDS, *_PROMOTER_FIELDS)
 
 # Of an ALT that the sample carries.
 _LEFT_OUT = (Phase.UNPHASED, Phase.OVERLAP, Phase.UNSCORED)
@@ -122,8 +125,8 @@ class Haplotypes:
         self._sample = sample
         self.counts: Counter[str] = Counter()
         """How many of the ALTs whose INFO was asked for there were of each phase."""
-        chromatin = [GB_HAP_JOINT, GB_HAP_SUM, GB_HAP_TOP] if self._chosen else []
-        promoter = [GB_HAP_PROMOTER_JOINT, GB_HAP_PROMOTER_SUM] if parts.promoter else []
+        chromatin = _CHROMATIN_FIELDS if self._chosen else ()
+        promoter = _PROMOTER_FIELDS if parts.promoter else ()
         self.fields = [GB_PHASE, GB_HAP_N, *chromatin, *promoter]
         """INFO keys that the model gives."""
 
@@ -167,11 +170,11 @@ class Haplotypes:
         best = counts.argmax(axis=1)
         if GB_HAP_PROMOTER_JOINT in self.fields:
             best = _largest(table, "promoter|joint")
-            for field, part in ((GB_HAP_PROMOTER_JOINT, "joint"), (GB_HAP_PROMOTER_SUM, "sum")):
+            for field, part in zip(_PROMOTER_FIELDS, ("joint", "sum"), strict=True):
                 found[field.id] = _picked(_of_both(table, f"promoter|{part}"), best)
         if GB_HAP_JOINT in self.fields:
             best = _largest(table, "chromatin|joint")
-            for field, part in ((GB_HAP_JOINT, "joint"), (GB_HAP_SUM, "sum"), (GB_HAP_TOP, "top")):
+            for field, part in zip(_CHROMATIN_FIELDS, ("joint", "sum", "top"), strict=True):
                 found[field.id] = _picked(_of_both(table, f"chromatin|{part}"), best)
         found[GB_HAP_N.id] = [number or None for number in _picked(counts, best)]
         return {field.id: found[field.id] for field in self.fields}

@@ -22,15 +22,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from genobird.errors import ShardError, UsageError, quoted
+from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
 from genobird.genome.position import whole
 from genobird.genome.streams import STDIN, require_file
 from genobird.genome.vcf import Record, VcfReader, VcfWriter
-from genobird.scoring.table import TableWriter, check_output, in_chunks
+from genobird.scoring.table import TableWriter, in_chunks
 
 HEADER_KEY: Final = "genobirdShard"
-VCF_ENDINGS: Final = (".vcf.gz", ".vcf.bgz")
 TABLE_ENDING: Final = ".parquet"
 
 
@@ -117,7 +119,7 @@ def require_part_outputs(
         raise UsageError(
             "a shard cannot read standard input, because all shards need the same file; name it"
         )
-    if not str(output).endswith(VCF_ENDINGS):
+    if not str(output).endswith(PACKED_VCFS):
         raise UsageError(
             f"output {output} cannot be a shard; write .vcf.gz, and merge makes .vcf or .bcf of it"
         )
@@ -127,7 +129,6 @@ def require_part_outputs(
         )
 
 
-OUTPUT_ENDINGS: Final = (".vcf", *VCF_ENDINGS, ".bcf")
 _NOTE: Final = f"##{HEADER_KEY}="
 _TABLE_KEY: Final = b"genobird.shard"
 # Rows of a part that are held at a time, when there are few parts.
@@ -169,11 +170,11 @@ def merge(
         VcfError, OutputError: a part is damaged, or the output cannot be written.
     """
     paths = [require_file(path) for path in parts]
-    if paths and all(path.name.endswith(VCF_ENDINGS) for path in paths):
-        check_output(output, OUTPUT_ENDINGS, force)
+    if paths and all(path.name.endswith(PACKED_VCFS) for path in paths):
+        check_output(output, VCFS, force, stdout=True)
         return _merge_vcfs(paths, output, force, command, progress)
     if paths and all(path.name.endswith(TABLE_ENDING) for path in paths):
-        check_output(output, force=force)
+        check_output(output, TABLES, force, stdout=True)
         return _merge_tables(paths, output, force, command, progress)
     raise UsageError(
         f"{len(paths)} shards found that are not all .vcf.gz or all .parquet; merge the VCFs and "
@@ -303,9 +304,6 @@ def _table_part(path: Path, schema: Any) -> _Made:
 
 
 def _parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         return pq.ParquetFile(path)
     except pa.ArrowInvalid as error:

@@ -5,64 +5,24 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import IO, Any, Final, TypeVar, cast
 
-from genobird.errors import UsageError
-from genobird.files import STDOUT, Draft, unwritable
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pandas.api.types import is_numeric_dtype
 
-if TYPE_CHECKING:
-    import pandas as pd
+from genobird.files import STDOUT, TABLES, Draft, check_output, unwritable
 
 Item = TypeVar("Item")
 
-ENDINGS: Final = (".tsv", ".tsv.gz", ".parquet")
 FLOAT_FORMAT: Final = "%.6g"
 # Cells in a row group of Parquet, so that its bytes do not depend on how the rows came.
 _GROUP_CELLS: Final = 1 << 22
-
-
-def check_output(path: Path | str, endings: tuple[str, ...] = ENDINGS, force: bool = False) -> None:
-    """Refuse an output before work begins; `-` is always allowed.
-
-    Raises:
-        UsageError: another ending, a folder that is missing, or a file that exists without `force`.
-        OutputError: nothing can be written into the folder.
-    """
-    path = Path(path)
-    if str(path) == STDOUT:
-        return
-    if not path.name.endswith(endings):
-        raise UsageError(
-            f"output {path} has an unknown ending; allowed are {', '.join(endings)} and -"
-        )
-    try:
-        if path.is_dir() or not path.parent.is_dir():
-            raise UsageError(f"output {path} is no file in an existing folder; make the folder")
-        if path.exists() and not force:
-            raise UsageError(f"output {path} exists; pass --force or choose another name")
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def check_folder(output: Path, force: bool) -> None:
-    """Refuse a folder for several outputs before work begins.
-
-    Raises:
-        UsageError: it is a file, or holds something and `force` is not given.
-        OutputError: its folder is missing.
-    """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file; choose a folder")
-    if output.is_dir() and any(output.iterdir()) and not force:
-        raise UsageError(f"{output} exists; choose another folder or pass --force")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output} is in a folder that does not exist; make it first")
 
 
 class TableWriter:
@@ -79,14 +39,14 @@ class TableWriter:
         meta: facts for the metadata of Parquet; TSV has no place for them.
 
     Raises:
-        UsageError: see `check_output`.
+        UsageError: see `files.check_output`.
         OutputError: the file cannot be written.
     """
 
     def __init__(
         self, path: Path | str, *, force: bool = False, meta: Mapping[str, str] | None = None
     ) -> None:
-        check_output(path, force=force)
+        check_output(path, TABLES, force, stdout=True)
         self.path: Final = Path(path)
         self.rows = 0
         self._meta = dict(meta or {})
@@ -205,8 +165,6 @@ class TableWriter:
         )
 
     def _write_parquet(self, frame: pd.DataFrame) -> None:
-        import pyarrow.parquet as pq
-
         if self._parquet is None:
             facts = {f"genobird.{key}": value for key, value in self._meta.items()}
             schema = _schema(frame).with_metadata(facts)
@@ -220,9 +178,6 @@ class TableWriter:
             self._write_group([*whole, last[:here]])
 
     def _write_group(self, frames: list[pd.DataFrame]) -> None:
-        import pandas as pd
-        import pyarrow as pa
-
         frame = pd.concat(frames, ignore_index=True)
         table = pa.Table.from_pandas(frame, schema=self._parquet.schema, preserve_index=False)
         self._parquet.write_table(table.combine_chunks(), row_group_size=len(frame))
@@ -252,16 +207,11 @@ def clean_text(text: str) -> str:
 
 def text_column(texts: Sequence[str | None]) -> pd.Series[Any]:
     """Return a column of texts; of an empty list pandas alone would make numbers."""
-    import pandas as pd
-
     return pd.Series(texts, dtype=None if texts else object)
 
 
 def _schema(frame: pd.DataFrame) -> Any:
     """Return the Arrow schema; text is text even in a frame without rows."""
-    import pyarrow as pa
-    from pandas.api.types import is_numeric_dtype
-
     return pa.schema(
         # a column of integers with gaps has a dtype of pandas around that of numpy
         (str(name), pa.from_numpy_dtype(getattr(kind, "numpy_dtype", kind)))

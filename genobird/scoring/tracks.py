@@ -18,8 +18,8 @@ from typing import Any, Final
 import pandas as pd
 
 from genobird import extras
-from genobird.errors import AssemblyError, ContigError, UsageError
-from genobird.files import Draft, unwritable
+from genobird.errors import AssemblyError, ContigError
+from genobird.files import Draft, check_folder, unwritable
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.scoring.effects import PROMOTER
@@ -91,7 +91,7 @@ def write_tracks(
     backend = require_backend()
     names = outputs_of(scorer, features)
     paths = track_paths(folder, names)
-    check_tracks(folder, paths.values(), force)
+    check_folder(folder, paths.values(), force)
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
         tracks = {
@@ -121,19 +121,6 @@ def track_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         tries = (f"{stem}{mark}{ENDING}" for mark in ("", *(f"_{n}" for n in range(2, 2_000))))
         paths[name] = next(folder / one for one in tries if folder / one not in taken)
     return paths
-
-
-def check_tracks(folder: Path, paths: Iterable[Path], force: bool) -> None:
-    """Refuse a folder before work begins.
-
-    Raises:
-        UsageError: it cannot be made, or a file exists and `force` is not given.
-    """
-    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no folder in an existing folder; make that first")
-    existing = [path for path in paths if path.exists()]
-    if existing and not force:
-        raise UsageError(f"{existing[0]} exists; pass --force or choose another folder")
 
 
 def require_backend() -> ModuleType:

@@ -183,7 +183,7 @@ def test_a_choice_that_does_not_fit_the_data_is_refused():
 def test_an_existing_directory_is_kept_and_a_failed_run_leaves_none(
     trained, promoter_path, tmp_path
 ):
-    with pytest.raises(UsageError, match="exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match="exists; choose another name or pass --force"):
         train_baselines(trained, promoters=promoter_path)
     with pytest.raises(UsageError, match="nothing to train on"):
         train_baselines(tmp_path / "none")

@@ -103,7 +103,7 @@ def test_build_leaves_regions_and_those_of_a_bed_out(capsys, vcf, options, tmp_p
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["-o", "a.tsv"], "output a.tsv must end in .npz"),
+        (["-o", "a.tsv"], "a.tsv has an unknown ending; allowed are .npz"),
         (["-o", "a.npz", "--limit", "0"], "limit"),
         (["-o", "a.npz", "--exclude", "chr1"], "region chr1 has no positions"),
     ],

@@ -44,7 +44,7 @@ def test_the_command_line_of_the_retired_tool_works(
     assert table.iloc[:, 5:].isna().all(axis=1).tolist() == [True, False]
     code, _, err = run(capsys, "kipoi-veff2", *arguments)
     assert code == 2
-    assert "exists; pass --force" in err
+    assert "exists; choose another name or pass --force" in err
 
 
 def test_the_bundled_model_stands_in_for_the_retired_one_and_says_so(

@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options, tmp_path):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["-o", "-"], "needs its index"),
+        (["-o", "-"], "output - has an unknown ending; allowed are .vcf.gz"),
         (["-o", "db.vcf"], "unknown ending"),
         (["-o", "db.vcf.gz", "--background", "none"], "no background to rank among"),
     ],

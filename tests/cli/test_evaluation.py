@@ -54,7 +54,7 @@ def test_a_model_is_measured_beside_baselines_and_gets_its_card(
     same = run(capsys, *card, "--output", tmp_path / "evaluation.json", "--force", code=2)
     assert "--output and --evaluation are the same file" in same
     for again in ((*measured,), (*card, "--output", tmp_path / "card.md")):
-        assert "exists; choose another place or pass --force" in run(capsys, *again, code=2)
+        assert "exists; choose another name or pass --force" in run(capsys, *again, code=2)
 
 
 def test_models_of_promoters_are_measured_in_a_scan_too(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from genobird.cli import main
-from genobird.cli.outputs import as_named
+from genobird.cli.options import as_named
 from genobird.scoring import effects as module
 from tests.scoring.stub import effects_of_position
 

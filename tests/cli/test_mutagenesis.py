@@ -108,5 +108,5 @@ def test_an_existing_logo_needs_force(capsys, options, tmp_path):
     logo.write_text("old")
     code, _, err = run(capsys, REGION, *options, "-o", tmp_path / "out.tsv", "--logo", logo)
     assert code == 2
-    assert "out.svg exists; pass --force" in err
+    assert "out.svg exists; choose another name or pass --force" in err
     assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]

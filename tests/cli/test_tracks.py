@@ -51,7 +51,7 @@ def test_tracks_come_beside_the_table(capsys, options, tmp_path, monkeypatch):
     table.unlink()
     code, _, err = run(capsys, "chr1:20,001-20,500", *options, *arguments)
     assert code == 2
-    assert "promoter.bw exists; pass --force" in err
+    assert "promoter.bw exists; choose another folder or pass --force" in err
     assert not table.exists()
 
 

@@ -130,7 +130,7 @@ def test_a_finished_output_is_not_replaced_by_resume(variants):
     assert variants("-o", "out.vcf.gz")[0] == 0
     code, _, err = variants("-o", "out.vcf.gz", "--resume")
     assert code == 2
-    assert "out.vcf.gz exists; pass --force or choose another name" in err
+    assert "out.vcf.gz exists; choose another name or pass --force" in err
     assert variants("-o", "out.vcf.gz", "--resume", "--force")[0] == 0
 
 
@@ -233,7 +233,7 @@ def test_a_table_is_not_replaced_by_its_own_scores(variants):
     [
         (("--scores", "diff"), "--scores are columns of the table; name one with --table or"),
         (("--report-logos", "2"), "--report-logos is of the report; name one with --report"),
-        (("--report", "r6.pdf"), "report r6.pdf has an unknown ending; it is HTML, allowed are"),
+        (("--report", "r6.pdf"), "r6.pdf has an unknown ending; allowed are .html, .htm"),
     ],
 )
 def test_an_option_without_effect_is_refused(variants, words, message):

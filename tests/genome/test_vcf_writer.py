@@ -109,7 +109,7 @@ def test_records_at_the_telomere_and_none_at_all_are_written(tmp_path: Path) -> 
 def test_an_existing_output_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     path = tmp_path / "x.vcf"
     path.write_text("precious")
-    with pytest.raises(UsageError, match=r"x\.vcf exists; force overwriting"):
+    with pytest.raises(UsageError, match=r"x\.vcf exists; choose another name or pass --force"):
         VcfWriter(path, HEADER, INFO)
     assert path.read_text() == "precious"
     write(path, [record()], force=True)

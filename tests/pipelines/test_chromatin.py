@@ -148,7 +148,7 @@ def test_force_replaces_a_dataset_and_nothing_else(genome_path, tmp_path):
     (tmp_path / "thesis").mkdir()
     for name in ("chapter.txt", "index.json"):
         (tmp_path / "thesis" / name).touch()
-    with pytest.raises(UsageError, match=r"thesis exists and holds no qc\.tsv"):
+    with pytest.raises(UsageError, match="thesis exists and is no chromatin dataset"):
         build(genome_path, tmp_path / "thesis", [track(*many)], force=True)
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 

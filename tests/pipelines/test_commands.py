@@ -64,9 +64,7 @@ def test_promoters_are_built_and_not_built_over(folder):
         "train": 2, "validation": 2, "test": 2,
     }  # fmt: skip
     _, log = run(folder, "promoters", *arguments, code=2)
-    assert log == (
-        "error: p.parquet exists; choose another --output or pass --force to replace it\n"
-    )
+    assert log == "error: output p.parquet exists; choose another name or pass --force\n"
     run(folder, "promoters", *arguments, "--force", "--negatives", "shuffle")
 
 

@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from genobird.errors import OutputError, TableError, UsageError
+from genobird.files import Kind
 from pipelines import steps
 
 
@@ -52,17 +53,16 @@ def test_force_spares_what_is_no_result_of_the_step(tmp_path):
     (tmp_path / "other" / "chapter.txt").touch()
     (tmp_path / "result" / "index.json").touch()
     (tmp_path / "file").touch()
+    kind = Kind("index", "index.json")
     for name in ("other", "file"):
-        message = rf"{name} exists and holds no index\.json, .*; choose another --output"
-        with pytest.raises(UsageError, match=message):
-            steps.refuse_existing(tmp_path / name, True, "index.json")
+        message = f"{name} exists and is no index: it .*; choose another name"
         with (
             pytest.raises(UsageError, match=message),
-            steps.new_directory(tmp_path / name, True, "index.json"),
+            steps.new_directory(tmp_path / name, True, kind),
         ):
             pass
     for name in ("empty", "result"):
-        with steps.new_directory(tmp_path / name, True, "index.json") as part:
+        with steps.new_directory(tmp_path / name, True, kind) as part:
             (part / "new").touch()
         assert [path.name for path in (tmp_path / name).iterdir()] == ["new"]
     assert (tmp_path / "other" / "chapter.txt").exists()

@@ -116,7 +116,7 @@ def test_nothing_but_zeros_can_be_drawn(tmp_path):
 def test_a_file_that_exists_and_unknown_kinds_are_refused(tmp_path):
     path = tmp_path / "logo.svg"
     path.write_text("old")
-    with pytest.raises(UsageError, match=r"logo\.svg exists; pass --force"):
+    with pytest.raises(UsageError, match=r"logo\.svg exists; choose another name or pass --force"):
         draw_logo(table_of("AC"), path)
     assert path.read_text() == "old"
     draw_logo(table_of("AC"), path, force=True)

@@ -204,7 +204,7 @@ def test_force_begins_anew(quick, genome, vcf, tmp_path):
     build_background(quick, vcf, genome, tmp_path / "b.npz", limit=4, start=Start(force=True))
     assert drawn(tmp_path / "b.npz") == 4
     assert not (tmp_path / "b.npz.partial").exists()
-    with pytest.raises(UsageError, match=r"a.npz exists; pass --force"):
+    with pytest.raises(UsageError, match=r"a.npz exists; choose another name or pass --force"):
         build_background(quick, vcf, genome, output)
     build_background(quick, vcf, genome, output, limit=4, start=Start(force=True))
     assert drawn(output) == 4
@@ -236,7 +236,7 @@ def test_a_variant_without_one_of_its_effects_is_left_out(
 def test_wrong_arguments_are_refused(quick, genome, vcf, tmp_path):
     with pytest.raises(UsageError, match="not standard input: it is read twice"):
         build_background(quick, "-", genome, tmp_path / "a.npz")
-    with pytest.raises(UsageError, match=r"a.tsv must end in .npz"):
+    with pytest.raises(UsageError, match=r"a.tsv has an unknown ending; allowed are .npz"):
         build_background(quick, vcf, genome, tmp_path / "a.tsv")
     with pytest.raises(UsageError, match="limit 0 found; 1 or more are allowed"):
         build_background(quick, vcf, genome, tmp_path / "a.npz", limit=0)

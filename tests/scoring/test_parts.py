@@ -276,7 +276,7 @@ def test_an_existing_output_needs_force(run, tmp_path):
     vcfs, _ = run.shards(9, 2)
     output = tmp_path / "m.vcf.gz"
     output.write_text("old")
-    with pytest.raises(UsageError, match="exists; pass --force"):
+    with pytest.raises(UsageError, match="exists; choose another name or pass --force"):
         merge(vcfs, output)
     merge(vcfs, output, force=True)
     assert output.read_bytes() != b"old"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genobird.errors import OutputError, UsageError
 from genobird.scoring import table
-from genobird.scoring.table import TableWriter, check_output, clean_text, in_chunks
+from genobird.scoring.table import TableWriter, clean_text, in_chunks
 
 FRAME = pd.DataFrame(
     {
@@ -130,7 +130,7 @@ def test_the_name_appears_only_when_the_table_is_complete(tmp_path):
 def test_an_existing_output_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("old")
-    with pytest.raises(UsageError, match="exists; pass --force or choose"):
+    with pytest.raises(UsageError, match="exists; choose another name or pass --force"):
         TableWriter(path)
     with TableWriter(path, force=True) as writer:
         writer.write(FRAME)
@@ -146,13 +146,13 @@ def test_an_existing_output_is_replaced_only_by_force(tmp_path):
 )
 def test_an_impossible_output_is_refused(tmp_path, name, message):
     with pytest.raises(UsageError, match=message):
-        check_output(tmp_path / name)
+        TableWriter(tmp_path / name)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work():
     # Not even the superuser makes a file there.
     with pytest.raises(OutputError, match=r"/sys/a\.tsv cannot be written: .*; check space"):
-        check_output("/sys/a.tsv")
+        TableWriter("/sys/a.tsv")
 
 
 def test_an_output_that_cannot_be_opened_or_written_is_an_output_error(tmp_path, monkeypatch):

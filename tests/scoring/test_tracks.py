@@ -127,7 +127,7 @@ def test_outputs_are_those_of_the_region_table(scorer):
 def test_existing_tracks_need_force(scorer, genome, tmp_path, backend):
     (tmp_path / "promoter.bw").write_text("old")
     bins = list(bins_of([Interval("chr1", 30_000, 30_001)], genome))
-    with pytest.raises(UsageError, match=r"promoter\.bw exists; pass --force"):
+    with pytest.raises(UsageError, match=r"promoter\.bw exists; choose another folder or"):
         write_tracks(scorer, bins, genome, tmp_path, features=["DNase"])
     with pytest.raises(UsageError, match="is no folder in an existing folder"):
         write_tracks(scorer, bins, genome, tmp_path / "promoter.bw", features=["DNase"])

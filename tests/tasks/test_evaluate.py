@@ -243,7 +243,7 @@ def test_an_evaluation_is_written_with_what_it_was_made_from(
     table = pd.read_csv(output / "per_feature.tsv", sep="\t")
     assert len(table) == FEATURES
     assert sorted(p.name for p in output.iterdir()) == ["evaluation.json", "per_feature.tsv"]
-    with pytest.raises(UsageError, match="exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match="exists; choose another name or pass --force"):
         evaluate(model_path, output, promoters=promoter_path)
 
 

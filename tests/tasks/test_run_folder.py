@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_before_it_saved_anything_gives_the_old_one_back(f
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (finished / "logs").mkdir(exist_ok=True)
-    with pytest.raises(UsageError, match="run/model exists; choose another place"):
+    with pytest.raises(UsageError, match="run/model exists; choose another name"):
         run(finished)
     assert contents(finished) == before
 

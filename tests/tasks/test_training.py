@@ -48,7 +48,7 @@ def test_values_and_settings_ask_for_the_same_training(asked, tmp_path):
     ]
     first, second = map(weights, runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    with pytest.raises(UsageError, match="exists; choose another place or pass --force"):
+    with pytest.raises(UsageError, match="exists; choose another name or pass --force"):
         genobird.finetune("promoter", tmp_path / "values", config, progress=False)
     other = genobird.finetune(
         "promoter", tmp_path / "values", config, force=True, progress=False, freeze_encoder=True
