@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,11 @@ class SequenceLists:
     def n_blocks(self) -> int:
         """Blocks of the sequence, N."""
         return int(self.counts.shape[1])
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the lists and, about as much, of what a backend derives from them."""
+        return 2 * (self.counts.nbytes + self.keys.nbytes)
 
     @cached_property
     def row_starts(self) -> IntArray:
@@ -190,7 +195,7 @@ def sequence_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> S
     """
     draws = pattern.kind in {"google", *_WITH_RANDOM} and pattern.random_blocks
     is_drawn = draws and not _is_full(pattern, n_blocks)
-    return _cached_lists(pattern, n_blocks, layer if is_drawn else 0, heads)
+    return _recent.get((pattern, n_blocks, layer if is_drawn else 0, heads))
 
 
 def _is_full(pattern: Pattern, n_blocks: int) -> bool:
@@ -201,8 +206,39 @@ def _is_full(pattern: Pattern, n_blocks: int) -> bool:
     return pattern.kind == "full" or (pattern.kind == "bigbird" and n_blocks <= row_blocks)
 
 
-@lru_cache(maxsize=1024)  # twelve layers of all lengths up to 85 blocks
-def _cached_lists(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> SequenceLists:
+_Key = tuple[Pattern, int, int, int]
+
+
+class Recent:
+    """The lists that were asked for last, of so many bytes at most."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._lists: dict[_Key, SequenceLists] = {}
+
+    def get(self, key: _Key) -> SequenceLists:
+        """Return the lists of a pattern, blocks, layer and heads, made anew where they are gone."""
+        lists = self._lists.pop(key, None)
+        if lists is None:
+            lists = _make(*key)
+            if lists.n_bytes > self.most_bytes:
+                return lists
+            held = lists.n_bytes + sum([one.n_bytes for one in list(self._lists.values())])
+            for oldest in list(self._lists):
+                if held > self.most_bytes and (gone := self._lists.pop(oldest, None)):
+                    held -= gone.n_bytes
+        self._lists[key] = lists
+        return lists
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._lists.clear()
+
+
+_recent = Recent(256 << 20)  # twelve layers of all lengths up to 85 blocks take a third of it
+
+
+def _make(pattern: Pattern, n_blocks: int, layer: int, heads: int) -> SequenceLists:
     if _is_full(pattern, n_blocks):
         all_keys = np.tile(np.arange(n_blocks), heads * n_blocks)
         return SequenceLists(np.full((heads, n_blocks), n_blocks), all_keys)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.attention import PATTERNS, Pattern
-from genobird.attention.pattern import _cached_lists, sequence_lists
+from genobird.attention.pattern import Recent, _recent, sequence_lists
 
 
 def rows(pattern: Pattern, n_blocks: int, layer: int = 0, heads: int = 2) -> list[list[list[int]]]:
@@ -32,7 +32,7 @@ def test_a_bigbird_row_is_globals_window_and_distinct_random_blocks(n, g, w, r):
 @pytest.mark.parametrize("kind", PATTERNS)
 def test_a_layout_repeats_itself_and_changes_with_the_seed(kind):
     first = sequence_lists(Pattern(kind), 40, 1, 3)
-    _cached_lists.cache_clear()
+    _recent.clear()
     again = sequence_lists(Pattern(kind), 40, 1, 3)
     np.testing.assert_array_equal(first.keys, again.keys)
     other = sequence_lists(Pattern(kind, seed=1), 40, 1, 3)
@@ -118,9 +118,25 @@ def test_global_seeds_have_no_say():
         found = []
         for seed in (1, 2):
             np.random.seed(seed)
-            _cached_lists.cache_clear()
+            _recent.clear()
             found.append(rows(Pattern("bigbird"), 60))
         assert found[0] == found[1]
         assert np.random.get_state()[2] == np.random.RandomState(2).get_state()[2]
     finally:
         np.random.set_state(state)
+
+
+def test_what_is_kept_of_the_lists_is_bounded_in_bytes():
+    def key(blocks):
+        return Pattern("full"), blocks, 0, 2
+
+    size = Recent(0).get(key(8)).n_bytes
+    recent = Recent(3 * size)
+    first, second = recent.get(key(8)), recent.get(key(7))
+    assert recent.get(key(8)) is first
+    third = recent.get(key(9))  # the one asked for longest ago goes
+    assert recent.get(key(9)) is third
+    assert recent.get(key(8)) is first
+    assert recent.get(key(7)) is not second
+    large = recent.get(key(16))  # larger than all that may be kept
+    assert recent.get(key(16)) is not large
