@@ -231,8 +231,10 @@ _ASKED, _CHROMATIN = "promoter.profiles.", "chromatin."
 def _once(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Leave out the head that the promoter head asks where it is the chromatin head itself."""
     asked = {key: _CHROMATIN + key.removeprefix(_ASKED) for key in tensors if _ASKED in key}
-    if all(other in tensors and torch.equal(tensors[key], tensors[other])
-           for key, other in asked.items()):  # fmt: skip
+    if all(
+        other in tensors and torch.equal(tensors[key], tensors[other])
+        for key, other in asked.items()
+    ):
         return {key: value for key, value in tensors.items() if key not in asked}
     return tensors
 

@@ -121,15 +121,29 @@ class BigBirdConfig(BaseModel):
 PRESETS: dict[str, dict[str, object]] = {
     "base": {},
     "mini": {
-        "vocab_size": 4096, "width": 256, "layers": 4, "heads": 4, "mlp_width": 1024,
-        "position": "rope", "stem": "tower",
+        "vocab_size": 4096,
+        "width": 256,
+        "layers": 4,
+        "heads": 4,
+        "mlp_width": 1024,
+        "position": "rope",
+        "stem": "tower",
     },
     "tiny": {
-        "vocab_size": 64, "width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0,
-        "position": "rope", "stem": "tower", "stem_width": 8, "stem_kernel": 15, "stem_blocks": 2,
+        "vocab_size": 64,
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "mlp_width": 64,
+        "dropout": 0.0,
+        "position": "rope",
+        "stem": "tower",
+        "stem_width": 8,
+        "stem_kernel": 15,
+        "stem_blocks": 2,
         "block_size": 16,
     },
-}  # fmt: skip
+}
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -353,9 +367,13 @@ class BigBird(nn.Module):
 
 def _tower(config: BigBirdConfig, bases: np.ndarray) -> Tower:
     return Tower(
-        bases, width=config.stem_width, kernel=config.stem_kernel, pool=config.stem_pool,
-        blocks=config.stem_blocks, out=config.width,
-    )  # fmt: skip
+        bases,
+        width=config.stem_width,
+        kernel=config.stem_kernel,
+        pool=config.stem_pool,
+        blocks=config.stem_blocks,
+        out=config.width,
+    )
 
 
 def _draw_weights(part: nn.Module) -> None:

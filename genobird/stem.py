@@ -42,9 +42,12 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(width)
         self.conv = nn.Conv2d(
-            width, width, (1, self.KERNEL), dilation=(1, dilation),
+            width,
+            width,
+            (1, self.KERNEL),
+            dilation=(1, dilation),
             padding=(0, dilation * (self.KERNEL // 2)),
-        )  # fmt: skip
+        )
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:

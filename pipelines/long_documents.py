@@ -41,9 +41,14 @@ PIECES = 4096
 MOST_STRETCHES = 4
 STRENGTHS = (1.0, 10.0, 100.0)
 SHAPE = {
-    "vocab_size": PIECES, "width": 64, "layers": 2, "heads": 2, "mlp_width": 128, "dropout": 0.1,
+    "vocab_size": PIECES,
+    "width": 64,
+    "layers": 2,
+    "heads": 2,
+    "mlp_width": 128,
+    "dropout": 0.1,
     "position": "rope",
-}  # fmt: skip
+}
 
 Ids = NDArray[np.uint16]
 Answer = Callable[[list[Ids]], NDArray[np.float32]]
@@ -89,9 +94,13 @@ def train_pieces(texts: pd.Series[str]) -> Any:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(text[i : i + 2000] for text in texts for i in range(0, len(text), 2000)),
-        model_writer=model, model_type="bpe", vocab_size=PIECES, hard_vocab_limit=False,
-        max_sentence_length=10_000, minloglevel=2,
-    )  # fmt: skip
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=PIECES,
+        hard_vocab_limit=False,
+        max_sentence_length=10_000,
+        minloglevel=2,
+    )
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
@@ -197,9 +206,12 @@ def ask(answer: Answer, pages: pd.DataFrame, context: int) -> dict[str, Any]:
     share = np.array(right)
     mean, error = share.mean(0), share.std(0) / np.sqrt(len(share))
     return {
-        "pages": len(share), "beginning": mean[0], "beginning_error": error[0],
-        "pieces": mean[1], "pieces_error": error[1],
-    }  # fmt: skip
+        "pages": len(share),
+        "beginning": mean[0],
+        "beginning_error": error[0],
+        "pieces": mean[1],
+        "pieces_error": error[1],
+    }
 
 
 if __name__ == "__main__":

@@ -429,6 +429,17 @@ def _partial_sums(work: WorkList, shape: tuple[int, ...], unused: Tensor) -> Ten
     return torch.empty(shape, dtype=torch.float32, device=unused.device)
 
 
+def _strides(*tensors: Tensor) -> list[int]:
+    """Return how far apart tokens and heads of each tensor [T, H, D] are."""
+    return [stride for tensor in tensors for stride in tensor.stride()[:2]]
+
+
+def _constants(width: int, block_size: int, chosen: Config) -> dict[str, Any]:
+    """Return what a kernel over tiles is compiled for."""
+    sizes = {"D": width, "B": block_size, "BM": chosen.tile_m, "BN": chosen.tile_n}
+    return {"FIELDS": ITEM_FIELDS, **sizes, "INTERPRET": interpreted(), **chosen.options}
+
+
 def forward(
     q: Tensor, k: Tensor, v: Tensor, plan: LaunchPlan, block_size: int, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -454,25 +465,31 @@ def forward(
     part_ml = _partial_sums(work, (2, work.slots, block_size), lse)
     with torch.cuda.device_of(q):
         sparse_fwd_kernel[len(work.items), block_size // c.tile_m](
-            q, k, v, o, lse, part_o, part_ml, work.items, work.entries, plan.valid,
-            scale * LOG2_E, tokens, *q.stride()[:2], *k.stride()[:2], *o.stride()[:2],
-            work.slots,
-            FIELDS=ITEM_FIELDS, D=width, B=block_size, BM=c.tile_m, BN=c.tile_n,
-            INTERPRET=interpreted(), **c.options,
-        )  # fmt: skip
+            *(q, k, v, o, lse, part_o, part_ml, work.items, work.entries, plan.valid),
+            *(scale * LOG2_E, tokens, *_strides(q, k, o), work.slots),
+            **_constants(width, block_size, c),
+        )
         if work.slots:
             tile = min(block_size, MERGE_ROWS)
             sparse_fwd_merge_kernel[len(work.merges), block_size // tile](
-                o, lse, part_o, part_ml, work.merges, plan.valid, tokens, *o.stride()[:2],
-                work.slots, D=width, B=block_size, BM=tile, **MERGE,
-            )  # fmt: skip
+                *(o, lse, part_o, part_ml, work.merges, plan.valid, tokens),
+                *(*_strides(o), work.slots),
+                **{"D": width, "B": block_size, "BM": tile, **MERGE},
+            )
     return o, lse
 
 
 def backward(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, plan: LaunchPlan,
-    block_size: int, scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    lse: Tensor,
+    plan: LaunchPlan,
+    block_size: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return dq, dk and dv, contiguous [T, H, D], from the gradient of the output and `forward`."""
     tokens, heads, width = q.shape
     q, o, do = (_rows_contiguous(x) for x in (q, o, do))
@@ -490,25 +507,24 @@ def backward(
     merge = min(block_size, MERGE_ROWS)
     with torch.cuda.device_of(q):
         sparse_bwd_kernel_dq[len(rows.items), block_size // c_rows.tile_m](
-            q, k, v, o, do, dq, lse, delta, part_rows, rows.items, rows.entries, plan.valid,
-            scale, scale * LOG2_E, tokens, *q.stride()[:2], *k.stride()[:2],
-            *o.stride()[:2], *do.stride()[:2], *dq.stride()[:2],
-            FIELDS=ITEM_FIELDS, D=width, B=block_size, BM=c_rows.tile_m, BN=c_rows.tile_n,
-            INTERPRET=interpreted(), **c_rows.options,
-        )  # fmt: skip
+            *(q, k, v, o, do, dq, lse, delta, part_rows, rows.items, rows.entries, plan.valid),
+            *(scale, scale * LOG2_E, tokens, *_strides(q, k, o, do, dq)),
+            **_constants(width, block_size, c_rows),
+        )
         sparse_bwd_kernel_dkdv[len(columns.items), block_size // c_columns.tile_n](
-            q, k, v, do, dk, dv, lse, delta, part_columns, columns.items, columns.entries,
-            plan.valid, scale, scale * LOG2_E, tokens, *q.stride()[:2], *k.stride()[:2],
-            *do.stride()[:2], *dk.stride()[:2], columns.slots,
-            FIELDS=ITEM_FIELDS, D=width, B=block_size, BM=c_columns.tile_m, BN=c_columns.tile_n,
-            INTERPRET=interpreted(), **c_columns.options,
-        )  # fmt: skip
+            *(q, k, v, do, dk, dv, lse, delta, part_columns, columns.items, columns.entries),
+            *(plan.valid, scale, scale * LOG2_E, tokens, *_strides(q, k, do, dk), columns.slots),
+            **_constants(width, block_size, c_columns),
+        )
+        part_k, part_v = part_columns[:1], part_columns[1:]
         for work, part, grad in (
-            (rows, part_rows, dq), (columns, part_columns[:1], dk), (columns, part_columns[1:], dv)
-        ):  # fmt: skip
+            (rows, part_rows, dq),
+            (columns, part_k, dk),
+            (columns, part_v, dv),
+        ):
             if work.slots:
                 sparse_bwd_merge_kernel[len(work.merges), block_size // merge](
-                    grad, part, work.merges, *grad.stride()[:2],
-                    D=width, B=block_size, BM=merge, **MERGE,
-                )  # fmt: skip
+                    *(grad, part, work.merges, *_strides(grad)),
+                    **{"D": width, "B": block_size, "BM": merge, **MERGE},
+                )
     return dq, dk, dv

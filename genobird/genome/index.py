@@ -41,8 +41,9 @@ _MOST_AFTER_LINE = 1 << 12
 _READ_AHEAD = 1 << 15
 
 DAMAGE: Final = (
-    OSError, ValueError, OverflowError, LookupError, RuntimeError, struct.error, zlib.error
-)  # fmt: skip
+    *(OSError, ValueError, OverflowError, LookupError, RuntimeError),
+    *(struct.error, zlib.error),
+)
 """What reading by an index raises when the file, or the index, is damaged."""
 
 

@@ -23,15 +23,22 @@ from genobird.tokenizer import CLS, PAD, SEP
 
 KIND = Kind("BigBird of transformers", "config.json", '"model_type": "big_bird"')
 _GELU: Mapping[str, Literal["gelu", "gelu_tanh"]] = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-}  # fmt: skip
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
 # Our fields, and theirs that mean the same.
 _FIELDS = {
-    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size", "dropout": "hidden_dropout_prob",
-    "norm_epsilon": "layer_norm_eps", "max_tokens": "max_position_embeddings",
-    "block_size": "block_size", "random_blocks": "num_random_blocks",
-}  # fmt: skip
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "dropout": "hidden_dropout_prob",
+    "norm_epsilon": "layer_norm_eps",
+    "max_tokens": "max_position_embeddings",
+    "block_size": "block_size",
+    "random_blocks": "num_random_blocks",
+}
 _LAYER = {
     "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
     "attention.out": ("attention.output.dense",),

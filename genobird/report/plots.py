@@ -263,18 +263,21 @@ def panels(
             for name, (across, up) in lines.items():
                 place = names.index(name)
                 [handles[name]] = axes.plot(
-                    across, up, color=_LINES[place % len(_LINES)],
-                    linewidth=1.8 if place == 0 else 1.1, marker="o" if markers else None,
-                    markersize=3, linestyle="-" if place < len(_LINES) else "--",
-                )  # fmt: skip
+                    across,
+                    up,
+                    color=_LINES[place % len(_LINES)],
+                    linestyle="-" if place < len(_LINES) else "--",
+                    linewidth=1.8 if place == 0 else 1.1,
+                    marker="o" if markers else None,
+                    markersize=3,
+                )
             axes.set(title=title, xlabel=x)
             if unit:
                 axes.set(xlim=(0, 1), ylim=(0, 1.02))
         grid[0][0].set_ylabel(y)
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center",
-            ncols=2 if len(parts) == 1 else min(len(handles), 4),
-        )  # fmt: skip
+        columns = 2 if len(parts) == 1 else min(len(handles), 4)
+        artists, labels = list(handles.values()), list(handles)
+        figure.legend(artists, labels, loc="outside lower center", ncols=columns)
         return svg(figure, f"{y} against {x}: {', '.join(parts)}")
 
 
@@ -292,9 +295,14 @@ def scatter(groups: Mapping[str, Line], *, x: str, y: str) -> str:
         axes.plot((low, 1), (low, 1), color=INK, linewidth=0.6, zorder=0)
         for place, (name, (across, up)) in enumerate(groups.items()):
             axes.plot(
-                across, up, "o", color=_LINES[place % len(_LINES)], markersize=3, alpha=0.7,
+                across,
+                up,
+                "o",
+                color=_LINES[place % len(_LINES)],
+                markersize=3,
+                alpha=0.7,
                 label=f"{name} ({len(across)})",
-            )  # fmt: skip
+            )
         axes.set(xlabel=x, ylabel=y, aspect="equal")
         axes.legend(loc="upper left")
         return svg(figure, f"{y} against {x}")

@@ -419,12 +419,8 @@ def _baseline_grid(evaluation: Facts, kind: str, suffix: str) -> Grid:
             continue
         width = facts.get("shape", {}).get("width", "")
         steps = f"{facts['steps']:,}" if "steps" in facts else ""
-        rows.append(
-            [
-                name_of(name), f"{facts['parameters']:,}", str(width), steps,
-                str(facts.get("epochs", "")), str(facts["seconds"]),
-            ]
-        )  # fmt: skip
+        made = [str(width), steps, str(facts.get("epochs", "")), str(facts["seconds"])]
+        rows.append([name_of(name), f"{facts['parameters']:,}", *made])
     return Grid(
         f"The baselines as trained here{suffix}; a width of 1 is the published size",
         ["model", "parameters", "width", "steps", "epochs", "seconds"],
