@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def segmenter(model: bytes, specials: Sequence[str], alphabet: str, where: str) 
     return Foreign(processor, specials, alphabet, where)
 
 
-class Renumbered:
+class Renumbered(ABC):
     """The vocabulary of others, its ids put in the order of `Tokenizer`.
 
     Special pieces come first, then those spelled in the alphabet, in their order. Pieces of other
@@ -104,9 +105,9 @@ class Renumbered:
             return self.encode([segments])[0]
         return [self._ours[self._cut(text)].tolist() for text in segments]
 
+    @abstractmethod
     def _cut(self, text: str) -> list[int]:
         """Segment a sequence into the model's own ids."""
-        raise NotImplementedError
 
 
 class Foreign(Renumbered):

@@ -27,7 +27,6 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
-from genobird.baselines.fitted import Fitted
 from genobird.baselines.network_models import NetworkModel
 from genobird.baselines.train import load_baselines
 from genobird.checkpoint import Checkpoint
@@ -103,7 +102,7 @@ def baseline_candidates(
                 "train both on one dataset"
             )
 
-        def deltas(part: Sequence[Construct], asked: Fitted = fitted) -> dict[str, Floats]:
+        def deltas(part: Sequence[Construct], asked: NetworkModel = fitted) -> dict[str, Floats]:
             logits = asked.predict_places(*alleles(part))
             return {"features": (logits[1::2] - logits[::2]).astype(np.float64)}
 

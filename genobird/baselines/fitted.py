@@ -37,7 +37,7 @@ class BinSource:
 
 
 class Fitted(ABC):
-    """A trained baseline of one kind of data.
+    """A trained baseline.
 
     Attributes:
         facts: JSON that is kept with it: sizes, and what `load` needs beside the arrays.
@@ -49,6 +49,11 @@ class Fitted(ABC):
     def arrays(self) -> Arrays:
         """Return its weights, by name."""
 
+
+class BinModel(Fitted):
+    """One that predicts bins."""
+
+    @abstractmethod
     def predict_bins(
         self,
         dataset: ChromatinDataset,
@@ -57,15 +62,18 @@ class Fitted(ABC):
         precision: str,
     ) -> Logits:
         """Return the logits of N bins, [N, F]; `contigs` and `bins` are ascending."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
         """Return the logits of one place of each sequence, as a bin is centred on it, [S, F]."""
-        raise NotImplementedError
 
+
+class PromoterModel(Fitted):
+    """One that predicts promoter windows."""
+
+    @abstractmethod
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
         """Return the logits of N promoter windows, [N]."""
-        raise NotImplementedError
 
 
 def contig_runs(contigs: NDArray[np.str_]) -> list[slice]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from genobird.errors import InputError
 
@@ -111,8 +112,6 @@ def fit_wide_logistic(
     Raises:
         InputError: there is one class only.
     """
-    from sklearn.linear_model import LogisticRegression
-
     if len(np.unique(labels)) < 2:
         raise InputError(f"all {len(labels)} labels are equal; a regression needs both classes")
     mean = inputs.mean(0, dtype=np.float64)

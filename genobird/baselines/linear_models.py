@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import Ridge
+from sklearn.svm import LinearSVC
 
 from genobird.baselines.composition import (
     CHROMATIN_WINDOWS_BP,
@@ -23,9 +26,10 @@ from genobird.baselines.config import (
 )
 from genobird.baselines.fitted import (
     Arrays,
+    BinModel,
     BinSource,
-    Fitted,
     Logits,
+    PromoterModel,
     contig_runs,
     labels_of,
     training_bins,
@@ -44,7 +48,7 @@ _MEGABASE = 1_000_000
 _ROWS = 2_048  # bins at a time
 
 
-class CompositionModel(Fitted):
+class CompositionModel(BinModel, PromoterModel):
     """Logistic regressions on GC content and CpG islands."""
 
     def __init__(self, model: Linear, facts: dict[str, Any]) -> None:
@@ -108,7 +112,7 @@ def _bin_inputs(
     return np.concatenate([bin_composition(dataset, str(contigs[r.start]), bins[r]) for r in runs])
 
 
-class KmerModel(Fitted):
+class KmerModel(PromoterModel):
     """Logistic regression on k-mer shares around a transcription start.
 
     It knows no order beyond k letters: what it separates, a generator of negatives gives away.
@@ -145,7 +149,7 @@ def _shares(table: pd.DataFrame, settings: KmerSettings) -> NDArray[np.float32]:
     return kmer_shares(codes, settings.k, UPSTREAM_BP, settings.widths_bp)
 
 
-class GappedModel(Fitted):
+class GappedModel(BinModel, PromoterModel):
     """A linear model on normalised gapped k-mer counts.
 
     Promoters: scikit-learn's `LinearSVC`, its margin turned into a logit by Platt's method on five
@@ -162,8 +166,6 @@ class GappedModel(Fitted):
     @classmethod
     def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> GappedModel:
         """Fit all features at once."""
-        from sklearn.linear_model import Ridge
-
         dataset, settings = source.dataset, config.gapped_chromatin
         contigs, bins = training_bins(dataset, settings.bins, generator(config.seed, 3))
         labels = labels_of(dataset, contigs, bins)
@@ -189,9 +191,6 @@ class GappedModel(Fitted):
     @classmethod
     def train_promoters(cls, table: pd.DataFrame, config: BaselineConfig) -> GappedModel:
         """Fit the support vector machine."""
-        from sklearn.calibration import CalibratedClassifierCV
-        from sklearn.svm import LinearSVC
-
         settings = config.gapped_promoters
         inputs = _promoter_counts(table, settings)
         machine = LinearSVC(C=1 / settings.penalty, random_state=config.seed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from genobird.baselines.config import BaselineConfig, PublishedTraining
 from genobird.baselines.convolution import Convolution, ConvolutionConfig
-from genobird.baselines.fitted import Arrays, BinSource, Fitted, Logits
+from genobird.baselines.fitted import Arrays, BinModel, BinSource, Logits, PromoterModel
 from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
 from genobird.baselines.published import CNNProm, DanQ, DeePromoter, DeepSEA
 from genobird.baselines.windows import (
@@ -45,7 +45,7 @@ _WINDOWS = 64  # promoter windows at a time
 _LOG_EVERY = 100
 
 
-class NetworkModel(Fitted):
+class NetworkModel(BinModel, PromoterModel):
     """A network and how it was made."""
 
     def __init__(self, network: Network, facts: dict[str, Any]) -> None:

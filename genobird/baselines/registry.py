@@ -11,7 +11,7 @@ import pandas as pd
 
 from genobird.baselines import network_models as networks
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import Arrays, BinSource, Fitted
+from genobird.baselines.fitted import Arrays, BinModel, BinSource, Fitted, PromoterModel
 from genobird.baselines.linear_models import CompositionModel, GappedModel, KmerModel
 from genobird.baselines.sequence import Unit
 from genobird.errors import UsageError
@@ -30,8 +30,8 @@ class Baseline:
     """
 
     title: str
-    chromatin: Callable[[BinSource, BaselineConfig], Fitted] | None = None
-    promoters: Callable[[pd.DataFrame, BaselineConfig], Fitted] | None = None
+    chromatin: Callable[[BinSource, BaselineConfig], BinModel] | None = None
+    promoters: Callable[[pd.DataFrame, BaselineConfig], PromoterModel] | None = None
     load: Callable[[Arrays, dict[str, Any]], Fitted] | None = None
     sequence: Unit | None = None
 

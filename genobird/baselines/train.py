@@ -24,7 +24,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import BinSource, Fitted, labels_of
+from genobird.baselines.fitted import BinModel, BinSource, Fitted, PromoterModel, labels_of
 from genobird.baselines.registry import MODELS, chosen
 from genobird.baselines.sequence import open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
@@ -261,7 +261,15 @@ def predict_baselines(
             Predictions.of_promoters(table, logits).save(path / f"{name}.{kind}.npz")
 
 
-def load_baselines(path: Path, kind: str) -> dict[str, Fitted]:
+@overload
+def load_baselines(path: Path, kind: Literal["chromatin"]) -> dict[str, BinModel]: ...
+
+
+@overload
+def load_baselines(path: Path, kind: Literal["promoters"]) -> dict[str, PromoterModel]: ...
+
+
+def load_baselines(path: Path, kind: str) -> dict[str, Any]:
     """Read all trained models for `chromatin` or `promoters`, by name.
 
     Raises:
@@ -270,7 +278,7 @@ def load_baselines(path: Path, kind: str) -> dict[str, Fitted]:
     """
     if not (path / FACTS).is_file():
         raise UsageError(f"{path} holds no baselines: it has no {FACTS}")
-    found: dict[str, Fitted] = {}
+    found: dict[str, Any] = {}
     try:
         facts = json.loads((path / FACTS).read_text())[kind]
         for name in (name for name in MODELS if name in facts):

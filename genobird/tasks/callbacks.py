@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,7 +24,7 @@ from genobird.tasks.task import average_norms
 logger = logging.getLogger(__name__)
 
 
-class AfterSteps(pl.Callback):
+class AfterSteps(pl.Callback, ABC):
     """Does something after each step, however many batches it takes."""
 
     _done = 0
@@ -38,9 +39,9 @@ class AfterSteps(pl.Callback):
             self._done = trainer.global_step
             self.after_step(trainer)
 
+    @abstractmethod
     def after_step(self, trainer: pl.Trainer) -> None:
         """Do it."""
-        raise NotImplementedError
 
 
 class SaveState(AfterSteps):

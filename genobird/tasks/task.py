@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from genobird.tokenizer import PAD
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
-class Task(pl.LightningModule):
+class Task(pl.LightningModule, ABC):
     """What pretraining and fine-tuning share; a task adds `model_step(batch) -> metrics`.
 
     Attributes:
@@ -51,9 +52,9 @@ class Task(pl.LightningModule):
         """Whether the loss of a batch may leave out some of the trained parameters."""
         return False
 
+    @abstractmethod
     def model_step(self, batch: Any) -> dict[str, Tensor]:
         """Return `loss` (a mean) and what else is logged, and `weight`, what the means are over."""
-        raise NotImplementedError
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Train on a batch; what is drawn for it depends on (seed, its number) alone."""
