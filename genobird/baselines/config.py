@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from genobird.baselines.convolution import ConvolutionConfig
+from genobird.baselines.architectures import ConvolutionConfig
 from genobird.baselines.kmers import GappedShape
 from genobird.baselines.network import NetworkSettings
 from genobird.baselines.ngram import NgramSettings

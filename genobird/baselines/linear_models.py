@@ -13,12 +13,6 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
 
-from genobird.baselines.composition import (
-    CHROMATIN_WINDOWS_BP,
-    bin_composition,
-    place_composition,
-    promoter_composition,
-)
 from genobird.baselines.config import (
     BaselineConfig,
     GappedSettings,
@@ -38,6 +32,12 @@ from genobird.baselines.kmers import count_gapped, kmer_shares, unit_rows
 from genobird.baselines.linear import Linear, fit_logistic, fit_wide_logistic
 from genobird.baselines.network import UInt8Array
 from genobird.baselines.windows import bin_codes, place_codes, promoter_codes
+from genobird.composition import (
+    CHROMATIN_WINDOWS_BP,
+    bin_composition,
+    place_composition,
+    promoter_composition,
+)
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator
 from genobird.genome.sequence import base_codes

@@ -13,11 +13,17 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from genobird.baselines.architectures import (
+    CNNProm,
+    Convolution,
+    ConvolutionConfig,
+    DanQ,
+    DeePromoter,
+    DeepSEA,
+)
 from genobird.baselines.config import BaselineConfig, PublishedTraining
-from genobird.baselines.convolution import Convolution, ConvolutionConfig
 from genobird.baselines.fitted import Arrays, BinModel, BinSource, Logits, PromoterModel
 from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
-from genobird.baselines.published import CNNProm, DanQ, DeePromoter, DeepSEA
 from genobird.baselines.windows import (
     BinBatches,
     PlaceBatches,

@@ -256,8 +256,8 @@ def predict_baselines(
         if windows is None:
             continue
         table = read_promoters(windows, split)
-        for name, model in load_baselines(path, "promoters").items():
-            logits = model.predict_promoters(table, precision)
+        for name, trained in load_baselines(path, "promoters").items():
+            logits = trained.predict_promoters(table, precision)
             Predictions.of_promoters(table, logits).save(path / f"{name}.{kind}.npz")
 
 

@@ -18,19 +18,21 @@ from scipy.special import expit
 
 from genobird.datasets import Predictions
 from genobird.heads import POSITIVE_WEIGHT
-from genobird.tasks.curves import GRID, curves_of, mean_curves
 from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
+    GRID,
     Ranking,
     Statistic,
     bootstrap,
     bootstrap_difference,
     brier,
+    calibration,
+    curves_of,
     f1,
+    mean_curves,
     median,
     rankings,
 )
-from genobird.tasks.reliability import calibration
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]

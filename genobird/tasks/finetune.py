@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint
-from genobird.datasets import Sites
+from genobird.datasets import ChromatinDataset, Sites, read_promoters
 from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
 from genobird.files import file_sha256, write_text
@@ -24,13 +24,17 @@ from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
-from genobird.tasks.chromatin import ChromatinBatches, ChromatinDataset, ChromatinDataSettings
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.features import FeatureBatches, encode_batches
-from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
-from genobird.tasks.precision import Precision
-from genobird.tasks.promoter import PromoterBatches, PromoterDataSettings, read_promoters
-from genobird.tasks.state import SavedRun
+from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.labelled import (
+    ChromatinBatches,
+    ChromatinDataSettings,
+    PromoterBatches,
+    PromoterDataSettings,
+)
+from genobird.tasks.precision import Precision, settled_precision
+from genobird.tasks.run_folder import ENCODED, MODEL, SavedRun
 
 
 class _FinetuneConfig(BaseModel):
@@ -391,7 +395,7 @@ def finetune_promoter(
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
     drawn: Any = train
     checked: Any = validation
-    encoded = output / "encoded"
+    encoded = output / ENCODED
     if config.draws:
         if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
@@ -505,5 +509,5 @@ def _finish(
     settings = config.model_dump(mode="json", exclude=_PATHS)
     facts = {**(provenance or {}), "config": settings, "data": sources}
     checkpoint.provenance = {**checkpoint.provenance, head: facts}
-    checkpoint.save(output / "model", force=True)
+    checkpoint.save(output / MODEL, force=True)
     return checkpoint

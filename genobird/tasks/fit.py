@@ -29,20 +29,15 @@ from genobird.errors import GenobirdError
 from genobird.files import Draft
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks import ranks
-from genobird.tasks.averages import Averages
-from genobird.tasks.callbacks import Interrupt, ReturnMemory, SaveState
+from genobird.tasks.callbacks import Interrupt, ReturnMemory, RunningMean, SaveState
 from genobird.tasks.data import Steps
-from genobird.tasks.precision import Precision, fastest
+from genobird.tasks.precision import settled_precision
 from genobird.tasks.progress import Progress, loggers
-from genobird.tasks.running_mean import RunningMean
+from genobird.tasks.run_folder import BAD_BATCH, STATE, SavedRun, identity
 from genobird.tasks.settings import FitSettings
-from genobird.tasks.state import STATE, SavedRun, identity
-from genobird.tasks.task import NotFinite, Task
+from genobird.tasks.task import Averages, NotFinite, Task
 
-__all__ = ["BAD_BATCH", "FitSettings", "Task", "fit", "measured", "settled_precision"]
-
-BAD_BATCH = "not-finite.pt"
-_PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
+__all__ = ["FitSettings", "Task", "fit", "measured"]
 
 
 class _Batches(pl.LightningDataModule):
@@ -248,24 +243,6 @@ def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str,
             found.add(metrics, float(metrics.pop("weight")))
     task.cpu()
     return found.means()
-
-
-def settled_precision(asked: str, known: str | None, device: str) -> Precision:
-    """Decide on `auto` once a run.
-
-    Args:
-        asked: `auto`, or the precision itself.
-        known: what the run has had so far, if anything.
-        device: `cuda`, or anything else for the CPU.
-
-    Returns:
-        What was asked for; for `auto` what is known, or what is fastest here.
-    """
-    chosen = known if asked == "auto" else asked
-    for precision in _PRECISIONS:
-        if chosen == precision:
-            return precision
-    return fastest(device)
 
 
 def _device(settings: FitSettings) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genobird.composition import CHROMATIN_WINDOWS_BP as GC_WINDOWS_BP
+from genobird.composition import place_composition
 from genobird.genome.fasta import Genome
 from genobird.heads import Head
 from genobird.peaks import BIN_BP
@@ -23,7 +25,6 @@ from genobird.tasks.metrics import Ranking, Statistic, bootstrap, bootstrap_diff
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
 
-GC_WINDOWS_BP = (200, 500, 1_000, 2_000)
 _PLACES = 1_024  # at a time
 
 
@@ -49,18 +50,12 @@ def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
 
 def gc_contents(genome: Genome, chosen: ChosenBins) -> Floats:
     """Return the share of G and C in windows of several widths around each bin, [N, W]."""
-    shares = np.zeros((len(chosen), len(GC_WINDOWS_BP)))
-    flank = max(GC_WINDOWS_BP) // 2
-    for row, (contig, place) in enumerate(zip(chosen.contigs, chosen.bins, strict=True)):
+    shares, flank = [], max(GC_WINDOWS_BP) // 2
+    for contig, place in zip(chosen.contigs, chosen.bins, strict=True):
         centre = int(place) * BIN_BP + BIN_BP // 2
         text, start = genome.fetch_clipped(str(contig), centre - flank, centre + flank)
-        codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-        for column, width in enumerate(GC_WINDOWS_BP):
-            first = max(0, centre - start - width // 2)
-            part = codes[first : centre - start + width // 2]
-            known = int((part != ord("N")).sum())
-            shares[row, column] = np.isin(part, (ord("G"), ord("C"))).sum() / max(known, 1)
-    return shares
+        shares.append(place_composition(text, centre - start, GC_WINDOWS_BP)[:, ::2])
+    return np.concatenate(shares).astype(np.float64)
 
 
 def measure(

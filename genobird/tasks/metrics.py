@@ -1,9 +1,10 @@
 """Final figures of a model, and how sure they are.
 
 Enter labels and scores of all test windows; leave AUROC, AUPRC and the like with bootstrap
-confidence intervals. Neighbouring windows are not independent, so the bootstrap resamples whole
-groups of them (megabases). It does so by weights: a `Ranking` sorts its scores once, and gives its
-AUROC and AUPRC under any weight of each window without sorting again.
+confidence intervals, their curves, and how right probabilities are. Neighbouring windows are not
+independent, so the bootstrap resamples whole groups of them (megabases). It does so by weights: a
+`Ranking` sorts its scores once, and gives its AUROC and AUPRC under any weight of each window
+without sorting again.
 
 The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score`, `f1_score`,
 `brier_score_loss`), ties included; one that does not exist (AUROC of a single class) is NaN. F1 and
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import brier_score_loss, f1_score
+from scipy.special import expit
+from sklearn.metrics import brier_score_loss, f1_score, precision_recall_curve, roc_curve
 
 from genobird.errors import InputError
 
@@ -28,6 +30,12 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], float]
 """A figure of N windows as a function of their weights [N]."""
+
+BINS = 10
+"""Of a calibration, equally wide."""
+POINTS = 51
+GRID: Floats = np.linspace(0, 1, POINTS)
+"""Where curves have their heights: they are small enough to be kept with the figures."""
 
 
 class ConfidenceInterval(NamedTuple):
@@ -260,6 +268,105 @@ def brier(
     if not len(truth):
         return float("nan")
     return float(brier_score_loss(truth, values, sample_weight=weights))
+
+
+def calibration(
+    labels: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32], positive_weight: float = 1.0
+) -> dict[str, Any]:
+    """Compare probabilities with what came true, over all labels at once.
+
+    Args:
+        labels: 0 or 1, [N, F].
+        logits: [N, F].
+        positive_weight: w of a loss that weights positives; its logits are ln w too large.
+
+    Returns:
+        `error`, the mean of |predicted - observed| over ten bins of equal width, weighted by their
+        labels (expected calibration error); `predicted_share` and `observed_share` of positives;
+        `table`, one row per bin that has labels: `low`, `high`, `count`, `predicted`, `observed`.
+        No interval: resampling makes a sum of sizes larger, so it may exclude the figure itself.
+    """
+    count, predicted, observed = np.zeros((3, BINS))
+    edges = np.linspace(0, 1, BINS + 1)
+    for truth, column in zip(labels.T, logits.T, strict=True):
+        probability = expit(column.astype(np.float64) - np.log(positive_weight))
+        place = np.searchsorted(edges[1:-1], probability, side="right")
+        count += np.bincount(place, minlength=BINS)
+        predicted += np.bincount(place, weights=probability, minlength=BINS)
+        observed += np.bincount(place, weights=truth, minlength=BINS)
+    return {
+        "error": float(np.abs(predicted - observed).sum() / count.sum()),
+        "predicted_share": float(predicted.sum() / count.sum()),
+        "observed_share": float(observed.sum() / count.sum()),
+        "table": [
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "count": int(count[i]),
+                "predicted": float(predicted[i] / count[i]),
+                "observed": float(observed[i] / count[i]),
+            }
+            for i in range(BINS)
+            if count[i]
+        ],
+    }
+
+
+def roc(labels: Array, scores: Array) -> Floats:
+    """Return the true-positive rate at each false-positive rate of `GRID`; NaN with one class only.
+
+    It is the highest rate that a threshold with at most that many false positives reaches.
+
+    Args:
+        labels: 0 or 1, [N].
+        scores: Logits or probabilities, [N].
+    """
+    if not labels.any() or labels.all():
+        return np.full(POINTS, np.nan)
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return np.asarray(true[np.searchsorted(false, GRID, side="right") - 1], dtype=np.float64)
+
+
+def precision_recall(labels: Array, scores: Array) -> Floats:
+    """Return the precision at each recall of `GRID`; NaN without positives.
+
+    It is that of the highest threshold whose recall is at least so large; arguments as `roc`.
+    """
+    if not labels.any():
+        return np.full(POINTS, np.nan)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    least = np.maximum(GRID - 1e-12, 1e-12)  # a positive has to be found, also at a recall of 0
+    first = np.searchsorted(recall[::-1], least)
+    return np.asarray(precision[::-1][first], dtype=np.float64)
+
+
+def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
+    """Return the curves `roc` and `precision_recall` of each feature, [F, POINTS].
+
+    Args:
+        labels: 0 or 1, [N, F].
+        scores: Logits or probabilities, [N, F].
+    """
+    columns = list(zip(labels.T, scores.T, strict=True))
+    return {
+        "roc": np.array([roc(*column) for column in columns]),
+        "precision_recall": np.array([precision_recall(*column) for column in columns]),
+    }
+
+
+def mean_curves(curves: dict[str, Floats]) -> dict[str, list[float]] | None:
+    """Average each kind of curve over the features that have it; None without any.
+
+    Args:
+        curves: heights of each feature by kind, [F, POINTS].
+
+    Returns:
+        `POINTS` heights by kind.
+    """
+    known = {kind: heights[~np.isnan(heights).any(axis=1)] for kind, heights in curves.items()}
+    if not all(map(len, known.values())):
+        return None
+    return {kind: heights.mean(axis=0).round(4).tolist() for kind, heights in known.items()}
 
 
 def _matrices(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:

@@ -33,6 +33,7 @@ from genobird.tasks.pretrain import (
     validation_batches,
     validations,
 )
+from genobird.tasks.run_folder import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def finetune_mlm(
             "validation": final_validation(task, config, validation),  # all is counted
         },
     }
-    checkpoint.save(output / "model", force=True)
+    checkpoint.save(output / MODEL, force=True)
     return checkpoint
 
 

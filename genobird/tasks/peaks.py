@@ -38,14 +38,14 @@ from genobird.peaks import Track, merge, read_tracks
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
-from genobird.tasks.fit import FitSettings, Task, fit, settled_precision
+from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tasks.held_out import gc_contents, measure, predict
+from genobird.tasks.precision import settled_precision
+from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity
 from genobird.tasks.settings import PeakData
-from genobird.tasks.state import STATE, identity
 
 logger = logging.getLogger(__name__)
 
-REPORT = "held_out.json"
 _SHARES = {"train": 0.55, "held_out": 0.3}  # of the time; the head's training takes what is left
 
 
@@ -100,7 +100,7 @@ def finetune_peak_files(
             PeaksSettings(**config.model_dump(include=set(PeaksSettings.model_fields))),
             regions=regions, resume=resume, progress=progress, provenance=provenance,
         )  # fmt: skip
-    return Checkpoint.load(output / "model")
+    return Checkpoint.load(output / MODEL)
 
 
 def finetune_peaks(
@@ -151,7 +151,7 @@ def finetune_peaks(
         "used": [str(area) for area in parts.areas],
         "held_out": [str(interval) for interval in parts.held_out],
     }
-    if resume and (output / "model").is_dir():
+    if resume and (output / MODEL).is_dir():
         return _finished(output, settings, facts)
     known = without_n(genome, lengths, parts.areas)
     train = _choose(tracks, known, parts, settings, held_out=False)
@@ -189,7 +189,7 @@ def calibrated(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _finished(output: Path, settings: PeaksSettings, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the report of a finished run, if it is the one that is asked for."""
-    provenance = json.loads((output / "model" / PROVENANCE).read_text())
+    provenance = json.loads((output / MODEL / PROVENANCE).read_text())
     known = provenance.get("chromatin", {})
     if not (output / REPORT).exists() or "tracks" not in known.get("data", {}):
         raise UsageError(
@@ -236,7 +236,7 @@ class _Run:
         self, output: Path, settings: PeaksSettings, resume: bool, facts: dict[str, Any]
     ) -> None:
         self.output, self.resume, self.facts = output, resume, facts
-        self.folder = output / "states"
+        self.folder = output / STATES
         plan = self.folder / "plan.json"
         if plan.exists() and not resume:
             refuse_unfinished(output)
@@ -292,7 +292,7 @@ class _Run:
         checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
         found = {**report, "config": settings}
         write_text(self.output / REPORT, json.dumps(found, indent=2) + "\n")
-        checkpoint.save(self.output / "model", force=True)
+        checkpoint.save(self.output / MODEL, force=True)
         shutil.rmtree(self.folder)
         (self.output / STATE).unlink(missing_ok=True)
 

@@ -15,9 +15,28 @@ import torch
 from torch.nn import functional as F
 
 Precision = Literal["float32", "bf16"]
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 
 # bfloat16 rounds to three digits: it has to be faster by more than the noise of a measurement.
 WORTH = 1.2
+
+
+def settled_precision(asked: str, known: str | None, device: str) -> Precision:
+    """Decide on `auto` once a run.
+
+    Args:
+        asked: `auto`, or the precision itself.
+        known: what the run has had so far, if anything.
+        device: `cuda`, or anything else for the CPU.
+
+    Returns:
+        What was asked for; for `auto` what is known, or what is fastest here.
+    """
+    chosen = known if asked == "auto" else asked
+    for precision in _PRECISIONS:
+        if chosen == precision:
+            return precision
+    return fastest(device)
 
 
 def fastest(device: str) -> Precision:
@@ -42,8 +61,7 @@ def measure() -> dict[Precision, float]:
     """
     x, wide, narrow = torch.ones(1024, 768), torch.ones(3072, 768), torch.ones(768, 3072)
     found: dict[Precision, float] = {}
-    precisions: tuple[Precision, ...] = ("float32", "bf16")
-    for precision in precisions:
+    for precision in _PRECISIONS:
         times = []
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             for _ in range(4):

@@ -20,9 +20,9 @@ from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
 from genobird.tasks import ranks
 from genobird.tasks.cross_entropy import chunked_nats
-from genobird.tasks.data import MaskedBatch, PretrainBatches, PretrainDataSettings
+from genobird.tasks.data import MaskedBatch, MixedBatches, PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import FitSettings, Task, fit, measured
-from genobird.tasks.mixture import MixedBatches
+from genobird.tasks.run_folder import MODEL
 from genobird.tokenizer import Tokenizer
 
 
@@ -206,7 +206,7 @@ def pretrain(
             "validation": final_validation(task, config, validation),
         },
     }
-    checkpoint.save(output / "model", force=True)
+    checkpoint.save(output / MODEL, force=True)
     return checkpoint
 
 

@@ -27,13 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from genobird.attention.layout import BlockLayout
 from genobird.errors import UsageError
 from genobird.tasks.callbacks import AfterSteps
+from genobird.tasks.run_folder import LOGS
 from genobird.tasks.settings import LoggerName
 from genobird.tasks.task import Task
 from genobird.tokenizer import PAD
 
 logger = logging.getLogger(__name__)
-
-LOGS = "logs"
 
 
 @dataclass

@@ -1,28 +1,123 @@
-"""The folder of a training run: begun, continued, or put in the place of an older run."""
+"""The folder of a training run: what it holds, and how it is begun, continued or replaced.
+
+A run may only be continued as what it was: with other settings it would be neither the old run nor
+a new one. Settings that change no weight are free, and so are paths; what lies there is compared by
+its hash.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from genobird.errors import UsageError
+from genobird.errors import CheckpointError, UsageError
 from genobird.files import locked, refuse_existing
-from genobird.runs import refuse_unfinished
-from genobird.tasks.state import SavedRun
+from genobird.runs import flat, refuse_unfinished
 
-SETTINGS = "config.yaml"
-SAVED = ("encoded", "last.ckpt", "model", "states")
+SETTINGS, STATE, MODEL, LOGS = "config.yaml", "last.ckpt", "model", "logs"
+ENCODED = "encoded"
+"""Draws of promoters, encoded."""
+STATES = "states"
+"""Bins of tracks, encoded."""
+REPORT = "held_out.json"
+"""Figures of a head for tracks of one's own."""
+BAD_BATCH = "not-finite.pt"
+"""The batches of a step that was not finite."""
+SAVED = (ENCODED, STATE, MODEL, STATES)
 """What a run is continued from, or was made for."""
-LOGS, BAD_BATCH = "logs", "not-finite.pt"
-FILES = (*SAVED, SETTINGS, LOGS, BAD_BATCH, "held_out.json", "last.part")
+FILES = (*SAVED, SETTINGS, LOGS, BAD_BATCH, REPORT, "last.part")
 """All that a run writes: nothing else of a folder is ever removed."""
 ASIDE = ".replaced"
+
+# What torch raises for bytes that it did not write depends on where they are.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+
+FREE = frozenset(
+    {
+        "fit.activation_checkpointing",
+        "fit.compile",
+        "fit.device",
+        "fit.devices",
+        "fit.log_every",
+        "fit.loggers",
+        "fit.nodes",
+        "fit.save_every",
+        "fit.save_minutes",
+        "fit.strategy",
+        "fit.threads",
+        "fit.validate_every",
+        "fit.workers",
+        "validation_batches",
+    }
+)
+
+
+def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run must be continued with, by key (`fit.steps`).
+
+    Args:
+        facts: settings by section, and hashes of what is read.
+    """
+    return {key: value for key, value in flat(facts).items() if key not in FREE}
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run's state on disk.
+
+    Attributes:
+        path: the run directory.
+        step: steps done.
+        identity: what it was asked to do, as `identity` returned it.
+    """
+
+    path: Path
+    step: int
+    identity: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> SavedRun | None:
+        """Read the state in a run directory; None where there is none.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        file = path / STATE
+        if not file.exists():
+            return None
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return cls(path, int(state["global_step"]), dict(state.get("identity", {})))
+        except PermissionError:
+            raise  # it names the file, and a state that is whole is no reason to start again
+        except _DAMAGE as error:
+            raise CheckpointError(f"{file} is damaged; start again with --force") from error
+
+    @property
+    def progress(self) -> str:
+        """How far the run came, in words."""
+        steps = self.identity.get("fit.steps")
+        if steps == self.step:
+            return f"all of its {steps} steps, and no model yet"
+        return f"step {self.step} of {steps}"
 
 
 @contextmanager
@@ -77,7 +172,7 @@ def _present(output: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def _refuse_run(output: Path) -> None:
-    refuse_existing(output / "model", force=False)
+    refuse_existing(output / MODEL, force=False)
     saved = SavedRun.read(output)
     if saved or _present(output, SAVED):
         refuse_unfinished(output, saved.progress if saved else "")

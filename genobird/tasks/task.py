@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genobird.checkpoint import Checkpoint
 from genobird.schedule import rate_factor
 from genobird.tasks import ranks
-from genobird.tasks.averages import Averages
 from genobird.tasks.settings import FitSettings
-from genobird.tasks.state import rewrite_progress
 from genobird.tokenizer import PAD
 
 _NONE = torch.empty(0, dtype=torch.int64)
@@ -140,7 +138,7 @@ class Task(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the loops go on by the step: what they counted is batches of another world's size."""
         batches = checkpoint["global_step"] * self.settings.accumulate // ranks.size()
-        rewrite_progress(
+        _rewrite_progress(
             checkpoint["loops"]["fit_loop"], batches, checkpoint.get("validating", False)
         )
 
@@ -164,3 +162,58 @@ class NotFinite(Exception):
     def __init__(self, batches: Sequence[Any], step: int, loss: float, norm: float) -> None:
         super().__init__()
         self.batches, self.step, self.loss, self.norm = batches, step, loss, norm
+
+
+class Averages:
+    """Weighted means of metrics, each over the batches that have it.
+
+    Attributes:
+        totals: by name, the sum of weight x value and the sum of weights.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, tuple[Tensor | float, float]] = {}
+
+    def add(self, metrics: Mapping[str, Tensor | float], weight: float = 1.0) -> None:
+        """Add the metrics of a batch; one of weight 0 adds nothing."""
+        if weight:
+            self._add({name: (weight * value, weight) for name, value in metrics.items()})
+
+    def _add(self, totals: Mapping[str, tuple[Tensor | float, float]]) -> None:
+        for name, (total, weight) in totals.items():
+            known, so_far = self.totals.get(name, (0.0, 0.0))
+            self.totals[name] = known + total, so_far + weight
+
+    @classmethod
+    def joined(cls, parts: Iterable[Mapping[str, tuple[Tensor | float, float]]]) -> Averages:
+        """Return the averages over all batches of several; each gives its `totals`."""
+        found = cls()
+        for part in parts:
+            found._add(part)
+        return found
+
+    def plain(self) -> dict[str, tuple[float, float]]:
+        """Return `totals` without tensors, as other processes can read them."""
+        return {name: (float(total), weight) for name, (total, weight) in self.totals.items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric."""
+        return {name: total / weight for name, (total, weight) in self.plain().items()}
+
+
+def _rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:
+    """Rewrite the saved progress of Lightning's fit loop: so many batches are done, and no more.
+
+    Args:
+        loop: state of the loop, changed in place.
+        batches: of each process so far.
+        validating: the state was saved within a validation, which is then done again.
+    """
+    done = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
+    loop["epoch_loop.batch_progress"] |= {"total": {**done}, "current": {**done}}
+    # What stands so has begun its first batch and not ended it, or has begun nothing.
+    begun = {"ready": 1, "started": 1} if validating else {"ready": 0, "started": 0}
+    begun |= {"processed": 0, "completed": 0}
+    loop["epoch_loop.val_loop.batch_progress"] |= {"total": {**begun}, "current": {**begun}}
+    if validating:  # Lightning counts a step once more behind its validation
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

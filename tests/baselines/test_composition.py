@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genobird.baselines.composition import bin_composition, composition, promoter_composition
+from genobird.composition import bin_composition, composition, promoter_composition
 from genobird.genome.sequence import reverse_complement
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genobird.baselines.convolution import Convolution, ConvolutionConfig
+from genobird.baselines.architectures import Convolution, ConvolutionConfig
 from genobird.baselines.network import (
     Batch,
     NetworkSettings,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from genobird.baselines.architectures import CNNProm, DanQ, DeePromoter, DeepSEA
 from genobird.baselines.network import predict_codes
-from genobird.baselines.published import CNNProm, DanQ, DeePromoter, DeepSEA
 
 ALL = [DeepSEA, DanQ, CNNProm, DeePromoter]
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+from genobird.baselines.architectures import ConvolutionConfig
 from genobird.baselines.config import BaselineConfig, GappedSettings, PublishedTraining
-from genobird.baselines.convolution import ConvolutionConfig
 from genobird.baselines.kmers import GappedShape
 from genobird.baselines.network import NetworkSettings, predict_codes
 from genobird.baselines.network_models import predict_bins

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genobird.tasks.averages import Averages
+from genobird.tasks.task import Averages
 
 
 def averages(*batches):

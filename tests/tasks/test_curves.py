@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from genobird.tasks.curves import GRID, curves_of, mean_curves, precision_recall, roc
+from genobird.tasks.metrics import GRID, curves_of, mean_curves, precision_recall, roc
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from genobird.datasets import Predictions
 from genobird.tasks.figures import evaluate_chromatin, evaluate_promoters
-from genobird.tasks.metrics import auprc, auroc
-from genobird.tasks.reliability import calibration
+from genobird.tasks.metrics import auprc, auroc, calibration
 
 LN8 = math.log(8)
 

@@ -5,7 +5,8 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from genobird.errors import GenobirdError
-from genobird.tasks.fit import BAD_BATCH, fit
+from genobird.tasks.fit import fit
+from genobird.tasks.run_folder import BAD_BATCH
 from tests.tasks.runs import assert_same, rows, weights
 
 

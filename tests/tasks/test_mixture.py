@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from genobird.tasks.data import PretrainBatches, PretrainDataSettings
-from genobird.tasks.mixture import ROUND, MixedBatches
+from genobird.tasks.data import ROUND, MixedBatches, PretrainBatches, PretrainDataSettings
 from genobird.tasks.pretrain import PretrainConfig
 
 

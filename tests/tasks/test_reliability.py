@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import expit
 
-from genobird.tasks.reliability import BINS, calibration
+from genobird.tasks.metrics import BINS, calibration
 
 LOGITS = arrays.arrays(np.float32, (7, 3), elements=st.floats(-50, 50, width=32))
 LABELS = arrays.arrays(np.uint8, (7, 3), elements=st.integers(0, 1))

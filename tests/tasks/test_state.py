@@ -5,7 +5,7 @@ import torch
 
 from genobird.errors import CheckpointError, UsageError
 from genobird.runs import refuse_other
-from genobird.tasks.state import FREE, STATE, SavedRun, identity
+from genobird.tasks.run_folder import FREE, STATE, SavedRun, identity
 
 FACTS = {
     "fit": {"steps": 5, "threads": 2},

@@ -1,4 +1,4 @@
-"""Dense training batches of chromatin profiles.
+"""Training batches of labelled places: dense chromatin profiles, and promoter windows.
 
 One long window gives a loss for every bin of it that has `margin_bp` of context on both sides,
 instead of one bin per window.
@@ -7,15 +7,18 @@ instead of one bin per window.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from genobird.batch import LabelledBatch
-from genobird.datasets import ChromatinDataset
+from genobird.batch import LabelledBatch, Places
+from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator, visited, visiting_order
 from genobird.errors import InputError, UsageError
 from genobird.genome.interval import Interval
@@ -25,7 +28,47 @@ from genobird.places import pack_places
 from genobird.tasks.data import mask_tokens
 from genobird.tokenizer import PAD, Tokenizer
 
-__all__ = ["ChromatinBatches", "ChromatinDataSettings", "ChromatinDataset"]
+
+class _Visits(ABC):
+    """Batches of windows, a function of the step.
+
+    Attributes:
+        visits: windows of an epoch.
+        sequences: windows per batch.
+        augment: draw order, place and strand; else every window comes once, as it is.
+    """
+
+    visits: int
+
+    def __init__(
+        self,
+        sequences: int,
+        tokenizer: Tokenizer,
+        head: HeadConfig,
+        block_size: int,
+        seed: int,
+        augment: bool,
+    ) -> None:
+        self.sequences, self.seed, self.augment = sequences, seed, augment
+        self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.visits // self.sequences)
+
+    @abstractmethod
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the windows of an epoch as they are visited, [visits]."""
+
+    def _visited(self, step: int) -> NDArray[np.int64]:
+        """Return the windows of a step."""
+        first, count = step * self.sequences, self.sequences
+        if not self.augment:  # one visit, no more
+            count = min(count, self.visits - first)
+        return visited(first, count, self.visits, self._order)
+
+    def _packed(self, sequences: Sequence[str], centres: Sequence[NDArray[np.int64]]) -> Places:
+        return pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
 
 
 class ChromatinDataSettings(BaseModel):
@@ -58,7 +101,7 @@ class ChromatinDataSettings(BaseModel):
         return self
 
 
-class ChromatinBatches:
+class ChromatinBatches(_Visits):
     """Dense training batches; an epoch visits every usable bin of the split about once.
 
     With `poor_share` below 1 an epoch leaves out some of the windows that have fewer positive
@@ -81,11 +124,10 @@ class ChromatinBatches:
         augment: bool = True,
         auxiliary: ChromatinDataset | None = None,
     ) -> None:
+        super().__init__(settings.sequences, tokenizer, head, block_size, seed, augment)
         if auxiliary is not None:
             _same_bins(dataset, auxiliary)
-        self.auxiliary = auxiliary
-        self.dataset, self.settings, self.seed, self.augment = dataset, settings, seed, augment
-        self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
+        self.dataset, self.settings, self.auxiliary = dataset, settings, auxiliary
         stride = settings.window_bp - 2 * settings.margin_bp
         self.windows: list[tuple[Interval, int]] = []
         for interval in dataset.intervals(split):
@@ -105,14 +147,9 @@ class ChromatinBatches:
         poor = int(self.poor.sum())
         kept = math.ceil(settings.poor_share * poor)
         self.visits = len(self.windows) - poor + kept
-        """Windows of an epoch."""
         chance = np.where(self.poor, kept / max(poor, 1), 1.0)
         self.weights = self.visits / len(self.windows) / chance
         """Of the loss of each window, [W]; 1 on average over an epoch's visits."""
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return -(-self.visits // self.settings.sequences)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.augment:
@@ -162,15 +199,12 @@ class ChromatinBatches:
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
         rng = generator(self.seed, 1, step)
-        first, count = step * self.settings.sequences, self.settings.sequences
-        if not self.augment:  # one visit, no more
-            count = min(count, self.visits - first)
-        windows = visited(first, count, self.visits, self._order)
+        windows = self._visited(step)
         found = (self._window(int(index), rng) for index in windows)
         sequences, centres, labels = zip(*found, strict=True)
         weights = torch.from_numpy(self.weights[windows].astype(np.float32))
         weights = weights.repeat_interleave(torch.tensor([len(c) for c in centres]))
-        places = pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
+        places = self._packed(sequences, centres)
         known = torch.from_numpy(np.concatenate(labels)).float()
         if not (self.augment and self.settings.mask_rate):
             return LabelledBatch(places, known, weights)
@@ -186,6 +220,54 @@ class ChromatinBatches:
         return LabelledBatch(
             replace(places, batch=hidden), known, weights, targets=targets, pieces=pieces
         )
+
+
+class PromoterDataSettings(BaseModel):
+    """How promoter windows are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sequences: int = Field(16, ge=1, description="Windows per batch.")
+    shift_bp: int = Field(
+        16, ge=1, description="Fewer than so many first bases are left out, at random."
+    )
+
+
+class PromoterBatches(_Visits):
+    """Batches of promoters and negatives; an epoch visits every window once."""
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        settings: PromoterDataSettings,
+        *,
+        tokenizer: Tokenizer,
+        head: HeadConfig,
+        block_size: int,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        super().__init__(settings.sequences, tokenizer, head, block_size, seed, augment)
+        self.table, self.settings, self.visits = table, settings, len(table)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if not self.augment:
+            return np.arange(self.visits)
+        return visiting_order(self.visits, self.seed, epoch)
+
+    def __call__(self, step: int) -> LabelledBatch:
+        """Make the batch of a step."""
+        rng = generator(self.seed, 1, step)
+        rows = self._visited(step)
+        shifts = rng.integers(self.settings.shift_bp, size=len(rows)) * self.augment
+        sequences = [
+            str(self.table["sequence"].iloc[row])[shift:]
+            for row, shift in zip(rows, shifts, strict=True)
+        ]
+        starts = [np.array([UPSTREAM_BP - shift], dtype=np.int64) for shift in shifts]
+        places = self._packed(sequences, starts)
+        labels = torch.tensor(self.table["label"].to_numpy(np.float32)[rows])[:, None]
+        return LabelledBatch(places, labels, torch.ones(len(labels)))
 
 
 def _same_bins(dataset: ChromatinDataset, auxiliary: ChromatinDataset) -> None:

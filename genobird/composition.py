@@ -1,6 +1,6 @@
-"""Logistic regression on base composition: what GC content and CpG islands alone predict.
+"""Base composition around places: GC content and CpG islands, what any model has to beat.
 
-The inputs of a place are the GC fraction and the ratio of observed to expected CpG in windows of
+A place is described by the GC fraction and the ratio of observed to expected CpG in windows of
 several widths around it; nothing of it knows a motif.
 """
 
