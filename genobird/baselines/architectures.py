@@ -99,11 +99,11 @@ class DeepSEA(PlaceNetwork):
         super().__init__(outputs)
         first, second, third, hidden = (scaled(n, width) for n in (320, 480, 960, 925))
         self.layers = nn.Sequential(
-            nn.Conv1d(4, first, 8), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(0.2),
-            nn.Conv1d(first, second, 8), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(0.2),
-            nn.Conv1d(second, third, 8), nn.ReLU(), nn.Dropout(0.5),
-            nn.Flatten(), nn.Linear(53 * third, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
-        )  # fmt: skip
+            *_convolved(4, first, 8, pool=4, dropout=0.2),
+            *_convolved(first, second, 8, pool=4, dropout=0.2),
+            *_convolved(second, third, 8, dropout=0.5),
+            *_dense(53 * third, hidden, outputs),
+        )
 
     def place(self, bases: Tensor) -> Tensor:
         """One-hot [W, 4, 1000] -> logits [W, outputs]."""
@@ -118,14 +118,9 @@ class DanQ(PlaceNetwork):
     def __init__(self, outputs: int = 919, width: float = 1.0) -> None:
         super().__init__(outputs)
         kernels, units, hidden = (scaled(n, width) for n in (320, 320, 925))
-        self.motifs = nn.Sequential(
-            nn.Conv1d(4, kernels, 26), nn.ReLU(), nn.MaxPool1d(13), nn.Dropout(0.2)
-        )
+        self.motifs = nn.Sequential(*_convolved(4, kernels, 26, pool=13, dropout=0.2))
         self.grammar = _RecurrentLayer(kernels, units)
-        self.layers = nn.Sequential(
-            nn.Dropout(0.5), nn.Flatten(), nn.Linear(75 * 2 * units, hidden), nn.ReLU(),
-            nn.Linear(hidden, outputs),
-        )  # fmt: skip
+        self.layers = nn.Sequential(nn.Dropout(0.5), *_dense(75 * 2 * units, hidden, outputs))
 
     def place(self, bases: Tensor) -> Tensor:
         """One-hot [W, 4, 1000] -> logits [W, outputs]."""
@@ -141,9 +136,8 @@ class CNNProm(PlaceNetwork):
         super().__init__(outputs)
         kernels, hidden = scaled(300, width), scaled(128, width)
         self.layers = nn.Sequential(
-            nn.Conv1d(4, kernels, 21), nn.ReLU(), nn.MaxPool1d(231), nn.Flatten(),
-            nn.Linear(kernels, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
-        )  # fmt: skip
+            *_convolved(4, kernels, 21, pool=231), *_dense(kernels, hidden, outputs)
+        )
 
     def place(self, bases: Tensor) -> Tensor:
         """One-hot [W, 4, 251] -> logits [W, outputs]."""
@@ -161,10 +155,7 @@ class DeePromoter(PlaceNetwork):
         self.kernels = nn.ModuleList(nn.Conv1d(4, filters, size) for size in (27, 14, 7))
         self.dropout = nn.Dropout(0.5)
         self.grammar = _RecurrentLayer(3 * filters, units)
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(50 * 2 * units, hidden), nn.ReLU(), nn.Dropout(0.5),
-            nn.Linear(hidden, outputs),
-        )  # fmt: skip
+        self.layers = nn.Sequential(*_dense(50 * 2 * units, hidden, outputs, dropout=0.5))
 
     def place(self, bases: Tensor) -> Tensor:
         """One-hot [W, 4, 300] -> logits [W, outputs]."""
@@ -175,6 +166,24 @@ class DeePromoter(PlaceNetwork):
             seen.append(F.max_pool1d(F.relu(kernel(padded)), 6))
         x = self.dropout(torch.cat(seen, dim=1))  # [W, 3 filters, 50]
         return self.layers(self.grammar(x))  # type: ignore[no-any-return]
+
+
+def _convolved(
+    inputs: int, kernels: int, width: int, *, pool: int = 0, dropout: float = 0
+) -> list[nn.Module]:
+    """Return a convolution and what follows it."""
+    pooled = [nn.MaxPool1d(pool)] if pool else []
+    return [nn.Conv1d(inputs, kernels, width), nn.ReLU(), *pooled, *_dropped(dropout)]
+
+
+def _dense(inputs: int, hidden: int, outputs: int, *, dropout: float = 0) -> list[nn.Module]:
+    """Return the layers that make logits of all positions."""
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+    return [nn.Flatten(), first, nn.ReLU(), *_dropped(dropout), last]
+
+
+def _dropped(share: float) -> list[nn.Module]:
+    return [nn.Dropout(share)] if share else []
 
 
 def scaled(size: int, width: float) -> int:

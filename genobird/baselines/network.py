@@ -152,8 +152,9 @@ def fit_network(
         network = make().train()
         optimiser = torch.optim.AdamW(
             [p for p in network.parameters() if p.requires_grad],
-            lr=settings.learning_rate, weight_decay=settings.weight_decay,
-        )  # fmt: skip
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
             lambda step: rate_factor(

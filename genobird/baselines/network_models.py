@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,17 @@ def train_chromatin(name: str, source: BinSource, config: BaselineConfig) -> Net
         every = BinBatches(
             dataset, "train", input_bp=input_bp, windows=windows, bins=bins, seed=config.seed
         )
-        return _train(
-            name, shape, every, len(every), settings,
-            positive_weight=POSITIVE_WEIGHT, state=source.state,
-        )  # fmt: skip
+        weight = POSITIVE_WEIGHT
+        return _train(name, shape, every, settings, positive_weight=weight, state=source.state)
     places = EnrichedBatches(
-        dataset, "train", config.enriched, span_bp=input_bp, sites=source.sites,
-        auxiliary=auxiliary, seed=config.seed,
-    )  # fmt: skip
+        *(dataset, "train", config.enriched),
+        span_bp=input_bp,
+        sites=source.sites,
+        auxiliary=auxiliary,
+        seed=config.seed,
+    )
     enriched = PlaceBatches(places, features, config.auxiliary_weight)
-    model = _train(name, shape, enriched, len(enriched), settings, state=source.state)
+    model = _train(name, shape, enriched, settings, state=source.state)
     return _narrowed(name, model, features)
 
 
@@ -172,31 +174,36 @@ def train_promoters(name: str, table: pd.DataFrame, config: BaselineConfig) -> N
         settings, windows = training.fit, training.windows
     network = _outline(name, shape)
     batches = PromoterBatches(
-        table, input_bp=network.input_bp, before_bp=network.before_bp, windows=windows,
-        jitter_bp=config.jitter_bp, seed=config.seed,
-    )  # fmt: skip
-    return _train(name, shape, batches, len(batches), settings)
+        table,
+        input_bp=network.input_bp,
+        before_bp=network.before_bp,
+        windows=windows,
+        jitter_bp=config.jitter_bp,
+        seed=config.seed,
+    )
+    return _train(name, shape, batches, settings)
 
 
 def _train(
     name: str,
     shape: dict[str, Any],
-    batches: Callable[[int], Any],
-    epoch_steps: int,
+    batches: BinBatches | PlaceBatches | PromoterBatches,
     settings: NetworkSettings,
     *,
     positive_weight: float = 1.0,
     state: Path | None = None,
 ) -> NetworkModel:
     network = fit_network(
-        lambda: build(name, shape), batches, settings, positive_weight=positive_weight,
-        log=_Log(name, settings.steps), state=state,
-    )  # fmt: skip
+        *(partial(build, name, shape), batches, settings),
+        positive_weight=positive_weight,
+        log=_Log(name, settings.steps),
+        state=state,
+    )
     facts = {
         "shape": shape,
         "parameters": network.parameters_trained,
         "steps": settings.steps,
-        "epochs": round(settings.steps / epoch_steps, 2),
+        "epochs": round(settings.steps / len(batches), 2),
     }
     return NetworkModel(network, facts)
 
@@ -232,8 +239,6 @@ class _Log:
             return
         rate = len(self.losses) / max(1e-9, time.monotonic() - self.since)
         mean = sum(self.losses) / len(self.losses)
-        logger.info(
-            "%s: step %d of %d, loss %.4f, %.1f steps/s",
-            self.name, step + 1, self.steps, mean, rate,
-        )  # fmt: skip
+        facts = self.name, step + 1, self.steps, mean, rate
+        logger.info("%s: step %d of %d, loss %.4f, %.1f steps/s", *facts)
         self.losses, self.since = [], time.monotonic()

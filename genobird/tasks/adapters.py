@@ -26,9 +26,11 @@ class EncoderPart(BaseModel):
         0, ge=0, description="First layers that stay as they are, with what lies below them."
     )
     lora_rank: int = Field(
-        0, ge=0, le=1_024,
+        0,
+        ge=0,
+        le=1_024,
         description="Rank of the adapters that are trained instead of the weights; 0: no adapters.",
-    )  # fmt: skip
+    )
     lora_alpha: float = Field(16.0, gt=0, description="Adapters count alpha / rank times.")
 
     @property

@@ -54,13 +54,10 @@ def chunked_nats(
     rows = max(1, chunk_logits // len(embedding))
     if len(hidden) <= rows:
         return plain_nats(head, hidden, embedding, labels, around)
-    parts = [
-        checkpoint(
-            plain_nats, head, hidden[part], embedding, labels[part],
-            None if around is None else around[part],
-            use_reentrant=False, preserve_rng_state=False,
-        )
-        for part in (slice(first, first + rows) for first in range(0, len(hidden), rows))
-    ]  # fmt: skip
+    parts = []
+    for part in (slice(first, first + rows) for first in range(0, len(hidden), rows)):
+        beside = None if around is None else around[part]
+        given = head, hidden[part], embedding, labels[part], beside
+        parts.append(checkpoint(plain_nats, *given, use_reentrant=False, preserve_rng_state=False))
     nats, pieces = zip(*parts, strict=True)
     return torch.cat(nats), torch.cat(pieces)

@@ -34,7 +34,10 @@ from genobird.tasks.labelled import (
     PromoterDataSettings,
 )
 from genobird.tasks.precision import Precision, settled_precision
-from genobird.tasks.run_folder import ENCODED, MODEL, SavedRun
+from genobird.tasks.run_folder import ENCODED, SavedRun, write_model
+
+_SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
+"""What of a configuration names data."""
 
 
 class _FinetuneConfig(BaseModel):
@@ -104,10 +107,11 @@ class PromoterConfig(_FinetuneConfig):
 
     head: HeadConfig = HeadConfig(outputs=1, before_bp=300, after_bp=200)
     draws: int = Field(
-        0, ge=0,
+        0,
+        ge=0,
         description="With a frozen encoder: draws of each window that are encoded once, on the "
         "CPU, and then trained on; 0 encodes in every step.",
-    )  # fmt: skip
+    )
     places: int = Field(64, ge=1, description="Windows per batch, of those encoded before.")
     data: PromoterDataSettings = PromoterDataSettings()
 
@@ -229,84 +233,115 @@ class Finetuning(Task):
         return {"loss": loss, **metrics}
 
 
+class _Labels:
+    """What a chromatin head learns: labels of bins, further ones beside, and placed sites."""
+
+    def __init__(self, config: ChromatinConfig) -> None:
+        self.config, self.dataset = config, ChromatinDataset(config.data_path)
+        further = config.auxiliary_path if config.auxiliary_weight else None
+        self.auxiliary = ChromatinDataset(further) if further else None
+        self.sites = Sites.load(config.sites) if config.sites else None
+        self.known = len(self.dataset.features)
+        self.outputs = self.known + (len(self.auxiliary.features) if self.auxiliary else 0)
+
+    def batches(
+        self, split: str, checkpoint: Checkpoint, shape: HeadConfig, *, augment: bool
+    ) -> ChromatinBatches | EnrichedBatches:
+        """Return batches for a head of a shape."""
+        config, seed = self.config, self.config.fit.seed
+        if config.enriched:
+            assert shape.local is not None
+            return EnrichedBatches(
+                *(self.dataset, split, config.enriched),
+                span_bp=shape.local.span_bp,
+                sites=self.sites,
+                auxiliary=self.auxiliary,
+                seed=seed,
+                augment=augment,
+            )
+        return ChromatinBatches(
+            *(self.dataset, split, config.data),
+            tokenizer=checkpoint.tokenizer,
+            head=shape,
+            block_size=checkpoint.encoder.config.block_size,
+            seed=seed,
+            augment=augment,
+            auxiliary=self.auxiliary,
+        )
+
+    @property
+    def bases_per_batch(self) -> int:
+        """Bases that a batch reads."""
+        if self.config.enriched:
+            assert self.config.head.local is not None
+            return self.config.enriched.places * self.config.head.local.span_bp
+        return self.config.data.sequences * self.config.data.window_bp
+
+    def facts(self) -> dict[str, Any]:
+        """Return which data they are."""
+        found = {key: self.dataset.index.get(key) for key in ("split", "bins", "sources")}
+        if self.sites:
+            found["sites"] = {"sites": len(self.sites), "sha256": file_sha256(self.sites.path)}
+        if self.auxiliary:
+            sources = self.auxiliary.index.get("sources")
+            found["auxiliary"] = {"features": self.outputs - self.known, "sources": sources}
+        return found
+
+
 def finetune_chromatin(
-    config: ChromatinConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    config: ChromatinConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
     provenance: dict[str, Any] | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """Train a chromatin head (and the encoder) densely, and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
-    dataset = ChromatinDataset(config.data_path)
-    known = len(dataset.features)
-    auxiliary = None
-    if config.auxiliary_path and config.auxiliary_weight:
-        auxiliary = ChromatinDataset(config.auxiliary_path)
-    outputs = known + (len(auxiliary.features) if auxiliary else 0)
-    shape = config.head.model_copy(update={"outputs": outputs})
+    labels = _Labels(config)
+    shape = config.head.model_copy(update={"outputs": labels.outputs})
     if config.mlm_weight and checkpoint.mlm is None:
         raise UsageError(f"{config.checkpoint} has no masked-LM head; set mlm_weight to 0")
     if not config.keep_head:
         checkpoint.chromatin = Head(shape, checkpoint.encoder.config.width)
     else:
-        checkpoint.chromatin = _kept_head(checkpoint, config, dataset, shape)
-    if auxiliary:
-        _expect_rates(checkpoint.chromatin, auxiliary)
+        checkpoint.chromatin = _kept_head(checkpoint, config, labels.dataset, shape)
+    if labels.auxiliary:
+        _expect_rates(checkpoint.chromatin, labels.auxiliary)
     checkpoint.encoder.deepen(config.add_layers)
-    checkpoint.features = dataset.features
-
+    checkpoint.features = labels.dataset.features
     held = 0
     if config.motifs and not config.keep_head:
-        names = dataset.features["name"].tolist()
+        names = checkpoint.features["name"].tolist()
         held = _begin_with_motifs(checkpoint.chromatin, config.motifs, names)
-    sites = Sites.load(config.sites) if config.sites else None
-
-    def batches(split: str, augment: bool) -> ChromatinBatches | EnrichedBatches:
-        if config.enriched:
-            assert shape.local is not None
-            return EnrichedBatches(
-                dataset, split, config.enriched, span_bp=shape.local.span_bp, sites=sites,
-                auxiliary=auxiliary, seed=config.fit.seed, augment=augment,
-            )  # fmt: skip
-        return ChromatinBatches(
-            dataset, split, config.data, tokenizer=checkpoint.tokenizer, head=shape,
-            block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed, augment=augment,
-            auxiliary=auxiliary,
-        )  # fmt: skip
-
     task = Finetuning(
-        checkpoint, config.fit, "chromatin",
+        *(checkpoint, config.fit, "chromatin"),
         # Enriched places show positives often enough, and no tokens.
         positive_weight=1.0 if config.enriched else POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder or config.enriched is not None,
-        mlm_weight=config.mlm_weight, outputs=known, auxiliary_weight=config.auxiliary_weight,
-        held=held, held_steps=round(config.motifs_held * config.fit.steps), encoder=config.encoder,
-    )  # fmt: skip
-    settled = _fit(
-        task, batches("train", True), batches("validation", False), config, output, resume, progress
+        mlm_weight=config.mlm_weight,
+        outputs=labels.known,
+        auxiliary_weight=config.auxiliary_weight,
+        held=held,
+        held_steps=round(config.motifs_held * config.fit.steps),
+        encoder=config.encoder,
     )
-    sources = {key: dataset.index.get(key) for key in ("split", "bins", "sources")}
-    facts = {**(provenance or {}), "bases_seen": config.fit.batches * _bases_per_batch(config)}
+    train = labels.batches("train", checkpoint, shape, augment=True)
+    validation = labels.batches("validation", checkpoint, shape, augment=False)
+    settled = _fit(task, train, validation, config, output, resume, progress)
+    bases = config.fit.batches * labels.bases_per_batch
+    facts = {**(provenance or {}), "bases_seen": bases}
     if config.keep_head:
         earlier = checkpoint.provenance.get("chromatin")
         if shape.pool == "local":  # of a head that was combined, the local part's history
             earlier = checkpoint.provenance.pop("combined", {"local": earlier})["local"]
         facts["earlier"] = earlier
-    if sites:
-        sources["sites"] = {"sites": len(sites), "sha256": file_sha256(sites.path)}
-    if auxiliary:
-        checkpoint.chromatin = checkpoint.chromatin.narrowed(known)
-        sources["auxiliary"] = {
-            "features": outputs - known,
-            "sources": auxiliary.index.get("sources"),
-        }
-    return _finish(checkpoint, "chromatin", settled, sources, output, facts)
-
-
-def _bases_per_batch(config: ChromatinConfig) -> int:
-    if config.enriched:
-        assert config.head.local is not None
-        return config.enriched.places * config.head.local.span_bp
-    return config.data.sequences * config.data.window_bp
+    if labels.auxiliary:
+        checkpoint.chromatin = checkpoint.chromatin.narrowed(labels.known)
+    facts |= {"config": settled, "data": labels.facts()}
+    write_model(output, checkpoint, "chromatin", facts)
+    return checkpoint
 
 
 def _kept_head(
@@ -375,23 +410,30 @@ def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> int:
 
 
 def finetune_promoter(
-    config: PromoterConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    config: PromoterConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
     provenance: dict[str, Any] | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """Train a promoter head (and the encoder), and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
     checkpoint.promoter = _promoter_head(config, checkpoint)
     shape = checkpoint.promoter.config
 
-    def batches(split: str, augment: bool) -> PromoterBatches:
-        return PromoterBatches(
-            read_promoters(config.data_path, split), config.data, tokenizer=checkpoint.tokenizer,
-            head=shape, block_size=checkpoint.encoder.config.block_size, seed=config.fit.seed,
-            augment=augment,
-        )  # fmt: skip
-
-    train, validation = batches("train", True), batches("validation", False)
+    train, validation = (
+        PromoterBatches(
+            *(read_promoters(config.data_path, split), config.data),
+            tokenizer=checkpoint.tokenizer,
+            head=shape,
+            block_size=checkpoint.encoder.config.block_size,
+            seed=config.fit.seed,
+            augment=split == "train",
+        )
+        for split in ("train", "validation")
+    )
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
     drawn: Any = train
     checked: Any = validation
@@ -405,13 +447,15 @@ def finetune_promoter(
         drawn = _encoded(train, config.draws, checkpoint, config, encoded)
         checked = _encoded(validation, 1, checkpoint, config, encoded)
     task = Finetuning(
-        checkpoint, config.fit, "promoter", freeze_encoder=config.freeze_encoder,
+        *(checkpoint, config.fit, "promoter"),
+        freeze_encoder=config.freeze_encoder,
         encoder=config.encoder,
-    )  # fmt: skip
+    )
     settled = _fit(task, drawn, checked, config, output, resume, progress)
-    made = _finish(checkpoint, "promoter", settled, sources, output, provenance)
+    facts = {**(provenance or {}), "config": settled, "data": sources}
+    write_model(output, checkpoint, "promoter", facts)
     shutil.rmtree(encoded, ignore_errors=True)
-    return made
+    return checkpoint
 
 
 def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
@@ -476,38 +520,33 @@ def _encoded(
 
 
 def _fit(
-    task: Task, train: Any, validation: Any, config: _FinetuneConfig, output: Path, resume: bool,
+    task: Task,
+    train: Any,
+    validation: Any,
+    config: _FinetuneConfig,
+    output: Path,
+    resume: bool,
     progress: bool,
-) -> _FinetuneConfig:  # fmt: skip
-    """Train, and return the configuration with what `auto` became."""
-    keys = ("data_path", "auxiliary_path", "sites", "motifs")
-    sources = {key: getattr(config, key, None) for key in keys}
+) -> dict[str, Any]:
+    """Train, and return the settings without places, with what `auto` became."""
+    sources = {key: getattr(config, key, None) for key in _SOURCES}
     fit(
-        task, train, output, validation=validation, resume=resume, progress=progress,
+        *(task, train, output),
+        validation=validation,
+        resume=resume,
+        progress=progress,
         validations=min(config.validation_batches, len(validation)),
         facts={
-            **config.model_dump(), "checkpoint": task.checkpoint.hash,
+            **config.model_dump(),
+            "checkpoint": task.checkpoint.hash,
             "sha256": {key: path and _sha256(path) for key, path in sources.items()},
         },
-    )  # fmt: skip
+    )
     merge(task.checkpoint.encoder)
-    return config.model_copy(update={"fit": task.settings})
+    config = config.model_copy(update={"fit": task.settings})
+    return config.model_dump(mode="json", exclude={"checkpoint", *_SOURCES})
 
 
 def _sha256(path: Path) -> str:
     """Return the hash of labelled data: of the table, or of the dataset's index."""
     return file_sha256(path / "index.json" if path.is_dir() else path)
-
-
-_PATHS = {"checkpoint", "data_path", "auxiliary_path", "sites", "motifs"}
-
-
-def _finish(
-    checkpoint: Checkpoint, head: str, config: _FinetuneConfig, sources: dict[str, Any],
-    output: Path, provenance: dict[str, Any] | None,
-) -> Checkpoint:  # fmt: skip
-    settings = config.model_dump(mode="json", exclude=_PATHS)
-    facts = {**(provenance or {}), "config": settings, "data": sources}
-    checkpoint.provenance = {**checkpoint.provenance, head: facts}
-    checkpoint.save(output / MODEL, force=True)
-    return checkpoint

@@ -117,18 +117,18 @@ def fit(
     saver = SaveState(output / STATE, settings.save_every, settings.save_minutes)
     interrupt = Interrupt(saver, validations)
     mean = RunningMean(task.parts, settings.average) if settings.average else None
+    own = [*([mean] if mean else ()), saver, Progress(settings.log_every), ReturnMemory()]
     task.train()
     with warnings.catch_warnings(), _compiled(task), interrupt.listening():
         # Lightning advises more workers and warns of its own deprecated calls: not our user's.
         warnings.simplefilter("ignore")
         trainer = _trainer(
-            task, validates=validation is not None, enable_progress_bar=progress,
+            task,
+            validates=validation is not None,
+            enable_progress_bar=progress,
             logger=loggers(output, settings.loggers) if ranks.rank() == 0 else False,
-            callbacks=[
-                *([mean] if mean else ()), saver, Progress(settings.log_every), ReturnMemory(),
-                *callbacks, interrupt,
-            ],
-        )  # fmt: skip
+            callbacks=[*own, *callbacks, interrupt],
+        )
         batches = _Batches(train, validation, validations, settings)
         try:
             trainer.fit(task, batches, ckpt_path=output / STATE if begun else None)

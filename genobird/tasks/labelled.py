@@ -78,16 +78,19 @@ class ChromatinDataSettings(BaseModel):
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
     margin_bp: int = Field(
-        1_000, ge=0,
+        1_000,
+        ge=0,
         description="Least context of a bin that has a loss, but for the jitter of up to 199 bp.",
-    )  # fmt: skip
+    )
     sequences: int = Field(4, ge=1, description="Windows per batch.")
     both_strands: bool = Field(True, description="Read every second window on the other strand.")
     poor_share: float = Field(
-        1.0, gt=0, le=1,
+        1.0,
+        gt=0,
+        le=1,
         description="Share of the windows poor in positives that an epoch visits; their loss "
         "counts as many times more.",
-    )  # fmt: skip
+    )
     mask_rate: float = Field(
         0.0, ge=0, lt=1, description="Share of tokens hidden in every second window, for the MLM."
     )

@@ -177,9 +177,11 @@ def predict_masked(
     _refuse(checkpoint, shards, context)
     inference = Inference(checkpoint, device, precision=precision)
     data = PretrainBatches(
-        shards, settings, vocab_size=checkpoint.tokenizer.vocab_size,
-        block_size=checkpoint.encoder.config.block_size, seed=seed,
-    )  # fmt: skip
+        *(shards, settings),
+        vocab_size=checkpoint.tokenizer.vocab_size,
+        block_size=checkpoint.encoder.config.block_size,
+        seed=seed,
+    )
     order = visiting_order(len(data.windows), seed, 0)[: batches * settings.sequences]
     tally = _Tally(checkpoint.tokenizer, repeats, tracks or {})
     for step, first in enumerate(range(0, len(order), settings.sequences)):

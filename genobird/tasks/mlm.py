@@ -33,7 +33,7 @@ from genobird.tasks.pretrain import (
     validation_batches,
     validations,
 )
-from genobird.tasks.run_folder import MODEL
+from genobird.tasks.run_folder import write_model
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,13 @@ class MLMConfig(MaskedSettings):
 
 
 def finetune_mlm(
-    config: MLMConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    config: MLMConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
     provenance: dict[str, Any] | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """Count pairs of pieces, train the masked-LM head, and write the model to `output/model`.
 
     Args:
@@ -83,32 +87,31 @@ def finetune_mlm(
     checkpoint.mlm.neighbours = _counted(shards, counted, encoder.vocab_size, config.least)
     task = Pretraining(checkpoint, config.fit, freeze_encoder=True)
     fit(
-        task, train, output, validation=validation, resume=resume, progress=progress,
+        *(task, train, output),
+        validation=validation,
+        resume=resume,
+        progress=progress,
         validations=validations(config, validation),
         facts={
             **config.model_dump(),
             "checkpoint": checkpoint.hash,
             "shards": shards.index.corpus_sha256,
         },
-    )  # fmt: skip
+    )
     everything = _counted(shards, np.arange(len(shards)), encoder.vocab_size, config.least)
     everything.weights = checkpoint.mlm.neighbours.weights
     checkpoint.mlm.neighbours = everything
     config = config.model_copy(update={"fit": task.settings})
-    checkpoint.provenance = {
-        **checkpoint.provenance,
-        "mlm": {
-            **(provenance or {}),
-            "config": config.model_dump(
-                mode="json", exclude={"shards", "validation_shards", "checkpoint"}
-            ),
-            "genome_sha256": shards.index.genome_sha256,
-            "tokens_counted": shards.index.tokens,
-            "tokens_seen": most_tokens(config),
-            "validation": final_validation(task, config, validation),  # all is counted
-        },
+    places = {"shards", "validation_shards", "checkpoint"}
+    facts = {
+        **(provenance or {}),
+        "config": config.model_dump(mode="json", exclude=places),
+        "genome_sha256": shards.index.genome_sha256,
+        "tokens_counted": shards.index.tokens,
+        "tokens_seen": most_tokens(config),
+        "validation": final_validation(task, config, validation),  # all is counted
     }
-    checkpoint.save(output / MODEL, force=True)
+    write_model(output, checkpoint, "mlm", facts)
     return checkpoint
 
 

@@ -146,9 +146,12 @@ def changed(sequence: str, at: int, site: Site, motif: Motif, seed: int) -> dict
 
 
 def _shuffled(
-    codes: NDArray[np.uint8], at: int, length: int, odds: NDArray[np.float64],
+    codes: NDArray[np.uint8],
+    at: int,
+    length: int,
+    odds: NDArray[np.float64],
     rng: np.random.Generator,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8]:
     """Put bases in another order: of twenty, the one that fits the matrix least."""
     table = np.concatenate([odds, odds.min(0, keepdims=True)])
     orders = [rng.permutation(codes[at : at + length]) for _ in range(20)]
@@ -208,13 +211,14 @@ def motif_effects(
             delta = alt[wanted] - logits[0, wanted]
             rows.append(
                 {
-                    "factor": site.factor, "contig": site.contig, "start": site.start,
-                    "score": site.score, "change": change,
+                    **{key: getattr(site, key) for key in ("factor", "contig", "start", "score")},
+                    "change": change,
                     "place": _place(sizes, either),
-                    "delta": float(delta.mean()), "size": float(sizes[wanted].max()),
+                    "delta": float(delta.mean()),
+                    "size": float(sizes[wanted].max()),
                     "leader": int(sizes.argmax()),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 

@@ -41,7 +41,7 @@ from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tasks.held_out import gc_contents, measure, predict
 from genobird.tasks.precision import settled_precision
-from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity
+from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity, write_model
 from genobird.tasks.settings import PeakData
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,13 @@ class PeaksConfig(PeaksSettings, PeakData):
 
 
 def finetune_peak_files(
-    config: PeaksConfig, output: Path, *, resume: bool = False, progress: bool = True,
+    config: PeaksConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """Train a chromatin head for peak files, and write the model; see `finetune_peaks`."""
     regions = list(read_bed(config.regions)) if config.regions else None
     with Genome(config.fasta) as genome:
@@ -98,8 +102,11 @@ def finetune_peak_files(
         finetune_peaks(
             *(tracks, genome, config.model or bundled_model(), output),
             PeaksSettings(**config.model_dump(include=set(PeaksSettings.model_fields))),
-            regions=regions, resume=resume, progress=progress, provenance=provenance,
-        )  # fmt: skip
+            regions=regions,
+            resume=resume,
+            progress=progress,
+            provenance=provenance,
+        )
     return Checkpoint.load(output / MODEL)
 
 
@@ -167,10 +174,12 @@ def finetune_peaks(
     assert checkpoint.chromatin is not None
     logits = predict(checkpoint.chromatin, asked, len(test))
     figures = measure(
-        checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train,
-        gc_contents(genome, test), gc_contents(genome, train),
-        group_bp=settings.group_bp, resamples=settings.resamples, seed=settings.seed,
-    )  # fmt: skip
+        *(checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train),
+        *(gc_contents(genome, bins) for bins in (test, train)),
+        group_bp=settings.group_bp,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
     report = {
         "tracks": figures,
         "held_out": {"places": run.facts["held_out"], **_counts(test)},
@@ -255,12 +264,14 @@ class _Run:
         assert checkpoint.chromatin is not None
         inference = Inference(checkpoint, _device(settings.device), precision=settings.precision)
         found = encode_bins(
-            inference, checkpoint.chromatin, genome, chosen,
-            group(chosen, 2 * settings.context_bp, settings.seed), self.folder / part,
-            context_bp=settings.context_bp, both_strands=part == "held_out",
+            *(inference, checkpoint.chromatin, genome, chosen),
+            group(chosen, 2 * settings.context_bp, settings.seed),
+            self.folder / part,
+            context_bp=settings.context_bp,
+            both_strands=part == "held_out",
             seconds=None if minutes is None else 60 * minutes * _SHARES[part],
             seed=settings.seed,
-        )  # fmt: skip
+        )
         checkpoint.to("cpu")
         rows, inverse = np.unique(found.rows.numpy(), return_inverse=True)
         logger.info("%s: %d of %d bins encoded", part, len(rows), len(chosen))
@@ -273,11 +284,18 @@ class _Run:
         settings, batches = self.settings, training_batches(features, train, self.settings)
         steps = settings.steps or max(100, settings.epochs * len(features) // batches.batch)
         how = FitSettings(
-            steps=steps, learning_rate=settings.learning_rate, warmup_steps=min(20, steps // 5),
-            schedule="cosine", weight_decay=settings.weight_decay, seed=settings.seed,
-            precision="float32", device=settings.device, threads=settings.threads,
-            save_every=200, log_every=max(1, steps // 5),
-        )  # fmt: skip
+            steps=steps,
+            learning_rate=settings.learning_rate,
+            warmup_steps=min(20, steps // 5),
+            schedule="cosine",
+            weight_decay=settings.weight_decay,
+            seed=settings.seed,
+            precision="float32",
+            device=settings.device,
+            threads=settings.threads,
+            save_every=200,
+            log_every=max(1, steps // 5),
+        )
         task = HeadTask(checkpoint, how, train.log_ratio())
         fit(task, batches, self.output, resume=self.resume, progress=progress)
         checkpoint.to("cpu")
@@ -289,10 +307,9 @@ class _Run:
         settings = self.settings.model_dump(mode="json")
         earlier = checkpoint.provenance.get("chromatin")  # what the encoder was trained on
         facts = {**provenance, "config": settings, "data": self.facts, **report, "earlier": earlier}
-        checkpoint.provenance = {**checkpoint.provenance, "chromatin": facts}
         found = {**report, "config": settings}
         write_text(self.output / REPORT, json.dumps(found, indent=2) + "\n")
-        checkpoint.save(self.output / MODEL, force=True)
+        write_model(self.output, checkpoint, "chromatin", facts)
         shutil.rmtree(self.folder)
         (self.output / STATE).unlink(missing_ok=True)
 
@@ -383,10 +400,8 @@ def _measured(tracks: Sequence[Track], genome: Genome) -> dict[str, int]:
     for track in tracks:
         bare = [contig for contig in lengths if contig not in track.peaks]
         if bare:
-            logger.warning(
-                "%s has no peak on %s: all of it counts as background",
-                track.feature.name, ", ".join(bare),
-            )  # fmt: skip
+            where = track.feature.name, ", ".join(bare)
+            logger.warning("%s has no peak on %s: all of it counts as background", *where)
     return lengths
 
 
@@ -406,15 +421,22 @@ def _areas(
 
 
 def _choose(
-    tracks: Sequence[Track], known: Mapping[str, NDArray[np.bool_]], parts: Parts,
-    settings: PeaksSettings, *, held_out: bool,
-) -> ChosenBins:  # fmt: skip
+    tracks: Sequence[Track],
+    known: Mapping[str, NDArray[np.bool_]],
+    parts: Parts,
+    settings: PeaksSettings,
+    *,
+    held_out: bool,
+) -> ChosenBins:
     most = settings.held_out_bins if held_out else settings.bins
     ratio = settings.held_out_background if held_out else settings.background
     chosen = choose(
-        tracks, known, parts, held_out=held_out, most_positives=max(1, int(most / (1 + ratio))),
-        background=ratio, seed=settings.seed,
-    )  # fmt: skip
+        *(tracks, known, parts),
+        held_out=held_out,
+        most_positives=max(1, int(most / (1 + ratio))),
+        background=ratio,
+        seed=settings.seed,
+    )
     where = "held out; name other places" if held_out else "to train on; hold out less"
     _require(tracks, chosen, 1 if held_out else settings.min_positives, where)
     return chosen

@@ -22,7 +22,7 @@ from genobird.tasks import ranks
 from genobird.tasks.cross_entropy import chunked_nats
 from genobird.tasks.data import MaskedBatch, MixedBatches, PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import FitSettings, Task, fit, measured
-from genobird.tasks.run_folder import MODEL
+from genobird.tasks.run_folder import write_model
 from genobird.tokenizer import Tokenizer
 
 
@@ -183,7 +183,10 @@ def pretrain(
     validation = validation_batches(config, encoder, tokenizer)
     task = Pretraining(checkpoint, config.fit)
     fit(
-        task, train, output, validation=validation, resume=resume, progress=progress,
+        *(task, train, output),
+        validation=validation,
+        resume=resume,
+        progress=progress,
         validations=validations(config, validation),
         facts={
             **config.model_dump(exclude={"preset"}),
@@ -192,21 +195,18 @@ def pretrain(
             "weights": weights if len(weights) > 1 else None,
             "tokenizer": tokenizer.sha256,
         },
-    )  # fmt: skip
+    )
     config = config.model_copy(update={"fit": task.settings})
-    checkpoint.provenance = {
-        "pretraining": {
-            **(provenance or {}),
-            "config": config.model_dump(
-                mode="json", exclude={"shards", "validation_shards", "tokenizer"}
-            ),
-            "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
-            **({"weights": weights} if len(weights) > 1 else {}),
-            "tokens_seen": most_tokens(config),
-            "validation": final_validation(task, config, validation),
-        },
+    places = {"shards", "validation_shards", "tokenizer"}
+    facts = {
+        **(provenance or {}),
+        "config": config.model_dump(mode="json", exclude=places),
+        "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
+        **({"weights": weights} if len(weights) > 1 else {}),
+        "tokens_seen": most_tokens(config),
+        "validation": final_validation(task, config, validation),
     }
-    checkpoint.save(output / MODEL, force=True)
+    write_model(output, checkpoint, "pretraining", facts)
     return checkpoint
 
 
@@ -241,9 +241,13 @@ def open_shards(path: Path, tokenizer: Tokenizer, source: Path | str = "the mode
 
 
 def masked_batches(
-    config: MaskedSettings, shards: Shards, encoder: BigBirdConfig,
-    *, hide_all: bool = False, chosen: NDArray[np.int64] | None = None,
-) -> PretrainBatches:  # fmt: skip
+    config: MaskedSettings,
+    shards: Shards,
+    encoder: BigBirdConfig,
+    *,
+    hide_all: bool = False,
+    chosen: NDArray[np.int64] | None = None,
+) -> PretrainBatches:
     """Return the batches of shards.
 
     Args:
@@ -254,9 +258,14 @@ def masked_batches(
         chosen: the documents that are read; None is all.
     """
     return PretrainBatches(
-        shards, config.data, vocab_size=encoder.vocab_size, block_size=encoder.block_size,
-        nsp=encoder.nsp, seed=config.fit.seed, hide_all=hide_all, chosen=chosen,
-    )  # fmt: skip
+        *(shards, config.data),
+        vocab_size=encoder.vocab_size,
+        block_size=encoder.block_size,
+        nsp=encoder.nsp,
+        seed=config.fit.seed,
+        hide_all=hide_all,
+        chosen=chosen,
+    )
 
 
 def validation_batches(

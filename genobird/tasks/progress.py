@@ -100,13 +100,15 @@ class Progress(AfterSteps):
             bar = name in ("tokens_per_second", "minutes_left")
             trainer.lightning_module.log(f"speed/{name}", value, prog_bar=bar)
         rates = [speed[f"{unit}_per_second"] for unit in ("tokens", "bases")]
-        tokens = "{:,.0f} tokens/s, {:,.0f} bases/s, ".format(*rates) if rates[0] else ""
-        mfu = f"MFU {speed['mfu']:.1%}, " if "mfu" in speed else ""
-        logger.info(
-            "step %d of %d, %s, %.2f steps/s, %s%s%.1f GB, %s left",
-            step, trainer.max_steps, _shown(trainer, "train/"), speed["steps_per_second"], tokens,
-            mfu, speed["memory_gb"], _duration(speed["minutes_left"]),
-        )  # fmt: skip
+        facts = [f"step {step} of {trainer.max_steps}", _shown(trainer, "train/")]
+        facts.append(f"{speed['steps_per_second']:.2f} steps/s")
+        if rates[0]:
+            facts.append("{:,.0f} tokens/s, {:,.0f} bases/s".format(*rates))
+        if "mfu" in speed:
+            facts.append(f"MFU {speed['mfu']:.1%}")
+        left = _duration(speed["minutes_left"])
+        facts += [f"{speed['memory_gb']:.1f} GB", f"{left} left"]
+        logger.info("%s", ", ".join(facts))
 
     def _speed(self, trainer: pl.Trainer) -> dict[str, float]:
         before, now = self._last, self._mark(trainer)
@@ -206,12 +208,12 @@ def loggers(output: Path, names: Sequence[LoggerName]) -> list[Logger]:
         made.append(WandbLogger(output.name, folder, project="genobird", offline=True))
     if "mlflow" in names:
         place = folder.resolve()
+        database, artifacts = f"sqlite:///{place / 'mlflow.db'}", str(place / "mlflow")
         made.append(
             MLFlowLogger(
-                "genobird", output.name, tracking_uri=f"sqlite:///{place / 'mlflow.db'}",
-                artifact_location=str(place / "mlflow"),
+                "genobird", output.name, tracking_uri=database, artifact_location=artifacts
             )
-        )  # fmt: skip
+        )
     return made
 
 

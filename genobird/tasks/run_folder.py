@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, UsageError
 from genobird.files import locked, refuse_existing
 from genobird.runs import flat, refuse_unfinished
@@ -224,3 +225,16 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def write_model(output: Path, checkpoint: Checkpoint, part: str, facts: Mapping[str, Any]) -> None:
+    """Write the model of a run.
+
+    Args:
+        output: the run's folder.
+        checkpoint: the model.
+        part: what of it was trained.
+        facts: how, for its provenance.
+    """
+    checkpoint.provenance = {**checkpoint.provenance, part: dict(facts)}
+    checkpoint.save(output / MODEL, force=True)
