@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from genobird.datasets import read_arrays
 from genobird.errors import InputError, UsageError
 from genobird.files import Draft
+from genobird.genome.interval import Interval
 from genobird.shards import Shards
 
 Ints = NDArray[np.int64]
@@ -49,6 +50,15 @@ def token_spans(shards: Shards, document: int, lengths: NDArray[np.integer]) -> 
     inside = np.where(reverse, np.repeat(sentence_bp, counts) - inside - sizes, inside)
     starts = np.repeat(rows["start"].astype(np.int64), counts) + inside
     return TokenSpans(shards.positions(document)[0], starts, starts + sizes)
+
+
+def extent(shards: Shards, document: int, lengths: NDArray[np.integer]) -> Interval:
+    """Return the stretch from the first base of a document to its last; arguments as above."""
+    starts = shards.rows(document)["start"]
+    last = int(starts.argmax())  # the first sentence where the reverse strand is read
+    ids = np.split(shards.document(document), shards.sentences(document)[1:])[last]
+    contig, _ = shards.positions(document)
+    return Interval(contig, int(starts.min()), int(starts[last] + lengths[ids].sum(dtype=np.int64)))
 
 
 @dataclass(frozen=True, eq=False)

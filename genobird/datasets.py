@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from genobird.errors import InputError, TableError, UsageError
 from genobird.files import Draft
 from genobird.genome.interval import Interval
-from genobird.genome.sequence import NO_BASE
+from genobird.genome.sequence import NO_BASE, base_codes
 
 PROMOTER_COLUMNS = (
     "chrom",
@@ -100,6 +100,12 @@ class ChromatinDataset:
     def sequence(self, contig: str, start: int, end: int) -> str:
         """Return bases [start, end) of a contig."""
         return self._array(contig, "sequence")[start:end].tobytes().decode("ascii")
+
+    def codes(self, contig: str, start: int, end: int) -> NDArray[np.uint8]:
+        """Return the codes of bases [start, end); beyond the contig's ends there are N."""
+        length = self.length(contig)
+        inside = base_codes(self.sequence(contig, max(0, start), min(end, length)))
+        return np.pad(inside, (max(0, -start), max(0, end - length)), constant_values=NO_BASE)
 
     def length(self, contig: str) -> int:
         """Return the bases of a contig."""
@@ -242,6 +248,11 @@ def read_arrays(path: Path, names: Sequence[str], problem: str) -> dict[str, Any
     return found
 
 
+def stretches(contigs: NDArray[np.str_], starts: NDArray[np.int64], width: int) -> NDArray[np.str_]:
+    """Return the stretch of the genome that each place lies in, such as `chr20:216`, [N]."""
+    return np.char.add(np.char.add(contigs, ":"), (starts // width).astype(np.str_))
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits of a model for the places of a split, and their labels.
@@ -277,8 +288,7 @@ class Predictions:
 
     def groups(self, group_bp: int) -> NDArray[np.str_]:
         """Return the stretch of the genome that each place lies in, such as `chr20:216`, [N]."""
-        stretch = (self.bins * self.bin_bp // group_bp).astype(np.str_)
-        return np.char.add(np.char.add(self.contigs, ":"), stretch)
+        return stretches(self.contigs, self.bins * self.bin_bp, group_bp)
 
     def same_places(self, other: Predictions) -> bool:
         """Say whether both are for the same places, in the same order, with the same labels.

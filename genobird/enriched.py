@@ -18,7 +18,7 @@ from genobird.batch import LabelledBatch
 from genobird.datasets import ChromatinDataset, Sites
 from genobird.draws import generator
 from genobird.errors import InputError, UsageError
-from genobird.genome.sequence import NO_BASE, base_codes, complement_codes
+from genobird.genome.sequence import NO_BASE, complement_codes
 
 _ORDINARY, _SITE = 0, 1
 
@@ -181,7 +181,8 @@ class EnrichedBatches:
             labels, known = self.sites.labels[number], self.sites.known[number]
         else:
             contig, width = self.contigs[where], self.dataset.bin_bp
-            codes = self._bases(contig, number * width + width // 2 + shift, span)
+            centre = number * width + width // 2 + shift
+            codes = self.dataset.codes(contig, centre - span // 2, centre + span // 2)
             labels = self._labels(contig, number)
             known = np.ones(len(labels), dtype=bool)
         if self.augment:
@@ -209,12 +210,6 @@ class EnrichedBatches:
     def _labels(self, contig: str, number: int) -> NDArray[np.uint8]:
         sources = [self.dataset, *([self.auxiliary] if self.auxiliary else [])]
         return np.concatenate([data.labels(contig, np.array([number]))[0] for data in sources])
-
-    def _bases(self, contig: str, centre: int, span: int) -> NDArray[np.uint8]:
-        start, end = centre - span // 2, centre + span // 2
-        length = self.dataset.length(contig)
-        inside = base_codes(self.dataset.sequence(contig, max(0, start), min(end, length)))
-        return np.pad(inside, (max(0, -start), max(0, end - length)), constant_values=NO_BASE)
 
 
 def _middle(codes: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from bioframe import arrops
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from genobird.errors import BedError, ContigError, OutOfBoundsError, UsageError
 from genobird.genome.fasta import Genome
@@ -213,6 +213,34 @@ def merge(peaks: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     _, starts, ends = arrops.merge_intervals(*peaks.reshape(-1, 2).T)
     return np.stack([starts, ends], axis=1)
+
+
+class Cover:
+    """Bases that intervals cover.
+
+    Attributes:
+        unions: their union on each contig, [M, 2], as `merge` gives it.
+    """
+
+    def __init__(self, intervals: Iterable[Interval]) -> None:
+        found: dict[str, list[tuple[int, int]]] = {}
+        for interval in intervals:
+            found.setdefault(interval.contig, []).append((interval.start, interval.end))
+        self.unions = {
+            contig: merge(np.array(places, dtype=np.int64)) for contig, places in found.items()
+        }
+
+    def touches(self, contig: str, starts: ArrayLike, ends: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which stretches of a contig hold a base of an interval, [n].
+
+        Args:
+            contig: its name.
+            starts: first bases, 0-based, [n].
+            ends: bases after the last, [n].
+        """
+        union = self.unions.get(contig, np.empty((0, 2), dtype=np.int64))
+        before = np.searchsorted(union[:, 0], ends)
+        return np.asarray(np.append(-1, union[:, 1])[before] > starts)
 
 
 def coverage(peaks: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -170,6 +170,7 @@ def begun_folder(
         if folder.is_symlink():
             raise UsageError(f"{folder} is a link where an unfinished run would lie; move it away")
         if not _goes_on(folder, known(folder), identity, start):
+            refuse_existing(folder, True, kind)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         try:

@@ -197,6 +197,22 @@ class Shards:
     def __len__(self) -> int:
         return len(self.documents)
 
+    def require(self, tokenizer: Tokenizer, source: Path | str = "the model's") -> None:
+        """Refuse shards that a tokenizer did not make.
+
+        Args:
+            tokenizer: The tokenizer.
+            source: Where it comes from, for the message.
+
+        Raises:
+            ShardError: They were made with another one.
+        """
+        if self.index.tokenizer_sha256 != tokenizer.sha256:
+            raise ShardError(
+                f"{self.path} was made with another tokenizer than {source}; make it again with "
+                "`genobird shards`"
+            )
+
     @property
     def tokens(self) -> int:
         """Number of tokens in all documents."""

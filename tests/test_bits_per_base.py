@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from genobird import corpus
 from genobird import shards as store
-from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
+from genobird.bits_per_base import BaseBits, TokenSpans, extent, token_spans
 from genobird.corpus import CorpusSettings
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
@@ -36,6 +36,17 @@ def test_the_bases_of_each_token_are_found_on_either_strand(shards, tiny_tokeniz
             spelt = tiny_tokenizer.decode([piece])
             assert spelt == (reverse_complement(text) if strand == b"-" else text)
     assert strands == {b"+", b"-"}
+
+
+def test_a_document_reaches_from_its_first_base_to_its_last(shards, tiny_tokenizer):
+    for number in range(len(shards)):
+        spans = token_spans(shards, number, tiny_tokenizer.lengths)
+        found = extent(shards, number, tiny_tokenizer.lengths)
+        assert (found.contig, found.start, found.end) == (
+            spans.contig,
+            spans.starts.min(),
+            spans.ends.max(),
+        )
 
 
 BITS = BaseBits(

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from genobird.errors import AssemblyError, BedError, ContigError, OutOfBoundsError, UsageError
 from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval
 from genobird.peaks import (
+    Cover,
     Feature,
     Track,
     coverage,
@@ -103,6 +105,18 @@ def test_names_are_one_a_file_and_each_another(genome, tmp_path):
         read_tracks([path, path], (), genome)
     with pytest.raises(UsageError, match="text on one line"):
         read_tracks([path], ["a\tb"], genome)
+
+
+@given(INTERVALS, INTERVALS)
+def test_a_stretch_is_touched_where_it_shares_a_base_with_an_interval(places, asked):
+    cover = Cover(Interval("chr1", start, end) for start, end in places)
+    mask = covered(places, 5200)
+    starts, ends = np.array(asked, dtype=np.int64).reshape(-1, 2).T
+    expected = [bool(mask[start:end].any()) for start, end in asked]
+    assert cover.touches("chr1", starts, ends).tolist() == expected
+    assert [bool(cover.touches("chr1", *stretch)) for stretch in asked] == expected
+    assert not cover.touches("chr2", starts, ends).any()
+    assert set(cover.unions) <= {"chr1"}
 
 
 def test_peak_files_that_are_missing_empty_or_broken_are_refused(genome, tmp_path):

@@ -190,3 +190,13 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path):
     ):
         run_in_folder(tmp_path / "out", ASKED, Start(force=True))
     assert (tmp_path / "theirs" / "work").read_text() == "years"
+
+
+def test_a_folder_of_other_things_is_spared(tmp_path):
+    theirs = partial_of(tmp_path / "out")
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years")
+    for start in (FRESH, RESUME, Start(force=True)):
+        with pytest.raises(UsageError, match=r"out\.partial exists and is no folder of tests: it"):
+            run_in_folder(tmp_path / "out", ASKED, start)
+    assert (theirs / "thesis.txt").read_text() == "years"

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird.baselines.ngram import NgramSettings, Text, ngram_bits
-from genobird.bits_per_base import BaseBits, token_spans
-from genobird.errors import InputError, ShardError
+from genobird.bits_per_base import BaseBits, extent, token_spans
+from genobird.errors import InputError
 from genobird.genome.sequence import ALPHABET
+from genobird.peaks import Cover
 from genobird.shards import Shards
 from genobird.tokenizer import BEYOND, Tokenizer
 
@@ -56,7 +57,7 @@ def read_text(shards: Shards, tokenizer: Tokenizer, unit: Unit) -> SequenceText:
         ShardError: the shards were made with another tokenizer.
         InputError: they hold nothing.
     """
-    _refuse_another_tokenizer(shards, tokenizer)
+    shards.require(tokenizer, "the one given")
     lengths = tokenizer.lengths.astype(np.uint8)
     symbols: list[NDArray[np.integer]] = []
     firsts, contigs, starts = [], [], []
@@ -79,13 +80,6 @@ def read_text(shards: Shards, tokenizer: Tokenizer, unit: Unit) -> SequenceText:
     alphabet = len(ALPHABET) if unit == "bases" else tokenizer.vocab_size
     widths = np.ones(count, np.uint8) if unit == "bases" else lengths[joined]
     return SequenceText(Text(joined, np.array(firsts), alphabet), widths, contigs, starts)
-
-
-def _refuse_another_tokenizer(shards: Shards, tokenizer: Tokenizer) -> None:
-    if shards.index.tokenizer_sha256 != tokenizer.sha256:
-        raise ShardError(
-            f"{shards.path} was made with another tokenizer; give the one it was made with"
-        )
 
 
 def _stretches(
@@ -162,27 +156,13 @@ def open_shards(train: Path, test: Path) -> tuple[Shards, Shards]:
 def _refuse_shared_bases(train: Shards, test: Shards, tokenizer: Tokenizer) -> None:
     """Compare every document of `test`, in any pass, with every one of `train`."""
     for shards in (train, test):
-        _refuse_another_tokenizer(shards, tokenizer)
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for number in range(len(train)):
-        contig, start, end = _span(train, number, tokenizer.lengths)
-        spans.setdefault(contig, []).append((start, end))
-    taken = {contig: np.array(sorted(found)) for contig, found in spans.items()}  # [N, 2]
-    reach = {contig: np.maximum.accumulate(found[:, 1]) for contig, found in taken.items()}
+        shards.require(tokenizer, "the one given")
+    taken = Cover(extent(train, number, tokenizer.lengths) for number in range(len(train)))
     for number in range(len(test)):
-        contig, start, end = _span(test, number, tokenizer.lengths)
-        before = int(np.searchsorted(taken[contig][:, 0], end)) if contig in taken else 0
-        if before and reach[contig][before - 1] > start:
+        asked = extent(test, number, tokenizer.lengths)
+        if taken.touches(asked.contig, asked.start, asked.end):
             raise InputError(
-                f"{test.path} holds {contig}:{start + 1:,}-{end:,} and {train.path} a part of it; "
-                "held-out shards share no base with those that are trained on"
+                f"{test.path} holds {asked.contig}:{asked.start + 1:,}-{asked.end:,} and "
+                f"{train.path} a part of it; held-out shards share no base with those that are "
+                "trained on"
             )
-
-
-def _span(shards: Shards, number: int, lengths: NDArray[np.integer]) -> tuple[str, int, int]:
-    """Return contig, first base and base after the last of a document, 0-based half-open."""
-    starts = shards.rows(number)["start"]
-    last = int(starts.argmax())  # the first sentence where the reverse strand is read
-    ids = np.split(shards.document(number), shards.sentences(number)[1:])[last]
-    contig, _ = shards.positions(number)
-    return contig, int(starts.min()), int(starts[last] + lengths[ids].sum(dtype=np.int64))

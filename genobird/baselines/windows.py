@@ -38,9 +38,7 @@ def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int)
     flank = (input_bp - dataset.bin_bp) // 2
     first = int(bins[0]) * dataset.bin_bp - flank
     end = int(bins[-1] + 1) * dataset.bin_bp + flank
-    length = dataset.length(contig)
-    codes = base_codes(dataset.sequence(contig, max(0, first), min(end, length)))
-    return np.pad(codes, (max(0, -first), max(0, end - length)), constant_values=4)
+    return dataset.codes(contig, first, end)
 
 
 def place_codes(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from genobird.draws import generator
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, parse_region
@@ -122,7 +123,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
                 f"as {areas[0].contig}:1-200,000"
             )
         count = min(max(1, round(fraction * len(tiles))), len(tiles) - 1)
-        order = np.random.Generator(np.random.Philox(seed)).permutation(len(tiles))
+        order = generator(seed).permutation(len(tiles))
         return Parts(tuple(areas), tuple(_joined([tiles[i] for i in order[:count]])))
     found = []
     for text in held_out:
@@ -187,7 +188,7 @@ def choose(
     contig_of, places, table = np.concatenate(numbers), np.concatenate(bins), np.concatenate(tables)
     peaked = table.any(axis=1)
     positive, rest = np.flatnonzero(peaked), np.flatnonzero(~peaked)
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, int(held_out)))))
+    rng = generator(seed, int(held_out))
     taken = rng.permutation(positive)[:most_positives]
     drawn = rng.choice(rest, min(len(rest), round(background * len(taken))), replace=False)
     rows = np.sort(np.concatenate([taken, drawn]))
@@ -217,7 +218,7 @@ def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64
             groups[-1].append(row)
         else:
             groups.append([row])
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(groups))
+    order = generator(seed).permutation(len(groups))
     return [np.array(groups[i], dtype=np.int64) for i in order]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from genobird.tasks.metrics import (
     GRID,
     Ranking,
     Statistic,
-    bootstrap,
-    bootstrap_difference,
+    Stretches,
     brier,
     calibration,
     curves_of,
@@ -36,32 +34,9 @@ from genobird.tasks.metrics import (
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
-Interval = dict[str, float | None]
-"""A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
-
 TF, ALL = "TF", "all"
 MODEL = "model"
 """The one that is measured, among the names of its baselines."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stretches:
-    """Stretches of the genome, which intervals of figures resample."""
-
-    groups: NDArray[np.str_]
-    """The stretch of each window, [N]."""
-    resamples: int
-    seed: int
-
-    def interval(self, statistic: Statistic) -> Interval:
-        """Return a figure with its interval."""
-        return bootstrap(statistic, self.groups, self.resamples, seed=self.seed).plain()
-
-    def difference(self, model: Statistic, other: Statistic) -> Interval:
-        """Return model minus other, both on the same resamples."""
-        return bootstrap_difference(
-            model, other, self.groups, self.resamples, seed=self.seed
-        ).plain()
 
 
 def evaluate_chromatin(

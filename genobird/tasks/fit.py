@@ -23,10 +23,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils.data import DataLoader
 
 from genobird.errors import GenobirdError
 from genobird.files import Draft
+from genobird.inference import device_of
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks import ranks
 from genobird.tasks.callbacks import Interrupt, ReturnMemory, RunningMean, SaveState
@@ -159,7 +161,7 @@ def _begin(
     if saved and not resume:
         refuse_unfinished(output, saved.progress)
     known = saved.identity.get("fit.precision") if saved else None
-    precision = settled_precision(settings.precision, known, _device(settings))
+    precision = settled_precision(settings.precision, known, settings.device)
     settings = settings.model_copy(update={"precision": precision})
     asked = identity({**facts, "fit": settings.model_dump()})
     if saved:
@@ -206,8 +208,6 @@ def _compiled(task: Task) -> Iterator[None]:
     if not task.settings.compile:
         yield
         return
-    from torch._dynamo.exc import TorchDynamoException
-
     for block in blocks:
         block.compile(dynamic=True)
     try:
@@ -233,7 +233,7 @@ def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str,
     Returns:
         Each metric's mean over the batches that have it, each as heavy as its `weight`.
     """
-    device = _device(task.settings)
+    device = device_of(task.settings.device).type
     task.to(device).eval()
     found = Averages()
     mixed = torch.autocast(device, torch.bfloat16, enabled=task.settings.precision == "bf16")
@@ -243,10 +243,6 @@ def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str,
             found.add(metrics, float(metrics.pop("weight")))
     task.cpu()
     return found.means()
-
-
-def _device(settings: FitSettings) -> str:
-    return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _refuse_step(found: NotFinite, parts: list[Any], output: Path) -> NoReturn:

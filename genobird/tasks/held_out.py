@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from genobird.composition import CHROMATIN_WINDOWS_BP as GC_WINDOWS_BP
 from genobird.composition import place_composition
+from genobird.datasets import stretches
 from genobird.genome.fasta import Genome
 from genobird.heads import Head
 from genobird.peaks import BIN_BP
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.features import BinFeatures
-from genobird.tasks.metrics import Ranking, Statistic, bootstrap, bootstrap_difference
+from genobird.tasks.metrics import Ranking, Statistic, Stretches
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -87,8 +88,8 @@ def measure(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    stretch = (test.bins * BIN_BP // group_bp).astype(np.str_)
-    groups = np.char.add(np.char.add(test.contigs, ":"), stretch)
+    groups = stretches(test.contigs, test.bins * BIN_BP, group_bp)
+    resampled = Stretches(groups, resamples, seed, digits=5)
     stands_for = test.weights()
     found = []
     for f, name in enumerate(names):
@@ -107,12 +108,10 @@ def measure(
             "gc": {"window_bp": GC_WINDOWS_BP[width], "sign": sign},
         }
         for figure, of in (("auroc", Ranking.auroc), ("auprc", Ranking.auprc)):
-            statistics = {key: _weighted(of, r, stands_for) for key, r in rankings.items()}
-            row[figure] = bootstrap(statistics["model"], groups, resamples, seed=seed).plain(5)
-            row["gc"][figure] = bootstrap(statistics["gc"], groups, resamples, seed=seed).plain(5)
-            row["gc"][f"{figure}_difference"] = bootstrap_difference(
-                statistics["model"], statistics["gc"], groups, resamples, seed=seed
-            ).plain(5)
+            model, gc = (_weighted(of, rankings[key], stands_for) for key in ("model", "gc"))
+            row[figure] = resampled.interval(model)
+            row["gc"][figure] = resampled.interval(gc)
+            row["gc"][f"{figure}_difference"] = resampled.difference(model, gc)
         found.append(row)
     return found
 

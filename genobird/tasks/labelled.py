@@ -7,7 +7,6 @@ instead of one bin per window.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,7 +28,7 @@ from genobird.tasks.data import mask_tokens
 from genobird.tokenizer import PAD, Tokenizer
 
 
-class _Visits(ABC):
+class _Visits:
     """Batches of windows, a function of the step.
 
     Attributes:
@@ -56,16 +55,16 @@ class _Visits(ABC):
         """Steps of an epoch."""
         return -(-self.visits // self.sequences)
 
-    @abstractmethod
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the windows of an epoch as they are visited, [visits]."""
+        return visiting_order(self.visits, self.seed, epoch)
 
     def _visited(self, step: int) -> NDArray[np.int64]:
         """Return the windows of a step."""
-        first, count = step * self.sequences, self.sequences
+        first = step * self.sequences
         if not self.augment:  # one visit, no more
-            count = min(count, self.visits - first)
-        return visited(first, count, self.visits, self._order)
+            return np.arange(first, min(first + self.sequences, self.visits))
+        return visited(first, self.sequences, self.visits, self._order)
 
     def _packed(self, sequences: Sequence[str], centres: Sequence[NDArray[np.int64]]) -> Places:
         return pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
@@ -155,8 +154,6 @@ class ChromatinBatches(_Visits):
         """Of the loss of each window, [W]; 1 on average over an epoch's visits."""
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        if not self.augment:
-            return np.arange(len(self.windows))
         order = visiting_order(len(self.windows), self.seed, epoch)
         rich = int((~self.poor).sum())
         # The first of the poor windows in this epoch's order are the ones that it visits.
@@ -252,11 +249,6 @@ class PromoterBatches(_Visits):
     ) -> None:
         super().__init__(settings.sequences, tokenizer, head, block_size, seed, augment)
         self.table, self.settings, self.visits = table, settings, len(table)
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if not self.augment:
-            return np.arange(self.visits)
-        return visiting_order(self.visits, self.seed, epoch)
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""

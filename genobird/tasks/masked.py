@@ -23,10 +23,11 @@ from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import read_arrays
 from genobird.draws import generator, visiting_order
-from genobird.errors import InputError, ShardError, UsageError
+from genobird.errors import InputError, UsageError
 from genobird.files import Draft
 from genobird.genome.interval import read_bed
 from genobird.inference import Inference, Precision
+from genobird.peaks import Cover
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings, mask_tokens
 from genobird.tokenizer import Tokenizer
@@ -100,23 +101,14 @@ class MaskedTokens:
 
 
 class Repeats:
-    """Intervals of repeats, by contig.
+    """Intervals of repeats.
 
     Args:
         files: BED, one or more.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        found: dict[str, list[tuple[int, int]]] = {}
-        for file in files:
-            for interval in read_bed(file):
-                found.setdefault(interval.contig, []).append((interval.start, interval.end))
-        self._starts: dict[str, NDArray[np.int64]] = {}
-        self._reach: dict[str, NDArray[np.int64]] = {}
-        for contig, pairs in found.items():
-            ordered = np.array(sorted(pairs), dtype=np.int64)
-            self._starts[contig] = ordered[:, 0]
-            self._reach[contig] = np.maximum.accumulate(ordered[:, 1])
+        self._cover = Cover(interval for file in files for interval in read_bed(file))
 
     def hold(self, spans: TokenSpans) -> NDArray[np.bool_]:
         """Say which tokens have their middle base in a repeat, [T].
@@ -124,16 +116,14 @@ class Repeats:
         Raises:
             InputError: nothing is known of the contig.
         """
-        if spans.contig not in self._starts:
+        known = self._cover.unions
+        if spans.contig not in known:
             raise InputError(
                 f"no repeats on {spans.contig} in the BED files, which have "
-                f"{', '.join(self._starts) or 'none'}; give those of the measured contigs"
+                f"{', '.join(known) or 'none'}; give those of the measured contigs"
             )
         middle = (spans.starts + spans.ends - 1) // 2
-        before = np.searchsorted(self._starts[spans.contig], middle, side="right")
-        reach = np.concatenate([[-1], self._reach[spans.contig]])
-        inside: NDArray[np.bool_] = reach[before] > middle
-        return inside
+        return self._cover.touches(spans.contig, middle, middle + 1)
 
 
 @torch.inference_mode()
@@ -211,11 +201,7 @@ def _refuse(checkpoint: Checkpoint, shards: Shards, context: int) -> None:
             f"a masked context of {context} tokens holds none beside [CLS] and [SEP]; give at "
             f"least {LEAST_CONTEXT}, or 0 to show windows whole"
         )
-    if shards.index.tokenizer_sha256 != checkpoint.tokenizer.sha256:
-        raise ShardError(
-            "the shards were made with another tokenizer than the model's; "
-            "make them again with `genobird shards`"
-        )
+    shards.require(checkpoint.tokenizer)
 
 
 class _Tally:

@@ -24,12 +24,15 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, f1_score, precision_recall_curve, roc_curve
 
+from genobird.draws import generator
 from genobird.errors import InputError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], float]
 """A figure of N windows as a function of their weights [N]."""
+Interval = dict[str, float | None]
+"""A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
 
 BINS = 10
 """Of a calibration, equally wide."""
@@ -211,7 +214,7 @@ def bootstrap(
     codes, names = pd.factorize(np.asarray(groups))
     if not len(names):
         raise InputError("no groups to resample; give the group of each window")
-    rng = np.random.Generator(np.random.Philox(seed))
+    rng = generator(seed)
     values = np.empty(n)
     for i in range(n):
         drawn = rng.integers(len(names), size=len(names))
@@ -241,6 +244,33 @@ def bootstrap_difference(
     return bootstrap(
         lambda weights: first(weights) - second(weights), groups, n, seed=seed, level=level
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Stretches of the genome, which intervals of figures resample.
+
+    Attributes:
+        groups: the stretch of each window, [N].
+        resamples: how often.
+        seed: of the draws.
+        digits: that figures are rounded to; None is all.
+    """
+
+    groups: Array
+    resamples: int
+    seed: int
+    digits: int | None = None
+
+    def interval(self, statistic: Statistic) -> Interval:
+        """Return a figure with its interval."""
+        found = bootstrap(statistic, self.groups, self.resamples, seed=self.seed)
+        return found.plain(self.digits)
+
+    def difference(self, model: Statistic, other: Statistic) -> Interval:
+        """Return model minus other, both on the same resamples."""
+        found = bootstrap_difference(model, other, self.groups, self.resamples, seed=self.seed)
+        return found.plain(self.digits)
 
 
 def f1(labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | None = None) -> float:

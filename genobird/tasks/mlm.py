@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genobird.bits_per_base import token_spans
+from genobird.bits_per_base import extent
 from genobird.checkpoint import Checkpoint
 from genobird.errors import InputError, UsageError
-from genobird.genome.interval import Interval
 from genobird.pair_log_odds import PairLogOdds
+from genobird.peaks import Cover
 from genobird.shards import Shards
 from genobird.tasks.fit import fit
 from genobird.tasks.pretrain import (
@@ -130,20 +130,14 @@ def parted(
     Raises:
         InputError: too few documents.
     """
-    extents = [_extent(shards, i, lengths) for i in range(len(shards))]
+    extents = [extent(shards, i, lengths) for i in range(len(shards))]
     firsts = [
         i for i, d in enumerate(shards.documents) if not shards.index.files[d.file].pass_index
     ]
     asked = np.array(firsts[_EVERY - 1 :: _EVERY] or firsts[1:2], dtype=np.int64)
-    taken: dict[str, list[Interval]] = {}
-    for i in asked:
-        taken.setdefault(extents[i].contig, []).append(extents[i])
+    taken = Cover(extents[i] for i in asked)
     counted = [
-        i
-        for i, own in enumerate(extents)
-        if all(
-            own.end <= other.start or other.end <= own.start for other in taken.get(own.contig, ())
-        )
+        i for i, own in enumerate(extents) if not taken.touches(own.contig, own.start, own.end)
     ]
     if not len(asked) or not counted:
         raise InputError(
@@ -151,12 +145,6 @@ def parted(
             "give shards of more sequence"
         )
     return np.array(counted, dtype=np.int64), asked
-
-
-def _extent(shards: Shards, document: int, lengths: NDArray[np.integer]) -> Interval:
-    """Return the stretch from the first base of a document to its last."""
-    span = token_spans(shards, document, lengths)
-    return Interval(span.contig, int(span.starts.min()), int(span.ends.max()))
 
 
 def _counted(

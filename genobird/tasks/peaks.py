@@ -215,7 +215,7 @@ def _settled(
 ) -> PeaksSettings:
     """Return the settings with what `auto` became; refuse them if `known` is another run."""
     before = known.get("settings", {}).get("precision")
-    precision = settled_precision(settings.precision, before, _device(settings.device))
+    precision = settled_precision(settings.precision, before, settings.device)
     settings = settings.model_copy(update={"precision": precision})
     if known:
         asked = {**facts, "settings": settings.model_dump(mode="json")}
@@ -224,7 +224,7 @@ def _settled(
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run must be resumed with: device and threads are free, as in `state.FREE`.
+    """Return what a run must be resumed with: device and threads are free, as in `run_folder.FREE`.
 
     Tracks are one list, so that their number and order count, too. A precision of `auto` was
     written by genobird before it kept what that became, and says nothing.
@@ -262,7 +262,7 @@ class _Run:
         settings, minutes = self.settings, self.settings.minutes
         assert settings.precision != "auto"
         assert checkpoint.chromatin is not None
-        inference = Inference(checkpoint, _device(settings.device), precision=settings.precision)
+        inference = Inference(checkpoint, settings.device, precision=settings.precision)
         found = encode_bins(
             *(inference, checkpoint.chromatin, genome, chosen),
             group(chosen, 2 * settings.context_bp, settings.seed),
@@ -472,7 +472,3 @@ def _digest(track: Track) -> str:
     for contig in sorted(track.peaks):
         digest.update(contig.encode() + b"\n" + merge(track.peaks[contig]).tobytes())
     return digest.hexdigest()
-
-
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

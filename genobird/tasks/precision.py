@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch.nn import functional as F
 
-Precision = Literal["float32", "bf16"]
-_PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
+from genobird.inference import Precision, device_of, precision_of
+
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # bfloat16 rounds to three digits: it has to be faster by more than the noise of a measurement.
 WORTH = 1.2
@@ -27,16 +28,13 @@ def settled_precision(asked: str, known: str | None, device: str) -> Precision:
     Args:
         asked: `auto`, or the precision itself.
         known: what the run has had so far, if anything.
-        device: `cuda`, or anything else for the CPU.
+        device: where to compute.
 
     Returns:
         What was asked for; for `auto` what is known, or what is fastest here.
     """
     chosen = known if asked == "auto" else asked
-    for precision in _PRECISIONS:
-        if chosen == precision:
-            return precision
-    return fastest(device)
+    return precision_of(chosen) if chosen in _PRECISIONS else fastest(device_of(device).type)
 
 
 def fastest(device: str) -> Precision:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genobird.checkpoint import Checkpoint
 from genobird.config import explain
-from genobird.errors import ConfigError, ShardError
+from genobird.errors import ConfigError
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.shards import Shards
 from genobird.tasks import ranks
@@ -232,11 +232,7 @@ def open_shards(path: Path, tokenizer: Tokenizer, source: Path | str = "the mode
         ShardError: they were made with another tokenizer.
     """
     shards = Shards.open(path)
-    if shards.index.tokenizer_sha256 != tokenizer.sha256:
-        raise ShardError(
-            f"{path} was made with another tokenizer than {source}; "
-            "make it again with `genobird shards`"
-        )
+    shards.require(tokenizer, source)
     return shards
 
 

@@ -9,7 +9,7 @@ from genobird.bits_per_base import token_spans
 from genobird.checkpoint import PROVENANCE, Checkpoint
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.pair_log_odds import PairLogOdds
-from genobird.tasks import mlm
+from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches
 from genobird.tasks.mlm import MLMConfig, finetune_mlm, parted
 from genobird.tasks.pretrain import Pretraining, validation_batches
@@ -72,16 +72,16 @@ def test_the_head_alone_is_trained_and_knows_all_pairs_in_the_end(
 
 
 def test_tokens_of_one_document_at_a_time_are_held(tiny_shards, tiny_tokenizer, monkeypatch):
-    """Places of all tokens of a genome are gigabytes."""
-    alive = []
+    """Tokens of a genome, and their places, are gigabytes."""
+    read, alive = Shards.document, []
 
-    def spans(*of):
-        assert sum(starts() is not None for starts in alive) <= 1
-        found = token_spans(*of)
-        alive.append(weakref.ref(found.starts))
+    def document(*of):
+        assert sum(tokens() is not None for tokens in alive) <= 1
+        found = read(*of).copy()
+        alive.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(mlm, "token_spans", spans)
+    monkeypatch.setattr(Shards, "document", document)
     parted(tiny_shards, tiny_tokenizer.lengths)
     assert len(alive) == len(tiny_shards) > 2
 
