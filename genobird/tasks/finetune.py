@@ -21,7 +21,7 @@ from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
 from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
-from genobird.inference import Inference
+from genobird.inference import Inference, Precision
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
 from genobird.tasks.cross_entropy import chunked_nats
@@ -33,7 +33,7 @@ from genobird.tasks.labelled import (
     PromoterBatches,
     PromoterDataSettings,
 )
-from genobird.tasks.precision import Precision, settled_precision
+from genobird.tasks.precision import settled_precision
 from genobird.tasks.run_folder import ENCODED, SavedRun, write_model
 
 _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
