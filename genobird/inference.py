@@ -32,7 +32,7 @@ from genobird.errors import GenobirdError, UsageError
 from genobird.forks import renew_after_fork
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
-from genobird.places import pack_places
+from genobird.places import Question, pack_questions
 
 logger = logging.getLogger(__name__)
 
@@ -105,16 +105,27 @@ class Inference:
             hidden: Tensor = self.checkpoint.encoder(batch, wanted=wanted)
         return hidden.float()
 
-    @torch.inference_mode()
     def read(self, readers: Sequence[Reader], asked: Places) -> Tensor:
         """Return what readers make of P places, side by side, float32 [P, columns]."""
-        count = len(asked.owner)
-        rows = _filled(torch.arange(count, device=asked.owner.device))
-        asked = Places(asked.batch, asked.spans[rows], asked.owner[rows], asked.bases[rows])
-        asked = asked.to(self.device)
-        hidden = self.encode(asked.batch, asked.tokens)
+        return self._read([readers], [asked])
+
+    @torch.inference_mode()
+    def _read(self, readers: Sequence[Sequence[Reader]], asked: Sequence[Places]) -> Tensor:
+        """Read for each group of readers its own P places; all lie in one batch, encoded once."""
+        count = len(asked[0].owner)
+        rows = _filled(torch.arange(count, device=asked[0].owner.device))
+        filled = [
+            Places(one.batch, one.spans[rows], one.owner[rows], one.bases[rows]).to(self.device)
+            for one in asked
+        ]
+        hidden = self.encode(filled[0].batch, torch.cat([places.tokens for places in filled]))
         with products(self.device, "float32"):
-            return torch.cat([read(hidden, asked) for read in readers], dim=1)[:count]
+            values = [
+                read(hidden, places)
+                for group, places in zip(readers, filled, strict=True)
+                for read in group
+            ]
+            return torch.cat(values, dim=1)[:count]
 
     @torch.inference_mode()
     def masked_logits(self, batch: PackedBatch, tokens: Tensor) -> Tensor:
@@ -157,14 +168,30 @@ class Inference:
             by_strand = np.split(values, np.cumsum([len(here) for here in turned])[:-1])
             pairs = zip(by_strand[::2], by_strand[1::2], strict=True)
             return np.concatenate([(plus + minus) / 2 for plus, minus in pairs])
+        return self.predict_together([readers], [Question(config, places)], sequences)
+
+    def predict_together(
+        self,
+        readers: Sequence[Sequence[Reader]],
+        questions: Sequence[Question],
+        sequences: Sequence[str],
+    ) -> Floats:
+        """Return what several heads make of the same windows, each encoded once, [P, columns].
+
+        Args:
+            readers: those of each question.
+            questions: of each head, as many places of a sequence as of each other.
+            sequences: as in `predict`, along one strand.
+        """
         tokenizer = self.checkpoint.tokenizer
         block_size = self.checkpoint.encoder.config.block_size
 
-        def prepare(part: slice) -> Places:
-            return pack_places(sequences[part], places[part], tokenizer, config, block_size)
+        def prepare(part: slice) -> list[Places]:
+            here = [Question(one.head, one.places[part]) for one in questions]
+            return pack_questions(sequences[part], here, tokenizer, block_size)
 
         bases = [len(sequence) for sequence in sequences]
-        return self.passes.run(bases, prepare, lambda asked: self.read(readers, asked))
+        return self.passes.run(bases, prepare, lambda asked: self._read(readers, asked))
 
 
 def _filled(rows: Tensor) -> Tensor:

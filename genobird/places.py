@@ -7,15 +7,28 @@ Both come through `pack_places`, so they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genobird.batch import Places, add_specials, pack
+from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.heads import HeadConfig, place_spans
 from genobird.local import bases_around
-from genobird.tokenizer import Tokenizer
+from genobird.tokenizer import Encoding, Tokenizer
+
+
+class Question(NamedTuple):
+    """What a head is asked about sequences.
+
+    Attributes:
+        head: says which bases around a place are read.
+        places: for each sequence, positions in bases (0-based).
+    """
+
+    head: HeadConfig
+    places: Sequence[NDArray[np.int64]]
 
 
 def pack_places(
@@ -34,8 +47,32 @@ def pack_places(
         head: says which bases around a place are read.
         block_size: of the model.
     """
+    return pack_questions(sequences, [Question(head, places)], tokenizer, block_size)[0]
+
+
+def pack_questions(
+    sequences: Sequence[str], questions: Sequence[Question], tokenizer: Tokenizer, block_size: int
+) -> list[Places]:
+    """Pack sequences for several heads at once: the places of each, in one and the same batch.
+
+    Args:
+        sequences: as in `pack_places`.
+        questions: one per head.
+        tokenizer: of the model.
+        block_size: of the model.
+    """
     encodings = tokenizer.encode_many(list(sequences))
     batch = pack([add_specials(encoding.ids) for encoding in encodings], block_size)
+    return [_find(batch, encodings, sequences, *question) for question in questions]
+
+
+def _find(
+    batch: PackedBatch,
+    encodings: Sequence[Encoding],
+    sequences: Sequence[str],
+    head: HeadConfig,
+    places: Sequence[NDArray[np.int64]],
+) -> Places:
     spans, owner = [], []
     for s, (encoding, at, sequence) in enumerate(zip(encodings, places, sequences, strict=True)):
         starts = torch.from_numpy(encoding.spans[:, 0].astype(np.int64))

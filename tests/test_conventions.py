@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -216,6 +217,13 @@ def test_import_contracts_are_kept():
     command = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_the_layers_are_drawn_as_they_are():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    drawn = "\n".join(["```", *layers, "```"])
+    assert drawn in (ROOT / "docs/architecture.md").read_text()
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is():

@@ -24,7 +24,13 @@ from genobird.files import ARRAYS, check_output
 from genobird.genome.interval import read_intervals
 from genobird.names import deferred
 from genobird.runs import Start, may_replace
-from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings
+from genobird.scoring.settings import (
+    GRID,
+    ONE_WINDOW,
+    SEGMENTATIONS,
+    SHIFTS,
+    EffectSettings,
+)
 
 if TYPE_CHECKING:
     from genobird.scoring.background import Background
@@ -56,6 +62,7 @@ class BuildOptions(Settings):
     shifts: int = SHIFTS
     segmentations: int = SEGMENTATIONS
     grid: int = GRID
+    one_window: bool = ONE_WINDOW
 
 
 def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
@@ -69,7 +76,10 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     replace = may_replace(options.output, Start(run.resume, run.force))
     check_output(options.output, ARRAYS, replace)
     settings = EffectSettings(
-        shifts=options.shifts, segmentations=options.segmentations, grid=options.grid
+        shifts=options.shifts,
+        segmentations=options.segmentations,
+        grid=options.grid,
+        one_window=options.one_window,
     )
     intervals = [interval for text in options.exclude for interval in read_intervals(text)]
     genome = open_genome(options.fasta)

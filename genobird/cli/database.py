@@ -24,7 +24,14 @@ from genobird.files import PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
 from genobird.names import deferred
 from genobird.runs import Start, may_replace
-from genobird.scoring.settings import GRID, SEGMENTATIONS, SHIFTS, EffectSettings, ScanSettings
+from genobird.scoring.settings import (
+    GRID,
+    ONE_WINDOW,
+    SEGMENTATIONS,
+    SHIFTS,
+    EffectSettings,
+    ScanSettings,
+)
 
 with deferred():
     from genobird.scoring import background, snvs, variant_vcf
@@ -48,11 +55,13 @@ class DatabaseOptions(Settings):
     shifts: int = SHIFTS
     segmentations: int = SEGMENTATIONS
     grid: int = GRID
+    one_window: bool = ONE_WINDOW
 
     @property
     def effects(self) -> EffectSettings:
         """How effects are computed."""
-        chosen = {name: getattr(self, name) for name in ("shifts", "segmentations", "grid")}
+        names = ("shifts", "segmentations", "grid", "one_window")
+        chosen = {name: getattr(self, name) for name in names}
         return EffectSettings(**chosen, phred=True)
 
 

@@ -309,23 +309,18 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
 
 
 def settings_facts(settings: EffectSettings) -> dict[str, int]:
-    """Return the settings that decide how large effects are."""
-    return {
-        "shifts": settings.shifts,
-        "grid": settings.grid,
-        "segmentations": settings.segmentations,
-    }
+    """Return the settings that decide how large effects are; `one_window` where it is set."""
+    facts = {name: getattr(settings, name) for name in ("shifts", "grid", "segmentations")}
+    return facts | ({"one_window": 1} if settings.one_window else {})
 
 
 def warn_of_settings(background: Background | None, settings: EffectSettings) -> None:
     """Warn where effects are computed in another way than those of the background."""
     if background is None:
         return
-    others = {
-        name: background.facts[name]
-        for name, value in settings_facts(settings).items()
-        if background.facts.get(name, value) != value
-    }
+    wanted = {"one_window": 0} | settings_facts(settings)
+    found = {"one_window": 0} | background.facts
+    others = {name: found[name] for name, n in wanted.items() if found.get(name, n) != n}
     if not others:
         return
     from genobird.scoring.effects import LLR

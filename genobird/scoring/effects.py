@@ -288,10 +288,12 @@ def effects(
     weights: list[float | None] = []
     blocks: list[Floats] = [np.zeros((len(variants), 0, 2), np.float32)]
     single: dict[str, Floats] = {}
+    is_asked = bool(chosen) or settings.embedding
+    starts, logits, distances = _windows(scorer, variants, genome, settings, is_asked)
     if heads.promoter is not None:
         names.append(PROMOTER)
         weights.append(1.0)
-        blocks.append(_promoter(scorer, variants, genome, settings)[:, None])
+        blocks.append(starts[:, None])
     if heads.mlm is not None:
         likelihoods, errors = _likelihoods(scorer, variants, genome, settings)
         names.append(LLR)
@@ -299,23 +301,63 @@ def effects(
         blocks.append(likelihoods[:, None])
         if settings.segmentations > 1:
             single[LLR_SE] = errors
-    if chosen or settings.embedding:
-        logits, distances = _chromatin(scorer, variants, genome, settings)
-        names += [scorer.features[place] for place in chosen]
-        weights += [POSITIVE_WEIGHT] * len(chosen)
-        blocks.append(logits[:, chosen])
-        if settings.embedding:
-            single[DISTANCE] = distances
+    names += [scorer.features[place] for place in chosen]
+    weights += [POSITIVE_WEIGHT] * len(chosen)
+    blocks.append(logits[:, chosen])
+    if settings.embedding:
+        single[DISTANCE] = distances
     return Effects(names, weights, np.concatenate(blocks, axis=1), single)
 
 
-def _chromatin(
-    scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
-) -> tuple[Floats, Floats]:
-    """Return logits [n, F, 2] and, if wanted, distances of hidden states [n]."""
+def _windows(
+    scorer: Scorer,
+    variants: Sequence[Variant],
+    genome: Genome,
+    settings: EffectSettings,
+    is_asked: bool,
+) -> tuple[Floats, Floats, Floats]:
+    """Read promoter and chromatin windows, or both from one.
+
+    Args:
+        scorer: the model.
+        variants: as in `effects`.
+        genome: as in `effects`.
+        settings: how.
+        is_asked: whether chromatin or hidden states are wanted.
+
+    Returns:
+        Promoter logits [n, 2], chromatin logits [n, F, 2] and distances of hidden states [n]; 0
+        where they are not wanted.
+    """
+    count = len(variants)
+    starts, distances = np.zeros((count, 2), np.float32), np.zeros(count, np.float32)
+    logits = np.zeros((count, len(scorer.features), 2), np.float32)
+    has_promoter = scorer.checkpoint.promoter is not None
+    is_shared = has_promoter and settings.one_window
+    if is_shared or is_asked:
+        starts, logits, distances = _around(scorer, variants, genome, settings, is_shared)
+    if has_promoter and not is_shared:
+        starts = _promoter(scorer, variants, genome, settings)
+    return starts, logits, distances
+
+
+def _around(
+    scorer: Scorer,
+    variants: Sequence[Variant],
+    genome: Genome,
+    settings: EffectSettings,
+    with_starts: bool,
+) -> tuple[Floats, Floats, Floats]:
+    """Read chromatin windows.
+
+    Returns:
+        With starts, promoter logits [n, 2]; chromatin logits [n, F, 2]; if wanted, distances of
+        hidden states [n].
+    """
+    ask = scorer.starts_and_profiles if with_starts else scorer.profiles
 
     def predict(texts: list[str], places: list[list[int]]) -> Floats:
-        return np.concatenate(scorer.profiles(texts, arrays(places), settings.embedding), axis=1)
+        return np.concatenate(ask(texts, arrays(places), settings.embedding), axis=1)
 
     queries = Queries(predict)
     rows = [
@@ -323,11 +365,14 @@ def _chromatin(
         for variant in variants
         for offset in settings.offsets(variant.position)
     ]
-    answers = _answers(queries, rows)  # [n * shifts, 2, F + D]
+    answers = _answers(queries, rows)  # [n * shifts, 2, S + F + D], S strands of starts
     answers = answers.reshape(len(variants), settings.shifts, *answers.shape[1:])
-    logits, states = np.split(answers, [len(scorer.features)], axis=3)
+    strands = len(STRANDS) * with_starts
+    starts, logits, states = np.split(answers, [strands, strands + len(scorer.features)], axis=3)
     averaged: Floats = logits.mean(axis=1).transpose(0, 2, 1)  # [n, 2, F] -> [n, F, 2]
-    return averaged, _cosine_distance(states).mean(axis=1)
+    by_strand = starts.mean(axis=1).transpose(0, 2, 1)  # [n, 2, S] -> [n, S, 2]
+    along = _larger(by_strand) if with_starts else by_strand
+    return along, averaged, _cosine_distance(states).mean(axis=1)
 
 
 def _promoter(
@@ -347,8 +392,12 @@ def _promoter(
                 reach = before + offset, after - offset
                 rows.append(_ask(queries, variant, genome, reach, strand))
     logits = _answers(queries, rows).reshape(len(variants), settings.shifts, 2, 2)
-    by_strand = logits.mean(axis=1)  # [n, strand, allele]
-    best: Floats = by_strand[np.arange(len(variants)), larger_strand(by_strand)]
+    return _larger(logits.mean(axis=1))
+
+
+def _larger(by_strand: Floats) -> Floats:
+    """Return the logits of both alleles on the strand that counts, [n, strand, 2] -> [n, 2]."""
+    best: Floats = by_strand[np.arange(len(by_strand)), larger_strand(by_strand)]
     return best
 
 

@@ -234,7 +234,8 @@ class Haplotypes:
         queries = Queries(predict)
 
         def ask(focus: _Focus, strand: str, *, alone: bool) -> NDArray[np.int64]:
-            reach = promoter_reach(strand)
+            is_shared = self._settings.one_window
+            reach = (CHROMATIN_FLANK, CHROMATIN_FLANK) if is_shared else promoter_reach(strand)
             return _ask(queries, self._genome, focus, reach, strand, alone=alone)
 
         both = [[ask(focus, strand, alone=False) for strand in STRANDS] for focus in asked]

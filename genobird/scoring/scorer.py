@@ -25,9 +25,10 @@ from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.checkpoint import Checkpoint, bundled_model
 from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import normalise
+from genobird.genome.sequence import normalise, reverse_complement
 from genobird.heads import HeadConfig
 from genobird.inference import Floats, Inference, Precision, Reader
+from genobird.places import Question
 from genobird.scoring.inputs import Sequences, named_sequences
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import as_list
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from genobird.scoring.inputs import Regions
     from genobird.scoring.one_hot import OneHotModel
 
+Arrays = Sequence[NDArray[np.int64]]
 MOST: Final = 65_536  # threads, or sequences per pass
 
 
@@ -183,6 +185,46 @@ class Scorer:
             return np.zeros(0, np.float32)
         places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
         return self.inference.predict([head], head.config, sequences, places)[:, 0]
+
+    def starts_and_profiles(
+        self, sequences: Sequence[str], places: Sequence[NDArray[np.int64]], states: bool = False
+    ) -> tuple[Floats, Floats, Floats]:
+        """Predict promoters and chromatin profiles of the same windows, each encoded once a strand.
+
+        Args:
+            sequences: S strings over ACGTN, forward strand; one at least.
+            places: of each sequence, the bases that bins are centred on and that are taken as
+                transcription starts; P in all.
+            states: see `profiles`.
+
+        Returns:
+            Logits of promoters along the forward and the reverse strand [P, 2], and what
+            `profiles` returns.
+
+        Raises:
+            UsageError: the model has no promoter head.
+        """
+        promoter, chromatin = self.inference.head("promoter"), self.checkpoint.chromatin
+        readers: list[Reader] = [] if chromatin is None else [chromatin]
+        readers += [_mean_state] if states else []
+        config = HeadConfig() if chromatin is None else chromatin.config
+        groups: list[list[Reader]] = [[promoter], readers]
+
+        def predict(texts: Sequence[str], starts: Arrays, centres: Arrays) -> Floats:
+            asked = [Question(promoter.config, starts), Question(config, centres)]
+            return self.inference.predict_together(groups, asked, texts)
+
+        turned = [reverse_complement(text) for text in sequences]
+        # A start is a base; a bin's centre lies between two, so it is another place when turned.
+        pairs = list(zip(turned, places, strict=True))
+        starts = [len(text) - 1 - here for text, here in pairs]
+        centres = [len(text) - here for text, here in pairs]
+        strands = np.stack(
+            [predict(sequences, places, places), predict(turned, starts, centres)], axis=1
+        )  # [P, 2, 1 + F + D]
+        mean = strands[:, :, 1:].mean(axis=1)
+        outputs = 0 if chromatin is None else chromatin.config.outputs
+        return strands[:, :, 0], mean[:, :outputs], mean[:, outputs:]
 
     def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].

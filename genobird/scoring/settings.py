@@ -40,6 +40,11 @@ GRID: Final = option(
     metavar="BP",
     default=0,
 )
+ONE_WINDOW: Final = option(
+    "Read promoters in the window of the chromatin profiles instead of one of their own: less "
+    "work, and promoter scores move a little.",
+    default=False,
+)
 
 
 class EffectSettings(Settings):
@@ -53,6 +58,7 @@ class EffectSettings(Settings):
     segmentations: int = SEGMENTATIONS
     seed: int = option("Seed of the segmentations.", default=0)
     grid: int = GRID
+    one_window: bool = ONE_WINDOW
     scores: Annotated[tuple[str, ...], COMMAS] = option(
         "Further columns of the table (--table or --report, or a table as output), separated by "
         f"commas: {', '.join(SCORES)}.",

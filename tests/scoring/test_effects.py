@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from genobird.checkpoint import Checkpoint
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
 from genobird.heads import Head
 from genobird.scoring import effects, windows
@@ -180,7 +181,8 @@ def test_swapping_ref_and_alt_on_the_genome_that_has_alt_flips_every_delta_to_th
     alt = data.draw(st.text("ACGT", min_size=1, max_size=9).filter(lambda text: text != ref))
     carrier = bases[:position] + alt + bases[end:]
     path = tmp_path_factory.mktemp("carrier") / "carrier.fa"
-    chosen = EffectSettings(shifts=2, segmentations=3, scores=("diff",), embedding=True)
+    how = {"shifts": 2, "segmentations": 3, "scores": ("diff",), "embedding": True}
+    chosen = EffectSettings(one_window=data.draw(st.booleans()), **how)
     forward = screen_variants(scorer, [Variant("chr1", position, ref, alt)], short, settings=chosen)
     with Genome(write_fasta(path, {"chr1": carrier})) as genome:
         turned = Variant("chr1", position, alt, ref)
@@ -189,6 +191,36 @@ def test_swapping_ref_and_alt_on_the_genome_that_has_alt_flips_every_delta_to_th
         np.testing.assert_array_equal(part(forward, there), sign * part(backward, back))
     for column in ("llr|se", "embedding|distance"):
         np.testing.assert_array_equal(forward[column], backward[column])
+
+
+@pytest.mark.parametrize("kind", ["all heads", "no chromatin head"])
+def test_one_window_is_read_by_both_heads(tiny_checkpoint, short, kind):
+    checkpoint = Checkpoint.load(tiny_checkpoint)
+    if kind == "no chromatin head":
+        checkpoint.chromatin = None
+    scorer = Scorer(checkpoint, device="cpu")
+    bases, _ = short.fetch_clipped("chr1", 0, LENGTH)
+    variants = snvs(short, [3, 450, 1_200, LENGTH - 2])
+    table, apart = (
+        scorer.screen_variants(variants, short, settings=EffectSettings(one_window=shared))
+        for shared in (True, False)
+    )
+    for row, variant in enumerate(variants):
+        first = max(0, variant.position - FLANK)
+        place = variant.position - first
+        text = bases[first : variant.position + FLANK]
+        texts = [text, text[:place] + variant.alt + text[place + 1 :]]
+        turned = [reverse_complement(text) for text in texts]
+        logits = [
+            scorer.promoter_logits(texts, [place] * 2),
+            scorer.promoter_logits(turned, [len(text) - 1 - place] * 2),
+        ]
+        best = max(logits, key=np.max)
+        found = table.loc[row, ["promoter|ref", "promoter|alt"]].to_numpy(np.float64)
+        np.testing.assert_allclose(found, best, **EXACT)
+    same = [name for name in table if "|" in name and not name.startswith("promoter|")]
+    np.testing.assert_allclose(table[same], apart[same], **EXACT)
+    assert np.abs(table["promoter|ref"] - apart["promoter|ref"]).max() > 1e-4
 
 
 @pytest.fixture(scope="module")

@@ -110,18 +110,23 @@ def test_the_joint_effect_is_that_of_a_contig_that_carries_all_phased_alts(
     assert abs(joint[best] - sum(singles)) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("is_shared", "along", "against"),
+    [(False, (5_000, 3_000), (5_000, 3_000)), (True, (8_100, 8_100), (8_099, 8_101))],
+)
 def test_the_promoter_is_asked_on_the_strand_where_ref_or_the_haplotype_is_larger(
-    quick, genome, contig, rows, vcf
+    quick, genome, contig, rows, vcf, is_shared, along, against
 ):
-    table = columns(quick, vcf, genome)
+    table = columns(quick, vcf, genome, settings=EffectSettings(one_window=is_shared))
     whole = carrying(contig, rows, 0)
     place = len(carrying(contig, rows, 0, AT))
-    plus = [contig[AT - 5_000 : AT + 3_000], whole[place - 5_000 : place + 3_000]]
+    both = ((contig, AT), (whole, place))
+    plus = [text[at - along[0] : at + along[1]] for text, at in both]
     minus = [
-        reverse_complement(text[at - 2_999 : at + 5_001])
-        for text, at in ((contig, AT), (whole, place))
+        reverse_complement(text[at - against[1] + 1 : at + against[0] + 1]) for text, at in both
     ]
-    logits = np.array([quick.promoter_logits(two, [5_000, 5_000]) for two in (plus, minus)])
+    windows = ((plus, along), (minus, against))
+    logits = np.array([quick.promoter_logits(two, [reach[0]] * 2) for two, reach in windows])
     best = logits[logits.max(axis=1).argmax()]
     np.testing.assert_allclose(table["haplotype1|promoter|joint"][2], best[1] - best[0], **EXACT)
     assert np.isfinite(table["haplotype1|promoter|sum"][2])
