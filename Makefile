@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 WORKFLOWS := train score reproduce text
 # Tests of a file stay together and thus make its models once; the longest come first. `--pdb` turns
 # the workers off by itself, ARGS=-n0 does too.
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-slurm test-install lint types contracts workflows unit format clean
+.PHONY: help demo reproduce test test-slurm test-install lint types contracts workflows unit docs format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,13 +55,18 @@ test-slurm: $(DEV) ## Workflows on a SLURM of one node, started for that; minute
 test-install: $(DEV) ## Wheel and sdist installed, without extras, for PYTHON; minutes
 	@TEST_INSTALL_PYTHON=$(PYTHON) $(BIN)/python -m pytest -q -m install tests/test_packaging.py $(ARGS)
 
+# Links and anchors within the project are checked, addresses elsewhere are not visited.
+docs: $(DOCS) ## Build the site, its notebooks run, into docs/_build/html; minutes
+	@$(BIN)/sphinx-build -q -E -W --keep-going -c docs . docs/_build/html
+	@echo "built docs/_build/html/index.html"
+
 format: $(DEV) ## Rewrite Python and Snakemake files in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/snakefmt workflow workflows
 
 clean: ## Remove the environment, caches and builds; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist docs/_build
 	find genobird pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE): pyproject.toml constraints.txt
@@ -73,6 +79,12 @@ $(DEV): pyproject.toml constraints.txt
 	@$(create_venv)
 	@echo "installing genobird and its development tools into $(VENV) (minutes the first time)"
 	@$(PIP) -e '.[dev]'
+	@touch $(BASE) $@
+
+$(DOCS): pyproject.toml constraints.txt
+	@$(create_venv)
+	@echo "installing genobird and what builds its site into $(VENV) (minutes the first time)"
+	@$(PIP) -e '.[docs]'
 	@touch $(BASE) $@
 
 # An environment without a working pip is what an interrupted `venv` leaves: it is made anew.

@@ -71,7 +71,7 @@ class Variant:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether both alleles are letters: not missing, symbolic, `*` or a breakend."""
+        """Whether both alleles are letters, not missing, symbolic, `*` or a breakend."""
         return bool(_SEQUENCE.fullmatch(self.ref) and _SEQUENCE.fullmatch(self.alt))
 
     def __str__(self) -> str:

@@ -98,7 +98,7 @@ class Scorer:
 
     @cached_property
     def background(self) -> Background | None:
-        """What effects of variants are ranked among: the model's own, or what was assigned.
+        """Background that effects are ranked among, the model's own or what was assigned.
 
         Raises:
             BackgroundError: that in the model's directory is damaged, or of another model.
