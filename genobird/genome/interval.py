@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from enum import StrEnum
 from numbers import Integral
 from os.path import exists
 from pathlib import Path
@@ -24,6 +25,17 @@ BED_ENDINGS = (".bed", ".bed.gz", ".bed.bgz")
 _REGION = re.compile(
     r"(?P<contig>.+):(?P<first>[0-9][0-9,]*)(?:-(?P<last>[0-9][0-9,]*))?(?::(?P<strand>[+-]))?"
 )
+
+
+class RegionStatus(StrEnum):
+    """What can be said about one region."""
+
+    OK = "OK"
+    NO_CONTIG = "NO_CONTIG"
+    OUT_OF_BOUNDS = "OUT_OF_BOUNDS"
+    AMBIGUOUS = "AMBIGUOUS"
+    TOO_LONG = "TOO_LONG"
+    NOT_LIFTED = "NOT_LIFTED"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +53,7 @@ class VcfWriter:
         UsageError: The output exists, its folder does not, or its ending is another.
         OutputError: It cannot be written.
         VcfError: On closing: htslib cannot write the records as BCF. They are left as
-            `<path>.vcf.gz`.
+            `<path>.vcf.gz`, or `<path>.2.vcf.gz` and so on where there is such a file.
     """
 
     def __init__(
@@ -218,7 +219,9 @@ class VcfWriter:
                 _to_bcf(self._text, draft.part)
             except VcfError as error:
                 _require_space(draft.part.parent)
-                kept = Path(f"{self.path}.vcf.gz")
+                endings = chain([".vcf.gz"], (f".{number}.vcf.gz" for number in count(2)))
+                places = (Path(f"{self.path}{ending}") for ending in endings)
+                kept = next(path for path in places if not os.path.lexists(path))
                 with Draft(kept) as part:
                     os.replace(self._text, part)
                 raise VcfError(f"{error}; as VCF they are in {kept}") from error

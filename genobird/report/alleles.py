@@ -16,14 +16,14 @@ from typing import Any
 import pandas as pd
 
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
+from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, left_align, windows
 from genobird.report.logo import Strip, pair
 from genobird.report.page import Key
 from genobird.report.summary import LIFTED
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
-from genobird.scoring.regions import RegionStatus, Site
+from genobird.scoring.regions import Site
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.windows import CHROMATIN_FLANK
 

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genobird.errors import TableError, UsageError
+from genobird.genome.interval import STRANDS, RegionStatus
 from genobird.genome.streams import Peeked
+from genobird.genome.variant import Status
 from genobird.report.plots import short
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
@@ -375,7 +377,7 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
     if not piece.columns.is_unique:
         twice = piece.columns[piece.columns.duplicated()][0]
         raise TableError(f"the {kind} table has two columns {twice}; {_WANTED}")
-    _require_text(piece, "status")
+    _require_one_of(piece, "status", RegionStatus if kind == "region" else Status)
     scored = piece[piece["status"] == _OK].copy()
     scored[FLAGS] = _texts(scored[FLAGS]) if FLAGS in scored else ""
     for key in keys:
@@ -383,6 +385,9 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
             scored[key] = _texts(scored[key])
         elif key in _TEXT:
             _require_text(scored, key)
+    for key in (*keys, LIFTED[-1]):
+        if key.endswith("strand") and key in scored:
+            _require_one_of(scored, key, STRANDS)
     whole = [key for key in keys if key not in _TEXT]
     values = _numbers(scored, whole, "a whole number", 0, _LARGEST)
     lost = ~(values == np.floor(values))  # also where there is none
@@ -397,6 +402,13 @@ def _texts(values: pd.Series) -> pd.Series:
     """Return values as text, empty where there is none; a column without any may be of numbers."""
     texts = ["" if pd.isna(value) else str(value) for value in values]
     return pd.Series(texts, values.index, dtype=str)
+
+
+def _require_one_of(rows: pd.DataFrame, name: str, allowed: Iterable[str]) -> None:
+    known = set(allowed)
+    lost = [not isinstance(value, str) or value not in known for value in rows[name]]
+    if any(lost):
+        raise _wrong(rows, lost.index(True), name, f"one of {' '.join(allowed)}")
 
 
 def _require_text(rows: pd.DataFrame, name: str) -> None:

@@ -45,7 +45,6 @@ from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.scoring.alleles import COLUMNS, FLANK, Allele
 from genobird.scoring.background import Background
-from genobird.scoring.flags import flag_at
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import (
@@ -64,6 +63,7 @@ from genobird.scoring.windows import (
     Queries,
     Window,
     arrays,
+    flag_at,
     larger_strand,
     promoter_reach,
 )

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
+from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import n_fraction
 from genobird.inference import Floats
 from genobird.scoring.effects import PROMOTER
 from genobird.scoring.inputs import region_of
-from genobird.scoring.regions import LONGEST_BP, RegionStatus, Site
+from genobird.scoring.regions import LONGEST_BP, Site
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, parted

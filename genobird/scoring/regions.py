@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +25,12 @@ from genobird.errors import (
 from genobird.genome.build import beyond, require_chain, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
+from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import n_fraction, normalise
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.effects import probabilities
-from genobird.scoring.flags import flag_of
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
@@ -42,6 +40,7 @@ from genobird.scoring.windows import (
     STRANDS,
     Window,
     arrays,
+    flag_of,
     parted,
     promoter_reach,
 )
@@ -52,17 +51,6 @@ LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 """Where a region was lifted to; columns after the keys, only with a chain file."""
 LONGEST_BP = 2 * CHROMATIN_FLANK
 """A longer region is no longer represented by the window around its midpoint."""
-
-
-class RegionStatus(StrEnum):
-    """What can be said about one region."""
-
-    OK = "OK"
-    NO_CONTIG = "NO_CONTIG"
-    OUT_OF_BOUNDS = "OUT_OF_BOUNDS"
-    AMBIGUOUS = "AMBIGUOUS"
-    TOO_LONG = "TOO_LONG"
-    NOT_LIFTED = "NOT_LIFTED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource
 from genobird.scoring.background import EVALUE
 from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, TOP
-from genobird.scoring.flags import EDGE, LEAST, NEAR
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import hash_of_file, kept
 from genobird.scoring.parts import HEADER_KEY, Part, PartNote, require_part_outputs
@@ -43,6 +42,7 @@ from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
 from genobird.scoring.table import TableWriter
 from genobird.scoring.variant_table import rows_to, run_facts, table_facts
+from genobird.scoring.windows import EDGE, LEAST, NEAR
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,8 @@
 
 A window is the bases around a place, as the forward strand reads, with the offset of the place in
 it. Chromatin is averaged over both strands by the model. A promoter is asked about along a strand;
-where none is given, that one counts on which the logit is larger.
+where none is given, that one counts on which the logit is larger. A flag tells what makes one doubt
+scores that are there, beside their status.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.inference import Floats
 
@@ -22,6 +24,14 @@ CHROMATIN_FLANK = 8_100
 PROMOTER_BEFORE, PROMOTER_AFTER = 5_000, 3_000
 """Bases of a promoter window before the transcription start, and from it on, along the strand."""
 STRANDS: Final = "+-"
+
+EDGE: Final = "EDGE"
+NEAR: Final = 300
+"""Bases on each side of a place that decide what is predicted there: the local network reads no
+others."""
+LEAST: Final = 0.99
+"""Share of these that has to be known for scores without a flag; docs/scores.md has the table that
+it was chosen by."""
 
 Asked = TypeVar("Asked", bound=Hashable)
 At = TypeVar("At", bound=Hashable)
@@ -98,3 +108,25 @@ class Queries(Generic[Asked, At]):
             earlier = [] if self._answers is None else [self._answers]
             self._answers = np.concatenate([*earlier, ordered])
         return self._answers
+
+
+def flag_of(window: str, centre: int) -> str:
+    """Return `EDGE` where bases near a place are missing, else nothing.
+
+    Args:
+        window: bases around it, upper-case; those beyond the contig are left out, N are as good as
+            left out.
+        centre: offset of the place in it.
+    """
+    near = window[max(0, centre - NEAR) : centre + NEAR]
+    return EDGE if len(near) - near.count("N") < LEAST * 2 * NEAR else ""
+
+
+def flag_at(genome: Genome, contig: str, position: int) -> str:
+    """Return the flag of what is scored around a 0-based position.
+
+    Raises:
+        ContigError: The genome has no such contig.
+    """
+    near, start = genome.fetch_clipped(contig, position - NEAR, position + NEAR)
+    return flag_of(near, position - start)

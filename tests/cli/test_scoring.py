@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from genobird.cli import main
+from genobird.genome.fasta import Genome
 from genobird.genome.streams import BGZF_END
 from genobird.inference import Passes
 
@@ -35,6 +36,7 @@ def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
 
 @pytest.fixture
 def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
+    Genome(tiny_genome_path).close()  # the first to open it tells that it makes an index
     return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
 
 

@@ -235,6 +235,20 @@ def test_what_bcf_cannot_hold_is_kept_as_vcf(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_what_bcf_cannot_hold_replaces_no_other_file(tmp_path: Path, force: bool) -> None:
+    for name in ("x.bcf.vcf.gz", "x.bcf.2.vcf.gz"):
+        (tmp_path / name).write_text("kept")
+    with (
+        pytest.raises(VcfError, match=r"they are in .*x\.bcf\.3\.vcf\.gz"),
+        VcfWriter(tmp_path / "x.bcf", HEADER, INFO, force=force) as writer,
+    ):
+        writer.write(record(position=10**11), {"GB_LLR": [0.5]})
+    assert names(tmp_path) == {"x.bcf.vcf.gz", "x.bcf.2.vcf.gz", "x.bcf.3.vcf.gz"}
+    assert (tmp_path / "x.bcf.vcf.gz").read_text() == "kept"
+    assert (tmp_path / "x.bcf.2.vcf.gz").read_text() == "kept"
+
+
 @pytest.mark.parametrize("name", ["x.vcf.gz", "x.bcf"])
 def test_a_disk_that_is_full_in_the_last_step_leaves_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from genobird.errors import UsageError
+from genobird.genome.interval import RegionStatus
 from genobird.genome.variant import Status
 from genobird.report.page import (
     FLAGS,
@@ -25,7 +26,6 @@ from genobird.report.page import (
 )
 from genobird.report.plots import along_contig, below, histogram
 from genobird.report.summary import RegionSummary, summarise_regions, summarise_variants
-from genobird.scoring.regions import RegionStatus
 
 
 @pytest.fixture

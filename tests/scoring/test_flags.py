@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from genobird.genome.fasta import Genome
-from genobird.scoring.flags import EDGE, LEAST, NEAR, flag_of
 from genobird.scoring.regions import score_regions, score_sequences
 from genobird.scoring.variant_table import screen_variants
 from genobird.scoring.variant_vcf import annotate_variants
+from genobird.scoring.windows import EDGE, LEAST, NEAR, flag_of
 from tests.conftest import random_dna, write_fasta
 
 MISSING = round((1 - LEAST) * 2 * NEAR)  # so many bases may be missing

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
@@ -107,10 +107,13 @@ class Cluster:
         return answer.stdout == b"idle\n"
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +127,9 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     for name in ("bin", "spool", "state"):
         (folder / name).mkdir()
     host = socket.gethostname().partition(".")[0]
+    controller, node = free_ports(2)
     text = CONFIGURATION.format(
-        host=host, user=getuser(), folder=folder, controller=free_port(), node=free_port()
+        host=host, user=getuser(), folder=folder, controller=controller, node=node
     )
     (folder / "slurm.conf").write_text(text)
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
