@@ -20,6 +20,13 @@ from typing import Any
 
 import genobird
 from genobird.errors import GenobirdError
+from genobird.genome.interval import Interval
+from genobird.names import deferred
+
+with deferred():
+    from genobird import demo
+    from genobird.scoring import scorer as scorers
+    from genobird.tasks import precision
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +110,7 @@ def _torch() -> tuple[Finding, str]:
 
 def _bf16() -> tuple[Finding, str]:
     """Say what training does fastest on this CPU, as measured in the shape of a BigBird layer."""
-    from genobird.tasks.precision import fastest, measure
-
-    seconds, chosen = measure(), fastest("cpu")
+    seconds, chosen = precision.measure(), precision.fastest("cpu")
     ratio = seconds["float32"] / seconds["bf16"]
     return Finding.OK, (
         f"linear layers in bf16 run {ratio:.2g} times as fast as in float32 on this CPU; train "
@@ -118,10 +123,8 @@ def _cuda() -> tuple[Finding, str]:
 
     if not torch.cuda.is_available():
         return Finding.NOTE, "no CUDA device; the CPU is used"
-    from genobird.tasks.precision import fastest
-
     names = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
-    return Finding.OK, f"{', '.join(names)}; train with fit.precision {fastest('cuda')}"
+    return Finding.OK, f"{', '.join(names)}; train with fit.precision {precision.fastest('cuda')}"
 
 
 def _triton() -> tuple[Finding, str]:
@@ -133,10 +136,9 @@ def _triton() -> tuple[Finding, str]:
 
 
 def _htslib() -> tuple[Finding, str]:
-    import pysam
-    from pysam import version
+    import pysam.version
 
-    return Finding.OK, f"{version.__htslib_version__} in pysam {pysam.__version__}"
+    return Finding.OK, f"{pysam.version.__htslib_version__} in pysam {pysam.__version__}"
 
 
 def _disk() -> tuple[Finding, str]:
@@ -146,9 +148,7 @@ def _disk() -> tuple[Finding, str]:
 
 
 def _model(model: Path | None) -> tuple[Finding, str]:
-    from genobird.scoring.scorer import load
-
-    scorer = load(model, device="cpu")
+    scorer = scorers.load(model, device="cpu")
     count = len(scorer.features)
     return Finding.OK, f"{scorer.model_hash}, {count} chromatin features, files as recorded"
 
@@ -172,14 +172,10 @@ def _self_test(model: Path | None) -> tuple[Finding, str]:
 
 
 def _predict(model: Path | None) -> dict[str, Any]:
-    from genobird.demo import GENOME, bundled
-    from genobird.genome.interval import Interval
-    from genobird.scoring.scorer import load
-
-    scorer = load(model, device="cpu")
+    scorer = scorers.load(model, device="cpu")
     contig, base, strand = PLACE
     regions = [Interval(contig, base, base + 1, strand)]
-    row = scorer.score_regions(regions, bundled(GENOME)).iloc[0]
+    row = scorer.score_regions(regions, demo.bundled(demo.GENOME)).iloc[0]
     names = [*(["promoter"] if "promoter" in row else []), *scorer.features]
     return {
         "model": scorer.model_hash,

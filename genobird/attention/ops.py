@@ -121,13 +121,21 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, scale:
     return torch.cat(outs) if len(outs) > 1 else outs[0]
 
 
+def _kernels() -> Any:
+    """Return the Triton kernels, which only some machines can import."""
+    from genobird.attention import kernels
+
+    return kernels
+
+
 def kernels_refuse(dtype: torch.dtype, width: int, block_size: int) -> str | None:
     """Return why the Triton kernels cannot be used, or None where they can."""
     try:
-        from genobird.attention import kernels
+        kernels = _kernels()
     except ImportError as error:
         return f"Triton cannot be imported ({error}); install genobird[gpu]"
-    return kernels.refuse(dtype, width, block_size)
+    refusal: str | None = kernels.refuse(dtype, width, block_size)
+    return refusal
 
 
 def _keep(layout: BlockLayout, saved: Tensor) -> None:
@@ -150,9 +158,8 @@ def _triton_forward(
     refusal = kernels_refuse(q.dtype, q.shape[-1], lists.block_size)
     if refusal is not None:
         raise ValueError(f"backend 'triton' does not take {refusal}")
-    from genobird.attention import kernels
-
-    out, lse = kernels.forward(q, k, v, launch_plan(lists, q.device), lists.block_size, scale)
+    plan = launch_plan(lists, q.device)
+    out, lse = _kernels().forward(q, k, v, plan, lists.block_size, scale)
     _keep(lists, lse)
     return out, lse
 
@@ -173,11 +180,12 @@ def _triton_backward(
     layout: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from genobird.attention import kernels
-
     lists = BlockLayout.of_handle(layout)
     plan = launch_plan(lists, q.device)
-    return kernels.backward(grad, q, k, v, out, lse, plan, lists.block_size, scale)
+    grads: tuple[Tensor, Tensor, Tensor] = _kernels().backward(
+        *(grad, q, k, v, out, lse, plan, lists.block_size, scale)
+    )
+    return grads
 
 
 @torch.library.custom_op(

@@ -36,7 +36,8 @@ def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
 
 @pytest.fixture
 def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
-    Genome(tiny_genome_path).close()  # the first to open it tells that it makes an index
+    with Genome(tiny_genome_path) as genome:
+        assert genome.contigs  # who asks first is told that an index is made
     return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
 
 
