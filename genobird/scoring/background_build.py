@@ -29,7 +29,7 @@ from genobird.genome.variant import Status, Variant
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource, opened_variants
 from genobird.scoring.background import Background, settings_facts
-from genobird.scoring.effects import LLR, effect_table
+from genobird.scoring.effects import LLR, screen
 from genobird.scoring.journal import kept
 from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
@@ -92,7 +92,7 @@ def build_background(
     alone.background = None  # what is ranked is not ranked among others
     with ExitStack() as stack:
         genome = stack.enter_context(opened(fasta))
-        outputs = _outputs(scorer, genome)
+        outputs = _outputs(alone, genome)
         drawn = ((variant,) for variant in _draw(files, genome, limit, seed, exclude))
         source = VariantSource.of_rows("the draw", drawn)
         deltas = [f"{name}|delta" for name in outputs]
@@ -113,7 +113,7 @@ def _sha256(texts: Sequence[str]) -> str:
 
 
 def _outputs(scorer: Scorer, genome: Genome) -> list[str]:
-    columns = effect_table(scorer, [], genome).columns
+    columns = screen(scorer, [], genome).columns
     return [name.removesuffix("|delta") for name in columns if name.endswith("|delta")]
 
 

@@ -123,36 +123,11 @@ def screen(
 ) -> pd.DataFrame:
     """Score ALTs together; one row each, in order. See `variant_table.screen_variants`."""
     background = scorer.background
-    shown = {scorer.features[place] for place in scorer.select_features(features)}
-    if background is None:
-        table = effect_table(scorer, alleles, genome, policy, features, settings)
-    else:  # the E-value is of all features, whichever are shown
-        table = effect_table(scorer, alleles, genome, policy, settings=settings)
-        table = background.rank(table, hidden=set(scorer.features) - shown)
-    outputs = [name.removesuffix("|delta") for name in table.columns if name.endswith("|delta")]
-    if names := [name for name in outputs if name in shown]:
-        table.insert(first_output(table), TOP, text_column(leading(table, names, background)))
-    return table
-
-
-def first_output(table: pd.DataFrame) -> int:
-    """Return the place of the first column of an output; keys and single values come before."""
-    names = list(table.columns)
-    return next((place for place, name in enumerate(names) if "|" in name), len(names))
-
-
-def effect_table(
-    scorer: Scorer,
-    alleles: Sequence[Allele],
-    genome: Genome | Locator,
-    policy: RefMismatch = RefMismatch.FLAG,
-    features: Sequence[str] | None = None,
-    settings: EffectSettings = DEFAULT,
-) -> pd.DataFrame:
-    """Score ALTs together without ranking them among a background; see `screen`."""
     chosen = scorer.select_features(features)
+    shown = {scorer.features[place] for place in chosen}
+    if background is not None:  # the E-value is of all features, whichever are shown
+        chosen = scorer.select_features(None)
     locator = genome if isinstance(genome, Locator) else Locator(genome, FLANK)
-    genome = locator.genome
     loci = [locator.find(allele.variant) for allele in alleles]
     rows: list[int] = []
     asked: list[Variant] = []
@@ -164,24 +139,55 @@ def effect_table(
             continue
         if scored is not locus:
             swapped.append(row)
-        there = left_align(scored.variant, genome)
+        there = left_align(scored.variant, locator.genome)
         rows.append(row)
         asked.append(there)
-        flags[row] = flag_at(genome, there.contig, there.position)
+        flags[row] = flag_at(locator.genome, there.contig, there.position)
 
-    found = effects(scorer, asked, genome, chosen, settings)
-    values = np.full((len(alleles), len(found.names), 2), np.nan, np.float32)
+    found = effects(scorer, asked, locator.genome, chosen, settings)
+    keys = [_keys(alleles, loci, flags), *([_lifted(loci)] if locator.chain else [])]
+    scores = _scores(found, rows, swapped, len(alleles), settings)
+    table = pd.concat([*keys, scores], axis=1)
+    if background is not None:
+        table = background.rank(table, hidden=set(scorer.features) - shown)
+    if names := [name for name in found.names if name in shown]:
+        table.insert(first_output(table), TOP, text_column(leading(table, names, background)))
+    return table
+
+
+def first_output(table: pd.DataFrame) -> int:
+    """Return the place of the first column of an output; keys and single values come before."""
+    names = list(table.columns)
+    return next((place for place, name in enumerate(names) if "|" in name), len(names))
+
+
+def _scores(
+    found: Effects,
+    rows: Sequence[int],
+    swapped: Sequence[int],
+    count: int,
+    settings: EffectSettings,
+) -> pd.DataFrame:
+    """Return the columns of the outputs.
+
+    Args:
+        found: of the variants that were scored.
+        rows: of these among all.
+        swapped: rows whose REF and ALT were exchanged.
+        count: number of all.
+        settings: which scores are wanted.
+    """
+    values = np.full((count, len(found.names), 2), np.nan, np.float32)
     values[rows] = found.values
     values[swapped] = values[swapped, :, ::-1]
     table = _outputs(found, values, settings.scores)
     for column, single in found.single.items():
-        whole = np.full(len(alleles), np.nan, np.float32)
+        whole = np.full(count, np.nan, np.float32)
         whole[rows] = single
         columns = list(table.columns)
         at = columns.index(f"{LLR}|delta") + 1 if column == LLR_SE else len(columns)
         table.insert(at, column, whole)
-    keys = [_keys(alleles, loci, flags), *([_lifted(loci)] if locator.chain else [])]
-    return pd.concat([*keys, table], axis=1)
+    return table
 
 
 def scored_locus(

@@ -32,7 +32,7 @@ from genobird.genome.vcf import VcfReader
 from genobird.heads import Head
 from genobird.places import pack_places
 from genobird.scoring.alleles import Allele, alleles_of
-from genobird.scoring.effects import LLR_FLANK, effect_table
+from genobird.scoring.effects import LLR_FLANK, screen
 from genobird.scoring.likelihood import draw_cuts
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import DEFAULT, EffectSettings
@@ -76,7 +76,7 @@ def read(path: Path, count: int) -> list[Allele]:
 
 def ours(scorer: Scorer, settings: EffectSettings) -> Way:
     def run(alleles: Sequence[Allele], genome: Genome) -> None:
-        effect_table(scorer, alleles, genome, settings=settings)
+        screen(scorer, alleles, genome, settings=settings)
 
     return Way(run, scorer.chunk)
 

@@ -11,7 +11,7 @@ from genobird.genome.locus import Locator
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.alleles import Allele, alleles_of
-from genobird.scoring.effects import effect_table, screen
+from genobird.scoring.effects import screen
 from genobird.scoring.haplotypes import HAPLOTYPES, Haplotypes
 from genobird.scoring.parts import Part, merge
 from genobird.scoring.scorer import Scorer, load
@@ -229,7 +229,7 @@ def test_effects_are_averaged_over_the_offsets_of_the_settings(quick, genome, vc
         wide["haplotype1|chromatin|joint"][2],
         columns(quick, vcf, genome)["haplotype1|chromatin|joint"][2],
     )
-    single = effect_table(quick, alleles_in(vcf)[5:6], genome, settings=settings)
+    single = screen(quick, alleles_in(vcf)[5:6], genome, settings=settings)
     top = wide["haplotype2|chromatin|top"][5]
     for output, name in (("chromatin", top), ("promoter", "promoter")):
         for part in ("joint", "sum"):
