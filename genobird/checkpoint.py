@@ -1,9 +1,9 @@
 """A trained model as a directory that needs nothing from its surroundings.
 
 ```
-model.safetensors   weights: encoder.*, mlm.*, nsp.*, promoter.*, chromatin.*; a promoter head that
-                    asks the chromatin head as it is here does not hold it a second time
-config.json         shapes of the encoder and of each head
+model.safetensors   weights: encoder.*, mlm.*, nsp.*, promoter.*, chromatin.*, table.*; a promoter
+                    head that asks the chromatin head as it is here does not hold it a second time
+config.json         shapes of the encoder and of each head, and what a table head predicts
 tokenizer.model     the SentencePiece tokenizer, or the merges of an imported model
 features.tsv        features of the chromatin head, in order (index, name, class)
 provenance.json     what it was made from, and the sha256 of the files above
@@ -30,6 +30,7 @@ from genobird.errors import CheckpointError, GenobirdError, InputError, UsageErr
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
+from genobird.targets import Targets
 from genobird.tokenizer import Tokenizer
 
 FORMAT: Literal[1] = 1
@@ -50,10 +51,15 @@ class Shapes(BaseModel):
     mlm: bool = False
     promoter: HeadConfig | None = None
     chromatin: HeadConfig | None = None
+    table: HeadConfig | None = None
+    targets: Targets | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Shapes:
-        heads = [self.promoter, self.chromatin]
+        outputs = (self.table.outputs if self.table else 0), len(getattr(self.targets, "names", ()))
+        if outputs[0] != outputs[1]:
+            raise ValueError(f"a table head of {outputs[0]} outputs has {outputs[1]} targets")
+        heads = [self.promoter, self.chromatin, self.table]
         for head in heads:
             if head is None:
                 continue
@@ -74,6 +80,8 @@ class Checkpoint:
         nsp: next-sentence head: two logits on [CLS].
         promoter: promoter head, one logit a place.
         chromatin: chromatin head, F logits a place.
+        table: head for a user's own table, O outputs a place.
+        targets: what these outputs are; None without that head.
         features: F rows `index name class`; empty without a chromatin head.
         provenance: free facts: data, steps, commands, versions.
         directory: where it was loaded from; None before that.
@@ -85,6 +93,8 @@ class Checkpoint:
     nsp: nn.Linear | None = None
     promoter: Head | None = None
     chromatin: Head | None = None
+    table: Head | None = None
+    targets: Targets | None = None
     features: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["index", "name", "class"])
     )
@@ -99,6 +109,7 @@ class Checkpoint:
             "nsp": self.nsp,
             "promoter": self.promoter,
             "chromatin": self.chromatin,
+            "table": self.table,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -141,8 +152,12 @@ class Checkpoint:
             mlm=self.mlm is not None,
             promoter=self.promoter.config if self.promoter else None,
             chromatin=self.chromatin.config if self.chromatin else None,
+            table=self.table.config if self.table else None,
+            targets=self.targets,
         )
-        (part / CONFIG).write_text(shapes.model_dump_json(indent=2) + "\n")
+        absent = set() if self.table else {"table", "targets"}  # older versions know neither
+        text = shapes.model_dump_json(indent=2, exclude=absent)
+        (part / CONFIG).write_text(text + "\n")
         self.tokenizer.save(part / TOKENIZER)
         self.features.to_csv(part / FEATURES, sep="\t", index=False)
         files = (WEIGHTS, CONFIG, TOKENIZER, FEATURES)
@@ -188,6 +203,8 @@ class Checkpoint:
                     nsp=nn.Linear(width, 2) if config.nsp else None,
                     promoter=Head(shapes.promoter, width) if shapes.promoter else None,
                     chromatin=Head(shapes.chromatin, width) if shapes.chromatin else None,
+                    table=Head(shapes.table, width) if shapes.table else None,
+                    targets=shapes.targets,
                     features=features,
                     provenance=provenance,
                     directory=path,

@@ -79,7 +79,7 @@ class Inference:
             module.eval()
         self.passes: Final = Passes(self.device, most)
 
-    def head(self, name: Literal["chromatin", "promoter"]) -> Head:
+    def head(self, name: Literal["chromatin", "promoter", "table"]) -> Head:
         """Return a head.
 
         Raises:
@@ -162,8 +162,10 @@ class Inference:
             both: list[str] = []
             turned: list[NDArray[np.int64]] = []
             for sequence, here in zip(sequences, places, strict=True):
-                both += [sequence, reverse_complement(sequence)]
-                turned += [here, len(sequence) - here]
+                for strand in "+-":
+                    text, at = along(sequence, here, strand)
+                    both.append(text)
+                    turned.append(at)
             values = self.predict(readers, config, both, turned)
             by_strand = np.split(values, np.cumsum([len(here) for here in turned])[:-1])
             pairs = zip(by_strand[::2], by_strand[1::2], strict=True)
@@ -192,6 +194,51 @@ class Inference:
 
         bases = [len(sequence) for sequence in sequences]
         return self.passes.run(bases, prepare, lambda asked: self._read(readers, asked))
+
+    def target_values(
+        self,
+        sequences: Sequence[str],
+        places: Sequence[NDArray[np.int64]],
+        strands: Sequence[str] = "",
+    ) -> Floats:
+        """Predict the targets of a table head.
+
+        Args:
+            sequences: S strings over ACGTN, upper-case, forward strand.
+            places: of each sequence, positions in bases (0-based); P in all.
+            strands: of each sequence, `+`, `-` or `.`, of which both strands are averaged; where
+                none is given, or the head was trained without strands, these are all of them.
+
+        Returns:
+            Values in the units given in training, or probabilities of the classes, [P, O].
+
+        Raises:
+            UsageError: the model has no such head.
+        """
+        head, targets = self.head("table"), self.checkpoint.targets
+        assert targets is not None
+        if not strands or not targets.stranded:
+            strands = "." * len(sequences)
+        logits = np.empty((sum(map(len, places)), head.config.outputs), np.float32)
+        owners = np.repeat(np.arange(len(sequences)), [len(here) for here in places])
+        for both in (False, True):
+            rows = [row for row, strand in enumerate(strands) if (strand == ".") == both]
+            read = [along(sequences[row], places[row], strands[row]) for row in rows]
+            if read:
+                texts, turned = zip(*read, strict=True)
+                found = self.predict([head], head.config, texts, turned, both_strands=both)
+                logits[np.isin(owners, rows)] = found
+        return targets.values(logits)
+
+
+def along(sequence: str, places: NDArray[np.int64], strand: str) -> tuple[str, NDArray[np.int64]]:
+    """Return a sequence and places in it as a strand reads: turned around for `-`.
+
+    A place x is then x bases before the end: a bin around it stays the same bases.
+    """
+    if strand != "-":
+        return sequence, places
+    return reverse_complement(sequence), len(sequence) - places
 
 
 def _filled(rows: Tensor) -> Tensor:

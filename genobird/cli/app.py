@@ -64,6 +64,7 @@ VERBS: Final = {
     "finetune chromatin": "training.finetune_chromatin",
     "finetune mlm": "training.finetune_mlm",
     "finetune promoter": "training.finetune_promoter",
+    "finetune table": "training.finetune_table",
 }
 """Modules of `genobird.cli` and functions in them, by name."""
 GROUPS: Final = {

@@ -22,7 +22,7 @@ from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
 from genobird.names import deferred
-from genobird.tasks.settings import PeakData
+from genobird.tasks.settings import PeakData, TableData
 
 if TYPE_CHECKING:
     from genobird.checkpoint import Checkpoint
@@ -118,6 +118,7 @@ CONFIGURATIONS: Final = {
     "finetune chromatin": ("tasks.finetune", "ChromatinConfig"),
     "finetune chromatin peaks": ("tasks.peaks", "PeaksSettings"),
     "finetune promoter": ("tasks.finetune", "PromoterConfig"),
+    "finetune table": ("tasks.table", "TableSettings"),
     "finetune mlm": ("tasks.mlm", "MLMConfig"),
     "baselines": ("baselines.config", "BaselineConfig"),
     "evaluate": ("tasks.evaluate", "EvaluateSettings"),
@@ -268,6 +269,28 @@ def finetune_promoter(
 ) -> None:
     """Train a promoter head."""
     _finetune("promoter", run)
+
+
+def finetune_table(
+    run: TrainingRun,
+    data: TableData,
+    print_config: Annotated[bool, _show_config("finetune table")] = False,
+) -> None:
+    """Train a head of your own on a table of regions: values of columns, or classes.
+
+    Regions are read around their midpoint; without --set freeze_encoder=false the encoder stays as
+    it is. The model scores as any other: its tables have a column per target, or class.
+    """
+    made = _train(partial(training.finetune, "table", **dict(data)), "finetune table", run)
+    for split, figures in made.provenance["table"]["figures"].items():
+        for name, found in figures.get("targets", {"classes": figures}).items():
+            shown = [
+                f"{figure} {_shown(interval)}"
+                for figure, interval in found.items()
+                if isinstance(interval, dict) and "point" in interval
+            ]
+            typer.echo(f"{split}, {name}: {', '.join(shown)}")
+    _tell(run)
 
 
 def _finetune(what: Head, run: TrainingRun) -> None:

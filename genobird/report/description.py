@@ -40,7 +40,11 @@ def describe(path: Path) -> dict[str, Any]:
         name: sum(weight.numel() for weight in part.parameters())
         for name, part in checkpoint.modules().items()
     }
-    heads = {"promoter": checkpoint.promoter, "chromatin": checkpoint.chromatin}
+    heads = {
+        "promoter": checkpoint.promoter,
+        "chromatin": checkpoint.chromatin,
+        "table": checkpoint.table,
+    }
     facts: dict[str, Any] = {
         "hash": checkpoint.hash,
         "parameters": {"total": sum(counts.values()), **counts},
@@ -59,6 +63,7 @@ def describe(path: Path) -> dict[str, Any]:
             **{str(k): int(n) for k, n in checkpoint.features["class"].value_counts().items()},
         },
         "feature_names": _names(checkpoint),
+        **({"targets": checkpoint.targets.columns} if checkpoint.targets else {}),
         "sha256": hashes,
         "provenance": provenance,
     }
@@ -83,6 +88,7 @@ def summary(facts: Facts) -> str:
         "training": _training(facts["provenance"]),
         "figures on held-out sequence, of features the median [95 % interval]": _figures(facts),
         **_features(facts["feature_names"]),
+        "targets of the table head": _wrapped(", ".join(facts.get("targets", []))),
         "everything else, with the evaluation and its curves": ["  genobird info --json"],
     }
     paragraphs = ([heading, *lines] for heading, lines in parts.items())
@@ -132,7 +138,7 @@ def _training(provenance: Facts) -> Iterator[str]:
     """Yield a line on the data of each stage; a model of another origin may say less."""
     if "assembly" in provenance:
         yield f"  assembly: {provenance['assembly']}"
-    for stage in ("pretraining", "chromatin", "promoter", "mlm"):
+    for stage in ("pretraining", "chromatin", "promoter", "mlm", "table"):
         facts = provenance.get(stage, {})
         data = facts.get("data", {})
         bins = [f"{number:,} {split} bins" for split, number in data.get("bins", {}).items()]

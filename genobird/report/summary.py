@@ -24,6 +24,7 @@ from genobird.genome.interval import STRANDS, RegionStatus
 from genobird.genome.streams import Peeked
 from genobird.genome.variant import Status
 from genobird.report.plots import short
+from genobird.targets import MARK
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
 VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
@@ -222,7 +223,11 @@ def summarise_regions(
         flags.update(filter(None, scored[FLAGS]))
         if _PROMOTER not in scored:
             scored[_PROMOTER] = np.nan
-        others = [str(name) for name in scored if name not in _NO_FEATURES]
+        others = [
+            str(name)
+            for name in scored
+            if name not in _NO_FEATURES and not str(name).startswith(MARK)
+        ]
         values = _numbers(scored, others, "a probability", 0, 1)
         keys = scored[[*REGION_KEYS, FLAGS]]
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
@@ -283,7 +288,9 @@ def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
 def _features(piece: pd.DataFrame) -> list[str]:
     ends = [str(name) for name in piece.columns if str(name).endswith("|delta")]
     outputs = [name.removesuffix("|delta") for name in ends]
-    features = [name for name in outputs if name not in (_PROMOTER, _LLR)]
+    features = [
+        name for name in outputs if name not in (_PROMOTER, _LLR) and not name.startswith(MARK)
+    ]
     if not features and outputs:  # a model without a chromatin head
         return outputs[:1]
     if not features:

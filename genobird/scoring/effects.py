@@ -9,6 +9,8 @@ alleles as they came. Outputs:
                of the delta changes
     llr        log-likelihood of each allele under the masked language model, in nats
     features   chromatin logits of the 200 bp around the variant, both strands averaged
+    table|...  targets of a table head at the variant, both strands averaged: values in the units of
+               its training, or probabilities of classes; windows are centred on the variant
 
 From the logits of two alleles follow probabilities and the scores of Zhou & Troyanskaya 2015, who
 take the difference of the probabilities and the log fold change of the odds of each chromatin
@@ -312,6 +314,10 @@ def effects(
     blocks.append(logits[:, chosen])
     if settings.embedding:
         single[DISTANCE] = distances
+    if scorer.targets:
+        names += scorer.targets
+        weights += [None] * len(scorer.targets)
+        blocks.append(_target_values(scorer, variants, genome))
     return Effects(names, weights, np.concatenate(blocks, axis=1), single)
 
 
@@ -405,6 +411,18 @@ def _larger(by_strand: Floats) -> Floats:
     """Return the logits of both alleles on the strand that counts, [n, strand, 2] -> [n, 2]."""
     best: Floats = by_strand[np.arange(len(by_strand)), larger_strand(by_strand)]
     return best
+
+
+def _target_values(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> Floats:
+    """Return what a table head predicts, [n, O, 2]."""
+
+    def predict(texts: list[str], places: list[list[int]]) -> Floats:
+        return scorer.target_values(texts, arrays(places))
+
+    queries = Queries(predict)
+    reach = scorer.target_flank, scorer.target_flank
+    rows = [_ask(queries, variant, genome, reach) for variant in variants]
+    return _answers(queries, rows).transpose(0, 2, 1)
 
 
 def _ask(

@@ -79,10 +79,12 @@ class Site:
 
     def promoter(self, strand: str) -> Window:
         """Return the promoter window along a strand."""
-        before, after = promoter_reach(strand)
+        return self.around(*promoter_reach(strand)).along(strand)
+
+    def around(self, before: int, after: int) -> Window:
+        """Return the bases before the midpoint, and from it on, as far as they go."""
         first = max(0, self.centre - before)
-        window = Window(self.text[first : self.centre + after], self.centre - first)
-        return window.along(strand)
+        return Window(self.text[first : self.centre + after], self.centre - first)
 
 
 def score_regions(
@@ -109,7 +111,8 @@ def score_regions(
     Returns:
         One row per region, in input order: `chrom start end name strand status flags` (with
         `liftover` also `lifted_chrom lifted_start lifted_end lifted_strand`), `promoter` and one
-        column per chromatin feature, calibrated probabilities; NaN where the status is not OK.
+        column per chromatin feature, calibrated probabilities, and one per target of a table head;
+        NaN where the status is not OK.
 
     Raises:
         BedError, TableError, UsageError: the regions cannot be read.
@@ -348,8 +351,19 @@ def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.D
         )
         names += [scorer.features[place] for place in chosen]
         blocks.append(probabilities(logits[:, chosen], POSITIVE_WEIGHT))
+    if scorer.targets:
+        names += scorer.targets
+        blocks.append(_target_values(scorer, scored))
     found = np.concatenate(blocks, axis=1) if scored else np.zeros((0, len(names)), np.float32)
     return _table(sites, names, found)
+
+
+def _target_values(scorer: Scorer, sites: Sequence[Site]) -> Floats:
+    """Return what a table head predicts along the strand of each site, [n, O]."""
+    flank = scorer.target_flank
+    texts, places = parted([site.around(flank, flank) for site in sites])
+    strands = [(site.lifted or site.interval).strand for site in sites]
+    return scorer.target_values(texts, arrays([[place] for place in places]), strands)
 
 
 def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFrame:

@@ -90,6 +90,8 @@ class Scorer:
         self.device = self.inference.device
         self.features = feature_columns(checkpoint.features) if checkpoint.chromatin else []
         """Names of the chromatin columns; a name that repeats has its index appended."""
+        self.targets = checkpoint.targets.columns if checkpoint.targets else []
+        """Names of the columns of a table head."""
         self.chunk = 256 if self.device.type == "cuda" else 16
         """Regions or records that are scored together and written; between them, progress shows."""
 
@@ -225,6 +227,27 @@ class Scorer:
         mean = strands[:, :, 1:].mean(axis=1)
         outputs = 0 if chromatin is None else chromatin.config.outputs
         return strands[:, :, 0], mean[:, :outputs], mean[:, outputs:]
+
+    @property
+    def target_flank(self) -> int:
+        """Bases on each side of a place that a table head was trained with; 0 without one."""
+        targets = self.checkpoint.targets
+        return 0 if targets is None else targets.window_bp // 2
+
+    def target_values(
+        self,
+        sequences: Sequence[str],
+        places: Sequence[NDArray[np.int64]],
+        strands: Sequence[str] = "",
+    ) -> Floats:
+        """Predict the targets of a table head; see `Inference.target_values`.
+
+        Args:
+            sequences: S strings over ACGTN, with `target_flank` bases around each place.
+            places: see there, as `strands`.
+            strands: of each sequence.
+        """
+        return self.inference.target_values(as_list(sequences), places, strands)
 
     def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].

@@ -109,7 +109,8 @@ def write_tracks(
 def outputs_of(scorer: Scorer, features: Sequence[str] | None) -> list[str]:
     """Return the outputs of a region table, in order."""
     promoter = [PROMOTER] if scorer.checkpoint.promoter is not None else []
-    return promoter + [scorer.features[place] for place in scorer.select_features(features)]
+    chosen = [scorer.features[place] for place in scorer.select_features(features)]
+    return promoter + chosen + scorer.targets
 
 
 def track_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:

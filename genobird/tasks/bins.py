@@ -95,7 +95,13 @@ class Parts:
         return used & ~touched, used & _inside(self.held_out, contig, bins)
 
 
-def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, seed: int) -> Parts:
+def divide(
+    held_out: Sequence[str],
+    areas: Sequence[Interval],
+    genome: Genome,
+    seed: int,
+    option: str = "--held-out",
+) -> Parts:
     """Read what is to be held out.
 
     Args:
@@ -104,6 +110,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         areas: all that is used, by the genome's names.
         genome: knows the contigs.
         seed: of the draw.
+        option: that names the places, for messages.
 
     Raises:
         UsageError: neither a fraction between 0 and 1 nor a place of the genome, or nothing left
@@ -111,7 +118,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         ContigError: a contig that the genome lacks.
     """
     areas = _joined(areas)
-    if len(held_out) == 1 and (fraction := _fraction(held_out[0], genome)) is not None:
+    if len(held_out) == 1 and (fraction := _fraction(held_out[0], genome, option)) is not None:
         tiles = [
             Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
             for area in areas
@@ -119,7 +126,7 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         ]
         if len(tiles) < 2:
             raise UsageError(
-                f"--held-out {held_out[0]} of a single megabase; name a region to hold out, such "
+                f"{option} {held_out[0]} of a single megabase; name a region to hold out, such "
                 f"as {areas[0].contig}:1-200,000"
             )
         count = min(max(1, round(fraction * len(tiles))), len(tiles) - 1)
@@ -127,8 +134,8 @@ def divide(held_out: Sequence[str], areas: Sequence[Interval], genome: Genome, s
         return Parts(tuple(areas), tuple(_joined([tiles[i] for i in order[:count]])))
     found = []
     for text in held_out:
-        if _fraction(text, genome) is not None:
-            raise UsageError(f"--held-out {text} beside others; give one share or places")
+        if _fraction(text, genome, option) is not None:
+            raise UsageError(f"{option} {text} beside others; give one share or places")
         if ":" in text and text not in genome.contigs:
             region = parse_region(text)
             found.append(Interval(genome.resolve(region.contig), region.start, region.end))
@@ -222,7 +229,7 @@ def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64
     return [np.array(groups[i], dtype=np.int64) for i in order]
 
 
-def _fraction(text: str, genome: Genome) -> float | None:
+def _fraction(text: str, genome: Genome, option: str) -> float | None:
     """Read a share of the genome; None where the text names a place.
 
     Raises:
@@ -237,7 +244,7 @@ def _fraction(text: str, genome: Genome) -> float | None:
     if text in genome.contigs or (text.isdigit() and number > 0):
         return None  # a contig may be called 20
     raise UsageError(
-        f"--held-out {text} is neither a share, which lies between 0 and 1 (0.2), nor a contig or "
+        f"{option} {text} is neither a share, which lies between 0 and 1 (0.2), nor a contig or "
         f"region of {genome.path}; give one of these"
     )
 

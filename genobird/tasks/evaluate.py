@@ -21,6 +21,8 @@ from genobird.config import settings_of
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.files import file_sha256, refuse_existing, write_text
+from genobird.genome.fasta import Genome
+from genobird.inference import Inference
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import (
@@ -29,14 +31,18 @@ from genobird.tasks.figures import (
     evaluate_masked,
     evaluate_promoters,
 )
+from genobird.tasks.label_table import LabelTable, labels_of, signals_by_name
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
 from genobird.tasks.predict import predict_chromatin, predict_promoters
 from genobird.tasks.settings import EvaluateData
+from genobird.tasks.table import evaluate_table
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
 KINDS = ("masked", "bases", "promoters", "scan", "chromatin")
 """Predictions are `<name>.<kind>.npz`."""
+STAGES = ("pretraining", "chromatin", "promoter", "table")
+"""Trainings of a model that are told of."""
 _ANSWERS = {"shards": "masked"}
 """What is predicted, where that is called otherwise than its data."""
 
@@ -85,7 +91,8 @@ def evaluate(
         provenance: facts to keep, such as the command.
         values: fields of `EvaluateConfig`, before those of `settings`. What is measured:
             `chromatin` (a dataset's directory), `promoters` and `scan` (tables), of which the part
-            `split`; `shards` of tokens, also inside and outside `repeats` (BED files). `baselines`:
+            `split`; `shards` of tokens, also inside and outside `repeats` (BED files); a
+            `table` of regions on a `fasta`, for a model of `finetune table`. `baselines`:
             directories of predictions for the same places, by `train_baselines` or by evaluations
             with a `name`, under which predictions are written as `<name>.chromatin.npz`.
 
@@ -112,6 +119,8 @@ def evaluate(
     for kind, path in (("promoters", asked.promoters), ("scan", asked.scan)):
         if path is not None:
             measured[kind] = _on_promoters(checkpoint, kind, path, asked)
+    if asked.table is not None:
+        measured["table"] = _on_table(checkpoint, asked.table, asked)
     if asked.chromatin is not None:
         measured["chromatin"] = _on_chromatin(checkpoint, asked.chromatin, asked)
     result: dict[str, Any] = {
@@ -129,7 +138,7 @@ def evaluate(
     }
     output.mkdir(parents=True, exist_ok=True)
     for kind, found in measured.items():
-        if asked.name is not None:
+        if asked.name is not None and found.answers is not None:
             found.answers.save(output / f"{asked.name}.{_ANSWERS.get(kind, kind)}.npz")
         if found.per_feature is not None:
             text = found.per_feature.to_csv(sep="\t", index=False, float_format="%.5f")
@@ -144,15 +153,20 @@ class _Measured(NamedTuple):
     data: dict[str, Any]
     """Which data it was."""
     figures: dict[str, Any]
-    answers: Predictions | MaskedTokens
+    answers: Predictions | MaskedTokens | None
     per_feature: pd.DataFrame | None = None
 
 
 def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
     """Refuse what cannot be measured or written, before anything is computed."""
     name, windows = asked.name, {"promoters": asked.promoters, "scan": asked.scan}
-    if all(source is None for source in (asked.chromatin, *windows.values(), asked.shards)):
-        raise UsageError("nothing to measure; give a chromatin dataset, promoters or token shards")
+    sources = (asked.chromatin, *windows.values(), asked.shards, asked.table)
+    if all(source is None for source in sources):
+        raise UsageError(
+            "nothing to measure; give a chromatin dataset, promoters, a table or token shards"
+        )
+    if asked.table is not None and asked.fasta is None:
+        raise UsageError("--table needs the genome that its regions lie on; give it with --fasta")
     refuse_existing(output / EVALUATION, force)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
@@ -213,6 +227,32 @@ def _on_chromatin(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> 
         **{key: dataset.index.get(key) for key in ("left_out", "splits", "bins", "sources")},
     }
     return _Measured(data, figures, predictions, figures.pop("per_feature"))
+
+
+def _on_table(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
+    inference = Inference(checkpoint, asked.device, precision=asked.precision)
+    inference.head("table")
+    assert checkpoint.targets is not None
+    with Genome(asked.fasta) as genome:
+        table = LabelTable.read(path, genome)
+        splits = table.splits()
+        if splits is None:
+            raise UsageError(
+                f"{path} has no column split; rows that a model was trained on measure nothing, so "
+                "add it, with test in the rows to measure on"
+            )
+        signals = signals_by_name(asked.bigwig)
+        labels = labels_of(table, splits, genome, checkpoint.targets, signals)
+        labels = labels.of_split(asked.split)
+        figures = evaluate_table(
+            inference,
+            labels,
+            genome,
+            group_bp=asked.group_bp,
+            resamples=asked.resamples,
+            seed=asked.seed,
+        )
+    return _Measured({"sha256": file_sha256(path), "regions": len(labels)}, figures, None)
 
 
 def read_baselines(
@@ -288,7 +328,7 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "model_sha256": facts["sha256"]["model.safetensors"],
         "encoder": checkpoint.encoder.config.model_dump(mode="json"),
-        "training": {k: facts[k] for k in ("pretraining", "chromatin", "promoter") if k in facts},
+        "training": {key: facts[key] for key in STAGES if key in facts},
     }
 
 

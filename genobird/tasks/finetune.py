@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,11 +40,11 @@ _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 """What of a configuration names data."""
 
 
-class _FinetuneConfig(BaseModel):
+class HeadTraining(BaseModel):
+    """What of a model is trained with a head, and how."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Path = Field(description="Model to start from; its other heads are kept.")
-    data_path: Path = Field(description="Labelled data, as the pipelines write them.")
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
     freeze_encoder: bool = Field(False, description="Train the head alone.")
     encoder: EncoderPart = WHOLE
@@ -53,8 +53,20 @@ class _FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _trains_encoder(self) -> Self:
         if self.freeze_encoder and not self.encoder.is_whole:
-            raise ValueError("freeze_encoder trains the head alone; leave out encoder")
+            raise ValueError(
+                "freeze_encoder trains the head alone; leave out encoder, or set freeze_encoder "
+                "to false"
+            )
         return self
+
+
+class _Source(BaseModel):
+    checkpoint: Path = Field(description="Model to start from; its other heads are kept.")
+    data_path: Path = Field(description="Labelled data, as the pipelines write them.")
+
+
+class _FinetuneConfig(HeadTraining, _Source):
+    pass
 
 
 class ChromatinConfig(_FinetuneConfig):
@@ -129,12 +141,12 @@ class PromoterConfig(_FinetuneConfig):
 
 
 class Finetuning(Task):
-    """Binary cross-entropy over the places of a batch.
+    """Binary cross-entropy over the places of a batch, or another loss of their labels.
 
     Args:
         checkpoint: holds the encoder and the head.
         settings: how to train.
-        head: `promoter` or `chromatin`.
+        head: `promoter`, `chromatin` or `table`.
         positive_weight: weight of a positive label.
         freeze_encoder: train the head alone.
         mlm_weight: weight of the masked tokens' loss beside the labels'.
@@ -193,6 +205,13 @@ class Finetuning(Task):
         super().optimizer_step(*args, **given)
         filters.copy_(kept)
 
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each label, [P, F + A]."""
+        weight = torch.full_like(logits[0], self.positive_weight)
+        return F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=weight, reduction="none"
+        )
+
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
         hidden, pooled = None, batch.pooled
@@ -208,10 +227,7 @@ class Finetuning(Task):
                 hidden = self.checkpoint.encoder(places.batch)
             pooled = self.head.pool(hidden, places)
         logits = self.head.answer(pooled).float()
-        weight = torch.full_like(logits[0], self.positive_weight)
-        losses = F.binary_cross_entropy_with_logits(
-            logits, batch.labels, pos_weight=weight, reduction="none"
-        )  # [P, F + A]
+        losses = self.losses(logits, batch.labels)
         if batch.known is not None:
             losses = losses * batch.known
         share = batch.weights / len(batch.weights)  # a batch's own sum would undo its weights
@@ -441,11 +457,24 @@ def finetune_promoter(
     if config.draws:
         if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
             torch.set_num_threads(config.fit.threads)
-        precision = _encoding_precision(config.fit, output, encoded)
+        precision = encoding_precision(config.fit, output, encoded)
         fitting = config.fit.model_copy(update={"precision": precision})
         config = config.model_copy(update={"fit": fitting})
-        drawn = _encoded(train, config.draws, checkpoint, config, encoded)
-        checked = _encoded(validation, 1, checkpoint, config, encoded)
+        facts = {"windows": _sha256(config.data_path), "data": config.data.model_dump()}
+        inference = Inference(checkpoint, precision=precision)
+        drawn, checked = (
+            encoded_once(
+                batches,
+                draws * len(batches),
+                inference,
+                checkpoint.promoter,
+                encoded,
+                facts={**facts, "augment": batches.augment},
+                places=config.places,
+                seed=config.fit.seed,
+            )
+            for batches, draws in ((train, config.draws), (validation, 1))
+        )
     task = Finetuning(
         *(checkpoint, config.fit, "promoter"),
         freeze_encoder=config.freeze_encoder,
@@ -482,41 +511,53 @@ def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
     return head
 
 
-def _encoding_precision(settings: FitSettings, output: Path, folder: Path) -> Precision:
+def encoding_precision(
+    settings: FitSettings, output: Path, folder: Path, device: str = "cpu"
+) -> Precision:
     """Decide once what a run encodes and trains in; a resumed run finds it in `folder`."""
     saved, file = SavedRun.read(output), folder / "precision"
     known = file.read_text().strip() if file.exists() else None
     if saved:
         known = saved.identity.get("fit.precision")
-    precision = settled_precision(settings.precision, known, "cpu")
+    precision = settled_precision(settings.precision, known, device)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, f"{precision}\n")
     return precision
 
 
-def _encoded(
-    batches: PromoterBatches,
-    draws: int,
-    checkpoint: Checkpoint,
-    config: PromoterConfig,
+def encoded_once(
+    batches: Callable[[int], LabelledBatch],
+    count: int,
+    inference: Inference,
+    head: Head,
     folder: Path,
+    *,
+    facts: Mapping[str, Any],
+    places: int,
+    seed: int,
 ) -> FeatureBatches:
-    """Encode draws, or find those that a run encoded before it was stopped."""
-    head, precision = checkpoint.promoter, config.fit.precision
-    assert head is not None
-    facts = {
-        "checkpoint": checkpoint.hash,
-        "windows": _sha256(config.data_path),
-        "data": config.data.model_dump(),
+    """Encode the first batches, or find those that a run encoded before it was stopped.
+
+    Args:
+        batches: makes batches of places.
+        count: how many are encoded.
+        inference: runs the encoder.
+        head: says what is kept of a place.
+        folder: where a run keeps them.
+        facts: what the batches are made from.
+        places: per step of training.
+        seed: of the order in training.
+    """
+    known = {
+        **facts,
+        "checkpoint": inference.checkpoint.hash,
         "head": head.config.model_dump(),
-        "seed": config.fit.seed,
-        "precision": precision,
-        "augment": batches.augment,
+        "seed": seed,
+        "precision": inference.precision,
     }
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    inference, count = Inference(checkpoint, precision=precision), draws * len(batches)
+    name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     features = encode_batches(batches, count, inference, head, folder / name)
-    return FeatureBatches(**features, batch=config.places, seed=config.fit.seed)
+    return FeatureBatches(**features, batch=places, seed=seed)
 
 
 def _fit(

@@ -28,7 +28,7 @@ from genobird.tasks.data import mask_tokens
 from genobird.tokenizer import PAD, Tokenizer
 
 
-class _Visits:
+class Visits:
     """Batches of windows, a function of the step.
 
     Attributes:
@@ -103,7 +103,7 @@ class ChromatinDataSettings(BaseModel):
         return self
 
 
-class ChromatinBatches(_Visits):
+class ChromatinBatches(Visits):
     """Dense training batches; an epoch visits every usable bin of the split about once.
 
     With `poor_share` below 1 an epoch leaves out some of the windows that have fewer positive
@@ -233,7 +233,7 @@ class PromoterDataSettings(BaseModel):
     )
 
 
-class PromoterBatches(_Visits):
+class PromoterBatches(Visits):
     """Batches of promoters and negatives; an epoch visits every window once."""
 
     def __init__(

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from genobird.config import Settings, option
+from genobird.config import COMMAS, Settings, argument, option
+from genobird.targets import Objective
 
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
@@ -34,7 +35,14 @@ class EvaluateData(LabelledData):
     baselines: tuple[Path, ...] = option(
         "Trained baselines or named evaluations to compare with; repeatable.", default=()
     )
-    name: str | None = option("Store the predictions under this name, to compare others with.")
+    name: str | None = option(
+        "Store the predictions under this name, to compare others with; not those of a table."
+    )
+    table: Path | None = option("A table with a column split, for a model of finetune table.")
+    fasta: Path | None = option("With --table: its genome.", "-f")
+    bigwig: tuple[Path, ...] = option(
+        "With --table: files of the signals that the model predicts; repeatable.", default=()
+    )
 
 
 class PeakData(Settings):
@@ -48,6 +56,30 @@ class PeakData(Settings):
     model: Path | None = option("With --peaks: model to start from; default bundled.", "-m")
     regions: Path | None = option("BED: with --peaks, use only these intervals.")
     keep_going: bool = option("Leave out peaks on contigs not in the FASTA.", default=False)
+
+
+class TableData(Settings):
+    """A table of regions with values or classes, and the model that learns them."""
+
+    labels: Path = argument(
+        "TSV, CSV or Parquet: chrom start end (0-based half-open), targets, perhaps strand and "
+        "split (train, validation, test)."
+    )
+    fasta: Path = option("Their genome.", "-f", default=...)
+    target: Annotated[tuple[str, ...], COMMAS] = option(
+        "Columns to predict, separated by commas: numbers, or one column of classes.", default=()
+    )
+    bigwig: tuple[Path, ...] = option(
+        "Instead of --target: predict log1p of this file's mean signal; repeatable.", default=()
+    )
+    objective: Objective | None = option("What numbers are; text is classes.")
+    model: Path | None = option("Model to start from; default bundled.", "-m")
+    validation: tuple[str, ...] = option(
+        "Without a column split: contig, region or share of megabases to validate on; repeatable; "
+        "default 0.1.",
+        default=(),
+    )
+    held_out: tuple[str, ...] = option("The same to test on; default 0.2.", default=())
 
 
 class FitSettings(BaseModel):

@@ -24,14 +24,16 @@ from genobird.tasks.mlm import MLMConfig, finetune_mlm
 from genobird.tasks.peaks import PeaksConfig, PeaksSettings, finetune_peak_files
 from genobird.tasks.pretrain import PretrainConfig
 from genobird.tasks.run_folder import run_folder
+from genobird.tasks.table import TableConfig, TableSettings, finetune_table
 
 Train = Callable[..., Checkpoint]
-Head = Literal["chromatin", "mlm", "peaks", "promoter"]
+Head = Literal["chromatin", "mlm", "peaks", "promoter", "table"]
 FINETUNINGS: Final[Mapping[Head, tuple[type[BaseModel], Train]]] = {
     "chromatin": (ChromatinConfig, finetune_chromatin),
     "mlm": (MLMConfig, finetune_mlm),
     "peaks": (PeaksConfig, finetune_peak_files),
     "promoter": (PromoterConfig, finetune_promoter),
+    "table": (TableConfig, finetune_table),
 }
 """What can be trained on a model: its settings, and what trains it."""
 
@@ -74,7 +76,12 @@ def pretrain(
 def finetune(
     what: Head,
     output: Path | str,
-    settings: ChromatinConfig | MLMConfig | PeaksSettings | PromoterConfig | None = None,
+    settings: ChromatinConfig
+    | MLMConfig
+    | PeaksSettings
+    | PromoterConfig
+    | TableSettings
+    | None = None,
     *,
     resume: bool = False,
     force: bool = False,
@@ -85,17 +92,21 @@ def finetune(
     """Train a head of a model, or the model with it; write the model to `output/model`.
 
     As `genobird finetune`; `peaks` is `genobird finetune chromatin --peaks`. Of peaks, the figures
-    of held-out places are in `output/held_out.json` and in `provenance["chromatin"]` of the model.
+    of held-out places are in `output/held_out.json` and in `provenance["chromatin"]` of the model;
+    those of a `table`, in the same file and in `provenance["table"]`.
 
     Args:
-        what: the head, or `peaks`: a chromatin head for peak files of one's own.
+        what: the head, or `peaks`: a chromatin head for peak files of one's own; `table`: a head
+            for values or classes of regions.
         output: the run's folder.
-        settings: of the same kind: `ChromatinConfig`, `MLMConfig`, `PeaksConfig`, `PromoterConfig`.
+        settings: of the same kind: `ChromatinConfig`, `MLMConfig`, `PeaksConfig`, `PromoterConfig`,
+            `TableConfig`.
         resume: see `pretrain`.
         force: see `pretrain`.
         progress: see `pretrain`.
         provenance: see `pretrain`.
-        values: see `pretrain`; such as `checkpoint` and `data_path`, or `peaks` and `fasta`.
+        values: see `pretrain`; such as `checkpoint` and `data_path`, `peaks` and `fasta`, or
+            `labels`, `fasta` and `target`.
 
     Returns:
         The model that was written.

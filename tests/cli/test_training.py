@@ -65,6 +65,87 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
     assert "run/model exists" in err
 
 
+TABLE_FAST = [
+    word
+    for setting in (
+        *("fit.steps=2", "fit.device=cpu", "fit.threads=1", "fit.loggers=[csv]", "window_bp=200"),
+        *("regions=4", "head.hidden=4"),
+    )
+    for word in ("--set", setting)
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Regions of chr1 with values and classes, as CSV."""
+    lines = ["chrom,start,end,activity,other,state,split\n"]
+    for number, at in enumerate(range(1000, 13_000, 1000)):
+        split = ("train", "validation", "test")[number % 3]
+        lines.append(f"chr1,{at},{at + 100},{number * 7 % 5},{number},s{number // 3 % 2},{split}\n")
+    path = tmp_path / "mine.csv"
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("target", "columns"),
+    [
+        ("activity,other", ["table|activity", "table|other"]),
+        ("state", ["table|state=s0", "table|state=s1"]),
+    ],
+)
+def test_a_head_is_trained_on_one_s_own_table_measured_and_scores(
+    capsys, table, target, columns, tiny_genome_path, tiny_checkpoint, tmp_path
+):
+    base = ("finetune", "table", table, "--fasta", tiny_genome_path, "--target", target)
+    run_to = ("--model", tiny_checkpoint, "-o", tmp_path / "run", "--quiet")
+    out = run(capsys, *base, *run_to, *TABLE_FAST)
+    figure = "accuracy" if target == "state" else "pearson"
+    assert out.startswith("validation, ")
+    assert out.count(f": {figure} ") == (2 if target == "state" else 4)
+    report = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    model = tmp_path / "run" / "model"
+
+    genome = ("--fasta", tiny_genome_path, "--output", "-", "--model", model, "--quiet")
+    out = run(capsys, "score", "chr1:30,001-30,200", *genome)
+    assert out.splitlines()[0].split("\t")[-2:] == columns
+    with_genome = ("--fasta", tiny_genome_path, "--model", model, "--quiet")
+    run(capsys, "variants", "chr1:2000:A>C", *with_genome, "--output", tmp_path / "v.tsv")
+    header = (tmp_path / "v.tsv").read_text().splitlines()[0].split("\t")
+    assert header[-6:] == [f"{name}|{part}" for name in columns for part in ("ref", "alt", "delta")]
+    run(capsys, "score", table_bed(table, tmp_path), *with_genome, "--output", tmp_path / "s.tsv")
+    reported = ("report", "-o", tmp_path / "r.html", "--regions", tmp_path / "s.tsv")
+    run(capsys, *reported, "--variants", tmp_path / "v.tsv")
+    assert "table|" not in (tmp_path / "r.html").read_text()
+    assert ", ".join(columns) in run(capsys, "info", model)
+
+    measure = ("evaluate", model, "--table", table, "--output", tmp_path / "figures")
+    run(capsys, *measure, "--fasta", tiny_genome_path)
+    measured = json.loads((tmp_path / "figures" / "evaluation.json").read_text())
+    assert measured["table"] == report["test"]
+    err = run(capsys, *measure, "--force", code=2)
+    assert "give it with --fasta" in err
+
+
+def table_bed(table, folder):
+    """The regions of a table, as BED."""
+    rows = [line.split(",")[:3] for line in table.read_text().splitlines()[1:]]
+    path = folder / "mine.bed"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_table_without_what_is_needed_is_refused(
+    capsys, table, tiny_genome_path, tiny_checkpoint, tmp_path
+):
+    base = ("finetune", "table", table, "--fasta", tiny_genome_path, "-o", tmp_path / "run")
+    assert "with --target or with --bigwig" in run(capsys, *base, code=2)
+    assert "has no column height" in run(capsys, *base, "--target", "height", code=1)
+    measure = ("evaluate", tiny_checkpoint, "--table", table, "--fasta", tiny_genome_path)
+    err = run(capsys, *measure, "-o", tmp_path / "figures", code=2)
+    assert "the model has no table head; add one with `genobird finetune table`" in err
+
+
 def test_a_vocabulary_is_asked_for_what_can_be_sampled(capsys, tmp_path):
     train = ("tokenizer", "train", tmp_path, "-o", tmp_path / "t.model")
     for option, value, least in (("--seed", -1, 0), ("--sample-bp", 0, 1)):
@@ -167,7 +248,8 @@ def test_a_masked_lm_head_learns_what_can_be_counted(
 
 
 @pytest.mark.parametrize(
-    "verb", [("pretrain",), *(("finetune", head) for head in ("mlm", "chromatin", "promoter"))]
+    "verb",
+    [("pretrain",), *(("finetune", head) for head in ("mlm", "chromatin", "promoter"))],
 )
 def test_a_configuration_is_printed_with_every_field_and_its_text(capsys, verb):
     text = run(capsys, *verb, "--print-config")

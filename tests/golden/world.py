@@ -60,6 +60,13 @@ def make_world(folder: Path, tokenizer: Tokenizer) -> None:
     _chromatin(folder / "chromatin")
     peaks = (f"chr1\t{at}\t{at + 200}\tp{at}\n" for at in range(0, 30_000, 800))
     (folder / "peaks.bed").write_text("".join(peaks))
+    rows = [
+        f"chr1\t{at}\t{at + 150}\t{'+-.'[at // 500 % 3]}\t{at % 7 / 2}\t{at % 11 or ''}\t"
+        f"{('train', 'train', 'validation', 'test')[at // 500 % 4]}\n"
+        for at in range(500, 29_000, 500)
+    ]
+    head = "chrom\tstart\tend\tstrand\theight\twidth\tsplit\n"
+    (folder / "table.tsv").write_text(head + "".join(rows))
     words = ["background", "build", str(folder / "calls.vcf"), "-f", str(folder / "genome.fa")]
     words += ["-m", str(folder / "model"), "--device", "cpu", "-q"]
     assert main([*words, "-o", str(folder / "background.npz")]) == 0
