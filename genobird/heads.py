@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from genobird.batch import Places
 from genobird.errors import UsageError
 from genobird.local import LocalConfig, LocalNetwork
+from genobird.rows import in_rows
 
 POSITIVE_WEIGHT = 8.0
 """How often a positive chromatin label counts in training (paper, table 21). Logits are ln 8 too
@@ -307,6 +308,9 @@ class Head(nn.Module):
 
     def answer(self, pooled: Tensor) -> Tensor:
         """Return the logits [P, outputs] of what `pool` has read."""
+        return self._answer(pooled) if self.training else in_rows(self._answer, pooled)
+
+    def _answer(self, pooled: Tensor) -> Tensor:
         far, near = pooled[:, : self.far], pooled[:, self.far :]
         if self.local is None:
             return self._answer_far(far)

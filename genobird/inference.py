@@ -7,8 +7,8 @@ measured is what ships:
   bfloat16, those of the heads are not.
 - A pass takes sequences in the order they come until it holds so many bases, or so many sequences.
   What a pass holds therefore follows from the call alone, and the same call gives the same bits.
-- Heads are asked about places in multiples of `ROWS`, so that an answer does not depend on how
-  many places are asked about.
+- Heads compute places, and the encoder the tokens that are read, in multiples of `rows.ROWS`, so
+  that an answer does not depend on how many places are asked about.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 import numpy as np
@@ -33,6 +34,7 @@ from genobird.forks import renew_after_fork
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.places import Question, pack_questions
+from genobird.rows import filled
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,6 @@ Reader = Callable[[Tensor, Places], Tensor]
 """Hidden states [T, D] and P places in them to values [P, columns]: a head, or its `pool`."""
 
 DEVICES: Final = ("cpu", "cuda")
-ROWS: Final = 16
-"""Places are asked about in multiples of so many: matrix products of fewer rows are computed in
-another way, and round differently."""
 # Bases per pass. On a CPU two chromatin windows, about 6,300 tokens of a 4,096-piece vocabulary,
 # stay closer to the cache than five: 0.21 against 0.27 s a window (two cores, four layers of 256).
 CAPACITY: Final = {"cpu": 2 * 16_200, "cuda": 80 * 16_200}
@@ -112,27 +111,23 @@ class Inference:
     @torch.inference_mode()
     def _read(self, readers: Sequence[Sequence[Reader]], asked: Sequence[Places]) -> Tensor:
         """Read for each group of readers its own P places; all lie in one batch, encoded once."""
-        count = len(asked[0].owner)
-        rows = _filled(torch.arange(count, device=asked[0].owner.device))
-        filled = [
-            Places(one.batch, one.spans[rows], one.owner[rows], one.bases[rows]).to(self.device)
-            for one in asked
-        ]
-        hidden = self.encode(filled[0].batch, torch.cat([places.tokens for places in filled]))
+        asked = [places.to(self.device) for places in asked]
+        wanted = torch.cat([replace(one, spans=filled(one.spans)).tokens for one in asked])
+        hidden = self.encode(asked[0].batch, wanted)
         with products(self.device, "float32"):
             values = [
                 read(hidden, places)
-                for group, places in zip(readers, filled, strict=True)
+                for group, places in zip(readers, asked, strict=True)
                 for read in group
             ]
-            return torch.cat(values, dim=1)[:count]
+            return torch.cat(values, dim=1)
 
     @torch.inference_mode()
     def masked_logits(self, batch: PackedBatch, tokens: Tensor) -> Tensor:
         """Return the logits of the V pieces at M tokens of a batch, float32 [M, V]."""
         encoder, mlm = self.checkpoint.encoder, self.checkpoint.mlm
         assert mlm is not None
-        batch, rows = batch.to(self.device), _filled(tokens.to(self.device))
+        batch, rows = batch.to(self.device), filled(tokens.to(self.device))
         hidden = self.encode(batch, rows)
         around = batch.around(rows, mlm.reach)
         with products(self.device, "float32"):
@@ -239,11 +234,6 @@ def along(sequence: str, places: NDArray[np.int64], strand: str) -> tuple[str, N
     if strand != "-":
         return sequence, places
     return reverse_complement(sequence), len(sequence) - places
-
-
-def _filled(rows: Tensor) -> Tensor:
-    """Repeat the last of some rows until they are a multiple of `ROWS`."""
-    return torch.cat([rows, rows[-1:].expand(-len(rows) % ROWS)])
 
 
 class Passes:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.genome.sequence import NO_BASE, base_codes
+from genobird.rows import in_rows
 
 
 def bases_around(
@@ -103,6 +104,9 @@ class LocalNetwork(nn.Module):
         Returns:
             [P, hidden], not negative.
         """
+        return self._read(codes) if self.training else in_rows(self._read, codes)
+
+    def _read(self, codes: Tensor) -> Tensor:
         # [P, L, 4] -> [P, 4, 1, L], channels last
         x = F.one_hot(codes.long(), NO_BASE + 1)[..., :NO_BASE].to(self.motifs.weight.dtype)
         x = x.unsqueeze(1).permute(0, 3, 1, 2)

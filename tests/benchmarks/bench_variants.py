@@ -103,12 +103,12 @@ def naive(scorer: Scorer) -> Way:
             return
         encoding = parts.tokenizer.encode(text)
         batch = pack([add_specials(encoding.ids)], size).to(scorer.device)
-        token = 1 + int(np.searchsorted(encoding.spans[:, 1], place, side="right"))
-        hidden = parts.encoder(batch.with_ids(batch.ids.clone().index_fill_(0, _at(token), MASK)))
-        parts.mlm(hidden[token : token + 1], parts.encoder.embedding.weight).log_softmax(-1).cpu()
-
-    def _at(token: int) -> torch.Tensor:
-        return torch.tensor([token], device=scorer.device)
+        number = 1 + int(np.searchsorted(encoding.spans[:, 1], place, side="right"))
+        token = torch.tensor([number], device=scorer.device)
+        batch = batch.with_ids(batch.ids.index_fill(0, token, MASK))
+        around = batch.around(token, parts.mlm.reach)
+        logits = parts.mlm(parts.encoder(batch)[token], parts.encoder.embedding.weight, around)
+        logits.log_softmax(-1).cpu()
 
     def run(alleles: Sequence[Allele], genome: Genome) -> None:
         with torch.inference_mode():
