@@ -128,7 +128,7 @@ def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoin
         f"finetune mlm --output {out}",
         f"baselines --output {out}",
         f"evaluate {tiny_checkpoint} --output {out}",
-        f"card {tiny_checkpoint} --evaluation {out} --output {out}",
+        f"card {tiny_checkpoint} --evaluation {out}.json --output {out}",
         f"tables --table {out} --output {out}",
     ]
     result = subprocess.run(
