@@ -145,7 +145,7 @@ def test_text_that_is_no_yaml_is_refused(tmp_path):
 def test_unknown_names_list_the_known_ones(tmp_path):
     with pytest.raises(UsageError, match="data_manifests/ has chromatin"):
         manifest.load("hg99")
-    with pytest.raises(UsageError, match="it has available, sites, paper"):
+    with pytest.raises(UsageError, match="it has available, sites, second, paper"):
         manifest.load_splits("mine")
     with pytest.raises(UsageError, match=r"it has a\.fa"):
         manifest.load(write(tmp_path, FACTS)).file("b.fa")
