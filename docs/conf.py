@@ -1,5 +1,7 @@
 """How Sphinx builds the site (`make docs`): the Markdown of the project, where it lies."""
 
+import os
+
 from pygments.lexers.special import TextLexer
 from sphinx.highlighting import lexers
 
@@ -32,3 +34,5 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 1200  # of one cell, against hanging alone
+nb_output_stderr = "remove-warn"  # a reader sees no warning, and the build fails by it
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, of bars that are not shown
