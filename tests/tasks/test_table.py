@@ -33,10 +33,10 @@ from tests.models import tiny_checkpoint
 
 MOTIF = "GGGCGGGGCCGG"
 COUNTS = ("none", "one", "two", "three")
-LOCAL = {"span_bp": 120, "filters": 16, "width": 16, "hidden": 16}
+LOCAL = {"span_bp": 120, "filters": 16, "width": 16, "hidden": 16, "dropout": 0.0}
 FIT = {
-    "steps": 60, "warmup_steps": 5, "learning_rate": 1e-2, "device": "cpu", "threads": 1,
-    "validate_every": 60, "loggers": ["csv"],
+    "steps": 100, "warmup_steps": 5, "learning_rate": 5e-3, "device": "cpu", "threads": 1,
+    "validate_every": 100, "loggers": ["csv"],
 }  # fmt: skip
 SHORT = {**FIT, "steps": 4, "save_every": 2, "validate_every": 2}
 
