@@ -1,5 +1,7 @@
 import json
 import resource
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -342,3 +344,12 @@ def test_reading_a_model_leaves_the_random_state_alone(tiny_checkpoint):
     before = torch.get_rng_state()
     Checkpoint.load(tiny_checkpoint)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_is_read_without_torchs_compiler(tiny_checkpoint):
+    code = (
+        "import sys; from pathlib import Path; from genobird.checkpoint import Checkpoint; "
+        f"Checkpoint.load(Path({str(tiny_checkpoint)!r})); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
