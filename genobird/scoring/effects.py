@@ -345,7 +345,7 @@ def _windows(
     starts, distances = np.zeros((count, 2), np.float32), np.zeros(count, np.float32)
     logits = np.zeros((count, len(scorer.features), 2), np.float32)
     has_promoter = scorer.checkpoint.promoter is not None
-    is_shared = has_promoter and settings.one_window
+    is_shared = has_promoter and settings.one_window and count > 0
     if is_shared or is_asked:
         starts, logits, distances = _around(scorer, variants, genome, settings, is_shared)
     if has_promoter and not is_shared:

@@ -223,6 +223,15 @@ def test_one_window_is_read_by_both_heads(tiny_checkpoint, short, kind):
     assert np.abs(table["promoter|ref"] - apart["promoter|ref"]).max() > 1e-4
 
 
+def test_one_window_of_nothing_has_the_same_columns(scorer, short):
+    unknown = [Variant("chr9", 1, "A", "C")]
+    found, usual = (
+        scorer.screen_variants(unknown, short, settings=EffectSettings(one_window=shared))
+        for shared in (True, False)
+    )
+    pd.testing.assert_frame_equal(found, usual)
+
+
 @pytest.fixture(scope="module")
 def alone(scorer, short) -> tuple[list[Variant], pd.DataFrame]:
     """Variants, some of which share windows, and the scores of each by itself."""
