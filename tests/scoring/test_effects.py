@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -224,7 +225,8 @@ def test_one_window_is_read_by_both_heads(tiny_checkpoint, short, kind):
 
 
 def test_one_window_of_nothing_has_the_same_columns(scorer, short):
-    unknown = [Variant("chr9", 1, "A", "C")]
+    [variant] = snvs(short, [450])
+    unknown = [replace(variant, ref=variant.alt, alt=variant.ref)]
     found, usual = (
         scorer.screen_variants(unknown, short, settings=EffectSettings(one_window=shared))
         for shared in (True, False)
