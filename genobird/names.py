@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from genobird.extras import require
+
+_forgetting = threading.Lock()
 
 
 def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
@@ -38,8 +41,8 @@ def deferred() -> Iterator[None]:
         with deferred():
             from genobird.scoring import regions
 
-    A module is used when it is asked for an attribute, so the block can import no names out of one;
-    packages are loaded at once. Other threads must not import meanwhile: for the command line.
+    A module is used when it is asked for an attribute; packages are loaded at once. Other threads
+    may import meanwhile.
     """
     finder = _Finder()
     sys.meta_path.insert(0, finder)
@@ -48,16 +51,26 @@ def deferred() -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         for name in finder.found:  # whoever imports them next loads them
-            package, _, module = name.rpartition(".")
-            del sys.modules[name]
-            delattr(sys.modules[package], module)
+            _forget(name)
+
+
+def _forget(name: str) -> None:
+    """Remove a module that is not loaded from where Python looks; a loaded one stays."""
+    package, _, module = name.rpartition(".")
+    homes = (sys.modules, name), (vars(sys.modules[package]), module)
+    with _forgetting:
+        for home, key in homes:
+            if isinstance(home.get(key), _Deferred):
+                del home[key]
 
 
 class _Deferred(ModuleType):
     """An empty module, in whose stead another of its name is asked for attributes."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
+        while isinstance(module := import_module(self.__name__), _Deferred):
+            _forget(self.__name__)  # asked in the block, or by another thread during it
+        return getattr(module, name)
 
 
 class _Empty(SourceFileLoader):
@@ -68,11 +81,14 @@ class _Empty(SourceFileLoader):
 class _Finder:
     def __init__(self) -> None:
         self.found: list[str] = []
+        self._thread = threading.get_ident()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, _: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of a module of genobird, None for packages and all others."""
+        if threading.get_ident() != self._thread or name in self.found:
+            return None
         spec = PathFinder.find_spec(name, path) if name.startswith("genobird.") else None
         if spec is None or spec.submodule_search_locations:
             return None

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import genobird
-from genobird.cli import main
+from genobird.cli import app, main
 from genobird.genome.fasta import Genome
 
 HEAVY = ("matplotlib", "pandas", "pyarrow", "pysam", "pytorch_lightning", "sentencepiece", "torch")
@@ -368,3 +369,23 @@ def test_doctor_passes_with_a_good_model_and_fails_without(tiny_checkpoint, tmp_
     assert checks["self-test"]["finding"] == "note"
     assert main(["doctor", "--model", str(tmp_path / "none")]) == 1
     assert re.search(r"broken +model +there is no model directory", capsys.readouterr().out)
+
+
+def test_of_commands_in_several_threads_one_runs_at_a_time(monkeypatch):
+    entered = []
+
+    def enter() -> None:
+        entered.append(app._alone.acquire(blocking=False))
+
+    def run(words: list[str]) -> int:
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        return 0
+
+    monkeypatch.setattr(app, "_run", run)
+    assert main(["info"]) == 0
+    assert entered == [False]
+    enter()
+    app._alone.release()
+    assert entered == [False, True]

@@ -46,6 +46,41 @@ print(fasta.Genome.__name__)
     assert printed(code).split() == ["pyfaidx", "Genome"]
 
 
+def test_another_thread_may_import_what_is_deferred():
+    code = """
+import sys, threading
+from genobird.names import deferred
+
+found = []
+def other():
+    from genobird.genome.interval import Interval
+    from genobird.genome import lookalike
+    found.extend([Interval, lookalike, sys.modules["genobird.genome.lookalike"]])
+
+with deferred():
+    from genobird.genome import interval
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+print(found[0] is interval.Interval is sys.modules["genobird.genome.interval"].Interval)
+print(found[1] is found[2], type(found[1]).__name__)
+"""
+    assert printed(code).split() == ["True", "True", "module"]
+
+
+def test_names_out_of_a_deferred_module_are_loaded_at_once():
+    code = """
+import sys
+from genobird.names import deferred
+
+with deferred():
+    from genobird.genome import interval
+    from genobird.genome.interval import Interval
+print(Interval is interval.Interval is sys.modules["genobird.genome.interval"].Interval)
+"""
+    assert printed(code) == "True\n"
+
+
 def test_what_is_loaded_already_is_not_deferred():
     with deferred():
         from genobird import files as again

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ INTERRUPTED = 130
 DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
 # Characters of a message that nobody wrote for users.
 _MOST_TEXT = 300
+_alone = threading.RLock()  # a command logs, loads verbs and tells its words for the whole process
 
 
 VERBS: Final = {
@@ -151,7 +153,7 @@ def _options(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code; of several threads one runs at a time, others wait.
 
     Args:
         argv: arguments without the program's name; default `sys.argv[1:]`.
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in given or bool(os.environ.get(DEBUG_VARIABLE))
     words = [word for word in given if word != DEBUG]
-    with _log_to_stderr(), commanded(given):
+    with _alone, _log_to_stderr(), commanded(given):
         try:
             return _run(words)
         except Exception as error:

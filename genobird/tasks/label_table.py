@@ -101,8 +101,19 @@ class LabelTable:
         return np.asarray(numbers.reindex(self.cells.index), np.float64)
 
     def classes(self, name: str) -> pd.Series[str]:
-        """Return the classes in a column, without empty cells, by row."""
-        return self.column(name).map(_text)
+        """Return the classes in a column, without empty cells, by row.
+
+        Raises:
+            TableError: there is no such column, or a class is what R and pandas write for none.
+        """
+        found = self.column(name).map(_text)
+        unknown = found[found.str.lower().isin(("na", "nan"))]
+        if len(unknown):
+            raise TableError(
+                f"{self.path}, row {unknown.index[0] + 1}: {name} {quoted(unknown.iloc[0])} is no "
+                "class; leave the cell empty where the class is unknown, or give it another name"
+            )
+        return found
 
     def splits(self) -> NDArray[np.str_] | None:
         """Return the split of each region, [N]; None without such a column.
@@ -383,9 +394,10 @@ def _names(cells: pd.DataFrame) -> list[str]:
 def _require(path: Path, columns: Sequence[str], wanted: Iterable[str]) -> None:
     missing = [name for name in wanted if name not in columns]
     if missing:
+        hint = "; are they separated by tabs, or by commas in .csv?" if len(columns) == 1 else ""
         raise TableError(
             f"{path} has no column {', '.join(missing)}, but {_some(columns)}; needed are chrom, "
-            "start (0-based), end and what is to be predicted"
+            f"start (0-based), end and what is to be predicted{hint}"
         )
 
 

@@ -353,6 +353,8 @@ def test_a_bigwig_gives_the_log_of_its_mean_signal(world, tmp_path):
         (HEAD + ROWS, {"held_out": ["d"]}, 2, "has a column split; leave out --held-out"),
         (HEAD + ROWS.replace("\t3\t", "\tinf\t"), {}, 1, "row 3: x 'inf' is no finite number"),
         (HEAD + ROWS.replace("\t3\t", "\tNaN\t"), {}, 1, "row 3: x 'NaN' is no finite number"),
+        (HEAD + ROWS.replace("\tb\tt", "\tNA\tt"), {"target": ["s"]}, 1, "s 'NA' is no class"),
+        ((HEAD + ROWS).replace("\t", ";"), {}, 1, "are they separated by tabs"),
         (HEAD + ROWS.replace("\t3\t", "\tlow\t"), {}, 1, "predict classes with --objective"),
         (HEAD + ROWS.replace("\t3\t", "\t1\t"), {}, 1, "x has fewer than two different values"),
         (HEAD + ROWS.replace("a\ttrain", "b\ttrain"), {"target": ["s"]}, 1, "s is b in all of"),
