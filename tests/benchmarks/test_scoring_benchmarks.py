@@ -51,7 +51,8 @@ def test_variants_are_timed_beside_a_naive_loop_and_a_network(
     text = capsys.readouterr().out
     assert text.startswith("Model `")
     (rows,) = tables(text)
-    assert [row[0] for row in rows] == ["naive", "float32", "grid", "bf16", "bf16 grid", "DeepSEA"]
+    ways = ["naive", "float32", "one window", "grid", "bf16", "bf16 grid", "DeepSEA"]
+    assert [row[0] for row in rows] == ways
     assert rows[0][1] == timed
     assert rows[0][4:6] == ["1.0", "1.0"]
     assert rows[0][6].startswith("about ") == (timed == "1")
