@@ -79,6 +79,6 @@ def test_what_is_wrong_is_told_with_what_is_allowed(asked, tmp_path):
             genobird.finetune(what, out, **values)
     with pytest.raises(ConfigError, match="shards: Field required; give it as shards="):
         genobird.pretrain(out, tokenizer="t.model")
-    with pytest.raises(UsageError, match="unknown key promoter; allowed here: baselines, bigwig, b"):
+    with pytest.raises(UsageError, match="unknown key promoter; allowed here: baselines, bigwig"):
         genobird.evaluate("model", out, promoter="p.parquet")
     assert not out.exists()
