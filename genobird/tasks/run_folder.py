@@ -141,8 +141,9 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
     """
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it; choose one")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, and a run needs a folder; choose another place")
+    for place in (output, *output.parents):
+        if place.exists() and not place.is_dir():
+            raise UsageError(f"{place} is a file, and a run needs a folder; choose another place")
     with locked(output):
         _restore(output)
         if not (resume or force):

@@ -162,3 +162,5 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "g.fa").write_text(">chr1")
     with pytest.raises(UsageError, match=r"g\.fa is a file, and a run needs a folder"):
         run(tmp_path / "g.fa", force=True)
+    with pytest.raises(UsageError, match=r"g\.fa is a file, and a run needs a folder"):
+        run(tmp_path / "g.fa" / "run", force=True)
