@@ -136,7 +136,8 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
         force: replace what is there.
 
     Raises:
-        UsageError: both are asked for, a run is there and neither is, or what is there is no run.
+        UsageError: both are asked for, a run is there and neither is, what is there is no run, or
+            something that the settings name would be replaced.
         OutputError: another process trains in the folder.
     """
     if resume and force:
@@ -150,6 +151,7 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
             _refuse_run(output)
         if force:
             _refuse_others(output)
+            _refuse_inputs(output, settings)
         existed = output.exists()
         output.mkdir(parents=True, exist_ok=True)
         if force:
@@ -192,6 +194,20 @@ def _refuse_others(output: Path) -> None:
         raise UsageError(
             f"{output} holds {', '.join(found)} and is no run of genobird; choose another place"
         )
+
+
+def _refuse_inputs(output: Path, settings: Any) -> None:
+    """Refuse to replace what the new run reads."""
+    for name, path in settings:
+        if not isinstance(path, Path):
+            continue
+        for file in FILES:
+            replaced = (output / file).resolve()
+            if replaced in (path.resolve(), *path.resolve().parents):
+                raise UsageError(
+                    f"{name} {path} lies in the output {output}, where --force replaces it; choose "
+                    "another output"
+                )
 
 
 def _set_aside(output: Path) -> None:

@@ -1,4 +1,5 @@
 from contextvars import Context
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -117,6 +118,24 @@ def test_force_replaces_runs_alone(tmp_path):
     (other / "thesis.txt").write_text("years")
     run(other, force=True)
     assert (other / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("inner", ["model", "model/model.safetensors", "encoded"])
+def test_what_a_run_reads_is_not_replaced_by_it(tmp_path, finished, inner):
+    class Continued(Settings):
+        checkpoint: Path
+
+    settings = Continued(fit=FitSettings(), checkpoint=finished / inner)
+    before = contents(tmp_path)
+    with (
+        pytest.raises(UsageError, match=r"checkpoint .*run/.* lies in the output .*/run, where"),
+        run_folder(finished, settings, resume=False, force=True),
+    ):
+        pass
+    assert contents(tmp_path) == before
+    beside = Continued(fit=FitSettings(), checkpoint=finished / "notes.txt")
+    with run_folder(finished, beside, resume=False, force=True):
+        assert (finished / "notes.txt").read_text() == "mine"
 
 
 def test_a_refused_run_changes_nothing(tmp_path):
