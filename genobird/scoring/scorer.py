@@ -242,10 +242,7 @@ class Scorer:
     ) -> Floats:
         """Predict the targets of a table head; see `Inference.target_values`.
 
-        Args:
-            sequences: S strings over ACGTN, with `target_flank` bases around each place.
-            places: see there, as `strands`.
-            strands: of each sequence.
+        It was trained with `target_flank` bases on each side of a place.
         """
         return self.inference.target_values(as_list(sequences), places, strands)
 
