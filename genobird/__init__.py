@@ -66,8 +66,8 @@ _HOMES = {
     "finetune": "genobird.tasks.training",
     "load": "genobird.scoring.scorer",
     "pretrain": "genobird.tasks.training",
-    "tidy_scores": "genobird.scoring.tidy",
-    "to_anndata": "genobird.scoring.tidy",
+    "tidy_scores": "genobird.scoring.variant_table",
+    "to_anndata": "genobird.scoring.variant_table",
 }
 
 

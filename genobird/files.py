@@ -22,10 +22,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from genobird.errors import OutputError, UsageError
-from genobird.forks import renew_after_fork
 
 STDOUT: Final = "-"
 
@@ -351,7 +351,7 @@ class _Held:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Close it; see `forks`."""
+        """Close it; see `files.renew_after_fork`."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -418,3 +418,27 @@ def _flush_one(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+class Renewable(Protocol):
+    """A thing that a forked process cannot use as it is."""
+
+    def renew(self) -> None:
+        """Give up what belongs to the parent process."""
+
+
+_KEPT: WeakSet[Renewable] = WeakSet()
+
+
+def renew_after_fork(thing: Renewable) -> None:
+    """Have `thing.renew()` called in every process that is forked, before anything else there."""
+    _KEPT.add(thing)
+
+
+def _renew_all() -> None:
+    for thing in list(_KEPT):
+        thing.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

@@ -30,7 +30,7 @@ from torch import Tensor
 from genobird.batch import PackedBatch, Places
 from genobird.checkpoint import Checkpoint
 from genobird.errors import GenobirdError, UsageError
-from genobird.forks import renew_after_fork
+from genobird.files import renew_after_fork
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.places import Question, pack_questions
@@ -262,7 +262,7 @@ class Passes:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Make the model usable in a process that was forked; see `forks`."""
+        """Make the model usable in a process that was forked; see `files.renew_after_fork`."""
         self._lock = threading.Lock()
         # One thread for all calls: a fork beside a thread that is ending may find locks of the
         # libraries that it used held for ever.

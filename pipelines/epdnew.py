@@ -25,8 +25,8 @@ from genobird.errors import AssemblyError, BedError, InputError
 from genobird.files import refuse_existing
 from genobird.genome import assemblies, streams
 from genobird.genome.interval import Interval, read_bed
-from genobird.genome.position import whole
 from genobird.genome.sequence import reverse_complement
+from genobird.genome.streams import whole
 from pipelines import grch37, manifest, steps
 from pipelines.lift import lift
 

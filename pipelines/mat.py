@@ -22,8 +22,8 @@ import numpy.typing as npt
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from genobird import extras
 from genobird.errors import TableError
+from genobird.names import require
 from pipelines import steps
 
 Bytes = npt.NDArray[np.uint8]
@@ -72,7 +72,7 @@ def open_array(path: Path, key: str) -> Iterator[Rows]:
     if not _is_hdf5(steps.require(path)):
         yield Rows(_load(path, key), False, f"{key} in {path}")
         return
-    h5py = extras.require("h5py", f"{path} is HDF5 and")
+    h5py = require("h5py", f"{path} is HDF5 and")
     with h5py.File(path, "r") as file:
         if key not in file:
             raise TableError(f"{path} has no array {key!r}; it has {', '.join(file)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import genobird
-from genobird import extras
+from genobird import names
 from genobird.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +59,8 @@ def imported(package: str) -> set[str]:
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module)
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "extras.require":
-                modules.add(ast.literal_eval(node.args[0]))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "require":
+                modules |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}
     return distributions_of({module.partition(".")[0] for module in modules} - {"pipelines"})
 
 
@@ -86,7 +86,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
 
 
 def test_the_extra_of_each_module_is_where_it_is_declared():
-    for extra, modules in extras.EXTRAS.items():
+    for extra, modules in names.EXTRAS.items():
         declared = distributions(PROJECT["optional-dependencies"][extra])
         assert distributions_of(modules) == declared
 
@@ -102,23 +102,23 @@ def test_every_direct_dependency_has_one_tested_version():
 def test_a_module_that_is_not_there_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UsageError, match=r"^x\.mat needs h5py, .* 'genobird\[train\]'$"):
-        extras.require("h5py", "x.mat")
+        names.require("h5py", "x.mat")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        extras.require("no_such_module", "x")
+        names.require("no_such_module", "x")
 
 
 def test_a_public_name_that_needs_an_extra_names_it(monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(name="pytorch_lightning")
 
-    monkeypatch.setattr(extras, "import_module", absent)
+    monkeypatch.setattr(names, "import_module", absent)
     monkeypatch.delitem(vars(genobird), "pretrain", raising=False)
     with pytest.raises(UsageError, match=r"^genobird\.pretrain needs .* 'genobird\[train\]'$"):
         genobird.pretrain  # noqa: B018
 
 
 def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoint, tmp_path):
-    absent = [module for modules in extras.EXTRAS.values() for module in modules]
+    absent = [module for modules in names.EXTRAS.values() for module in modules]
     out = tmp_path / "out"
     commands = [
         f"serve --model {tiny_checkpoint}",

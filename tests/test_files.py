@@ -19,7 +19,8 @@ from genobird.corpus import build
 from genobird.datasets import Predictions
 from genobird.errors import OutputError
 from genobird.files import Draft, file_sha256, locked, open_plain, scratch, write_text
-from genobird.genome.vcf import VcfReader, VcfWriter
+from genobird.genome.vcf import VcfReader
+from genobird.genome.vcf_writer import VcfWriter
 from genobird.report.logo import draw_logo
 from genobird.scoring.background import Background
 from genobird.scoring.table import TableWriter

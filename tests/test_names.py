@@ -54,8 +54,8 @@ from genobird.names import deferred
 found = []
 def other():
     from genobird.genome.interval import Interval
-    from genobird.genome import lookalike
-    found.extend([Interval, lookalike, sys.modules["genobird.genome.lookalike"]])
+    from genobird.genome import streams
+    found.extend([Interval, streams, sys.modules["genobird.genome.streams"]])
 
 with deferred():
     from genobird.genome import interval

@@ -20,13 +20,12 @@ import typer
 from typer.core import TyperGroup
 
 import genobird
-from genobird import extras
 from genobird.cli.running import commanded
 from genobird.errors import GenobirdError, UsageError
-from genobird.names import deferred
+from genobird.names import deferred, missing
 
 with deferred():
-    from genobird.cli import parameters  # loads pydantic, which not every TAB needs
+    from genobird.cli import options  # loads pydantic, which not every TAB needs
 
 INTERRUPTED = 130
 DEBUG, DEBUG_VARIABLE = "--debug", "GENOBIRD_DEBUG"
@@ -39,7 +38,7 @@ VERBS: Final = {
     "score": "scoring.score",
     "variants": "variants.variants",
     "variants merge": "variants.merge",
-    "mutagenesis": "mutagenesis.mutagenesis",
+    "mutagenesis": "scoring.mutagenesis",
     "corpus": "training.corpus",
     "shards": "training.shards",
     "pretrain": "training.pretrain",
@@ -47,10 +46,10 @@ VERBS: Final = {
     "evaluate": "evaluation.evaluate",
     "card": "evaluation.card",
     "tables": "evaluation.tables",
-    "import-hf": "exchange.import_hf",
-    "export-hf": "exchange.export_hf",
-    "build-db": "database.build_db",
-    "serve": "serving.serve",
+    "import-hf": "house.import_hf",
+    "export-hf": "house.export_hf",
+    "build-db": "background.build_db",
+    "serve": "house.serve",
     "demo": "house.demo",
     "report": "house.report",
     "info": "house.info",
@@ -118,7 +117,7 @@ def _built(name: str) -> Any:
     )
     for verb in VERBS:
         if verb == name or (name in GROUPS and verb.startswith(f"{name} ")):
-            parameters.add(part, verb.removeprefix(f"{name} "), load_verb(verb))
+            options.add(part, verb.removeprefix(f"{name} "), load_verb(verb))
     return typer.main.get_command(part)
 
 
@@ -199,7 +198,7 @@ def _run(argv: list[str]) -> int:
     except GenobirdError as error:
         return _report(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        fault = extras.missing(error, f"genobird {argv[0]}")
+        fault = missing(error, f"genobird {argv[0]}")
         if fault is None:
             raise
         return _report(str(fault), fault.exit_code)

@@ -1,26 +1,28 @@
-"""The verbs background build and background info."""
+"""Verbs that score many variants to compare others with: background build and info, build-db."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-from genobird.cli.options import FASTA, JSON, MODEL, Passes, ResumableRun
+from genobird.cli.options import FASTA, JSON, MODEL, NAMED, Compute, Passes, ResumableRun
 from genobird.cli.running import (
     command_line,
     open_genome,
     open_scorer,
     progress_of,
     refuse_same_file,
+    summarise,
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.files import ARRAYS, check_output
+from genobird.files import ARRAYS, PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
 from genobird.names import deferred
 from genobird.runs import Start, may_replace
@@ -30,6 +32,7 @@ from genobird.scoring.settings import (
     SEGMENTATIONS,
     SHIFTS,
     EffectSettings,
+    ScanSettings,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +40,19 @@ if TYPE_CHECKING:
 
 with deferred():
     from genobird import checkpoint
-    from genobird.scoring import background, background_build
+    from genobird.scoring import alleles, background, background_build, variant_vcf
 
 # Shares of the background whose smallest effect is shown.
 _SHARES = {"half": 0.5, "1 in 10": 0.1, "1 in 100": 0.01, "largest": 0.0}
+
+
+class WindowOptions(Settings):
+    """How effects are computed."""
+
+    shifts: int = SHIFTS
+    segmentations: int = SEGMENTATIONS
+    grid: int = GRID
+    one_window: bool = ONE_WINDOW
 
 
 class BuildOptions(Settings):
@@ -59,13 +71,11 @@ class BuildOptions(Settings):
         metavar="REGION",
         default=(),
     )
-    shifts: int = SHIFTS
-    segmentations: int = SEGMENTATIONS
-    grid: int = GRID
-    one_window: bool = ONE_WINDOW
 
 
-def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
+def build(
+    options: BuildOptions, windows: WindowOptions, compute: Passes, run: ResumableRun
+) -> None:
     """Score variants and store the sizes of their effects on each output.
 
     genobird variants --background FILE then reports, for each ALT, the share of these variants with
@@ -75,12 +85,7 @@ def build(options: BuildOptions, compute: Passes, run: ResumableRun) -> None:
     refuse_same_file({"--output": options.output}, {**inputs, "--fasta": options.fasta})
     replace = may_replace(options.output, Start(run.resume, run.force))
     check_output(options.output, ARRAYS, replace)
-    settings = EffectSettings(
-        shifts=options.shifts,
-        segmentations=options.segmentations,
-        grid=options.grid,
-        one_window=options.one_window,
-    )
+    settings = EffectSettings(**dict(windows))
     intervals = [interval for text in options.exclude for interval in read_intervals(text)]
     genome = open_genome(options.fasta)
     began = time.monotonic()
@@ -143,3 +148,71 @@ def info(options: InfoOptions) -> None:
 def _facts(made: Background) -> dict[str, Any]:
     facts = {"hash": made.hash, "variants": made.count, "outputs": len(made.outputs)}
     return {**facts, "smallest_evalue": 1 / (made.count + 1), **made.facts}
+
+
+class DatabaseOptions(Settings):
+    """Which SNVs are scored, by what, and where the scores go."""
+
+    regions: str = argument(
+        "BED (0-based), - for BED on standard input, or one region, 1-based: chr20:1,000-2,000.",
+        "BED",
+    )
+    fasta: Path = FASTA
+    output: Annotated[str, NAMED] = option(".vcf.gz, with its index.", "-o", default=...)
+    model: Path | None = MODEL
+    background: str = option(
+        "What variants are ranked among: a file of genobird background build, or the model's own.",
+        default="model",
+        metavar="FILE",
+    )
+
+
+def build_db(
+    options: DatabaseOptions, windows: WindowOptions, compute: Compute, run: ResumableRun
+) -> None:
+    """Score every SNV of regions, as a VCF with index to annotate others with.
+
+    Each SNV is a record with the INFO keys of genobird variants, and GB_PHRED: its rank among the
+    background. Lines for VEP and vcfanno are written at the end.
+    """
+    output = options.output
+    refuse_same_file({"--output": output}, {"BED": options.regions, "--fasta": options.fasta})
+    start = Start(run.resume, run.force, command_line(), processes=run.processes)
+    check_output(output, PACKED_VCFS, may_replace(output, start))
+    effects = EffectSettings(**dict(windows), phred=True)
+    intervals = read_intervals(options.regions)
+    began = time.monotonic()
+    with open_genome(options.fasta) as genome:
+        regions = alleles.joined(intervals, genome)
+        scorer = open_scorer(options.model, compute, compute.precision, run.processes)
+        scorer.background = background.background_of(scorer, options.background)
+        if scorer.background is None:
+            raise UsageError(
+                "there is no background to rank among; make one with genobird background build, "
+                "and name it with --background"
+            )
+        with progress_of("SNVs", 3 * sum(one.length for one in regions), run.quiet) as advance:
+            counts = variant_vcf.annotate_variants(
+                *(scorer, alleles.all_snvs(regions, genome, options.regions), genome, output),
+                settings=ScanSettings(effects=effects),
+                start=replace(start, progress=advance),
+            )
+    summary = {"snvs": counts.total(), "output": output}
+    summarise("SNVs", summary, counts, scorer, run, began)
+    if not (run.quiet or run.as_json):
+        fields = variant_vcf.info_fields(scorer, settings=effects)
+        typer.echo(_recipes(output, [field.id for field in fields]))
+
+
+def _recipes(output: str, keys: list[str]) -> str:
+    """Write how VEP and vcfanno annotate with a file."""
+    shown = [key for key in keys if key != "GB_STATUS"]
+    place = Path(output).resolve()
+    listed, kept = (
+        ", ".join(f'"{text}"' for text in texts) for texts in (shown, ["self"] * len(shown))
+    )
+    return (
+        f"vep --custom file={place},short_name=genobird,format=vcf,type=exact,"
+        f"fields={'%'.join(shown)}\n\n"
+        f'[[annotation]]\nfile = "{place}"\nfields = [{listed}]\nops = [{kept}]'
+    )

@@ -20,7 +20,7 @@ import typer
 import genobird
 from genobird.errors import UsageError, quoted
 from genobird.files import STDOUT
-from genobird.genome.position import whole
+from genobird.genome.streams import whole
 from genobird.names import deferred
 
 if TYPE_CHECKING:

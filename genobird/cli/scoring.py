@@ -1,12 +1,15 @@
-"""The verb score."""
+"""Verbs that score regions: score, mutagenesis."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from genobird.cli.options import (
+    FASTA,
     FEATURES,
     LIFTOVER,
     MODEL,
@@ -15,6 +18,7 @@ from genobird.cli.options import (
     Compute,
     Names,
     ResumableRun,
+    Run,
 )
 from genobird.cli.running import (
     open_genome,
@@ -26,8 +30,8 @@ from genobird.cli.running import (
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
-from genobird.files import TABLES, check_folder, check_output, locked
-from genobird.genome.interval import Interval, read_intervals
+from genobird.files import PICTURES, TABLES, check_folder, check_output, locked
+from genobird.genome.interval import Interval, parse_region, read_intervals
 from genobird.names import deferred
 from genobird.runs import Start, may_replace
 
@@ -36,13 +40,19 @@ if TYPE_CHECKING:
     from genobird.genome.fasta import Genome
 
 with deferred():
-    from genobird.genome import build
+    from genobird.genome import locus
+    from genobird.report import logo as logos
     from genobird.scoring import alleles, journal, regions, tracks
+    from genobird.scoring import mutagenesis as scans
     from genobird.scoring import table as tables
 
 FASTA_ENDINGS = tuple(
     f".{kind}{packing}" for kind in ("fa", "fasta", "fna") for packing in ("", ".gz", ".bgz")
 )
+
+logger = logging.getLogger(__name__)
+# A scan that takes less is not worth an estimate, which costs one window more.
+_SOON = 60
 
 
 class ScoreOptions(Settings):
@@ -87,7 +97,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     if bigwig is not None:
         files = tracks.track_paths(bigwig, tracks.outputs_of(scorer, chosen)).values()
         check_folder(bigwig, files, run.force)
-    build.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
+    locus.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     start = Start(run.resume, run.force, processes=run.processes)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
@@ -141,3 +151,57 @@ def _opened(options: ScoreOptions) -> tuple[Genome, list[Interval], ChainFile | 
     if not (of_fasta or options.keep_going):
         regions.require_on_genome(intervals, genome, chain)
     return genome, intervals, chain
+
+
+class MutagenesisOptions(Settings):
+    """Which region is scanned, by what, and where the effects go."""
+
+    region: str = argument("1-based region, with or without strand: chr20:1,001-1,200:+.")
+    fasta: Path = FASTA
+    output: Annotated[str, NAMED] = TABLE
+    logo: Path | None = option("Sequence logo and heat map of each output: .svg or .png.")
+    features: Names = option(
+        "Outputs, separated by commas: promoter, chromatin columns, cells, targets or classes; "
+        "default: promoter and the five chromatin features predicted highest there."
+    )
+    form: str = option(
+        "long: one row per change and output; wide: one row per change.", default="long"
+    )
+    max_bp: int = option("Longest region; each base costs three windows.", ge=1, default=2_000)
+    model: Path | None = MODEL
+
+
+def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None:
+    """Change every base of a region to the three others and predict the effects.
+
+    Effects are on the midpoint of the region (chromatin: the 200 bp around it; promoter: a
+    transcription start there, along the strand), whichever base is changed. Values are logits.
+    """
+    output, logo = options.output, options.logo
+    refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": options.fasta})
+    check_output(output, TABLES, run.force, stdout=True)
+    if logo is not None:
+        check_output(logo, PICTURES, run.force)
+    interval = parse_region(options.region)
+    scans.check_form(options.form)
+    form = cast(Literal["long", "wide"], options.form)
+    began = time.monotonic()
+    with open_genome(options.fasta) as genome:
+        genome.fetch(interval)
+        scorer = open_scorer(options.model, compute, compute.precision)
+        scan = scans.prepare(
+            scorer, interval, genome, features=options.features, most_bp=options.max_bp
+        )
+    if not run.quiet and scan.size > _SOON:
+        logger.info("%s windows, %s", f"{scan.size:,}", scans.duration(scan.seconds()))
+    summary = {"region": str(interval), "outputs": scan.names, "output": output}
+    with locked(output, *([] if logo is None else [logo])):
+        with (
+            tables.TableWriter(output, force=run.force, meta=origin(scorer)) as writer,
+            progress_of("bases", scan.length, run.quiet) as advance,
+        ):
+            table = scans.write_mutagenesis(scan, writer, form, advance)
+        if logo is not None:
+            logos.draw_logo(table, logo, force=run.force)
+            summary["logo"] = str(logo)
+    summarise("changes", summary, Counter(OK=scan.size), scorer, run, began)

@@ -148,7 +148,7 @@ def variants(
                 *(report, scorer, opened.genome, command_line()),
                 variants=Path(opened.table or output),
                 logos=LOGOS if options.report_logos is None else options.report_logos,
-                replace=opened.replace,
+                force=opened.replace,
             )
     summary: dict[str, Any] = {
         **({} if opened.vcf is None else {"records": records}),

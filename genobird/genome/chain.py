@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 from genobird.errors import ChainError, SequenceError, quoted
 from genobird.genome import assemblies, streams
 from genobird.genome.interval import Interval
-from genobird.genome.position import MOST_DIGITS, whole
 from genobird.genome.sequence import reverse_complement
+from genobird.genome.streams import MOST_DIGITS, whole
 from genobird.genome.variant import Variant
 
 MIN_MATCH: Final = 0.95

@@ -25,7 +25,7 @@ from genobird.errors import (
     SequenceError,
     quoted,
 )
-from genobird.forks import renew_after_fork
+from genobird.files import renew_after_fork
 from genobird.genome import assemblies, index, streams
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import ILLEGAL, NORMAL, normalise
@@ -97,7 +97,7 @@ class Genome:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Make the genome usable in a process that was forked; see `forks`."""
+        """Make the genome usable in a process that was forked; see `files.renew_after_fork`."""
         self._handle = None  # its position in the file is that of the parent
         self._lock = threading.RLock()
 

@@ -16,11 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from genobird.errors import UsageError, VcfError, quoted
-from genobird.forks import renew_after_fork
+from genobird.files import renew_after_fork
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
-from genobird.genome.position import position
-from genobird.genome.streams import STDIN
+from genobird.genome.streams import STDIN, position
 from genobird.genome.variant import Status, Variant, trim
 from genobird.genome.vcf import Record, VcfReader
 
@@ -168,7 +167,7 @@ class PhasedCalls:
         self._carried: dict[tuple[int, int], Carried] = {}
 
     def renew(self) -> None:
-        """Have a forked process read the file for itself, from the beginning; see `forks`."""
+        """Have a forked process read the file for itself, from the beginning."""
         self._is_open = False
 
     def close(self) -> None:

@@ -27,8 +27,7 @@ from Bio.bgzf import make_virtual_offset
 
 from genobird.errors import FastaError, OutputError, quoted
 from genobird.genome import streams
-from genobird.genome.position import whole
-from genobird.genome.streams import Compression
+from genobird.genome.streams import Compression, whole
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from os.path import exists
 from pathlib import Path
 
 from genobird.errors import BedError, InputError, UsageError, quoted
-from genobird.genome import lookalike, streams
-from genobird.genome.position import BEYOND, MOST_DIGITS, grouped, position
+from genobird.genome import streams
+from genobird.genome.streams import BEYOND, MOST_DIGITS, grouped, position
 
 STRANDS = ("+", "-", ".")
 BED_ENDINGS = (".bed", ".bed.gz", ".bed.bgz")
@@ -192,12 +192,12 @@ def _intervals_of(peeked: streams.Peeked) -> Iterator[Interval]:
         try:
             yield _bed_interval(columns)
         except InputError as error:
-            if empty and (kind := lookalike.kind_of(peeked.start)):
+            if empty and (kind := streams.kind_of(peeked.start)):
                 raise BedError(f"{label} is no BED; {kind}") from None
             raise BedError(f"{label}, line {number}: {error}") from None
         empty = False
     if empty:
-        kind = lookalike.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
+        kind = streams.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
         raise BedError(f"{label} holds no interval; {kind}")
 
 

@@ -13,7 +13,7 @@ from genobird.errors import AssemblyError, TableError
 from genobird.genome import streams
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
-from genobird.genome.position import whole
+from genobird.genome.streams import whole
 
 _KINDS: Final = {"gene", "transcript", "mRNA"}
 # What names a gene, in order: GENCODE's and Ensembl's GTF, NCBI's and Ensembl's GFF3.

@@ -1,18 +1,24 @@
-"""Bytes of a text file that may be plain, gzip or BGZF, or may come from standard input.
+"""Text of genomic files: decompressed bytes, lines, whole numbers, and what a stranger's file is.
 
 Enters a path or `-`, leaves decompressed chunks or lines. Compression is seen in the first bytes,
 never guessed from the name. Damage becomes one error of the caller's kind.
+
+Whole numbers are positions, lengths and counts, in text or from Python. Digits are ASCII digits, 18
+of them at most: any such number fits into 64 bits, and no contig is longer. Nothing else in
+genobird reads a number of a genomic file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
+from numbers import Integral, Real
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -236,3 +242,107 @@ def _inflated(
         packed = packed or file.read(_CHUNK)
     if member is not None or (kind is Compression.BGZF and size):
         raise error(f"{name} is cut short: its compressed data end too early; copy it again")
+
+
+MOST_DIGITS: Final = 18
+BEYOND: Final = 10**MOST_DIGITS
+"""What stands for a position of more digits. It lies beyond the end of every contig."""
+
+
+def whole(text: str) -> int | None:
+    """Read a whole number from 0 on; None where the text is something else, or has more digits."""
+    return int(text) if len(text) <= MOST_DIGITS and text.isascii() and text.isdigit() else None
+
+
+def position(text: str) -> int | None:
+    """Read a position; None where the text is none, `BEYOND` where it has more digits."""
+    if len(text) <= MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return whole(text)
+    number = whole(text.lstrip("0") or "0")
+    return BEYOND if number is None else number
+
+
+def grouped(text: str) -> int | None:
+    """Read a position that may have commas between its digits: `1,000`."""
+    return position(text.replace(",", ""))
+
+
+def position_of(value: object) -> int | None:
+    """Read a cell of a table, or a value from Python, as a position.
+
+    In a table with gaps a whole number may be a float: `20.0` is 20, in text too.
+
+    Returns:
+        The position; `BEYOND` where it is larger than that. None where it is no whole number from
+        0 on, or is missing.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return min(int(value), BEYOND) if int(value) >= 0 else None
+    if isinstance(value, Real):
+        number = float(value)
+        return min(int(number), BEYOND) if number >= 0 and number.is_integer() else None
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    digits, _, zeros = text.strip().partition(".")
+    return None if zeros.strip("0") else position(digits)
+
+
+BASE_BEFORE: Final = (
+    "give the base before, as VCF does: where GA at 999 loses its A, chr20:999:GA>G"
+)
+"""What to do about an allele `-`, as MAF and ANNOVAR write it."""
+
+_AGAIN = "a web page instead of data: download it again"
+_AS_TEXT = "save it as text with its columns separated by tabs"
+_MAF = (
+    "a MAF: convert it to VCF, or to a table with the columns chrom, pos, ref and alt, and "
+    f"where an allele is - {BASE_BEFORE}"
+)
+_LOOKED_AT = 1 << 14  # bytes
+_KINDS: Final = (
+    (rb"PK\x03\x04|\xd0\xcf\x11\xe0", f"an Excel file or an archive: {_AS_TEXT}"),
+    (rb"PAR1", f"a Parquet file: {_AS_TEXT}"),
+    (rb"BAM\x01|CRAM", "aligned reads: call variants first"),
+    (rb"\s*<(!doctype|html|\?xml)", _AGAIN),
+    (rb">", "FASTA: that goes to --fasta"),
+    (rb"@[^\n]*\r?\n[A-Za-z.]+\r?\n\+", "FASTQ: call variants first"),
+    (rb"(#[^\n]*\n)*[^\n]*(Hugo_Symbol|Tumor_Seq_Allele)", _MAF),
+    (rb"##fileformat=VCF(?!.*^#CHROM )", "a VCF: variants are scored by genobird variants"),
+)
+_PATTERNS: Final = [(re.compile(kind, re.I | re.S | re.M), what) for kind, what in _KINDS]
+_ALLELE = re.compile(r"[ACGT,]+|-+", re.IGNORECASE)
+
+
+def kind_of(start: bytes) -> str:
+    """Say what a file is and what to do; empty where it is nothing known."""
+    start = start[:_LOOKED_AT]
+    if not start.strip():
+        return "it is empty"
+    for pattern, what in _PATTERNS:
+        if pattern.match(start):
+            return f"it is {what}"
+    if b"\r" in start and b"\n" not in start:
+        return "its lines end as on an old Mac: convert them: tr '\\r' '\\n'"
+    if re.search(rb"^#?chrom(osome)?;", start, re.I | re.M):
+        return "its columns are separated by semicolons: separate them by tabs or commas"
+    if re.search(rb"^#CHROM +POS", start, re.M):
+        return "its columns are separated by spaces: VCF needs tabs"
+    return ""
+
+
+def without_header(start: bytes) -> str:
+    """Say what a file without a header is, by its first row; empty where it is nothing known."""
+    lines = start[:_LOOKED_AT].decode("utf-8", "replace").splitlines()
+    cells = next((line.split() for line in lines if line[:1] not in ("", "#")), [])
+    places = [whole(cell) is not None for cell in cells[1:3]]
+    if len(cells) > 4 and all(places) and all(map(_ALLELE.fullmatch, cells[3:5])):
+        return (
+            "it looks like input of ANNOVAR: begin it with a line of columns, chrom pos end ref "
+            f"alt, and where an allele is - {BASE_BEFORE}"
+        )
+    if places == [True, True]:
+        return "it looks like BED: regions are scored by genobird score"
+    if len(cells) > 3 and places[0] and all(map(_ALLELE.fullmatch, cells[-2:])):
+        return "it looks like a table: begin it with a line that names chrom, pos, ref and alt"
+    return ""

@@ -13,8 +13,7 @@ from enum import StrEnum
 from genobird.errors import OutOfBoundsError, UsageError, quoted
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
-from genobird.genome.lookalike import BASE_BEFORE
-from genobird.genome.position import grouped
+from genobird.genome.streams import BASE_BEFORE, grouped
 
 _TEXT = re.compile(
     r"(?P<contig>.+)[:\-_\s](?:g\.)?(?P<position>[0-9][0-9,]*)[:\-_\s]?"

@@ -1,4 +1,4 @@
-"""VCF: records come in as text and go out as the same text with INFO added.
+"""VCF as it comes: header lines and records, whose text is kept for `vcf_writer`.
 
 A record keeps every byte outside of the INFO keys that are added, because the lines themselves are
 carried through; htslib reads and writes only BCF, and makes the index. POS is 1-based in the
@@ -8,7 +8,7 @@ text and 0-based in `Record.position`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,51 +16,10 @@ from typing import Final
 import pysam
 
 from genobird.errors import VcfError, quoted
-from genobird.genome import lookalike, streams
-from genobird.genome.fasta import Genome
+from genobird.genome import streams
 from genobird.genome.index import quiet_htslib
-from genobird.genome.info import (
-    InfoField,
-    Value,
-    Values,
-    decode_info,
-    encode_info,
-    extend_header,
-    own_keys,
-)
-from genobird.genome.position import position
-from genobird.genome.variant import (
-    AlleleWindows,
-    Status,
-    Variant,
-    check,
-    left_align,
-    parse_variant,
-    trim,
-    windows,
-)
-from genobird.genome.vcf_writer import VcfWriter
-
-__all__ = [
-    "AlleleWindows",
-    "InfoField",
-    "Record",
-    "Status",
-    "Value",
-    "Values",
-    "Variant",
-    "VcfReader",
-    "VcfWriter",
-    "annotated_copy",
-    "check",
-    "decode_info",
-    "encode_info",
-    "extend_header",
-    "left_align",
-    "parse_variant",
-    "trim",
-    "windows",
-]
+from genobird.genome.streams import position
+from genobird.genome.variant import Variant
 
 _COLUMNS = 8
 
@@ -202,6 +161,15 @@ class VcfReader:
         )
 
 
+def plain_vcf(variants: Iterable[Variant], assemblies: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the lines of a VCF that says nothing but variants, and perhaps of which assemblies."""
+    yield "##fileformat=VCFv4.2\n"
+    yield from (f"##reference={name}\n" for name in assemblies)
+    yield "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    for one in variants:
+        yield f"{one.contig}\t{one.position + 1}\t.\t{one.ref}\t{one.alt}\t.\t.\t.\n"
+
+
 def require_fileformat(name: str, start: bytes) -> None:
     """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table.
 
@@ -240,39 +208,8 @@ def _no_header(name: str, start: bytes) -> VcfError:
         "INFO, separated by tabs; a table instead begins with a line that names chrom, pos, ref "
         "and alt"
     )
-    known = lookalike.kind_of(start) or lookalike.without_header(start)
+    known = streams.kind_of(start) or streams.without_header(start)
     return VcfError(f"{name} has no VCF header; {known or expected}")
-
-
-def annotated_copy(
-    reader: VcfReader,
-    output: Path | str,
-    info: Sequence[InfoField],
-    *,
-    genome: Genome | None = None,
-    meta: Mapping[str, str] | None = None,
-    example: str | None = None,
-    force: bool = False,
-) -> VcfWriter:
-    """Open a copy of a VCF whose records get INFO added.
-
-    INFO that an earlier run of genobird added is removed, in the header and in each record: what
-    is found in the output is of this run.
-
-    Args:
-        reader: The VCF.
-        output: See `VcfWriter`.
-        info: The INFO keys to add.
-        genome: Gives `##contig` lines that are missing.
-        meta: Header lines to add, `{"genobirdVersion": "1.0"}` for `##genobirdVersion=1.0`.
-        example: A contig as its records name it; see `extend_header`.
-        force: Overwrite an existing output.
-
-    Raises:
-        UsageError, OutputError: See `VcfWriter`.
-    """
-    header = extend_header(reader.header, info, meta or {}, genome, example)
-    return VcfWriter(output, header, info, stale=own_keys(reader.header), force=force)
 
 
 def _vcf_lines(peeked: streams.Peeked) -> Generator[str, None, None]:

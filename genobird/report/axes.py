@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
-from genobird.report.alleles import sides_of
 from genobird.report.logo import COLOURS, draw_alleles
 from genobird.report.plots import LITERAL, short
+from genobird.report.scored import sides_of
 from genobird.report.summary import summarise_variants
 from genobird.scoring.alleles import Variants
 from genobird.scoring.inputs import Region, region_of

@@ -1,17 +1,41 @@
-"""The report of tables that have just been made, with the model and the genome still open."""
+"""The report of tables that have just been made, with the model and the genome still open.
+
+Logos of the alleles of a variant show which bases around it make what is predicted. A logo costs
+three windows per base and allele, so they are drawn of a few variants and a few bases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import genobird
 from genobird.genome.fasta import Genome
-from genobird.report.alleles import allele_logos
+from genobird.genome.interval import Interval, RegionStatus
+from genobird.genome.sequence import reverse_complement
+from genobird.genome.variant import Variant, left_align, windows
+from genobird.report.logo import Strip, pair
 from genobird.report.page import Key, report
-from genobird.scoring.scorer import Scorer
+from genobird.report.summary import LIFTED
+from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
+from genobird.scoring.regions import Site
+from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.windows import CHROMATIN_FLANK
+
+logger = logging.getLogger(__name__)
+
+SPAN = 10
+"""Bases on each side of a variant that its logos show."""
+_LONGEST = 40  # letters of one allele with its surroundings
+_OK = RegionStatus.OK
 
 
 def write_report(
@@ -23,24 +47,9 @@ def write_report(
     regions: Path | None = None,
     variants: Path | None = None,
     logos: int = 0,
-    replace: bool = False,
+    force: bool = False,
 ) -> None:
-    """Write the report of tables that have just been made.
-
-    Args:
-        output: the HTML file.
-        scorer: the model that made them.
-        genome: what was scored.
-        command: command line.
-        regions: the region table.
-        variants: the variant table.
-        logos: how many variants get logos.
-        replace: replace an existing report.
-    """
-
-    def draw(rows: pd.DataFrame) -> Iterable[tuple[Key, str]]:
-        return allele_logos(scorer, rows, genome)
-
+    """Write the report of tables that a model has just made of a genome; see `page.report`."""
     facts = {
         "genome": f"{genome.path.name}, {genome.assembly or 'unknown assembly'}",
         "model": f"{scorer.model_hash or 'unsaved'}, on {scorer.device}",
@@ -52,7 +61,90 @@ def write_report(
         regions=regions,
         variants=variants,
         logos=logos,
-        draw=draw,
+        draw=partial(allele_logos, scorer, fasta=genome),
         facts=facts,
-        force=replace,
+        force=force,
     )
+
+
+def allele_logos(
+    scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
+) -> Iterator[tuple[Key, str]]:
+    """Draw REF and ALT logos of variants of a summary, for the feature that leads each.
+
+    Args:
+        scorer: the model that the table was made with.
+        rows: of `VariantSummary.top`.
+        fasta: the genome of the variants, or that they were lifted to.
+
+    Yields:
+        `(record, allele)` and SVG, as soon as it is drawn.
+    """
+    with opened(fasta) as genome:
+        found = [
+            (row, sides_of(scorer, row, genome, str(row["feature"])))
+            for row in rows.to_dict("records")
+        ]
+    windows = [sum(side.scan.size for side in sides) for _, sides in found]
+    each = found[0][1][0].scan.seconds() / found[0][1][0].scan.size if found else 0.0
+    for place, (row, sides) in enumerate(found):
+        left = sum(windows[place:])
+        of = f"logo {place + 1} of {len(found)}"
+        logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
+        began = time.monotonic()
+        yield (row["record"], row["allele"]), pair([side.strip() for side in sides], _title(row))
+        each = (time.monotonic() - began) / windows[place]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One allele with the bases around it."""
+
+    label: str
+    scan: Scan
+    mark: tuple[int, int]
+    """The bases of the allele, in the scan."""
+
+    def strip(self) -> Strip:
+        """Compute what changing its bases does."""
+        return Strip(self.scan.bases, self.scan.deltas()[:, :, 0], self.label, self.mark)
+
+
+def _variant(row: Mapping[Any, Any]) -> Variant:
+    """Return a variant on the genome that it was scored on."""
+    ref, alt = str(row["ref"]).upper(), str(row["alt"]).upper()
+    if LIFTED[0] not in row:
+        return Variant(str(row["chrom"]), int(row["pos"]) - 1, ref, alt)
+    contig, pos, strand = (row[name] for name in LIFTED)
+    if strand == "-":
+        ref, alt = reverse_complement(ref), reverse_complement(alt)
+    return Variant(str(contig), int(pos) - 1, ref, alt)
+
+
+def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
+    """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
+    variant = left_align(_variant(row), genome)
+    window = windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
+    at = Interval(variant.contig, variant.position, variant.position + 1)
+    ref = _side(scorer, "REF", Site(at, _OK, window.ref, window.ref_anchor), variant.ref, feature)
+    at = replace(at, strand=ref.scan.strand or ".")
+    alt = _side(scorer, "ALT", Site(at, _OK, window.alt, window.alt_anchor), variant.alt, feature)
+    return [ref, alt]
+
+
+def _side(scorer: Scorer, label: str, site: Site, allele: str, feature: str) -> Side:
+    before = _known(site.text[max(0, site.centre - SPAN) : site.centre][::-1])
+    first = site.centre - before
+    end = min(site.centre + len(allele) + SPAN, first + _LONGEST)
+    length = before + _known(site.text[site.centre : end])
+    scan = scan_site(scorer, site, first, length, [feature])
+    return Side(label, scan, (before, min(before + len(allele), length)))
+
+
+def _known(bases: str) -> int:
+    """Count the bases up to the first N."""
+    return sum(1 for _ in takewhile(lambda base: base in BASES, bases))
+
+
+def _title(row: Mapping[Any, Any]) -> str:
+    return f"Bases around {row['chrom']}:{row['pos']} that matter for {row['feature']}"

@@ -1,4 +1,4 @@
-"""ALTs to score, read from any kind of input."""
+"""ALTs to score: read from any kind of input, or all SNVs of regions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from itertools import chain, islice
 from numbers import Integral
 from os.path import exists
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from genobird.errors import TableError, UsageError, VcfError, quoted
 from genobird.genome import streams
-from genobird.genome.build import SAMPLE, place_on
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.locus import Locator
-from genobird.genome.lookalike import BASE_BEFORE
-from genobird.genome.position import BEYOND, position_of
+from genobird.genome.interval import Interval
+from genobird.genome.locus import SAMPLE, Locator, place_on
+from genobird.genome.streams import BASE_BEFORE, BEYOND, position_of
 from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
-from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf import Record, VcfReader, plain_vcf
 from genobird.scoring.inputs import Columns, text_of, texts_of
 
 COLUMNS: tuple[str, ...] = ("chrom", "pos", "ref", "alt")
 FLANK = 8_000
 """Longest allele that is scored, in bp."""
+_BASES: Final = "ACGT"
+_PIECE: Final = 4_096  # bases that are read at once for their SNVs
 
 _ROWS = Columns(
     "variants",
@@ -102,7 +103,7 @@ class VariantSource:
         liftover: Path | str | ChainFile | None = None,
         strict: bool = True,
     ) -> Locator:
-        """Make sure that the variants are of the genome's assembly; see `build.place_on`.
+        """Make sure that the variants are of the genome's assembly; see `locus.place_on`.
 
         Raises:
             AssemblyError: They are not.
@@ -307,3 +308,45 @@ def _cells(line: str, separator: str) -> list[str]:
             f"the row cannot be read as CSV: {error}; put no line breaks and no cells of more "
             f"than {csv.field_size_limit():,} characters into quotes, or use tabs"
         ) from None
+
+
+def all_snvs(intervals: Iterable[Interval], genome: Genome, name: str) -> streams.Peeked:
+    """Return a VCF of all SNVs, one per record, but none where the genome has N.
+
+    Args:
+        intervals: sorted, as `joined` returns them.
+        genome: gives REF.
+        name: what to call it in messages.
+    """
+    text = plain_vcf(_snvs(intervals, genome))
+    return streams.Peeked(name, VcfError, (line.encode() for line in text))
+
+
+def joined(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
+    """Return the bases of intervals as intervals that do not touch, in the genome's order.
+
+    Raises:
+        ContigError, AssemblyError, OutOfBoundsError: one is not on the genome.
+    """
+    order = {contig: place for place, contig in enumerate(genome.contigs)}
+    found = [Interval(genome.resolve(one.contig), one.start, one.end) for one in intervals]
+    together: list[Interval] = []
+    for one in sorted(found, key=lambda one: (order[one.contig], one)):
+        last = together[-1] if together else None
+        if last and last.contig == one.contig and one.start <= last.end:
+            together[-1] = replace(last, end=max(last.end, one.end))
+        else:
+            together.append(one)
+    for one in together:
+        genome.fetch(replace(one, start=max(0, one.end - 1)))
+    return together
+
+
+def _snvs(intervals: Iterable[Interval], genome: Genome) -> Iterator[Variant]:
+    for whole in intervals:
+        for start in range(whole.start, whole.end, _PIECE):
+            part = replace(whole, start=start, end=min(start + _PIECE, whole.end))
+            for position, ref in enumerate(genome.fetch(part), start=start):
+                for alt in _BASES if ref in _BASES else "":
+                    if alt != ref:
+                        yield Variant(part.contig, position, ref, alt)

@@ -28,9 +28,9 @@ from genobird.genome.haplotypes import (
     haplotype_windows,
     together,
 )
-from genobird.genome.info import InfoField, Value
 from genobird.genome.locus import Locator
 from genobird.genome.variant import left_align
+from genobird.genome.vcf_writer import InfoField, Value
 from genobird.inference import Floats
 from genobird.scoring.alleles import Allele
 from genobird.scoring.scorer import Scorer

@@ -19,7 +19,7 @@ from Bio.Seq import MutableSeq, Seq, UndefinedSequenceError
 
 from genobird.errors import InputError, SequenceError, TableError, UsageError, quoted
 from genobird.genome.interval import Interval, read_intervals, strand_of
-from genobird.genome.position import position_of
+from genobird.genome.streams import position_of
 
 _ALIASES = {"alts": "alt"}  # as pysam calls them
 _SEVERAL = (list, tuple, set, np.ndarray, pd.Series)

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from genobird.errors import ShardError, UsageError, quoted
 from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
-from genobird.genome.position import whole
-from genobird.genome.streams import STDIN, require_file
-from genobird.genome.vcf import Record, VcfReader, VcfWriter
+from genobird.genome.streams import STDIN, require_file, whole
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import VcfWriter
 from genobird.scoring.table import TableWriter, in_chunks
 
 HEADER_KEY: Final = "genobirdShard"

@@ -22,10 +22,10 @@ from genobird.errors import (
     OutOfBoundsError,
     SequenceError,
 )
-from genobird.genome.build import beyond, require_chain, warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
+from genobird.genome.locus import beyond, require_chain, warn_of_training
 from genobird.genome.sequence import n_fraction, normalise
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats

@@ -22,9 +22,8 @@ from typing import Final
 import pandas as pd
 
 from genobird.errors import AssemblyError
-from genobird.genome.build import warn_of_training
 from genobird.genome.fasta import Genome
-from genobird.genome.locus import Locus
+from genobird.genome.locus import Locus, warn_of_training
 from genobird.genome.starts import Starts
 from genobird.genome.variant import Status, Variant
 from genobird.genome.vcf import Record

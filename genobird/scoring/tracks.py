@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from genobird import extras
 from genobird.errors import AssemblyError, ContigError
 from genobird.files import Draft, check_folder, unwritable
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
+from genobird.names import require
 from genobird.scoring.effects import PROMOTER
 from genobird.scoring.regions import region_frames
 from genobird.scoring.scorer import Scorer
@@ -130,7 +130,7 @@ def require_backend() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    backend: ModuleType = extras.require("pyBigWig", "a bigWig file")
+    backend: ModuleType = require("pyBigWig", "a bigWig file")
     return backend
 
 

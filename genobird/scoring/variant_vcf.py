@@ -17,19 +17,11 @@ import numpy as np
 import pandas as pd
 
 from genobird.genome import streams
-from genobird.genome.build import beyond
 from genobird.genome.fasta import Genome
-from genobird.genome.locus import Locus
+from genobird.genome.locus import Locus, beyond
 from genobird.genome.variant import Status
-from genobird.genome.vcf import (
-    InfoField,
-    Record,
-    Value,
-    Values,
-    VcfReader,
-    VcfWriter,
-    annotated_copy,
-)
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import InfoField, Value, Values, VcfWriter, annotated_copy
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource
 from genobird.scoring.background import EVALUE

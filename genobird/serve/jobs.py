@@ -1,4 +1,7 @@
-"""Jobs: questions that wait for their turn, one that is worked on, and those with an answer."""
+"""Jobs: questions that wait for their turn, one that is worked on, and those with an answer.
+
+An answer lies as files of fixed names in the folder of its job.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,26 @@ from pathlib import Path
 from typing import Final
 
 from genobird.errors import GenobirdError, UsageError
-from genobird.serve.answer import REPORT
-from genobird.serve.question import Question, plain
+from genobird.genome.fasta import Genome
+from genobird.report.scored import write_report
+from genobird.report.summary import read_pieces
+from genobird.runs import Start
+from genobird.scoring.regions import region_frames, write_scores
+from genobird.scoring.scorer import Scorer
+from genobird.scoring.table import TableWriter
+from genobird.scoring.variant_vcf import annotate_variants
+from genobird.serve.question import ASKED, Question, plain
 
 logger = logging.getLogger(__name__)
+
+COMMAND = "genobird serve"
+REPORT = "report.html"
+DOWNLOADS = {
+    "scored.vcf.gz": "VCF with the scores in INFO",
+    "scored.tsv": "table for spreadsheets and R",
+    "scored.parquet": "table for Python",
+}
+"""Files of an answer, and what they are; regions have no VCF."""
 
 MOST_WAITING: Final = 50
 KEPT: Final = 20
@@ -226,3 +245,50 @@ def _warnings_of(job: Job) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+
+
+def answer(
+    question: Question,
+    folder: Path,
+    scorer: Scorer,
+    genome: Genome,
+    progress: Callable[[int], None],
+) -> Counter[str]:
+    """Score what is asked; the report is the last file, and is written again with each logo.
+
+    Args:
+        question: what is asked.
+        folder: where the files go, and where the VCF is.
+        scorer: the model.
+        genome: where it is scored.
+        progress: called with the number of new regions or records.
+
+    Returns:
+        How many regions or ALTs have each status.
+
+    Raises:
+        GenobirdError: see `annotate_variants`.
+    """
+    vcf, tsv, parquet = (folder / name for name in DOWNLOADS)
+    if question.regions:
+        meta = {"model": scorer.model_hash, "command": COMMAND}
+        with TableWriter(parquet, meta=meta) as writer:
+            frames = region_frames(scorer, question.regions, genome)
+            counts = write_scores(frames, writer, progress)
+    else:
+        counts = annotate_variants(
+            *(scorer, folder / ASKED, genome, vcf),
+            table=parquet,
+            start=Start(command=COMMAND, progress=progress, is_kept=False),
+        )
+    with TableWriter(tsv) as writer:
+        for piece in read_pieces(parquet):
+            writer.write(piece)
+    is_vcf = not question.regions
+    write_report(
+        *(folder / REPORT, scorer, genome, COMMAND),
+        regions=None if is_vcf else parquet,
+        variants=parquet if is_vcf else None,
+        logos=question.logos,
+    )
+    return counts

@@ -5,8 +5,8 @@ Enters typed text or an uploaded file, leaves regions, or a VCF under a name of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genobird.errors import GenobirdError, UsageError, VcfError, quoted
@@ -14,11 +14,10 @@ from genobird.genome import streams
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, parse_region
 from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
-from genobird.genome.vcf import VcfReader, require_vcf
+from genobird.genome.vcf import VcfReader, plain_vcf, require_vcf
 
 ASKED = "asked.vcf"
 """Name of the VCF in the folder of a job, whatever its user calls it."""
-_COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 # Of an upload: how many times its size it may unpack to, and into how many lines.
 _MOST_UNPACKED, _MOST_LINES = 10, 100_000
 
@@ -97,8 +96,14 @@ def typed(text: str, genome: Genome, folder: Path, limits: Limits, logos: int = 
         return Question(title, len(found), regions)
     if regions:
         raise UsageError("variants and regions are mixed; ask for the ones, then for the others")
-    variants = [place for place in found if isinstance(place, Variant)]
-    _write_vcf(folder / ASKED, variants, lines, genome)
+    variants = [
+        replace(place, contig=genome.resolve(place.contig))
+        for place in found
+        if isinstance(place, Variant)
+    ]
+    assemblies = dict.fromkeys(name for line in lines if (name := assembly_in(line)))
+    with (folder / ASKED).open("w", encoding="utf-8") as file:
+        file.writelines(plain_vcf(variants, assemblies))
     return Question(title, len(variants), logos=logos)
 
 
@@ -159,16 +164,3 @@ def _place(line: str) -> Variant | Interval:
     if not variant.is_sequence:
         raise UsageError(f"{quoted(line)} has an allele that is no sequence; write it in bases")
     return variant
-
-
-def _write_vcf(
-    path: Path, variants: Sequence[Variant], lines: Sequence[str], genome: Genome
-) -> None:
-    assemblies = dict.fromkeys(name for line in lines if (name := assembly_in(line)))
-    with path.open("w", encoding="utf-8") as file:
-        file.write("##fileformat=VCFv4.2\n")
-        file.writelines(f"##reference={name}\n" for name in assemblies)
-        file.write(_COLUMNS)
-        for one in variants:
-            contig = genome.resolve(one.contig)
-            file.write(f"{contig}\t{one.position + 1}\t.\t{one.ref}\t{one.alt}\t.\t.\t.\n")

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from genobird import extras
 from genobird.errors import InputError, OutOfBoundsError, TableError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, strand_of
-from genobird.genome.position import position_of
+from genobird.genome.streams import position_of
+from genobird.names import require
 from genobird.targets import Doubles, Objective, Targets
 from genobird.tasks.bins import divide
 
@@ -432,7 +432,7 @@ def _mean_signal(path: Path, regions: Sequence[Interval], genome: Genome) -> Dou
     On contigs that the file lacks nothing is known.
     """
     try:
-        opened = extras.require("pyBigWig", "a bigWig file").open(str(path))
+        opened = require("pyBigWig", "a bigWig file").open(str(path))
     except RuntimeError as error:
         raise InputError(f"{path} is no bigWig file, or is damaged") from error
     with opened:

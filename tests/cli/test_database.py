@@ -13,7 +13,7 @@ from genobird.errors import OutOfBoundsError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.snvs import all_snvs, joined
+from genobird.scoring.alleles import all_snvs, joined
 from tests.processes import Command, Hit
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

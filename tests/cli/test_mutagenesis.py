@@ -56,7 +56,7 @@ def test_the_wide_form_has_a_logo_too(capsys, options, tmp_path):
 
 
 def test_a_longer_scan_says_first_how_long_it_takes(capsys, options, monkeypatch):
-    monkeypatch.setattr("genobird.cli.mutagenesis._SOON", 2)
+    monkeypatch.setattr("genobird.cli.scoring._SOON", 2)
     arguments = [*options, "-o", "-", "--features", "DNase"]
     code, out, err = run(capsys, REGION, *arguments)
     assert code == 0

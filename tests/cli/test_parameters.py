@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from genobird.cli.parameters import add
+from genobird.cli.options import add
 from genobird.config import COMMAS, Settings, argument, option
 from genobird.errors import UsageError
 

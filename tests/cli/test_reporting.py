@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from genobird.cli import main
-from genobird.report import alleles
+from genobird.report import scored
 from genobird.report.plots import short
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -30,7 +30,7 @@ def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    monkeypatch.setattr(alleles, "SPAN", 0)
+    monkeypatch.setattr(scored, "SPAN", 0)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -18,10 +18,10 @@ import pytest
 from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
 from genobird.errors import GenobirdError
 from genobird.files import file_sha256
-from genobird.genome.build import warn_of_training
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
+from genobird.genome.locus import warn_of_training
 from genobird.report.page import report
 from genobird.runs import Start, partial_of
 from genobird.scoring import scan

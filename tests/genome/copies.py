@@ -7,7 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from genobird.genome.vcf import InfoField, Record, Values, VcfReader, annotated_copy
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import InfoField, Values, annotated_copy
 
 
 def annotate(

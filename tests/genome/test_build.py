@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genobird.errors import AssemblyError
-from genobird.genome import build
+from genobird.genome import locus
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status, Variant
@@ -21,7 +21,7 @@ class Paper:
     def __init__(self, **contigs: int) -> None:
         self.contigs = contigs
         self.path = Path("genome.fa")
-        self.assembly = build.assemblies.recognise(contigs)
+        self.assembly = locus.assemblies.recognise(contigs)
 
 
 def header(*lines: str) -> list[str]:
@@ -62,7 +62,7 @@ def chain_between(folder: Path, source: int, target: int) -> ChainFile:
 def test_a_header_names_its_assembly_by_lengths_or_else_by_names(
     lines: list[str], assembly: str | None
 ) -> None:
-    assert build.assembly_of(header(*lines)) == assembly
+    assert locus.assembly_of(header(*lines)) == assembly
 
 
 @pytest.mark.parametrize("theirs", CHR21)
@@ -71,19 +71,19 @@ def test_variants_and_genome_must_be_of_one_assembly(mine: str, theirs: str) -> 
     genome = Paper(chr21=CHR21[mine])
     lines = header(contig("21", CHR21[theirs]), contig("GL000191.1", 106433))
     if mine == theirs:
-        build.place_on(genome, 10, "in.vcf", lines)
+        locus.place_on(genome, 10, "in.vcf", lines)
         return
     with pytest.raises(
         AssemblyError,
         match=rf"in.vcf is of another assembly than genome.fa: it is {theirs}, the other {mine} "
         rf"\(contig 21 has {CHR21[theirs]:,} bp, there {CHR21[mine]:,} bp\); give the FASTA",
     ):
-        build.place_on(genome, 10, "in.vcf", lines)
+        locus.place_on(genome, 10, "in.vcf", lines)
 
 
 def test_a_name_alone_is_enough_to_differ() -> None:
     with pytest.raises(AssemblyError, match="it is GRCh38, the other GRCh37; give the FASTA"):
-        build.place_on(Paper(chr21=CHR21["GRCh37"]), 10, "x", header("##reference=hg38.fa"))
+        locus.place_on(Paper(chr21=CHR21["GRCh37"]), 10, "x", header("##reference=hg38.fa"))
 
 
 @pytest.mark.parametrize(
@@ -101,16 +101,16 @@ def test_for_other_genomes_the_lengths_of_shared_contigs_decide(
 ) -> None:
     genome = Paper(chr1=50, chr2=60)
     if not differs:
-        build.place_on(genome, 10, "x", header(*lines))
+        locus.place_on(genome, 10, "x", header(*lines))
         return
     with pytest.raises(AssemblyError, match=r"contig (chr)?1 has 100 bp, there 50 bp"):
-        build.place_on(genome, 10, "x", header(*lines))
+        locus.place_on(genome, 10, "x", header(*lines))
 
 
 def test_who_insists_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     lines = header(contig("21", CHR21["GRCh38"]))
     with caplog.at_level(logging.WARNING):
-        build.place_on(Paper(chr21=CHR21["GRCh37"]), 10, "x", lines, strict=False)
+        locus.place_on(Paper(chr21=CHR21["GRCh37"]), 10, "x", lines, strict=False)
     assert caplog.text.count("is of another assembly") == 1
     assert "--ignore-build" not in caplog.text
 
@@ -124,16 +124,16 @@ def test_a_chain_must_lead_from_the_variants_to_the_genome(
     genome, lines = Paper(chr21=CHR21["GRCh37"]), header(contig("21", CHR21["GRCh38"]))
     if target != "GRCh37":
         with pytest.raises(AssemblyError, match=f"a.chain leads to .*: it is {target}, the other"):
-            build.place_on(genome, 10, "in.vcf", lines, chain=chain)
+            locus.place_on(genome, 10, "in.vcf", lines, chain=chain)
     elif source != "GRCh38":
         with pytest.raises(
             AssemblyError,
             match=rf"in.vcf is of another assembly than the start of .*a.chain: it is GRCh38, the "
             rf"other {source}.*; give the chain from their assembly",
         ):
-            build.place_on(genome, 10, "in.vcf", lines, chain=chain)
+            locus.place_on(genome, 10, "in.vcf", lines, chain=chain)
     else:
-        assert build.place_on(genome, 10, "in.vcf", lines, chain=chain).chain is chain
+        assert locus.place_on(genome, 10, "in.vcf", lines, chain=chain).chain is chain
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_mitochondria_of_hg19_and_grch37_are_told_apart(
     genome = Genome(write_fasta(tmp_path / "x.fa", {"chr21": "ACGT", "chrM": sequence}))
     variant = Variant("chrM", 99, sequence[99], "AC"[sequence[99] == "A"])
     with caplog.at_level(logging.WARNING):
-        locator = build.place_on(genome, 10, "in.vcf", header(contig("M", theirs)))
+        locator = locus.place_on(genome, 10, "in.vcf", header(contig("M", theirs)))
     assert locator.find(variant).status is (Status.OK if same else Status.NO_CONTIG)
     assert ("hg19 and GRCh37 differ in it" in caplog.text) != same
     assert ("NC_001807" in caplog.text and "rCRS" in caplog.text) != same
@@ -208,14 +208,14 @@ def test_variants_that_share_no_allele_with_the_genome_are_of_another_assembly(
     first = records(bases, kinds)
     with Genome(tiny_genome_path) as genome:
         if not other:
-            build.place_on(genome, 10, "in.vcf", first=first)
+            locus.place_on(genome, 10, "in.vcf", first=first)
             return
         strange, compared = kinds.count("n"), len(kinds)
         reason = f"{strange} of its first {compared} records have neither REF nor ALT"
         with pytest.raises(AssemblyError, match=reason):
-            build.place_on(genome, 10, "in.vcf", first=first)
+            locus.place_on(genome, 10, "in.vcf", first=first)
         with caplog.at_level(logging.WARNING):
-            build.place_on(genome, 10, "in.vcf", first=first, strict=False)
+            locus.place_on(genome, 10, "in.vcf", first=first, strict=False)
         assert reason in caplog.text
 
 
@@ -231,8 +231,8 @@ def test_variants_that_share_no_allele_with_the_genome_are_of_another_assembly(
 def test_positions_behind_an_end_say_which_assembly_they_fit(
     ends: dict[str, int], question: str
 ) -> None:
-    assert build.beyond(ends, Paper(chr21=CHR21["GRCh37"]), "it") == question
-    assert build.beyond(ends, Paper(chr1=50), "it") == "is it from another assembly?"
+    assert locus.beyond(ends, Paper(chr21=CHR21["GRCh37"]), "it") == question
+    assert locus.beyond(ends, Paper(chr1=50), "it") == "is it from another assembly?"
 
 
 @pytest.mark.parametrize(
@@ -251,5 +251,5 @@ def test_a_genome_of_another_assembly_than_the_models_is_said_and_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        build.warn_of_training(provenance, Paper(**contigs))
+        locus.warn_of_training(provenance, Paper(**contigs))
     assert ("is GRCh38, the model learnt from GRCh37" in caplog.text) == warned

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from genobird.errors import VcfError
 from genobird.genome.fasta import Genome
-from genobird.genome.info import InfoField
 from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
-from genobird.genome.vcf import Record, Values, VcfReader
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import InfoField, Values
 from tests.conftest import random_dna, write_fasta
 from tests.genome.copies import annotate
 from tests.genome.packing import KINDS, pack

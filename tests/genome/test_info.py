@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.genome.fasta import Genome
-from genobird.genome.info import InfoField, decode_info, encode_info, extend_header, own_keys
+from genobird.genome.vcf_writer import InfoField, decode_info, encode_info, extend_header, own_keys
 from tests.conftest import write_fasta
 
 FIELD = InfoField("GB_LLR", 'a "quoted" score')

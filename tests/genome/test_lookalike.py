@@ -6,8 +6,7 @@ import pytest
 
 from genobird.errors import BedError, InputError, VcfError
 from genobird.genome.interval import read_bed
-from genobird.genome.lookalike import kind_of, without_header
-from genobird.genome.streams import lines
+from genobird.genome.streams import kind_of, lines, without_header
 from tests.scoring.calls import read_alleles
 
 MAF = b"#version 2.4\nHugo_Symbol\tChromosome\tStart_Position\nA\t1\t5\n"

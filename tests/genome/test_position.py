@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.errors import BedError, ChainError, UsageError, VcfError
-from genobird.genome.build import contigs_of
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.info import extend_header
 from genobird.genome.interval import parse_region, read_bed
-from genobird.genome.position import BEYOND, grouped, position, position_of, whole
+from genobird.genome.locus import contigs_of
+from genobird.genome.streams import BEYOND, grouped, position, position_of, whole
 from genobird.genome.variant import Status, check, parse_variant
 from genobird.genome.vcf import VcfReader
+from genobird.genome.vcf_writer import extend_header
 from genobird.scoring.parts import Part
 from tests.conftest import write_fasta
 

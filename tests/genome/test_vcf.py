@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from genobird.errors import UsageError, VcfError
 from genobird.genome.fasta import Genome
-from genobird.genome.vcf import (
-    InfoField,
-    Record,
-    Status,
-    Values,
-    Variant,
-    VcfReader,
-    check,
-)
+from genobird.genome.variant import Status, Variant, check
+from genobird.genome.vcf import Record, VcfReader
+from genobird.genome.vcf_writer import InfoField, Values
 from tests.genome.copies import annotate
 
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"

@@ -11,9 +11,8 @@ import pytest
 
 from genobird.errors import OutputError, UsageError, VcfError
 from genobird.genome import streams, vcf_writer
-from genobird.genome.info import InfoField
 from genobird.genome.vcf import Record, VcfReader
-from genobird.genome.vcf_writer import VcfWriter
+from genobird.genome.vcf_writer import InfoField, VcfWriter
 
 HEADER = [
     "##fileformat=VCFv4.2",

@@ -17,9 +17,9 @@ SLACK_MB = 16
 PROGRAM = r"""
 import json, re, sys
 from genobird.genome.fasta import Genome
-from genobird.genome.info import InfoField
+from genobird.genome.vcf_writer import InfoField, annotated_copy
 from genobird.genome.locus import Locator
-from genobird.genome.vcf import VcfReader, annotated_copy
+from genobird.genome.vcf import VcfReader
 
 source, fasta, output = sys.argv[1:]
 INFO = [InfoField("GB_STATUS", "x", "String", "."), InfoField("GB_LLR", "x")]

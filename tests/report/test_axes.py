@@ -3,7 +3,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from genobird.errors import UsageError
-from genobird.report import alleles, plot_region, plot_variant
+from genobird.report import plot_region, plot_variant, scored
 from genobird.scoring.scorer import load
 
 OTHER = dict(zip("ACGT", "CGTA", strict=True))
@@ -38,7 +38,7 @@ def test_a_region_is_drawn_with_the_values_of_its_table(scorer, tiny_genome_path
 
 
 def test_a_variant_is_drawn_as_two_logos(scorer, tiny_genome_path, tiny_contigs, monkeypatch):
-    monkeypatch.setattr(alleles, "SPAN", 1)  # fewer windows
+    monkeypatch.setattr(scored, "SPAN", 1)  # fewer windows
     base = tiny_contigs["chr1"][30_000]
     ref, alt = plot_variant(scorer, f"chr1:30001:{base}>{OTHER[base]}", tiny_genome_path)
     assert (ref.get_ylabel(), alt.get_ylabel()) == ("REF", "ALT")

@@ -199,7 +199,7 @@ def test_promoters_stand_by_kind_of_negatives(tables, evaluations):
 
 
 def test_curves_follow_a_run_over_its_interruptions(tables, run):
-    from genobird.report.sections import _metrics
+    from genobird.report.tables import _metrics
 
     table = _metrics(run)
     assert table["step"].tolist() == [9, 19, 29, 39]
@@ -211,7 +211,7 @@ def test_the_parts_of_a_run_are_read_by_their_number(run):
     head = "epoch,step,train/bits_per_base\n"
     for part in range(12):
         (run / "logs" / f"metrics.{part}.csv").write_text(f"{head}0,{part},2.0\n")
-    from genobird.report.sections import _metrics
+    from genobird.report.tables import _metrics
 
     assert _metrics(run)["step"].tolist() == [*range(12), 29, 39]
 

@@ -12,7 +12,7 @@ from Bio.SeqRecord import SeqRecord
 
 from genobird.errors import AssemblyError, SequenceError, TableError, UsageError
 from genobird.genome.interval import Interval
-from genobird.genome.position import BEYOND
+from genobird.genome.streams import BEYOND
 from genobird.genome.variant import Variant
 from genobird.scoring.alleles import opened_variants
 from genobird.scoring.inputs import named_sequences, read_regions

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from genobird.errors import TableError
-from genobird.scoring.tidy import tidy_scores, to_anndata
+from genobird.scoring.variant_table import tidy_scores, to_anndata
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from fastapi.testclient import TestClient
 
 from genobird.genome.fasta import Genome
 from genobird.scoring.scorer import Scorer, load
-from genobird.serve.answer import answer
-from genobird.serve.jobs import Job, Jobs
+from genobird.serve.jobs import Job, Jobs, answer
 from genobird.serve.question import Limits
 from genobird.serve.site import Place, Site
 

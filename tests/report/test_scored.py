@@ -9,8 +9,8 @@ import pytest
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
-from genobird.report import alleles
-from genobird.report.alleles import _variant, allele_logos, sides_of
+from genobird.report import scored
+from genobird.report.scored import _variant, allele_logos, sides_of
 from genobird.scoring.scorer import load
 from tests.conftest import write_fasta
 
@@ -36,7 +36,7 @@ def genome(tiny_genome_path):
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    monkeypatch.setattr(alleles, "SPAN", 1)
+    monkeypatch.setattr(scored, "SPAN", 1)
 
 
 def row(variant: Variant, **more: object) -> dict[str, object]:
@@ -82,7 +82,7 @@ def test_a_long_allele_is_cut(scorer, genome, tiny_contigs):
 
 
 def test_bases_behind_an_n_are_left_out(scorer, tmp_path, tiny_contigs, monkeypatch):
-    monkeypatch.setattr(alleles, "SPAN", 10)
+    monkeypatch.setattr(scored, "SPAN", 10)
     text = tiny_contigs["chr1"][:2_000]
     text = text[:995] + "N" + text[996:1_003] + "N" + text[1_004:]
     with Genome(write_fasta(tmp_path / "n.fa", {"chr1": text})) as genome:
