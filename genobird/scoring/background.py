@@ -309,17 +309,17 @@ def background_of(scorer: Scorer, choice: Background | Path | str = MODEL) -> Ba
 
 
 def settings_facts(settings: EffectSettings) -> dict[str, int]:
-    """Return the settings that decide how large effects are; `one_window` where it is set."""
-    facts = {name: getattr(settings, name) for name in ("shifts", "grid", "segmentations")}
-    return facts | ({"one_window": 1} if settings.one_window else {})
+    """Return the settings that decide how large effects are."""
+    names = ("shifts", "grid", "segmentations", "one_window")
+    return {name: int(getattr(settings, name)) for name in names}
 
 
 def warn_of_settings(background: Background | None, settings: EffectSettings) -> None:
     """Warn where effects are computed in another way than those of the background."""
     if background is None:
         return
-    wanted = {"one_window": 0} | settings_facts(settings)
-    found = {"one_window": 0} | background.facts
+    wanted = settings_facts(settings)
+    found = {"one_window": 0} | background.facts  # older files do not name it
     others = {name: found[name] for name, n in wanted.items() if found.get(name, n) != n}
     if not others:
         return

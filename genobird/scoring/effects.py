@@ -321,6 +321,12 @@ def effects(
     return Effects(names, weights, np.concatenate(blocks, axis=1), single)
 
 
+def shares_window(scorer: Scorer, settings: EffectSettings) -> bool:
+    """Tell whether promoters are read in the window of the profiles."""
+    heads = scorer.checkpoint.promoter, scorer.checkpoint.chromatin
+    return settings.one_window and None not in heads
+
+
 def _windows(
     scorer: Scorer,
     variants: Sequence[Variant],
@@ -345,7 +351,7 @@ def _windows(
     starts, distances = np.zeros((count, 2), np.float32), np.zeros(count, np.float32)
     logits = np.zeros((count, len(scorer.features), 2), np.float32)
     has_promoter = scorer.checkpoint.promoter is not None
-    is_shared = has_promoter and settings.one_window and count > 0
+    is_shared = count > 0 and shares_window(scorer, settings)
     if is_shared or is_asked:
         starts, logits, distances = _around(scorer, variants, genome, settings, is_shared)
     if has_promoter and not is_shared:

@@ -33,6 +33,7 @@ from genobird.genome.variant import left_align
 from genobird.genome.vcf_writer import InfoField, Value
 from genobird.inference import Floats
 from genobird.scoring.alleles import Allele
+from genobird.scoring.effects import shares_window
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.windows import (
@@ -234,7 +235,7 @@ class Haplotypes:
         queries = Queries(predict)
 
         def ask(focus: _Focus, strand: str, *, alone: bool) -> NDArray[np.int64]:
-            is_shared = self._settings.one_window
+            is_shared = shares_window(self._scorer, self._settings)
             reach = (CHROMATIN_FLANK, CHROMATIN_FLANK) if is_shared else promoter_reach(strand)
             return _ask(queries, self._genome, focus, reach, strand, alone=alone)
 

@@ -41,9 +41,10 @@ GRID: Final = option(
     default=0,
 )
 ONE_WINDOW: Final = option(
-    "Read promoters in the window of the chromatin profiles instead of one of their own: less "
-    "work, and promoter scores move a little.",
-    default=False,
+    "Read promoters in the window of the chromatin profiles, or in one of their own: more work, "
+    "and promoter scores move a little.",
+    "--one-window/--two-windows",
+    default=True,
 )
 
 

@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=None, help="most for each way")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--ways", default="naive,float32,one window,grid,bf16,bf16 grid,DeepSEA")
+    parser.add_argument("--ways", default="naive,two windows,float32,grid,bf16,bf16 grid,DeepSEA")
     asked = parser.parse_args(arguments)
     exact, coarse = (
         load(asked.model, asked.device, threads=asked.threads, precision=precision)
@@ -189,9 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways: dict[str, Way] = {
         "naive": naive(exact),
         "float32": ours(exact, DEFAULT),
-        "one window": ours(exact, EffectSettings(one_window=True)),
+        "two windows": ours(exact, EffectSettings(one_window=False)),
         "grid": ours(exact, grid),
-        "grid, one window": ours(exact, EffectSettings(grid=GRID, one_window=True)),
         "bf16": ours(coarse, DEFAULT),
         "bf16 grid": ours(coarse, grid),
         "DeepSEA": convolutional(exact.device),

@@ -194,12 +194,7 @@ def test_swapping_ref_and_alt_on_the_genome_that_has_alt_flips_every_delta_to_th
         np.testing.assert_array_equal(forward[column], backward[column])
 
 
-@pytest.mark.parametrize("kind", ["all heads", "no chromatin head"])
-def test_one_window_is_read_by_both_heads(tiny_checkpoint, short, kind):
-    checkpoint = Checkpoint.load(tiny_checkpoint)
-    if kind == "no chromatin head":
-        checkpoint.chromatin = None
-    scorer = Scorer(checkpoint, device="cpu")
+def test_one_window_is_read_by_both_heads(scorer, short):
     bases, _ = short.fetch_clipped("chr1", 0, LENGTH)
     variants = snvs(short, [3, 450, 1_200, LENGTH - 2])
     table, apart = (
@@ -222,6 +217,17 @@ def test_one_window_is_read_by_both_heads(tiny_checkpoint, short, kind):
     same = [name for name in table if "|" in name and not name.startswith("promoter|")]
     np.testing.assert_allclose(table[same], apart[same], **EXACT)
     assert np.abs(table["promoter|ref"] - apart["promoter|ref"]).max() > 1e-4
+
+
+def test_a_model_without_chromatin_head_reads_its_own_window(tiny_checkpoint, short):
+    checkpoint = Checkpoint.load(tiny_checkpoint)
+    checkpoint.chromatin = None
+    alone = Scorer(checkpoint, device="cpu")
+    one, two = (
+        alone.screen_variants(snvs(short, [450]), short, settings=EffectSettings(one_window=shared))
+        for shared in (True, False)
+    )
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_one_window_of_nothing_has_the_same_columns(scorer, short):
