@@ -192,8 +192,7 @@ class Haplotypes:
 
     def _table(self, phases: Sequence[str], asked: Sequence[_Focus]) -> pd.DataFrame:
         size = len(phases)
-        promoter = self._promoter(asked) if GB_HAP_PROMOTER_JOINT in self.fields else None
-        chromatin = self._chromatin(asked) if self._chosen else None
+        promoter, chromatin = self._effects(asked)
         effects = chromatin or promoter
         columns: dict[str, object] = {PHASE: phases}
         for number, name in enumerate(HAPLOTYPES):
@@ -215,6 +214,32 @@ class Haplotypes:
                 columns[f"{name}|chromatin|sum"] = _spread(size, rows, total)
         return pd.DataFrame(columns)
 
+    def _effects(self, asked: Sequence[_Focus]) -> tuple[_Effects | None, _Effects | None]:
+        """Return effects on promoter and profiles; None where the model lacks them."""
+        if shares_window(self._scorer, self._settings):
+            return self._together(asked)
+        return (
+            self._promoter(asked) if GB_HAP_PROMOTER_JOINT in self.fields else None,
+            self._chromatin(asked) if self._chosen else None,
+        )
+
+    def _together(self, asked: Sequence[_Focus]) -> tuple[_Effects, _Effects]:
+        """Return what `_promoter` and `_chromatin` return, both read from the same windows."""
+        strands = len(STRANDS)
+
+        def predict(texts: list[str], places: list[list[int]]) -> Floats:
+            starts, logits, _ = self._scorer.starts_and_profiles(texts, arrays(places))
+            return np.concatenate([starts, logits[:, self._chosen]], axis=1)
+
+        queries = Queries(predict)
+        reach = CHROMATIN_FLANK, CHROMATIN_FLANK
+        rows = [_ask(queries, self._genome, focus, reach) for focus in asked]
+        effects = _Effects.of(queries, rows, strands + len(self._chosen))
+        logits = [queries.answers()[two[:2], :strands].mean(axis=1).T for two in rows]
+        larger = larger_strand(np.reshape(logits, (-1, strands, 2)))[:, None]
+        profiles = strands + np.arange(len(self._chosen))[None]
+        return effects.of_outputs(larger), effects.of_outputs(profiles)
+
     def _chromatin(self, asked: Sequence[_Focus]) -> _Effects:
         """Return effects [asked, chosen features]."""
 
@@ -235,8 +260,7 @@ class Haplotypes:
         queries = Queries(predict)
 
         def ask(focus: _Focus, strand: str, *, alone: bool) -> NDArray[np.int64]:
-            is_shared = shares_window(self._scorer, self._settings)
-            reach = (CHROMATIN_FLANK, CHROMATIN_FLANK) if is_shared else promoter_reach(strand)
+            reach = promoter_reach(strand)
             return _ask(queries, self._genome, focus, reach, strand, alone=alone)
 
         both = [[ask(focus, strand, alone=False) for strand in STRANDS] for focus in asked]
@@ -305,6 +329,11 @@ class _Effects:
             deltas = logits[1:] - logits[0]
             joint[number], total[number] = deltas[0], deltas[1:].sum(axis=0)
         return cls(counts, joint, total)
+
+    def of_outputs(self, which: NDArray[np.intp]) -> _Effects:
+        """Return some outputs: of each, or of all alike, their places [asked or 1, some]."""
+        joint, total = (np.take_along_axis(of, which, axis=1) for of in (self.joint, self.total))
+        return _Effects(self.counts, joint, total)
 
 
 def _spread(size: int, rows: Sequence[int], values: Floats) -> Floats:

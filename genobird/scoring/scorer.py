@@ -204,16 +204,13 @@ class Scorer:
             `profiles` returns.
 
         Raises:
-            UsageError: the model has no promoter head.
+            UsageError: the model has no promoter head, or no chromatin head.
         """
-        promoter, chromatin = self.inference.head("promoter"), self.checkpoint.chromatin
-        readers: list[Reader] = [] if chromatin is None else [chromatin]
-        readers += [_mean_state] if states else []
-        config = HeadConfig() if chromatin is None else chromatin.config
-        groups: list[list[Reader]] = [[promoter], readers]
+        promoter, chromatin = (self.inference.head(name) for name in ("promoter", "chromatin"))
+        groups: list[list[Reader]] = [[promoter], [chromatin, *[_mean_state] * states]]
 
         def predict(texts: Sequence[str], starts: Arrays, centres: Arrays) -> Floats:
-            asked = [Question(promoter.config, starts), Question(config, centres)]
+            asked = [Question(promoter.config, starts), Question(chromatin.config, centres)]
             return self.inference.predict_together(groups, asked, texts)
 
         turned = [reverse_complement(text) for text in sequences]
@@ -224,8 +221,7 @@ class Scorer:
         strands = np.stack(
             [predict(sequences, places, places), predict(turned, starts, centres)], axis=1
         )  # [P, 2, 1 + F + D]
-        mean = strands[:, :, 1:].mean(axis=1)
-        outputs = 0 if chromatin is None else chromatin.config.outputs
+        mean, outputs = strands[:, :, 1:].mean(axis=1), chromatin.config.outputs
         return strands[:, :, 0], mean[:, :outputs], mean[:, outputs:]
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from genobird.genome.sequence import reverse_complement
 from genobird.inference import Floats
 from genobird.scoring.scorer import Scorer
 
@@ -25,6 +26,14 @@ def stub_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     def promoter_logits(scorer: Scorer, sequences: Sequence[str], starts: Places) -> Floats:
         return _logits(sequences, starts, 1)[:, 0]
 
+    def starts_and_profiles(
+        scorer: Scorer, sequences: Sequence[str], places: Places, states: bool = False
+    ) -> tuple[Floats, Floats, Floats]:
+        turned = [reverse_complement(text) for text in sequences]
+        back = [len(text) - 1 - here for text, here in zip(sequences, places, strict=True)]
+        along = promoter_logits(scorer, sequences, places), promoter_logits(scorer, turned, back)
+        return np.stack(along, axis=1), *profiles(scorer, sequences, places, states)
+
     def log_likelihoods(
         scorer: Scorer, pairs: Sequence, *settings: object
     ) -> tuple[Floats, Floats]:
@@ -33,6 +42,7 @@ def stub_logits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Scorer, "profiles", profiles)
     monkeypatch.setattr(Scorer, "promoter_logits", promoter_logits)
+    monkeypatch.setattr(Scorer, "starts_and_profiles", starts_and_profiles)
     monkeypatch.setattr("genobird.scoring.effects.log_likelihoods", log_likelihoods)
 
 

@@ -170,12 +170,13 @@ def test_what_is_no_background_is_refused(tmp_path):
     [
         (EffectSettings(), ""),
         (EffectSettings(segmentations=1), "segmentations 2: llr|quantile is a little off"),
+        (EffectSettings(one_window=False), "one_window 1: quantiles and E-values are a little off"),
         (EffectSettings(shifts=3), "shifts 1: quantiles and E-values are a little off"),
         (EffectSettings(shifts=3, segmentations=1), "quantiles and E-values are a little off"),
     ],
 )
 def test_a_warning_names_what_other_settings_move(settings, message, caplog):
-    facts = {**FACTS, "shifts": 1, "segmentations": 2, "grid": 0}
+    facts = {**FACTS, "shifts": 1, "segmentations": 2, "grid": 0, "one_window": 1}
     made = Background.of(deltas_of(9, 3), ["llr", "a", "b"], [1, 2], **facts)
     warn_of_settings(made, settings)
     assert len(caplog.records) == bool(message)

@@ -100,8 +100,10 @@ def test_on_a_grid_neighbours_share_the_window_of_ref(scorer, short, monkeypatch
     centre = 1_024
     places = [centre - 20, centre - 3, centre + 31]
     asked = []
-    real = scorer.profiles
-    monkeypatch.setattr(scorer, "profiles", lambda s, *a: asked.append(len(s)) or real(s, *a))
+    real = scorer.starts_and_profiles
+    monkeypatch.setattr(
+        scorer, "starts_and_profiles", lambda s, *a: asked.append(len(s)) or real(s, *a)
+    )
     table = scorer.screen_variants(snvs(short, places), short, settings=EffectSettings(grid=64))
     assert asked == [4]
     window, _ = short.fetch_clipped("chr1", centre - FLANK, centre + FLANK)
