@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakSet
 
-from genobird.errors import OutputError, UsageError
+from genobird.errors import OutputError, UsageError, quoted
 
 STDOUT: Final = "-"
 
@@ -117,7 +117,8 @@ def check_output(
         return
     if not path.name.endswith(endings):
         allowed = ", ".join(endings) + (f" and {STDOUT}" if stdout else "")
-        raise UsageError(f"output {path} has an unknown ending; allowed are {allowed}")
+        hint = ", in lower case" if path.name.lower().endswith(endings) else ""
+        raise UsageError(f"output {path} has an unknown ending; allowed are {allowed}{hint}")
     try:
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"output {path} is no file in an existing folder; make the folder")
@@ -178,6 +179,7 @@ def locked(*outputs: Path | str) -> Iterator[None]:
     What a killed run left of them under temporary names is removed. Standard output is no file.
 
     Raises:
+        UsageError: no file can have such a name.
         OutputError: another run writes one of them, or its folder cannot be written.
     """
     places = [_place(Path(output)) for output in outputs if str(output) != STDOUT]
@@ -392,6 +394,8 @@ def _sweep(place: Path) -> None:
 
 def _place(path: Path) -> Path:
     """Return what all names of an output have in common."""
+    if "\0" in str(path):
+        raise UsageError(f"{quoted(str(path))} is no name of a file; check the path")
     return Path(os.path.realpath(path.parent), path.name)
 
 

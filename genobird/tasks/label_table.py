@@ -374,7 +374,8 @@ def _cells(path: Path) -> pd.DataFrame:
             ).fillna("")
             cells = lines.iloc[1:].set_axis(lines.iloc[0].str.strip(), axis=1)
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        is_other = isinstance(error, UnicodeDecodeError)
+        reason = "its text is no UTF-8" if is_other else " ".join(str(error).split())
         raise TableError(
             f"{path} cannot be read as a table: {reason}; give TSV, CSV (.csv) or Parquet "
             "(.parquet)"

@@ -120,6 +120,8 @@ def test_an_existing_output_is_refused_before_anything_is_written(tmp_path: Path
     [
         ("x.txt", "unknown ending"),
         ("x.vcf.zip", "unknown ending"),
+        ("X.VCF.GZ", r"\.bcf.*, in lower case"),
+        ("x\0.vcf", "is no name of a file"),
         ("none/x.vcf", "make the folder"),
         ("folder.vcf", "is no file"),
     ],

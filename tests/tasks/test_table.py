@@ -340,6 +340,7 @@ def test_a_bigwig_gives_the_log_of_its_mean_signal(world, tmp_path):
         ("chrom\tend\tx\nc\t1\t2\n", {}, 1, "has no column start, but chrom, end, x"),
         (HEAD, {}, 1, "has a header and no rows"),
         ("", {}, 1, "cannot be read as a table"),
+        (HEAD + "\udce9" + ROWS, {}, 1, "its text is no UTF-8"),
         (HEAD + "c\t1\n1\t2\t3\t4\t5\t6\t7\t8\t9\n", {}, 1, "cannot be read as a table"),
         (HEAD.replace("\ty", "\tx") + ROWS, {}, 1, "has several columns 'x'; keep one"),
         (HEAD + ROWS, {"target": ["z"]}, 1, "has no column z, but x, y, s"),
@@ -376,7 +377,7 @@ def test_a_bigwig_gives_the_log_of_its_mean_signal(world, tmp_path):
 def test_a_table_that_cannot_be_learnt_is_refused_in_one_line(
     train, tmp_path, text, options, code, message
 ):
-    (tmp_path / "mine.tsv").write_text(text)
+    (tmp_path / "mine.tsv").write_text(text, errors="surrogateescape")
     with pytest.raises(GenobirdError, match=message) as error:
         train(**{"labels": tmp_path / "mine.tsv", "target": ["x"], **options})
     assert error.value.exit_code == code
