@@ -1,7 +1,8 @@
 """The report of tables that have just been made, with the model and the genome still open.
 
-Logos of the alleles of a variant show which bases around it make what is predicted. A logo costs
-three windows per base and allele, so they are drawn of a few variants and a few bases.
+Pictures of the alleles of a variant show which bases around it make what is predicted, and where. A
+logo costs three windows per base and allele, so they are drawn of a few variants and a few bases;
+the profile along the locus costs one window per allele.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import genobird
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import reverse_complement
-from genobird.genome.variant import Variant, left_align, windows
+from genobird.genome.variant import AlleleWindows, Variant, left_align, windows
+from genobird.heads import POSITIVE_WEIGHT
 from genobird.report.logo import Strip, pair
-from genobird.report.page import Key, report
+from genobird.report.page import Key, feature_label, report
+from genobird.report.plots import Line, panels
 from genobird.report.summary import LIFTED
+from genobird.scoring.effects import probabilities
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
 from genobird.scoring.regions import Site
 from genobird.scoring.scorer import Scorer, opened
@@ -35,6 +40,8 @@ logger = logging.getLogger(__name__)
 SPAN = 10
 """Bases on each side of a variant that its logos show."""
 _LONGEST = 40  # letters of one allele with its surroundings
+LOCUS_BP, _STEP_BP = 1_500, 50
+"""Bases on each side of a variant that its profile shows, and between two places of it."""
 _OK = RegionStatus.OK
 
 
@@ -70,7 +77,7 @@ def write_report(
 def allele_logos(
     scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
 ) -> Iterator[tuple[Key, str]]:
-    """Draw REF and ALT logos of variants of a summary, for the feature that leads each.
+    """Draw logos and profiles of REF and ALT of variants, for the feature that leads each.
 
     Args:
         scorer: the model that the table was made with.
@@ -85,15 +92,16 @@ def allele_logos(
             (row, sides_of(scorer, row, genome, str(row["feature"])))
             for row in rows.to_dict("records")
         ]
-    windows = [sum(side.scan.size for side in sides) for _, sides in found]
-    each = found[0][1][0].scan.seconds() / found[0][1][0].scan.size if found else 0.0
-    for place, (row, sides) in enumerate(found):
-        left = sum(windows[place:])
-        of = f"logo {place + 1} of {len(found)}"
-        logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
-        began = time.monotonic()
-        yield (row["record"], row["allele"]), pair([side.strip() for side in sides], _title(row))
-        each = (time.monotonic() - began) / windows[place]
+        windows = [sum(side.scan.size for side in sides) for _, sides in found]
+        each = found[0][1][0].scan.seconds() / found[0][1][0].scan.size if found else 0.0
+        for place, (row, sides) in enumerate(found):
+            left = sum(windows[place:])
+            of = f"logo {place + 1} of {len(found)}"
+            logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
+            began = time.monotonic()
+            logos = pair([side.strip() for side in sides], _title(row))
+            yield (row["record"], row["allele"]), logos + _profiles(scorer, row, genome)
+            each = (time.monotonic() - began) / windows[place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +129,44 @@ def _variant(row: Mapping[Any, Any]) -> Variant:
     return Variant(str(contig), int(pos) - 1, ref, alt)
 
 
+def profiles_of(
+    scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str
+) -> dict[str, Line]:
+    """Predict a chromatin feature along the locus, with either allele of a row of a table.
+
+    Returns:
+        `REF` and `ALT` -> bases from the variant, and the probability there; empty for an output
+        that is no chromatin feature.
+    """
+    if feature not in scorer.features:
+        return {}
+    window = _window(left_align(_variant(row), genome), genome)
+    sides = {"REF": (window.ref, window.ref_anchor), "ALT": (window.alt, window.alt_anchor)}
+    lines: dict[str, Line] = {}
+    for name, (text, anchor) in sides.items():
+        places = np.arange(anchor - LOCUS_BP, anchor + LOCUS_BP + 1, _STEP_BP)
+        places = places[(places >= 0) & (places < len(text))]
+        logits = scorer.profiles([text], [places])[0][:, scorer.features.index(feature)]
+        lines[name] = (places - anchor).tolist(), probabilities(logits, POSITIVE_WEIGHT).tolist()
+    return lines
+
+
+def _profiles(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
+    """Draw the profiles of the leading feature, if it has any."""
+    feature = str(row["feature"])
+    lines = profiles_of(scorer, row, genome, feature)
+    parts = {feature_label(feature): lines}
+    return panels(parts, x="bp from the variant", y="probability", unit=False) if lines else ""
+
+
+def _window(variant: Variant, genome: Genome) -> AlleleWindows:
+    return windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
+
+
 def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
     """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
     variant = left_align(_variant(row), genome)
-    window = windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
+    window = _window(variant, genome)
     at = Interval(variant.contig, variant.position, variant.position + 1)
     ref = _side(scorer, "REF", Site(at, _OK, window.ref, window.ref_anchor), variant.ref, feature)
     at = replace(at, strand=ref.scan.strand or ".")

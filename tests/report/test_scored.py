@@ -8,10 +8,11 @@ import pytest
 
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
-from genobird.genome.variant import Variant
+from genobird.genome.variant import Variant, left_align
 from genobird.report import scored
-from genobird.report.scored import _variant, allele_logos, sides_of
+from genobird.report.scored import _variant, allele_logos, profiles_of, sides_of
 from genobird.scoring.scorer import load
+from genobird.scoring.settings import EffectSettings
 from tests.conftest import write_fasta
 
 FEATURE = "A|DNase|None"
@@ -102,6 +103,27 @@ def test_a_lifted_variant_is_taken_where_it_was_lifted_to():
     )
 
 
+@pytest.mark.parametrize("at", [AT, 700])
+def test_profiles_have_the_probabilities_of_the_table_at_the_variant(
+    scorer, genome, tiny_contigs, at
+):
+    base = tiny_contigs["chr1"][at]
+    deletion = Variant("chr1", at, tiny_contigs["chr1"][at : at + 3], base)
+    for variant in (Variant("chr1", at, base, other(base)), deletion):
+        variant = left_align(variant, genome)
+        effects = EffectSettings(scores=("probability",))
+        table = scorer.screen_variants([variant], genome, settings=effects)
+        found = profiles_of(scorer, row(variant), genome, FEATURE)
+        first = -1_500 if variant.position >= 1_500 else -(variant.position // 50 * 50)
+        for side, column in (("REF", "ref_p"), ("ALT", "alt_p")):
+            across, up = found[side]
+            assert across[0] >= -variant.position
+            assert (min(across), max(across)) == (first, 1_500)
+            expected = table[f"{FEATURE}|{column}"][0]
+            np.testing.assert_allclose(up[across.index(0)], expected, **EXACT)
+    assert profiles_of(scorer, row(variant), genome, "promoter") == {}
+
+
 def test_logos_come_one_after_the_other_and_what_remains_is_said(
     scorer, tiny_genome_path, tiny_contigs, caplog
 ):
@@ -113,8 +135,9 @@ def test_logos_come_one_after_the_other_and_what_remains_is_said(
     assert key == (0, 2)
     assert "logo 1 of 2: 36 windows left, about " in caplog.text
     assert "logo 2 of 2" not in caplog.text
-    label = ElementTree.fromstring(logo).get("aria-label")
-    assert label == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
+    labels = [svg.get("aria-label") for svg in ElementTree.fromstring(f"<p>{logo}</p>")]
+    title = f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
+    assert labels == [title, "probability against bp from the variant: A DNase"]
     assert [key for key, _ in drawn] == [(1, 2)]
     assert "logo 2 of 2: 18 windows left, about " in caplog.text
 
