@@ -24,9 +24,8 @@ from genobird.genome.interval import Interval
 from genobird.names import deferred
 
 with deferred():
-    from genobird import demo
+    from genobird import demo, inference
     from genobird.scoring import scorer as scorers
-    from genobird.tasks import precision
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ def _torch() -> tuple[Finding, str]:
 
 def _bf16() -> tuple[Finding, str]:
     """Say what training does fastest on this CPU, as measured in the shape of a BigBird layer."""
-    seconds, chosen = precision.measure(), precision.fastest("cpu")
+    seconds, chosen = inference.measured_seconds(), inference.fastest("cpu")
     ratio = seconds["float32"] / seconds["bf16"]
     return Finding.OK, (
         f"linear layers in bf16 run {ratio:.2g} times as fast as in float32 on this CPU; train "
@@ -124,7 +123,7 @@ def _cuda() -> tuple[Finding, str]:
     if not torch.cuda.is_available():
         return Finding.NOTE, "no CUDA device; the CPU is used"
     names = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
-    return Finding.OK, f"{', '.join(names)}; train with fit.precision {precision.fastest('cuda')}"
+    return Finding.OK, f"{', '.join(names)}; train with fit.precision {inference.fastest('cuda')}"
 
 
 def _triton() -> tuple[Finding, str]:

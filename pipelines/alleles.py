@@ -28,7 +28,8 @@ from genobird.files import refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
-from genobird.tasks.metrics import Ranking, Statistic, bootstrap
+from genobird.tasks.metrics import Bootstrap, Ranking, Statistic, mean_of
+from genobird.tasks.metrics import correlation as correlation_of
 from pipelines import steps
 from pipelines.constructs import alleles, read_variants
 from pipelines.predictors import Baselines, Model, Rival, load_predictor
@@ -154,18 +155,13 @@ def stretches(chroms: Iterable[object], positions: Iterable[object]) -> list[str
 
 
 def _figure(statistic: Statistic, groups: Sequence[str]) -> Figure:
-    found = bootstrap(statistic, groups, RESAMPLES, seed=0).plain()
-    return {**found, "n": len(groups)}
-
-
-def _mean(values: Floats, groups: Sequence[str]) -> Figure:
-    return _figure(lambda weights: float(np.average(values, weights=weights)), groups)
+    return {**Bootstrap(groups, RESAMPLES).interval(statistic), "n": len(groups)}
 
 
 def preferred(change: Floats, groups: Sequence[str]) -> Figure:
     """Return the share of pairs whose first allele has the larger logit; a draw counts half."""
     mean = change.mean(axis=1)
-    return _mean(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5)), groups)
+    return _figure(mean_of(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5))), groups)
 
 
 def detection(change: Floats, hits: NDArray[np.bool_], groups: Sequence[str]) -> Figure:
@@ -177,20 +173,12 @@ def detection(change: Floats, hits: NDArray[np.bool_], groups: Sequence[str]) ->
 def agreement(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
     """Return how often the mean change has the sign of the measured one."""
     same = np.sign(change.mean(axis=1)) == np.sign(measured)
-    return _mean(same.astype(np.float64), groups)
+    return _figure(mean_of(same), groups)
 
 
 def correlation(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
     """Return Spearman's correlation of the mean change with the measured one."""
-    mean = change.mean(axis=1)
-
-    def statistic(weights: Floats) -> float:
-        rows = np.repeat(np.arange(len(mean)), weights.astype(np.int64))
-        if len(np.unique(mean[rows])) < 2 or len(np.unique(measured[rows])) < 2:
-            return float("nan")
-        return float(spearmanr(mean[rows], measured[rows]).statistic)
-
-    return _figure(statistic, groups)
+    return _figure(correlation_of(spearmanr, change.mean(axis=1), measured), groups)
 
 
 def run(

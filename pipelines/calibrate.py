@@ -24,7 +24,7 @@ from genobird.errors import InputError, UsageError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Precision, precision_of
-from genobird.tasks.predict import predict_chromatin, predict_promoters
+from genobird.tasks.evaluate import predict_chromatin, predict_promoters
 from pipelines import steps
 
 logger = logging.getLogger(__name__)

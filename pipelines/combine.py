@@ -27,7 +27,7 @@ from genobird.errors import InputError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Precision, precision_of
-from genobird.tasks.predict import predict_chromatin
+from genobird.tasks.evaluate import predict_chromatin
 from pipelines import steps
 
 logger = logging.getLogger(__name__)

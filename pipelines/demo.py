@@ -28,11 +28,11 @@ from genobird.errors import UsageError, VcfError
 from genobird.files import Kind, refuse_existing
 from genobird.genome.interval import Interval, parse_region, read_bed
 from genobird.motifs import Motif, best_of_each, read_motifs
-from genobird.tasks.motif_effects import CORE, changed, find_sites
 from pipelines import backgrounds, grch37, manifest, promoters, steps
 from pipelines.alleles import columns
 from pipelines.backgrounds import MAX_N
 from pipelines.manifest import Splits
+from pipelines.motif_effects import CORE, changed, find_sites
 
 logger = logging.getLogger(__name__)
 

@@ -17,36 +17,27 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from genobird.errors import InputError
-from genobird.tasks.metrics import (
-    Ranking,
-    Statistic,
-    bootstrap,
-    bootstrap_difference,
-)
+from genobird.tasks.metrics import Bootstrap, Ranking, Statistic, correlation
 
 Floats = NDArray[np.float64]
 Scores = Mapping[str, Floats]
 """Candidate -> one value per variant, [N]."""
-Figure = Callable[[Floats, Floats, Floats], float]
-"""Scores [N], measurements [N] and how often each variant counts [N] to a number."""
+Figure = Callable[[Floats, Floats], Statistic]
+"""Scores [N] and measurements [N] to a number, by how often each variant counts."""
 
 FOLDS = 5
 FEWEST_GROUPS = 2 * FOLDS
 """With fewer, folds are too unequal to choose by."""
 
 
-def spearman(scores: Floats, measured: Floats, counts: Floats) -> float:
+def spearman(scores: Floats, measured: Floats) -> Statistic:
     """Rank correlation of scores and measurements; NaN where one of them is constant."""
-    rows = np.repeat(np.arange(len(scores)), counts.astype(np.int64))
-    x, y = scores[rows], measured[rows]
-    if not len(rows) or not np.ptp(x) or not np.ptp(y):
-        return float("nan")
-    return float(spearmanr(x, y).statistic)
+    return correlation(spearmanr, scores, measured)
 
 
-def auroc(scores: Floats, measured: Floats, counts: Floats) -> float:
+def auroc(scores: Floats, measured: Floats) -> Statistic:
     """AUROC of scores for measurements that are 0 or 1; NaN where one class is missing."""
-    return Ranking.of(measured, scores).auroc(counts)
+    return Ranking.of(measured, scores).auroc
 
 
 def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
@@ -88,7 +79,7 @@ def put_together(
         mine = fold == number
         rest = np.flatnonzero(~mine)
         ones = np.ones(len(rest))
-        found = {n: figure(v[rest], measured[rest], ones) for n, v in candidates.items()}
+        found = {n: figure(v[rest], measured[rest])(ones) for n, v in candidates.items()}
         found = {name: value for name, value in found.items() if not np.isnan(value)}
         if not found:
             raise InputError(f"{len(rest)} variants in {FOLDS - 1} folds leave no score defined")
@@ -123,29 +114,24 @@ def compare(
         them is too good to be true), `nested`, that of the scores put together, `chosen`, which
         candidate how many folds got, and `difference`, first model minus this one, nested.
     """
-    fold = folds(groups, seed)
-
-    def statistic(scores: Floats) -> Statistic:
-        return lambda counts: figure(scores, measured, counts)
-
+    fold, bootstrap = folds(groups, seed), Bootstrap(groups, resamples, seed, digits=5)
     report: dict[str, Any] = {}
     nested: dict[str, Statistic] = {}
     for model, given in models.items():
         candidates = scaled(given)
         joined, chosen = put_together(candidates, measured, figure, fold)
-        nested[model] = statistic(joined)
+        nested[model] = figure(joined, measured)
         report[model] = {
             "candidates": {
-                name: bootstrap(statistic(values), groups, resamples, seed=seed).plain(5)
+                name: bootstrap.interval(figure(values, measured))
                 for name, values in candidates.items()
             },
-            "nested": bootstrap(nested[model], groups, resamples, seed=seed).plain(5),
+            "nested": bootstrap.interval(nested[model]),
             "chosen": dict(Counter(chosen).most_common()),
         }
     first, *others = models
     for model in others:
-        found = bootstrap_difference(nested[first], nested[model], groups, resamples, seed=seed)
-        report[model]["difference"] = found.plain(5)
+        report[model]["difference"] = bootstrap.difference(nested[first], nested[model])
     return report
 
 

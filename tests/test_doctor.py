@@ -3,9 +3,8 @@ import re
 import pytest
 import torch
 
-from genobird import doctor
+from genobird import doctor, inference
 from genobird.doctor import Finding
-from genobird.tasks import precision
 
 
 def answer(name: str) -> doctor.Check:
@@ -16,7 +15,7 @@ def answer(name: str) -> doctor.Check:
     ("seconds", "advice"), [(0.25, "4 times .* bf16, as auto"), (2.0, "0.5 times .* float32, as a")]
 )
 def test_it_recommends_the_precision_that_was_faster(monkeypatch, seconds, advice):
-    monkeypatch.setattr(precision, "measure", lambda: {"float32": 1.0, "bf16": seconds})
+    monkeypatch.setattr(inference, "measured_seconds", lambda: {"float32": 1.0, "bf16": seconds})
     check = answer("bf16")
     assert check.finding is Finding.OK
     assert re.search(advice, check.detail)

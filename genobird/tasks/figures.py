@@ -14,22 +14,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import brier_score_loss, f1_score, log_loss
 
-from genobird.datasets import Predictions
+from genobird.composition import CHROMATIN_WINDOWS_BP as GC_WINDOWS_BP
+from genobird.datasets import Predictions, stretches
 from genobird.heads import POSITIVE_WEIGHT
+from genobird.peaks import BIN_BP
+from genobird.tasks.bins import ChosenBins
+from genobird.tasks.label_table import Labels
 from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
     GRID,
+    Bootstrap,
     Ranking,
     Statistic,
-    Stretches,
-    brier,
     calibration,
+    correlation,
     curves_of,
-    f1,
     mean_curves,
     median,
-    rankings,
 )
 
 Floats = NDArray[np.float64]
@@ -76,8 +80,8 @@ def evaluate_chromatin(
     for what, rows in (("all_bins", np.arange(len(groups))), ("tf_bins", np.flatnonzero(binds))):
         if not len(rows):
             continue
-        stretches = Stretches(groups[rows], resamples, seed)
-        bins = _Bins(predictions.labels[rows], kinds, stretches)
+        bootstrap = Bootstrap(groups[rows], resamples, seed)
+        bins = _Bins(predictions.labels[rows], kinds, bootstrap)
         table[f"{what}_positives"] = bins.positives
         for name, values in logits.items():
             found, vectors = bins.measured(values[rows], is_reference=name == MODEL)
@@ -121,20 +125,20 @@ def evaluate_promoters(
         with the same of each and the paired `difference` model minus baseline; F1 is at a
         probability of 0.5.
     """
-    stretches = Stretches(groups, resamples, seed)
+    bootstrap = Bootstrap(groups, resamples, seed)
     results: dict[str, dict[str, Any]] = {}
     reference: dict[str, Statistic] = {}
     for name, values in {MODEL: logits, **(baselines or {})}.items():
         mine = _promoter_figures(labels, values.reshape(len(labels)))
         reference = reference or mine
         results[name] = {
-            "figures": {figure: stretches.interval(of) for figure, of in mine.items()},
+            "figures": {figure: bootstrap.interval(of) for figure, of in mine.items()},
             "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
             "curves": mean_curves(curves_of(labels[:, None], values.reshape(-1, 1))),
         }
         if name != MODEL:
             results[name]["difference"] = {
-                figure: stretches.difference(reference[figure], of) for figure, of in mine.items()
+                figure: bootstrap.difference(reference[figure], of) for figure, of in mine.items()
             }
     return {
         "windows": len(labels),
@@ -173,19 +177,19 @@ def evaluate_masked(
     for name, other in (baselines or {}).items():
         others[name] = _masked_figures(masked, other.bits, other.hits)
 
-    stretches = Stretches(masked.groups, resamples, seed)
+    bootstrap = Bootstrap(masked.groups, resamples, seed)
     compared = {
         name: {
-            **{figure: stretches.interval(of) for figure, of in theirs.items()},
+            **{figure: bootstrap.interval(of) for figure, of in theirs.items()},
             "difference": {
-                figure: stretches.difference(mine[figure], of) for figure, of in theirs.items()
+                figure: bootstrap.difference(mine[figure], of) for figure, of in theirs.items()
             },
         }
         for name, theirs in others.items()
     }
     tokens = masked.tokens.sum(0)
     return {
-        **{figure: stretches.interval(of) for figure, of in mine.items()},
+        **{figure: bootstrap.interval(of) for figure, of in mine.items()},
         "frequencies": masked.frequency_bits_per_base(),
         **{_suffixed("tokens", p): int(n) for p, n in zip(masked.parts, tokens, strict=True)},
         "bases": int(masked.bases[:, 0].sum()),
@@ -229,13 +233,13 @@ class _Bins:
     Args:
         labels: 0 or 1, [N, F].
         kinds: class of each feature, [F].
-        stretches: where the bins lie.
+        bootstrap: of the bins.
     """
 
     def __init__(
-        self, labels: NDArray[np.uint8], kinds: NDArray[np.str_], stretches: Stretches
+        self, labels: NDArray[np.uint8], kinds: NDArray[np.str_], bootstrap: Bootstrap
     ) -> None:
-        self._labels, self._stretches = labels, stretches
+        self._labels, self._bootstrap = labels, bootstrap
         self.positives: NDArray[np.int64] = labels.sum(0)
         self._members = {
             kind: (self.positives > 0) & ((kinds == kind) | (kind == ALL))
@@ -250,7 +254,7 @@ class _Bins:
 
         Others have their differences from the reference too, which is measured first.
         """
-        vectors = _vectors(rankings(self._labels, logits))
+        vectors = _vectors(self._labels, logits)
         if is_reference:
             self._reference = vectors
         heights = curves_of(self._labels, logits)
@@ -270,15 +274,16 @@ class _Bins:
         cell: dict[str, Any] = {"features": int(members.sum()), "positive_share": _number(share)}
         for figure, vector in vectors.items():
             statistic = _median_of(vector, members)
-            cell[figure] = self._stretches.interval(statistic)
+            cell[figure] = self._bootstrap.interval(statistic)
             if vectors is not self._reference:
                 reference = _median_of(self._reference[figure], members)
-                cell[f"{figure}_difference"] = self._stretches.difference(reference, statistic)
+                cell[f"{figure}_difference"] = self._bootstrap.difference(reference, statistic)
         return cell
 
 
-def _vectors(ranked: Sequence[Ranking]) -> dict[str, Vector]:
+def _vectors(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Vector]:
     """AUROC and AUPRC of each feature as functions of the weights; each is computed once."""
+    ranked = [Ranking.of(*column) for column in zip(labels.T, logits.T, strict=True)]
 
     def vector(figure: Callable[[Ranking, Floats], float]) -> Vector:
         known: dict[bytes, Floats] = {}
@@ -303,10 +308,153 @@ def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, St
     return {
         "auroc": ranking.auroc,
         "auprc": ranking.auprc,
-        "f1": lambda weights: f1(labels, probabilities, weights),
-        "brier": lambda weights: brier(labels, probabilities, weights),
+        "f1": lambda weights: float(
+            f1_score(labels, probabilities >= 0.5, sample_weight=weights, zero_division=0)
+        ),
+        "brier": lambda weights: float(
+            brier_score_loss(labels, probabilities, sample_weight=weights)
+        ),
     }
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def evaluate_targets(
+    labels: Labels,
+    predicted: Logits,
+    *,
+    group_bp: int = 250_000,
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure a table head on N regions: correlations of values, or figures of classes.
+
+    Args:
+        labels: what is known.
+        predicted: values, or probabilities of classes, [N, O].
+        group_bp: width of the stretches that the bootstrap resamples.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        `regions` and their `stretches`, counted, and of values by target `pearson`, `spearman` and
+        how many are `known`; of classes `accuracy`, `auroc` (macro: the mean over the classes, each
+        against the others), `log_loss` (nats), and how many regions each of the `classes` has.
+    """
+    names = labels.targets.names
+    groups = np.array([f"{r.contig}:{r.midpoint // group_bp}" for r in labels.regions])
+    counted = {"regions": len(labels), "stretches": len(set(groups))}
+    if labels.targets.is_classes:
+        figures = _class_figures(labels.values[:, 0].astype(np.int64), predicted.astype(np.float64))
+        bootstrap = Bootstrap(groups, resamples, seed)
+        counts = np.bincount(labels.values[:, 0].astype(np.int64), minlength=len(names))
+        return {
+            **counted,
+            **{name: bootstrap.interval(figure) for name, figure in figures.items()},
+            "classes": dict(zip(names, counts.tolist(), strict=True)),
+        }
+    found: dict[str, Any] = {}
+    for place, name in enumerate(names):
+        known = np.isfinite(labels.values[:, place])
+        if not known.any():
+            continue
+        pair = labels.values[known, place], predicted[known, place].astype(np.float64)
+        bootstrap = Bootstrap(groups[known], resamples, seed)
+        found[name] = {
+            "known": int(known.sum()),
+            "pearson": bootstrap.interval(correlation(pearsonr, *pair)),
+            "spearman": bootstrap.interval(correlation(spearmanr, *pair)),
+        }
+    return {**counted, "targets": found}
+
+
+def _class_figures(true: NDArray[np.int64], probabilities: Floats) -> dict[str, Statistic]:
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)  # of float32
+    hits = probabilities.argmax(axis=1) == true
+    kinds = range(probabilities.shape[1])
+    rankings = [Ranking.of(true == kind, probabilities[:, kind]) for kind in kinds]
+    known = sorted(set(true.tolist()))
+
+    def auroc(weights: Floats) -> float:
+        return float(np.mean([rankings[kind].auroc(weights) for kind in known]))
+
+    return {
+        "accuracy": lambda weights: float(weights @ hits / weights.sum()),
+        "auroc": auroc,
+        "log_loss": lambda weights: float(
+            log_loss(true, probabilities, sample_weight=weights, labels=list(kinds))
+        ),
+    }
+
+
+def evaluate_tracks(
+    names: Sequence[str],
+    test: ChosenBins,
+    logits: Logits,
+    probabilities: Logits,
+    train: ChosenBins,
+    gc_test: Floats,
+    gc_train: Floats,
+    *,
+    group_bp: int,
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Measure a head for one's own tracks on held-out bins, and GC content beside it.
+
+    Figures are weighted by how many bins of the held-out part each measured bin stands for: AUPRC
+    and the mean probability are those of all its bins, although background was thinned.
+
+    GC content is given the width and the sign that serve best on the training bins.
+
+    Args:
+        names: of F tracks.
+        test: N bins that were held out.
+        logits: of the head, [N, F].
+        probabilities: of the head, [N, F].
+        train: M bins that the head was trained on.
+        gc_test: `gc_contents` of `test`, [N, W].
+        gc_train: of `train`, [M, W].
+        group_bp: width of the stretches that the bootstrap resamples.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    groups = stretches(test.contigs, test.bins * BIN_BP, group_bp)
+    bootstrap = Bootstrap(groups, resamples, seed, digits=5)
+    stands_for = test.weights()
+    found = []
+    for f, name in enumerate(names):
+        truth = test.labels[:, f]
+        width, sign = _best_gc(train.labels[:, f], gc_train)
+        rankings = {
+            "model": Ranking.of(truth, logits[:, f]),
+            "gc": Ranking.of(truth, sign * gc_test[:, width]),
+        }
+        row: dict[str, Any] = {
+            "name": name,
+            "positives": int(truth.sum()),
+            "stretches": len(set(groups[truth])),
+            "rate": float(stands_for @ truth / stands_for.sum()),
+            "mean_probability": float(stands_for @ probabilities[:, f] / stands_for.sum()),
+            "gc": {"window_bp": GC_WINDOWS_BP[width], "sign": sign},
+        }
+        for figure, of in (("auroc", Ranking.auroc), ("auprc", Ranking.auprc)):
+            model, gc = (_weighted(of, rankings[key], stands_for) for key in ("model", "gc"))
+            row[figure] = bootstrap.interval(model)
+            row["gc"][figure] = bootstrap.interval(gc)
+            row["gc"][f"{figure}_difference"] = bootstrap.difference(model, gc)
+        found.append(row)
+    return found
+
+
+def _weighted(figure: Any, ranking: Ranking, stands_for: Floats) -> Statistic:
+    return lambda drawn: float(figure(ranking, drawn * stands_for))
+
+
+def _best_gc(truth: NDArray[np.bool_], shares: Floats) -> tuple[int, int]:
+    """Return the column of `shares` that ranks best, and the sign that it needs."""
+    areas = np.array([Ranking.of(truth, column).auroc() for column in shares.T])
+    column = int(np.abs(areas - 0.5).argmax())
+    return column, 1 if areas[column] >= 0.5 else -1

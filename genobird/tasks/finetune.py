@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,19 +21,19 @@ from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
 from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
-from genobird.inference import Inference, Precision
+from genobird.inference import Inference, Precision, settled_precision
 from genobird.motifs import distinct, read_motifs
 from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
-from genobird.tasks.cross_entropy import chunked_nats
-from genobird.tasks.features import FeatureBatches, encode_batches
-from genobird.tasks.fit import FitSettings, Task, fit
-from genobird.tasks.labelled import (
+from genobird.tasks.data import (
     ChromatinBatches,
     ChromatinDataSettings,
     PromoterBatches,
     PromoterDataSettings,
+    Visits,
 )
-from genobird.tasks.precision import settled_precision
+from genobird.tasks.features import FeatureBatches, encode_batches
+from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.pretrain import chunked_nats
 from genobird.tasks.run_folder import ENCODED, SavedRun, write_model
 
 _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
@@ -184,7 +184,7 @@ class Finetuning(Task):
         for name, part in self.parts.items():
             part.requires_grad_(part is self.head or (name == "mlm" and mlm_weight > 0))
         if checkpoint.mlm is not None and checkpoint.mlm.neighbours is not None:
-            # Their weights are right for text that was not counted; this one was (tasks/mlm.py).
+            # Their weights are right for text that was not counted; this one was (`finetune_mlm`).
             checkpoint.mlm.neighbours.requires_grad_(False)
         checkpoint.encoder.requires_grad_(not freeze_encoder)
         self.still = [checkpoint.encoder] if freeze_encoder else limit(checkpoint.encoder, encoder)
@@ -451,39 +451,24 @@ def finetune_promoter(
         for split in ("train", "validation")
     )
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
-    drawn: Any = train
-    checked: Any = validation
-    encoded = output / ENCODED
-    if config.draws:
-        if config.fit.threads:  # `fit` sets them too, but windows are encoded before it
-            torch.set_num_threads(config.fit.threads)
-        precision = encoding_precision(config.fit, output, encoded)
-        fitting = config.fit.model_copy(update={"precision": precision})
-        config = config.model_copy(update={"fit": fitting})
-        facts = {"windows": _sha256(config.data_path), "data": config.data.model_dump()}
-        inference = Inference(checkpoint, precision=precision)
-        drawn, checked = (
-            encoded_once(
-                batches,
-                draws * len(batches),
-                inference,
-                checkpoint.promoter,
-                encoded,
-                facts={**facts, "augment": batches.augment},
-                places=config.places,
-                seed=config.fit.seed,
-            )
-            for batches, draws in ((train, config.draws), (validation, 1))
-        )
     task = Finetuning(
         *(checkpoint, config.fit, "promoter"),
         freeze_encoder=config.freeze_encoder,
         encoder=config.encoder,
     )
+    drawn: Any = train
+    checked: Any = validation
+    if config.draws:
+        drawn, checked = encoded_once(
+            *(task, train, validation, output / ENCODED),
+            draws=config.draws,
+            places=config.places,
+            facts={"windows": _sha256(config.data_path), "data": config.data.model_dump()},
+        )
     settled = _fit(task, drawn, checked, config, output, resume, progress)
     facts = {**(provenance or {}), "config": settled, "data": sources}
     write_model(output, checkpoint, "promoter", facts)
-    shutil.rmtree(encoded, ignore_errors=True)
+    shutil.rmtree(output / ENCODED, ignore_errors=True)
     return checkpoint
 
 
@@ -511,11 +496,56 @@ def _promoter_head(config: PromoterConfig, checkpoint: Checkpoint) -> Head:
     return head
 
 
-def encoding_precision(
-    settings: FitSettings, output: Path, folder: Path, device: str = "cpu"
-) -> Precision:
+def encoded_once(
+    task: Finetuning,
+    train: Visits,
+    validation: Visits,
+    folder: Path,
+    *,
+    draws: int,
+    places: int,
+    facts: Mapping[str, Any],
+    device: str = "cpu",
+) -> list[FeatureBatches]:
+    """Encode places before training, or find those that a run encoded before it was stopped.
+
+    Args:
+        task: with a frozen encoder; its settings keep the precision, which is chosen here once.
+        train: makes batches of places.
+        validation: those that are validated on, encoded once.
+        folder: where a run keeps what is encoded.
+        draws: epochs of `train` that are encoded.
+        places: per step of training.
+        facts: what the batches are made from.
+        device: where they are encoded.
+    """
+    settings = task.settings
+    if settings.threads:  # `fit` sets them too, but comes later
+        torch.set_num_threads(settings.threads)
+    precision = _encoding_precision(settings, folder, device)
+    task.settings = settings.model_copy(update={"precision": precision})
+    inference = Inference(task.checkpoint, device, precision=precision)
+    made = []
+    for batches, times in ((train, draws), (validation, 1)):
+        known = {
+            **facts,
+            "augment": batches.augment,
+            "checkpoint": task.checkpoint.hash,
+            "head": task.head.config.model_dump(),
+            "seed": settings.seed,
+            "precision": precision,
+        }
+        name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+        features = encode_batches(
+            batches, times * len(batches), inference, task.head, folder / name
+        )
+        made.append(FeatureBatches(**features, batch=places, seed=settings.seed))
+    return made
+
+
+def _encoding_precision(settings: FitSettings, folder: Path, device: str) -> Precision:
     """Decide once what a run encodes and trains in; a resumed run finds it in `folder`."""
-    saved, file = SavedRun.read(output), folder / "precision"
+    saved, file = SavedRun.read(folder.parent), folder / "precision"
     known = file.read_text().strip() if file.exists() else None
     if saved:
         known = saved.identity.get("fit.precision")
@@ -523,41 +553,6 @@ def encoding_precision(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, f"{precision}\n")
     return precision
-
-
-def encoded_once(
-    batches: Callable[[int], LabelledBatch],
-    count: int,
-    inference: Inference,
-    head: Head,
-    folder: Path,
-    *,
-    facts: Mapping[str, Any],
-    places: int,
-    seed: int,
-) -> FeatureBatches:
-    """Encode the first batches, or find those that a run encoded before it was stopped.
-
-    Args:
-        batches: makes batches of places.
-        count: how many are encoded.
-        inference: runs the encoder.
-        head: says what is kept of a place.
-        folder: where a run keeps them.
-        facts: what the batches are made from.
-        places: per step of training.
-        seed: of the order in training.
-    """
-    known = {
-        **facts,
-        "checkpoint": inference.checkpoint.hash,
-        "head": head.config.model_dump(),
-        "seed": seed,
-        "precision": inference.precision,
-    }
-    name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    features = encode_batches(batches, count, inference, head, folder / name)
-    return FeatureBatches(**features, batch=places, seed=seed)
 
 
 def _fit(

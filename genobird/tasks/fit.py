@@ -28,13 +28,18 @@ from torch.utils.data import DataLoader
 
 from genobird.errors import GenobirdError
 from genobird.files import Draft
-from genobird.inference import device_of
+from genobird.inference import device_of, settled_precision
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks import ranks
-from genobird.tasks.callbacks import Interrupt, ReturnMemory, RunningMean, SaveState
+from genobird.tasks.callbacks import (
+    Interrupt,
+    Progress,
+    ReturnMemory,
+    RunningMean,
+    SaveState,
+    loggers,
+)
 from genobird.tasks.data import Steps
-from genobird.tasks.precision import settled_precision
-from genobird.tasks.progress import Progress, loggers
 from genobird.tasks.run_folder import BAD_BATCH, STATE, SavedRun, identity
 from genobird.tasks.settings import FitSettings
 from genobird.tasks.task import Averages, NotFinite, Task

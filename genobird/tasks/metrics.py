@@ -6,9 +6,8 @@ independent, so the bootstrap resamples whole groups of them (megabases). It doe
 `Ranking` sorts its scores once, and gives its AUROC and AUPRC under any weight of each window
 without sorting again.
 
-The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score`, `f1_score`,
-`brier_score_loss`), ties included; one that does not exist (AUROC of a single class) is NaN. F1 and
-Brier score are computed there.
+The figures are those of scikit-learn (`roc_auc_score`, `average_precision_score`), ties included;
+one that does not exist (AUROC of a single class) is NaN.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
-from sklearn.metrics import brier_score_loss, f1_score, precision_recall_curve, roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from genobird.draws import generator
 from genobird.errors import InputError
@@ -34,29 +33,13 @@ Statistic = Callable[[Floats], float]
 Interval = dict[str, float | None]
 """A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
 
+TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
+"""Quantiles between which a confidence interval lies."""
 BINS = 10
 """Of a calibration, equally wide."""
 POINTS = 51
 GRID: Floats = np.linspace(0, 1, POINTS)
 """Where curves have their heights: they are small enough to be kept with the figures."""
-
-
-class ConfidenceInterval(NamedTuple):
-    """A figure between the ends of its confidence interval."""
-
-    low: float
-    point: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def plain(self, digits: int | None = None) -> dict[str, float | None]:
-        """Return `low`, `point` and `high` for JSON, rounded if asked; None for NaN."""
-        return {
-            name: None if math.isnan(value) else round(value, digits) if digits else value
-            for name, value in self._asdict().items()
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +71,16 @@ class Ranking:
         Raises:
             InputError: Shapes differ, a label is neither 0 nor 1, or a score is NaN.
         """
-        truth, values = _labelled(labels, scores, "scores")
+        truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+        if truth.ndim != 1 or truth.shape != values.shape:
+            raise InputError(
+                f"labels are {list(truth.shape)} and scores {list(values.shape)}; both are [N]"
+            )
+        if truth.dtype != np.bool_ and not np.isin(truth, (0, 1)).all():
+            raise InputError(f"labels hold {truth[~np.isin(truth, (0, 1))][0]}; they are 0 or 1")
+        missing = int(np.isnan(values).sum())
+        if missing:
+            raise InputError(f"{missing} of {len(values)} scores are NaN; score every window")
         order = np.argsort(-values, kind="stable")
         descending = values[order]
         is_start = np.ones(len(order), dtype=bool)
@@ -151,153 +143,95 @@ class Ranking:
         return np.ones(len(self.positive)) if weights is None else weights[self.positive]
 
 
-def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Area under the ROC curve of labels [N] and scores [N]; NaN when there is one class only."""
-    return Ranking.of(labels, scores).auroc()
-
-
-def auprc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Average precision of labels [N] and scores [N]; NaN when there are no positives."""
-    return Ranking.of(labels, scores).auprc()
-
-
-def rankings(labels: npt.ArrayLike, logits: npt.ArrayLike) -> list[Ranking]:
-    """Sort each feature once, for a bootstrap over many.
-
-    Args:
-        labels: 0 or 1, [N, F].
-        logits: Logits or probabilities, [N, F].
-
-    Raises:
-        InputError: As `Ranking.of`.
-    """
-    truth, values = _matrices(labels, logits)
-    return [Ranking.of(truth[:, f], values[:, f]) for f in range(truth.shape[1])]
-
-
 def median(values: Floats) -> float:
     """Median of the values that are not NaN; NaN without any."""
     values = values[~np.isnan(values)]
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def bootstrap(
-    statistic: Statistic,
-    groups: Sequence[Hashable] | Array,
-    n: int = 200,
-    *,
-    seed: int,
-    level: float = 0.95,
-) -> ConfidenceInterval:
-    """Percentile bootstrap that draws whole groups with replacement.
+def correlation(of: Callable[[Floats, Floats], Any], first: Floats, second: Floats) -> Statistic:
+    """Return a correlation of values, each taken as often as its weight says.
 
     Args:
-        statistic: The figure as a function of the weights of all windows, [N] float64: how often
-            the group of each was drawn. For example `Ranking.of(labels, scores).auroc`.
-        groups: The group of each window, such as its megabase `chr20:54`, [N].
-        n: Number of resamples.
-        seed: Seed of the draws; the same seed draws the same groups for any statistic.
-        level: Share of the resamples inside the interval.
+        of: `pearsonr` or `spearmanr` of scipy.
+        first: [N].
+        second: [N].
 
     Returns:
-        The figure of all windows once, between the quantiles of the resamples. Resamples where the
-        figure is NaN (no positives were drawn) are left out.
-
-    Raises:
-        InputError: There are no groups.
-        ValueError: `n` is below 1 or `level` is not between 0 and 1.
+        The statistic; NaN where one of them is constant.
     """
-    if n < 1:
-        raise ValueError(f"{n} resamples; at least 1 is needed")
-    if not 0 < level < 1:
-        raise ValueError(f"confidence level {level}; it lies between 0 and 1, such as 0.95")
-    codes, names = pd.factorize(np.asarray(groups))
-    if not len(names):
-        raise InputError("no groups to resample; give the group of each window")
-    rng = generator(seed)
-    values = np.empty(n)
-    for i in range(n):
-        drawn = rng.integers(len(names), size=len(names))
-        values[i] = statistic(np.bincount(drawn, minlength=len(names)).astype(np.float64)[codes])
-    point = float(statistic(np.ones(len(codes))))
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return ConfidenceInterval(float("nan"), point, float("nan"))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return ConfidenceInterval(float(low), point, float(high))
+
+    def statistic(weights: Floats) -> float:
+        rows = np.repeat(np.arange(len(first)), weights.astype(np.int64))
+        drawn = first[rows], second[rows]
+        if any(len(np.unique(values)) < 2 for values in drawn):
+            return float("nan")
+        return float(of(*drawn).statistic)
+
+    return statistic
 
 
-def bootstrap_difference(
-    first: Statistic,
-    second: Statistic,
-    groups: Sequence[Hashable] | Array,
-    n: int = 200,
-    *,
-    seed: int,
-    level: float = 0.95,
-) -> ConfidenceInterval:
-    """Paired bootstrap of `first` minus `second`: both see the same groups in each resample.
-
-    Both are figures of the same windows in the same order, as functions of their weights [N]; the
-    other arguments are those of `bootstrap`.
-    """
-    return bootstrap(
-        lambda weights: first(weights) - second(weights), groups, n, seed=seed, level=level
-    )
+def mean_of(values: npt.ArrayLike) -> Statistic:
+    """Return the mean of values [N] as a function of their weights."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return lambda weights: float(np.average(numbers, weights=weights))
 
 
 @dataclass(frozen=True, eq=False)
-class Stretches:
-    """Stretches of the genome, which intervals of figures resample.
+class Bootstrap:
+    """Percentile bootstrap that draws whole groups of windows with replacement, 95 % of it.
+
+    The same seed draws the same groups for any statistic.
 
     Attributes:
-        groups: the stretch of each window, [N].
-        resamples: how often.
+        groups: the group of each window, such as its stretch of the genome `chr20:54`, [N].
+        resamples: how often, 1 or more.
         seed: of the draws.
         digits: that figures are rounded to; None is all.
-    """
-
-    groups: Array
-    resamples: int
-    seed: int
-    digits: int | None = None
-
-    def interval(self, statistic: Statistic) -> Interval:
-        """Return a figure with its interval."""
-        found = bootstrap(statistic, self.groups, self.resamples, seed=self.seed)
-        return found.plain(self.digits)
-
-    def difference(self, model: Statistic, other: Statistic) -> Interval:
-        """Return model minus other, both on the same resamples."""
-        found = bootstrap_difference(model, other, self.groups, self.resamples, seed=self.seed)
-        return found.plain(self.digits)
-
-
-def f1(labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | None = None) -> float:
-    """F1 score of the positive class at a probability of 0.5 or more; 0 when nothing is found.
-
-    Args:
-        labels: 0 or 1, [N].
-        probabilities: Between 0 and 1, [N].
-        weights: Weight of each window, [N]; 1 by default.
 
     Raises:
-        InputError: Shapes differ, a label is neither 0 nor 1, or a probability is out of range.
+        InputError: there are no groups.
     """
-    truth, values = _labelled_probabilities(labels, probabilities)
-    if not len(truth):
-        return float("nan")
-    return float(f1_score(truth, values >= 0.5, sample_weight=weights, zero_division=0))
 
+    groups: Sequence[Hashable] | Array
+    resamples: int = 200
+    seed: int = 0
+    digits: int | None = None
 
-def brier(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: Floats | None = None
-) -> float:
-    """Mean squared difference of probabilities [N] and labels [N]; arguments as `f1`."""
-    truth, values = _labelled_probabilities(labels, probabilities)
-    if not len(truth):
-        return float("nan")
-    return float(brier_score_loss(truth, values, sample_weight=weights))
+    def __post_init__(self) -> None:
+        if not len(self.groups):
+            raise InputError("no groups to resample; give the group of each window")
+
+    def interval(self, statistic: Statistic) -> Interval:
+        """Return the figure of all windows once, between the quantiles of the resamples.
+
+        Resamples where the figure is NaN (no positives were drawn) are left out.
+
+        Args:
+            statistic: the figure as a function of the weights of all windows, [N] float64: how
+                often the group of each was drawn. For example `Ranking.of(labels, scores).auroc`.
+        """
+        codes, names = pd.factorize(np.asarray(self.groups))
+        rng = generator(self.seed)
+        values = np.empty(self.resamples)
+        for i in range(self.resamples):
+            drawn = rng.integers(len(names), size=len(names))
+            weights = np.bincount(drawn, minlength=len(names)).astype(np.float64)[codes]
+            values[i] = statistic(weights)
+        point = statistic(np.ones(len(codes)))
+        values = values[~np.isnan(values)]
+        ends = np.quantile(values, TAILS) if len(values) else (math.nan, math.nan)
+        found = {"low": float(ends[0]), "point": float(point), "high": float(ends[1])}
+        return {name: self._plain(value) for name, value in found.items()}
+
+    def _plain(self, value: float) -> float | None:
+        if math.isnan(value):
+            return None
+        return round(value, self.digits) if self.digits else value
+
+    def difference(self, model: Statistic, other: Statistic) -> Interval:
+        """Return model minus other, both on the same resamples; both are of the same windows."""
+        return self.interval(lambda weights: model(weights) - other(weights))
 
 
 def calibration(
@@ -397,38 +331,3 @@ def mean_curves(curves: dict[str, Floats]) -> dict[str, list[float]] | None:
     if not all(map(len, known.values())):
         return None
     return {kind: heights.mean(axis=0).round(4).tolist() for kind, heights in known.items()}
-
-
-def _matrices(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:
-    truth, values = np.asarray(labels), np.asarray(logits)
-    if truth.ndim != 2 or truth.shape != values.shape:
-        raise InputError(
-            f"labels are {list(truth.shape)} and logits {list(values.shape)}; both are [N, F]"
-        )
-    return truth, values
-
-
-def _labelled(
-    labels: npt.ArrayLike, values: npt.ArrayLike, name: str
-) -> tuple[npt.NDArray[np.bool_], Floats]:
-    truth, numbers = np.asarray(labels), np.asarray(values, dtype=np.float64)
-    if truth.ndim != 1 or truth.shape != numbers.shape:
-        raise InputError(
-            f"labels are {list(truth.shape)} and {name} {list(numbers.shape)}; both are [N]"
-        )
-    if truth.dtype != np.bool_ and not np.isin(truth, (0, 1)).all():
-        raise InputError(f"labels hold {truth[~np.isin(truth, (0, 1))][0]}; they are 0 or 1")
-    missing = int(np.isnan(numbers).sum())
-    if missing:
-        raise InputError(f"{missing} of {len(numbers)} {name} are NaN; score every window")
-    return truth.astype(np.bool_), numbers
-
-
-def _labelled_probabilities(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike
-) -> tuple[npt.NDArray[np.bool_], Floats]:
-    truth, values = _labelled(labels, probabilities, "probabilities")
-    outside = values[(values < 0) | (values > 1)]
-    if len(outside):
-        raise InputError(f"probabilities hold {outside[0]:g}; they lie between 0 and 1")
-    return truth, values

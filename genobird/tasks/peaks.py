@@ -1,10 +1,9 @@
 """A chromatin head for tracks of one's own, on a frozen encoder, in minutes on a CPU.
 
 The bins with peaks and as much background are encoded once (`features.py`), a head is trained on
-what the encoder said of them, and bins that were held out say how good it is (`held_out.py`).
-Background is thinned, so the loss moves every logit by the known ratio of the two sampling rates:
-what the head gives is calibrated for the genome as it is, under the weight of 8 that `Scorer` takes
-back.
+what the encoder said of them, and bins that were held out say how good it is. Background is
+thinned, so the loss moves every logit by the known ratio of the two sampling rates: what the head
+gives is calibrated for the genome as it is, under the weight of 8 that `Scorer` takes back.
 """
 
 from __future__ import annotations
@@ -28,24 +27,25 @@ from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model
+from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
 from genobird.errors import InputError, UsageError
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
-from genobird.inference import Inference
-from genobird.peaks import Track, merge, read_tracks
+from genobird.inference import Inference, settled_precision
+from genobird.peaks import BIN_BP, Track, merge, read_tracks
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
+from genobird.tasks.figures import Floats, Logits, evaluate_tracks
 from genobird.tasks.fit import FitSettings, Task, fit
-from genobird.tasks.held_out import gc_contents, measure, predict
-from genobird.tasks.precision import settled_precision
 from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity, write_model
 from genobird.tasks.settings import PeakData
 
 logger = logging.getLogger(__name__)
 
+_PLACES = 1_024  # at a time
 _SHARES = {"train": 0.55, "held_out": 0.3}  # of the time; the head's training takes what is left
 
 
@@ -173,7 +173,7 @@ def finetune_peaks(
 
     assert checkpoint.chromatin is not None
     logits = predict(checkpoint.chromatin, asked, len(test))
-    figures = measure(
+    figures = evaluate_tracks(
         *(checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train),
         *(gc_contents(genome, bins) for bins in (test, train)),
         group_bp=settings.group_bp,
@@ -189,10 +189,40 @@ def finetune_peaks(
     return report
 
 
-def calibrated(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+@torch.inference_mode()
+def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
+    """Return the logits of N bins, those of the places of one bin (its strands) averaged, [N, F].
+
+    Args:
+        head: on the CPU.
+        features: of the places; each bin has at least one.
+        bins: N.
+    """
+    head.eval()
+    logits = []
+    for first in range(0, len(features), _PLACES):
+        logits.append(head.answer(features.pooled[first : first + _PLACES].float()).double())
+    sums = torch.zeros(bins, head.config.outputs, dtype=torch.float64)
+    sums.index_add_(0, features.rows, torch.cat(logits))
+    each = torch.bincount(features.rows, minlength=bins)[:, None]
+    found: Logits = (sums / each).float().numpy()
+    return found
+
+
+def gc_contents(genome: Genome, chosen: ChosenBins) -> Floats:
+    """Return the share of G and C in windows of several widths around each bin, [N, W]."""
+    shares, flank = [], max(CHROMATIN_WINDOWS_BP) // 2
+    for contig, place in zip(chosen.contigs, chosen.bins, strict=True):
+        centre = int(place) * BIN_BP + BIN_BP // 2
+        text, start = genome.fetch_clipped(str(contig), centre - flank, centre + flank)
+        shares.append(place_composition(text, centre - start, CHROMATIN_WINDOWS_BP)[:, ::2])
+    return np.concatenate(shares).astype(np.float64)
+
+
+def calibrated(logits: Logits) -> Logits:
     """Return what `Scorer` makes of logits: probabilities, without the weight of positives."""
     odds = np.exp(logits.astype(np.float64)) / POSITIVE_WEIGHT
-    found: NDArray[np.float32] = (odds / (1 + odds)).astype(np.float32)
+    found: Logits = (odds / (1 + odds)).astype(np.float32)
     return found
 
 

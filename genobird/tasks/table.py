@@ -23,17 +23,17 @@ from genobird.checkpoint import Checkpoint, bundled_model
 from genobird.draws import generator
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
 from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference, along
-from genobird.targets import LONGEST_BP, Floats
+from genobird.targets import LONGEST_BP
 from genobird.tasks.adapters import merge
-from genobird.tasks.features import FeatureBatches
+from genobird.tasks.data import Visits
+from genobird.tasks.evaluate import predict_table, window
+from genobird.tasks.figures import evaluate_targets
 from genobird.tasks.finetune import (
     Finetuning,
     HeadTraining,
     encoded_once,
-    encoding_precision,
 )
 from genobird.tasks.fit import FitSettings, fit
 from genobird.tasks.label_table import (
@@ -48,12 +48,8 @@ from genobird.tasks.label_table import (
     signals_by_name,
     targets_of,
 )
-from genobird.tasks.labelled import Visits
 from genobird.tasks.run_folder import ENCODED, REPORT, write_model
 from genobird.tasks.settings import TableData
-from genobird.tasks.table_figures import measure
-
-_ASKED = 64  # windows in memory at once
 
 
 class TableHead(HeadConfig):
@@ -157,13 +153,6 @@ class TableBatches(Visits):
         )
 
 
-def window(genome: Genome, region: Interval, window_bp: int) -> tuple[str, int]:
-    """Return the bases around a region's midpoint, and where in them it is."""
-    flank = window_bp // 2
-    text, start = genome.fetch_clipped(region.contig, *region.window(flank, flank))
-    return text, region.midpoint - start
-
-
 class TableTask(Finetuning):
     """Mean squared error of standardised values, or cross-entropy of classes."""
 
@@ -221,7 +210,16 @@ def finetune_table(
         drawn: Any = train
         checked: Any = validation
         if config.encodes_once:
-            drawn, checked = _encoded(train, validation, checkpoint, task, output / ENCODED, data)
+            drawn, checked = encoded_once(
+                *(task, train, validation, output / ENCODED),
+                draws=config.draws,
+                places=config.regions,
+                device=config.fit.device,
+                facts={
+                    "data": data["sha256"],
+                    **config.model_dump(include={"window_bp", "shift_bp", "regions"}),
+                },
+            )
         fit(
             task,
             drawn,
@@ -234,11 +232,11 @@ def finetune_table(
         )
         merge(checkpoint.encoder)
         inference = Inference(checkpoint, task.settings.device, precision=task.settings.precision)
-        figures = {
-            split: evaluate_table(inference, labels.of_split(split), genome)
-            for split in (VALIDATION, TEST)
-            if (labels.splits == split).any()
-        }
+        figures = {}
+        for split in (VALIDATION, TEST):
+            if (labels.splits == split).any():
+                part = labels.of_split(split)
+                figures[split] = evaluate_targets(part, predict_table(inference, part, genome))
     checkpoint.to("cpu")
     settings["fit"] = task.settings.model_dump(mode="json")
     facts = {**(provenance or {}), "config": settings, "data": data, "figures": figures}
@@ -246,68 +244,6 @@ def finetune_table(
     write_model(output, checkpoint, "table", facts)
     shutil.rmtree(output / ENCODED, ignore_errors=True)
     return checkpoint
-
-
-def _encoded(
-    train: TableBatches,
-    validation: TableBatches,
-    checkpoint: Checkpoint,
-    task: TableTask,
-    folder: Path,
-    data: Mapping[str, Any],
-) -> list[FeatureBatches]:
-    """Encode regions before training, or find what a stopped run has encoded."""
-    config, device = train.settings, train.settings.fit.device
-    if config.fit.threads:  # `fit` sets them too, but regions are encoded before it
-        torch.set_num_threads(config.fit.threads)
-    precision = encoding_precision(config.fit, folder.parent, folder, device)
-    task.settings = config.fit.model_copy(update={"precision": precision})
-    return [
-        encoded_once(
-            batches,
-            draws * len(batches),
-            Inference(checkpoint, device, precision=precision),
-            task.head,
-            folder,
-            places=config.regions,
-            seed=config.fit.seed,
-            facts={
-                "data": data["sha256"],
-                "window_bp": config.window_bp,
-                "shift_bp": config.shift_bp,
-                "regions": config.regions,
-                "augment": batches.augment,
-            },
-        )
-        for batches, draws in ((train, config.draws), (validation, 1))
-    ]
-
-
-def evaluate_table(
-    inference: Inference,
-    labels: Labels,
-    genome: Genome,
-    *,
-    group_bp: int = 250_000,
-    resamples: int = 200,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Measure a table head on N regions; see `table_figures.measure`."""
-    found = predict_table(inference, labels, genome)
-    stretches = [f"{r.contig}:{r.midpoint // group_bp}" for r in labels.regions]
-    return measure(labels, found, stretches, resamples=resamples, seed=seed)
-
-
-def predict_table(inference: Inference, labels: Labels, genome: Genome) -> Floats:
-    """Predict N regions, [N, O]: values in the units given, or probabilities of classes."""
-    found = []
-    for first in range(0, len(labels), _ASKED):
-        regions = labels.regions[first : first + _ASKED]
-        read = [window(genome, region, labels.targets.window_bp) for region in regions]
-        texts, places = zip(*read, strict=True)
-        at = [np.array([place], dtype=np.int64) for place in places]
-        found.append(inference.target_values(texts, at, [region.strand for region in regions]))
-    return np.concatenate(found)
 
 
 def _labels(config: TableConfig, genome: Genome) -> Labels:

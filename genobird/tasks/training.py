@@ -20,9 +20,8 @@ from genobird.tasks.finetune import (
     finetune_chromatin,
     finetune_promoter,
 )
-from genobird.tasks.mlm import MLMConfig, finetune_mlm
 from genobird.tasks.peaks import PeaksConfig, PeaksSettings, finetune_peak_files
-from genobird.tasks.pretrain import PretrainConfig
+from genobird.tasks.pretrain import MLMConfig, PretrainConfig, finetune_mlm
 from genobird.tasks.run_folder import run_folder
 from genobird.tasks.table import TableConfig, TableSettings, finetune_table
 

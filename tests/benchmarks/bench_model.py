@@ -50,7 +50,7 @@ if importlib.util.find_spec("sentencepiece") is None:  # no text is segmented he
 from genobird.attention import BlockLayout
 from genobird.batch import PackedBatch, pack
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
-from genobird.tasks.cross_entropy import chunked_nats
+from genobird.tasks.pretrain import chunked_nats
 from genobird.tokenizer import N_SPECIAL
 
 BP_A_TOKEN = {32_000: 6.7, 4096: 5.2}

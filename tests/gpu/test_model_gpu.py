@@ -12,7 +12,7 @@ pytest.importorskip("pydantic")
 from genobird.batch import pack
 from genobird.model import BigBird, MaskedLMHead
 from genobird.pair_log_odds import PairLogOdds
-from genobird.tasks.cross_entropy import chunked_nats, plain_nats
+from genobird.tasks.pretrain import chunked_nats, plain_nats
 from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
 from tests.benchmarks.bench_model import draw, pieces, shape_of

@@ -14,7 +14,7 @@ from genobird.errors import InputError, UsageError
 from genobird.heads import Head, HeadConfig
 from genobird.local import LocalConfig
 from genobird.places import pack_places
-from genobird.tasks.predict import predict_chromatin, predict_promoters
+from genobird.tasks.evaluate import predict_chromatin, predict_promoters
 from pipelines.calibrate import Line, calibrate, fit_line, follow, move
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint

@@ -9,7 +9,7 @@ from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.local import LocalConfig
-from genobird.tasks.predict import predict_chromatin
+from genobird.tasks.evaluate import predict_chromatin
 from pipelines.combine import combine, fit_weights
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import (  # noqa: F401

@@ -18,7 +18,7 @@ VALUES = st.lists(
 @given(VALUES)
 def test_rank_correlation_is_scipy_s_of_repeated_variants(rows):
     x, y, counts = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    found = spearman(x, y, counts)
+    found = spearman(x, y)(counts)
     rows = np.repeat(np.arange(len(x)), counts.astype(int))
     if len(set(x[rows])) < 2 or len(set(y[rows])) < 2:
         assert np.isnan(found)
@@ -29,7 +29,7 @@ def test_rank_correlation_is_scipy_s_of_repeated_variants(rows):
 def test_auroc_is_scikit_learn_s():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=50), rng.random(50) < 0.3
-    assert auroc(x, y.astype(float), np.ones(50)) == pytest.approx(roc_auc_score(y, x))
+    assert auroc(x, y.astype(float))(np.ones(50)) == pytest.approx(roc_auc_score(y, x))
 
 
 def test_folds_hold_whole_groups_and_all_of_them():
@@ -57,7 +57,7 @@ def test_each_fold_gets_what_is_best_on_the_others():
     noise = np.random.default_rng(1).normal(size=100)
     joined, chosen = put_together({"liar": liar, "noise": noise}, truth, spearman, fold)
     assert chosen == ["liar"] * FOLDS
-    assert spearman(joined[fold == 3], truth[fold == 3], np.ones(20)) == pytest.approx(-1)
+    assert spearman(joined[fold == 3], truth[fold == 3])(np.ones(20)) == pytest.approx(-1)
 
 
 def test_the_choice_is_not_measured_where_it_was_made():
@@ -100,7 +100,7 @@ def test_a_missing_value_is_zero_for_every_figure(figure):
         for candidates in (missing, filled)
     )
     assert found == wanted
-    full = figure(filled["a"], measured, np.ones(60))
+    full = figure(filled["a"], measured)(np.ones(60))
     assert found["m"]["candidates"]["a"]["point"] == pytest.approx(full, abs=1e-5)
 
 

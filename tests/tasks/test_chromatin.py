@@ -13,9 +13,9 @@ from genobird.draws import generator
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.tasks.data import ChromatinBatches, ChromatinDataSettings
 from genobird.tasks.finetune import Finetuning
 from genobird.tasks.fit import FitSettings
-from genobird.tasks.labelled import ChromatinBatches, ChromatinDataSettings
 from genobird.tokenizer import CLS, SEP
 from tests.models import tiny_checkpoint
 

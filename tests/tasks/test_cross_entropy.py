@@ -7,8 +7,8 @@ from torch import nn
 
 from genobird.model import BigBirdConfig, MaskedLMHead
 from genobird.pair_log_odds import PairLogOdds
-from genobird.tasks import cross_entropy
-from genobird.tasks.cross_entropy import chunked_nats, plain_nats
+from genobird.tasks import pretrain
+from genobird.tasks.pretrain import chunked_nats, plain_nats
 from genobird.tokenizer import N_SPECIAL
 from tests.assertions import assert_close
 from tests.memory import PeakMemory
@@ -90,7 +90,7 @@ def test_autocast_reaches_the_logits_of_each_chunk():
 
 
 def test_few_targets_are_done_at_once(monkeypatch):
-    monkeypatch.setattr(cross_entropy, "checkpoint", lambda *_a, **_k: pytest.fail("made again"))
+    monkeypatch.setattr(pretrain, "checkpoint", lambda *_a, **_k: pytest.fail("made again"))
     chunked_nats(*draw(3), 3 * VOCABULARY)
     with pytest.raises(pytest.fail.Exception, match="made again"):
         chunked_nats(*draw(4), 3 * VOCABULARY)

@@ -19,10 +19,12 @@ from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.evaluate import (
     EvaluateSettings,
     evaluate,
+    predict_chromatin,
+    predict_promoters,
+    windows_over,
 )
 from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import predict_masked
-from genobird.tasks.predict import predict_chromatin, predict_promoters, windows_over
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES
 

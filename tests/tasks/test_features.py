@@ -18,11 +18,11 @@ from genobird.inference import Inference
 from genobird.places import pack_places
 from genobird.tasks import features
 from genobird.tasks.bins import ChosenBins, group
+from genobird.tasks.data import PromoterBatches, PromoterDataSettings
+from genobird.tasks.evaluate import predict_promoters
 from genobird.tasks.features import FeatureBatches, encode_batches, encode_bins, window
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
-from genobird.tasks.held_out import predict
-from genobird.tasks.labelled import PromoterBatches, PromoterDataSettings
-from genobird.tasks.predict import predict_promoters
+from genobird.tasks.peaks import predict
 from tests.models import tiny_checkpoint
 from tests.tasks.runs import Crash
 
@@ -319,7 +319,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
         precisions.append(inference.precision)
         return encode(drawn, inference, head)
 
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "bf16")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)
     for at in (1, 7):
         precisions.clear()
@@ -329,7 +329,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
                 finetune_promoter(config, tmp_path / f"parts-{at}", progress=False)
         assert set(precisions) == {"bf16"}
         with monkeypatch.context() as patched:
-            patched.setattr("genobird.tasks.precision.fastest", lambda device: "float32")
+            patched.setattr("genobird.inference.fastest", lambda device: "float32")
             parts = finetune_promoter(config, tmp_path / f"parts-{at}", resume=True, progress=False)
         assert parts.hash == whole.hash
         assert parts.provenance == whole.provenance
@@ -349,13 +349,13 @@ def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(
             raise Crash
         return make(self, step)
 
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "bf16")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patched:
         patched.setattr(FeatureBatches, "__call__", stopped)
         with pytest.raises(Crash):
             finetune_promoter(config, tmp_path / "parts", progress=False)
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "float32")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "float32")
     parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
     assert parts.hash == whole.hash
     assert not (tmp_path / "parts" / "encoded").exists()

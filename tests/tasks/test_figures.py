@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from genobird.datasets import Predictions
 from genobird.tasks.figures import evaluate_chromatin, evaluate_promoters
-from genobird.tasks.metrics import auprc, auroc, calibration
+from genobird.tasks.metrics import calibration
 
 LN8 = math.log(8)
 
@@ -51,7 +51,7 @@ def test_tf_bins_are_those_where_a_tf_binds(predictions):
     rows = predictions.labels[:, :2].any(axis=1)
     assert found["tf_bins"]["windows"] == rows.sum()
     assert found["tf_bins"]["classes"]["DNase"]["auroc"]["point"] == pytest.approx(
-        auroc(predictions.labels[rows, 2], predictions.logits[rows, 2])
+        roc_auc_score(predictions.labels[rows, 2], predictions.logits[rows, 2])
     )
 
 
@@ -94,8 +94,8 @@ def test_promoter_figures_are_those_of_scikit_learn():
     probabilities = 1 / (1 + np.exp(-logits.astype(float)))
     assert points == pytest.approx(
         {
-            "auroc": auroc(labels, logits),
-            "auprc": auprc(labels, logits),
+            "auroc": roc_auc_score(labels, logits),
+            "auprc": average_precision_score(labels, logits),
             "f1": f1_score(labels, probabilities >= 0.5),
             "brier": brier_score_loss(labels, probabilities),
         }
@@ -105,3 +105,10 @@ def test_promoter_figures_are_those_of_scikit_learn():
     assert flat["figures"]["auroc"]["point"] == 0.5
     assert flat["figures"]["brier"]["point"] == 0.25
     assert flat["difference"]["auroc"]["low"] > 0
+
+
+def test_where_there_are_no_promoters_f1_is_zero_and_no_ranking_exists():
+    logits = np.array([-1.0, 2.0], np.float32)
+    found = evaluate_promoters(np.zeros(2, np.uint8), logits, np.array(["a", "b"]), resamples=3)
+    points = {name: value["point"] for name, value in found["figures"].items()}
+    assert (points["f1"], points["auroc"], points["auprc"]) == (0, None, None)

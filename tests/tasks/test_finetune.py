@@ -13,6 +13,12 @@ from genobird.errors import UsageError
 from genobird.heads import POSITIVE_WEIGHT, HeadConfig
 from genobird.pair_log_odds import PairLogOdds
 from genobird.tasks import finetune
+from genobird.tasks.data import (
+    ChromatinBatches,
+    ChromatinDataSettings,
+    PromoterBatches,
+    PromoterDataSettings,
+)
 from genobird.tasks.finetune import (
     ChromatinConfig,
     Finetuning,
@@ -21,12 +27,6 @@ from genobird.tasks.finetune import (
     finetune_promoter,
 )
 from genobird.tasks.fit import FitSettings, fit
-from genobird.tasks.labelled import (
-    ChromatinBatches,
-    ChromatinDataSettings,
-    PromoterBatches,
-    PromoterDataSettings,
-)
 from tests.models import random_ids, tiny_checkpoint
 
 FIT = {
@@ -206,7 +206,7 @@ def test_one_batch_of_promoters_can_be_learnt_by_heart(
     checkpoint = tiny_checkpoint(tiny_tokenizer, stem="none")
     table = read_promoters(promoter_path, "train").head(4)
     table["sequence"] = table["sequence"].str[4600:5200]
-    monkeypatch.setattr("genobird.tasks.labelled.UPSTREAM_BP", 400)
+    monkeypatch.setattr("genobird.tasks.data.UPSTREAM_BP", 400)
     batches = PromoterBatches(
         table, PromoterDataSettings(sequences=4), tokenizer=tiny_tokenizer,
         head=HeadConfig(before_bp=300, after_bp=200), block_size=16, augment=False,

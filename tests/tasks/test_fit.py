@@ -115,7 +115,7 @@ def test_what_happens_beside_steps_does_not_happen_beside_batches(run, batches, 
         made.append(number)
         return batches(number)
 
-    with caplog.at_level("INFO", "genobird.tasks.progress"):
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
         run("run", count, accumulate=3)
     assert made == list(range(12))
     lines = [record.getMessage().partition(",")[0] for record in caplog.records]
@@ -200,7 +200,7 @@ def test_logs_are_written_as_csv_and_for_tensorboard(run, tmp_path):
 
 
 def test_log_lines_tell_step_and_metrics(run, caplog):
-    with caplog.at_level("INFO", "genobird.tasks.progress"):
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
         run(log_every=2)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(",")[0] for line in lines] == [

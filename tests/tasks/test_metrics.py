@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from genobird.errors import InputError
@@ -67,20 +68,19 @@ def test_reversed_scores_mirror_the_auroc(windows):
 
 def test_scores_without_ties_equal_scikit_learn():
     labels, scores = simulate(2000)
-    assert metrics.auroc(labels, scores) == pytest.approx(
+    assert metrics.Ranking.of(labels, scores).auroc() == pytest.approx(
         sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12
     )
-    assert metrics.auprc(labels, scores) == pytest.approx(
+    assert metrics.Ranking.of(labels, scores).auprc() == pytest.approx(
         sklearn_metrics.average_precision_score(labels, scores), abs=1e-12
     )
 
 
 def test_perfect_and_constant_scores():
     labels = [0, 1, 0, 1, 1]
-    assert metrics.auroc(labels, labels) == 1
-    assert metrics.auprc(labels, labels) == 1
-    assert metrics.auroc(labels, [7] * 5) == 0.5
-    assert metrics.auprc(labels, [7] * 5) == pytest.approx(0.6)
+    perfect, constant = (metrics.Ranking.of(labels, scores) for scores in (labels, [7] * 5))
+    assert (perfect.auroc(), perfect.auprc()) == (1, 1)
+    assert (constant.auroc(), constant.auprc()) == (0.5, pytest.approx(0.6))
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_perfect_and_constant_scores():
 def test_a_figure_of_one_class_is_nan_where_it_does_not_exist(labels, auroc, auprc):
     scores = np.arange(len(labels))
     for value, expected in (
-        (metrics.auroc(labels, scores), auroc),
-        (metrics.auprc(labels, scores), auprc),
+        (metrics.Ranking.of(labels, scores).auroc(), auroc),
+        (metrics.Ranking.of(labels, scores).auprc(), auprc),
     ):
         assert math.isnan(value) if expected is None else value == expected
 
@@ -129,47 +129,35 @@ def test_bootstrap_equals_resampling_the_windows_of_whole_groups():
         seen.append(sklearn_metrics.roc_auc_score(labels[rows], scores[rows]))
         return seen[-1]
 
-    interval = metrics.bootstrap(statistic, groups, n=50, seed=3)
-    assert metrics.bootstrap(ranking.auroc, groups, n=50, seed=3) == pytest.approx(interval)
+    bootstrap = metrics.Bootstrap(groups, 50, seed=3)
+    interval = bootstrap.interval(statistic)
+    assert bootstrap.interval(ranking.auroc) == pytest.approx(interval)
     low, high = np.quantile(seen[:50], [0.025, 0.975])
-    assert interval == pytest.approx((low, metrics.auroc(labels, scores), high))
+    assert interval == pytest.approx({"low": low, "point": ranking.auroc(), "high": high})
 
 
 def test_bootstrap_is_a_function_of_its_seed():
     labels, scores = simulate(300)
     statistic = metrics.Ranking.of(labels, scores).auprc
     groups = np.arange(300) // 20
-    first = metrics.bootstrap(statistic, groups, n=20, seed=1)
-    assert metrics.bootstrap(statistic, groups, n=20, seed=1) == first
-    assert metrics.bootstrap(statistic, groups, n=20, seed=2) != first
-
-
-def test_a_higher_level_gives_a_wider_interval():
-    labels, scores = simulate(300)
-    statistic = metrics.Ranking.of(labels, scores).auroc
-    groups = np.arange(300) // 20
-    narrow = metrics.bootstrap(statistic, groups, seed=1, level=0.5)
-    wide = metrics.bootstrap(statistic, groups, seed=1, level=0.95)
-    assert wide.low < narrow.low <= narrow.high < wide.high
-    assert str(wide) == f"{wide.point:.3f} [{wide.low:.3f}, {wide.high:.3f}]"
+    first, again, other = (
+        metrics.Bootstrap(groups, 20, seed).interval(statistic) for seed in (1, 1, 2)
+    )
+    assert first == again != other
 
 
 def test_bootstrap_leaves_out_resamples_where_the_figure_does_not_exist():
     # The only positives lie in one of three groups, which some resamples miss.
     ranking = metrics.Ranking.of([1, 0, 0, 0, 0, 0], [3, 4, 2, 1, 5, 0])
-    interval = metrics.bootstrap(ranking.auroc, [0, 0, 1, 1, 2, 2], n=100, seed=0)
-    assert interval.low <= interval.point <= interval.high
-    never = metrics.bootstrap(lambda weights: math.nan, [0, 1], n=3, seed=0)
-    assert all(math.isnan(value) for value in never)
+    interval = metrics.Bootstrap([0, 0, 1, 1, 2, 2], 100).interval(ranking.auroc)
+    assert interval["low"] <= interval["point"] <= interval["high"]
+    never = metrics.Bootstrap([0, 1], 3).interval(lambda weights: math.nan)
+    assert never == {"low": None, "point": None, "high": None}
 
 
-def test_bootstrap_refuses_nonsense():
+def test_a_bootstrap_needs_groups():
     with pytest.raises(InputError, match="no groups to resample"):
-        metrics.bootstrap(lambda weights: 0.0, [], seed=0)
-    with pytest.raises(ValueError, match="0 resamples; at least 1"):
-        metrics.bootstrap(lambda weights: 0.0, [1], n=0, seed=0)
-    with pytest.raises(ValueError, match=r"confidence level 95; it lies between 0 and 1"):
-        metrics.bootstrap(lambda weights: 0.0, [1], seed=0, level=95)
+        metrics.Bootstrap([])
 
 
 def test_the_difference_is_paired():
@@ -177,13 +165,14 @@ def test_the_difference_is_paired():
     groups = np.arange(600) // 20
     better = metrics.Ranking.of(labels, scores + 0.3 * labels)
     worse = metrics.Ranking.of(labels, scores)
-    interval = metrics.bootstrap_difference(better.auroc, worse.auroc, groups, seed=0)
-    assert interval.point == pytest.approx(better.auroc() - worse.auroc())
-    assert interval.low > 0
-    single = metrics.bootstrap(better.auroc, groups, seed=0)
-    assert interval.high - interval.low < single.high - single.low
-    itself = metrics.bootstrap_difference(worse.auroc, worse.auroc, groups, seed=0)
-    assert itself == (0, 0, 0)
+    bootstrap = metrics.Bootstrap(groups)
+    interval = bootstrap.difference(better.auroc, worse.auroc)
+    assert interval["point"] == pytest.approx(better.auroc() - worse.auroc())
+    assert interval["low"] > 0
+    single = bootstrap.interval(better.auroc)
+    assert interval["high"] - interval["low"] < single["high"] - single["low"]
+    itself = bootstrap.difference(worse.auroc, worse.auroc)
+    assert itself == {"low": 0, "point": 0, "high": 0}
 
 
 def test_a_median_leaves_out_what_does_not_exist():
@@ -191,31 +180,15 @@ def test_a_median_leaves_out_what_does_not_exist():
     assert math.isnan(metrics.median(np.array([math.nan])))
 
 
-def test_rankings_want_a_matrix():
-    with pytest.raises(InputError, match=r"labels are \[2\] and logits \[2\]; both are \[N, F\]"):
-        metrics.rankings([0, 1], [0.1, 0.2])
+def test_a_mean_and_a_correlation_take_values_as_often_as_their_weight_says():
+    x, y = np.array([1.0, 2.0, 4.0, 3.0]), np.array([0.0, 1.0, 1.5, 5.0])
+    weights, rows = np.array([2.0, 0.0, 1.0, 1.0]), [0, 0, 2, 3]
+    assert metrics.mean_of(x)(weights) == pytest.approx(x[rows].mean())
+    found = metrics.correlation(spearmanr, x, y)
+    assert found(weights) == pytest.approx(spearmanr(x[rows], y[rows]).statistic)
+    assert math.isnan(found(np.array([3.0, 0.0, 0.0, 0.0])))
 
 
-@given(weighted_windows())
-def test_f1_and_brier_equal_scikit_learn(windows):
-    labels, scores, weights = windows
-    probabilities = (scores + 1) / 2
-    for given_weights in (None, weights):
-        assert metrics.f1(labels, probabilities, given_weights) == pytest.approx(
-            sklearn_metrics.f1_score(labels, probabilities >= 0.5, sample_weight=given_weights)
-        )
-        assert metrics.brier(labels, probabilities, given_weights) == pytest.approx(
-            sklearn_metrics.brier_score_loss(labels, probabilities, sample_weight=given_weights)
-        )
-
-
-def test_probabilities_lie_between_0_and_1():
-    for function in (metrics.f1, metrics.brier):
-        with pytest.raises(InputError, match=r"probabilities hold 1\.5; they lie between 0 and 1"):
-            function([0, 1], [0.5, 1.5])
-
-
-def test_f1_of_no_positives_is_zero():
-    assert metrics.f1([0, 0], [0.1, 0.2]) == 0
-    assert math.isnan(metrics.f1([], []))
-    assert math.isnan(metrics.brier([], []))
+def test_figures_are_rounded_where_that_is_asked_for():
+    interval = metrics.Bootstrap([0, 1, 2], 5, digits=1).interval(metrics.mean_of([0, 0.5, 0.3]))
+    assert interval["point"] == 0.3

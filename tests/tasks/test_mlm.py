@@ -11,8 +11,7 @@ from genobird.errors import InputError, ShardError, UsageError
 from genobird.pair_log_odds import PairLogOdds
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches
-from genobird.tasks.mlm import MLMConfig, finetune_mlm, parted
-from genobird.tasks.pretrain import Pretraining, validation_batches
+from genobird.tasks.pretrain import MLMConfig, Pretraining, finetune_mlm, parted, validation_batches
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint

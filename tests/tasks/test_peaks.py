@@ -17,11 +17,11 @@ from genobird.scoring.scorer import Scorer
 from genobird.tasks import peaks
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
-from genobird.tasks.held_out import predict
 from genobird.tasks.peaks import (
     PeaksSettings,
     calibrated,
     finetune_peaks,
+    predict,
     replace_head,
     training_batches,
 )
@@ -172,7 +172,7 @@ def test_a_model_that_was_not_made_of_peaks_is_not_reported(world, model, tmp_pa
 
 def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_path, monkeypatch):
     changes = {"steps": 2, "precision": "auto"}
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "bf16")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     train(world, model, tmp_path / "whole", **changes)
 
     def stopped(*given, both_strands, **more):
@@ -184,7 +184,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
         patched.setattr(peaks, "encode_bins", stopped)
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", **changes)
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "float32")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "float32")
     with pytest.raises(UsageError, match=r"settings\.precision bf16, now float32"):
         train(world, model, tmp_path / "parts", resume=True, **changes | {"precision": "float32"})
     train(world, model, tmp_path / "parts", resume=True, **changes)

@@ -188,7 +188,7 @@ def test_a_model_of_any_shape_is_pretrained_and_loaded(config, tmp_path, model):
 
 
 def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "bf16")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     made = pretrain(config(fit={**FIT, "precision": "auto"}), tmp_path / "run", progress=False)
     assert made.provenance["pretraining"]["config"]["fit"]["precision"] == "bf16"
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from genobird.errors import UsageError
-from genobird.tasks import progress
-from genobird.tasks.progress import flops_per_token, loggers
+from genobird.tasks import callbacks
+from genobird.tasks.callbacks import flops_per_token, loggers
 from tests.tasks.runs import rows
 
 SPEED = (
@@ -16,7 +16,7 @@ SPEED = (
 
 
 def test_speed_memory_and_time_left_are_told_with_each_line(run, tmp_path, caplog):
-    with caplog.at_level("INFO", "genobird.tasks.progress"):
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
         run(steps=2, validate=False)
     for line in (record.getMessage() for record in caplog.records):
         for part in (" tokens/s, ", " bases/s, ", " GB, ", " min left"):
@@ -37,8 +37,8 @@ def test_tokens_and_bases_are_those_that_were_trained_on(run, batches):
 
 
 def test_mfu_is_told_where_the_peak_is_known(run, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(progress, "get_available_flops", lambda *_: 1e9)
-    with caplog.at_level("INFO", "genobird.tasks.progress"):
+    monkeypatch.setattr(callbacks, "get_available_flops", lambda *_: 1e9)
+    with caplog.at_level("INFO", "genobird.tasks.callbacks"):
         trained = run(steps=2, validate=False)
     assert "MFU " in caplog.records[0].getMessage()
     assert trained.training is False
@@ -71,7 +71,7 @@ def test_loggers_are_those_that_are_named(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(progress, "find_spec", lambda _: None)
+    monkeypatch.setattr(callbacks, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=f"fit.loggers names {name}, .* `pip install {name}`"):
         loggers(tmp_path, ("csv", name))
     assert not list(tmp_path.iterdir())

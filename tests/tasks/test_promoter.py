@@ -8,7 +8,7 @@ import torch
 from genobird.datasets import UPSTREAM_BP, read_promoters
 from genobird.errors import TableError, UsageError
 from genobird.heads import HeadConfig
-from genobird.tasks.labelled import PromoterBatches, PromoterDataSettings
+from genobird.tasks.data import PromoterBatches, PromoterDataSettings
 
 HEAD = HeadConfig(before_bp=300, after_bp=200)
 

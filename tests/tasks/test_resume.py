@@ -117,12 +117,12 @@ def test_a_resumed_run_may_be_watched_and_stored_otherwise(run, batches):
 
 
 def test_auto_precision_is_what_is_fastest_and_stays_so(run, batches, monkeypatch):
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "bf16")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     whole = run("whole", precision="auto")
     assert whole.settings.precision == "bf16"
     with pytest.raises(Crash):
         run("parts", at_step(batches, 3, crash), precision="auto")
-    monkeypatch.setattr("genobird.tasks.precision.fastest", lambda device: "float32")
+    monkeypatch.setattr("genobird.inference.fastest", lambda device: "float32")
     assert_same(run("parts", resume=True, precision="auto"), whole)
     assert_same(run("explicit", precision="bf16"), whole)
     assert run("new", precision="auto").settings.precision == "float32"

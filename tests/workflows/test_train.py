@@ -220,8 +220,7 @@ def test_the_settings_of_each_step_are_valid(name):
     from genobird.baselines.train import BaselineConfig
     from genobird.tasks.evaluate import EvaluateSettings
     from genobird.tasks.finetune import ChromatinConfig, PromoterConfig
-    from genobird.tasks.mlm import MLMConfig
-    from genobird.tasks.pretrain import PretrainConfig
+    from genobird.tasks.pretrain import MLMConfig, PretrainConfig
 
     config = yaml.safe_load((CONFIG / name).read_text())
     start = ("checkpoint=m", "data_path=d")

@@ -9,17 +9,18 @@ import pytest
 from genobird.datasets import ChromatinDataset
 from genobird.genome.sequence import base_codes
 from genobird.motifs import Motif
-from genobird.tasks.motif_effects import (
+from pipelines.motif_effects import (
     BASE,
     CONTROL,
     CORE,
     Site,
     changed,
+    factor_columns,
     find_sites,
     motif_effects,
+    overall,
     summary,
 )
-from pipelines.motif_effects import factor_columns, overall
 from tests.conftest import random_dna
 
 WORD = "GATTACAGGC"
