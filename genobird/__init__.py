@@ -4,7 +4,7 @@ One arrow, one function, one type:
 
 ```
 FASTA bytes - Genome.stream() / .fetch(Interval) -> str           genome/fasta.py
- str        - corpus.build(...) -> Corpus of sentences             corpus/
+ str        - corpus.build(...) -> Corpus of sentences             corpus.py
  str        - Tokenizer.encode(...) -> Encoding (ids + spans)      tokenizer.py
  ids        - shards.write(...) -> Shards (uint16 + index.json)    shards.py
  Encoding   - batch.pack(...), places.pack_places(...) -> PackedBatch

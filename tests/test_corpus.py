@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import logging
 import pickle
@@ -17,8 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from genobird import corpus as corpora
-from genobird.corpus import CorpusSettings, build, draw, read, sentences
-from genobird.corpus.sampling import inside_regions, too_much_n
+from genobird.corpus import CorpusSettings, build, draw, inside_regions, read, too_much_n
 from genobird.errors import AssemblyError, ContigError, InputError, OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -46,22 +44,22 @@ def frame_of(path: Path) -> pd.DataFrame:
 
 @given(settings=settings_drawn, length=st.integers(0, 2_000), pass_index=st.integers(0, 3))
 def test_sentences_follow_the_law(settings: CorpusSettings, length: int, pass_index: int) -> None:
-    drawn = list(sentences(length, settings, "chr1", pass_index))
-    forward = [sentence for sentence in drawn if sentence.strand == "+"]
-    if not forward:
-        assert not drawn
+    drawn = draw(length, settings, "chr1", pass_index)
+    forward = drawn[~drawn["reverse"]]
+    if not len(forward):
+        assert not len(drawn)
         assert length <= settings.start_max
         return
-    assert forward[0].start <= settings.start_max
-    assert forward[-1].end == length
+    assert forward["start"][0] <= settings.start_max
+    assert forward["end"][-1] == length
     fewest, most = settings.sentences
     shortest, longest = settings.sentence_bp
-    for left, right in itertools.pairwise(forward):
-        assert left.end == right.start
-        assert shortest <= left.end - left.start <= longest
-        assert right.document - left.document in (0, 1)
-    assert 0 < forward[-1].end - forward[-1].start <= longest
-    counts = np.bincount([sentence.document for sentence in forward])
+    lengths = corpora.span_bp(forward)
+    assert (forward["end"][:-1] == forward["start"][1:]).all()
+    assert ((shortest <= lengths[:-1]) & (lengths[:-1] <= longest)).all()
+    assert 0 < lengths[-1] <= longest
+    assert set(np.diff(forward["document"])) <= {0, 1}
+    counts = np.bincount(forward["document"])
     assert all(fewest <= count <= most for count in counts[:-1])
     assert 0 < counts[-1] <= most
 
@@ -103,14 +101,14 @@ def test_the_draw_is_pinned() -> None:
 
 def test_both_strands_read_the_same_documents_backwards() -> None:
     settings = SMALL.model_copy(update={"both_strands": True})
-    drawn = list(sentences(3_000, settings, "chr1", 0))
-    forward = [s for s in drawn if s.strand == "+"]
-    reverse = [s for s in drawn if s.strand == "-"]
-    assert forward == list(sentences(3_000, SMALL, "chr1", 0))
-    assert [(s.start, s.end) for s in reverse] == [(s.start, s.end) for s in forward[::-1]]
-    last = forward[-1].document
-    assert [s.document for s in reverse] == [2 * last + 1 - s.document for s in forward[::-1]]
-    assert [s.document for s in drawn] == sorted(s.document for s in drawn)
+    drawn = draw(3_000, settings, "chr1", 0)
+    forward, reverse = (drawn[drawn["reverse"] == strand] for strand in (False, True))
+    assert np.array_equal(forward, draw(3_000, SMALL, "chr1", 0))
+    for name in ("start", "end"):
+        assert np.array_equal(reverse[name], forward[name][::-1])
+    last = forward["document"][-1]
+    assert np.array_equal(reverse["document"], 2 * last + 1 - forward["document"][::-1])
+    assert np.array_equal(drawn["document"], np.sort(drawn["document"]))
 
 
 @given(text=st.text(alphabet="AN", min_size=1, max_size=200), limit=st.floats(0, 1))
@@ -145,9 +143,11 @@ def test_a_built_corpus_holds_what_the_law_draws(
         for pass_index in range(2):
             group = frame[(frame.contig == contig) & (frame["pass"] == pass_index)]
             kept = [
-                (sentence.document, sentence.start, sentence.end, sentence.strand)
-                for sentence in sentences(len(bases), SMALL, contig, pass_index)
-                if n_fraction(bases[sentence.start : sentence.end]) <= 0.05
+                (document, start, end, "-" if reverse else "+")
+                for document, start, end, reverse in draw(
+                    len(bases), SMALL, contig, pass_index
+                ).tolist()
+                if n_fraction(bases[start:end]) <= 0.05
             ]
             columns = (group.document, group.start, group.end, group.strand)
             assert list(zip(*columns, strict=True)) == kept

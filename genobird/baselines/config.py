@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from genobird.baselines.architectures import ConvolutionConfig
-from genobird.baselines.kmers import GappedShape
-from genobird.baselines.network import NetworkSettings
+from genobird.baselines.network import ConvolutionConfig, NetworkSettings
 from genobird.baselines.ngram import NgramSettings
 from genobird.enriched import EnrichedSettings
 
@@ -34,6 +32,21 @@ class KmerSettings(BaseModel):
         (500, 2_000, 10_000), min_length=1, description="Windows, clipped at the sequence's ends."
     )
     ridge: float = Field(1.0, gt=0, description="Penalty on standardised inputs.")
+
+
+class GappedShape(BaseModel):
+    """What is counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(ge=1, le=12, description="Bases of a word, l.")
+    letters: int = Field(ge=1, le=8, description="Letters of it that count, k.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> GappedShape:
+        if self.letters > self.length:
+            raise ValueError(f"a word of {self.length} bases has no {self.letters} letters")
+        return self
 
 
 class GappedSettings(BaseModel):

@@ -1,8 +1,20 @@
-"""Linear models on base composition, on k-mers and on gapped k-mers."""
+"""Linear models on base composition, on k-mers and on gapped k-mers, both strands as one.
+
+Logistic regressions are fitted many at a time: a table of inputs and 0/1 labels enters, a `Linear`
+whose logits predict every label leaves.
+
+A gapped k-mer is k letters within a word of l bases, the other l - k are free (Ghandi et al. 2014,
+gkm-SVM: l = 10 or 11, k = 6 or 7). A support vector machine on these counts is theirs; with all
+gapped k-mers as columns instead of their kernel, l is at most 8 or so. With l = k a gapped k-mer is
+a k-mer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,12 +22,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
 from genobird.baselines.config import (
     BaselineConfig,
     GappedSettings,
+    GappedShape,
     KmerSettings,
 )
 from genobird.baselines.fitted import (
@@ -28,8 +41,6 @@ from genobird.baselines.fitted import (
     labels_of,
     training_bins,
 )
-from genobird.baselines.kmers import count_gapped, kmer_shares, unit_rows
-from genobird.baselines.linear import Linear, fit_logistic, fit_wide_logistic
 from genobird.baselines.network import UInt8Array
 from genobird.baselines.windows import bin_codes, place_codes, promoter_codes
 from genobird.composition import (
@@ -40,12 +51,239 @@ from genobird.composition import (
 )
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator
+from genobird.errors import InputError
 from genobird.genome.sequence import base_codes
 from genobird.heads import POSITIVE_WEIGHT
 
+Floats = NDArray[np.float64]
+
+_CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB for 242 features
+_N = 4
+_SEQUENCES = 64  # at a time: bounds memory at about 50 MB
 _LINEAR = ("mean", "scale", "weights")
 _MEGABASE = 1_000_000
-_ROWS = 2_048  # bins at a time
+_BINS = 2_048  # at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """F linear models that share K inputs.
+
+    Attributes:
+        mean: of the inputs, [K].
+        scale: their standard deviations, [K].
+        weights: of the standardised inputs, then the intercept, [F, K + 1].
+    """
+
+    mean: Floats
+    scale: Floats
+    weights: Floats
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of inputs [N, K], [N, F]."""
+        return (_design(inputs, self.mean, self.scale) @ self.weights.T).astype(np.float32)
+
+
+def fit_logistic(
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    *,
+    positive_weight: float = 1.0,
+    ridge: float = 1.0,
+    iterations: int = 50,
+    tolerance: float = 1e-6,
+) -> Linear:
+    """Fit one logistic regression per column of labels by Newton's method.
+
+    The loss is that of scikit-learn's `LogisticRegression(C=1 / ridge)` on standardised inputs: the
+    weighted sum of cross-entropies plus `ridge / 2` times the squared weights, the intercept free.
+    All columns share the products of the inputs, so that hundreds of them take seconds.
+
+    Args:
+        inputs: [N, K].
+        labels: 0 or 1, [N, F].
+        positive_weight: weight of a positive label.
+        ridge: strength of the penalty.
+        iterations: most steps of a column.
+        tolerance: a column is done when its loss falls by less than this share.
+
+    Raises:
+        InputError: no rows, or shapes that do not agree.
+    """
+    if not len(inputs) or inputs.ndim != 2 or labels.ndim != 2 or len(inputs) != len(labels):
+        raise InputError(
+            f"inputs are {list(inputs.shape)} and labels {list(labels.shape)}; "
+            "they are [N, K] and [N, F] with at least one row"
+        )
+    mean, scale = _moments(inputs)
+    penalty = np.full(inputs.shape[1] + 1, ridge)
+    penalty[-1] = 0.0
+    share = (labels.sum(0) + 0.5) / (len(labels) + 1)
+    best = np.zeros((labels.shape[1], len(penalty)))
+    best[:, -1] = np.log(positive_weight * share / (1 - share))
+    best_loss = np.full(labels.shape[1], np.inf)
+    trial, active = best.copy(), np.arange(labels.shape[1])
+    step = np.zeros_like(best)
+    for _ in range(iterations):
+        loss, gradient, curvature = _derivatives(
+            inputs, labels[:, active], trial[active], mean, scale, positive_weight
+        )
+        loss += 0.5 * (trial[active] ** 2) @ penalty
+        gradient += trial[active] * penalty
+        curvature += np.diag(penalty)
+        better = loss < best_loss[active]
+        small = best_loss[active] - loss < tolerance * np.abs(loss)
+        accepted = active[better]
+        best[accepted], best_loss[accepted] = trial[accepted], loss[better]
+        step[accepted] = np.linalg.solve(curvature[better], gradient[better][..., None])[..., 0]
+        step[active[~better]] /= 2  # the step led uphill: halve it
+        trial = best - step
+        active = active[~(better & small) & (np.abs(step[active]).max(1) > 1e-9)]
+        if not len(active):
+            break
+    return Linear(mean, scale, best)
+
+
+def fit_wide_logistic(
+    inputs: NDArray[np.float32], labels: NDArray[np.uint8], *, ridge: float = 1.0
+) -> Linear:
+    """Fit one logistic regression with scikit-learn: for more inputs than Newton's method likes.
+
+    Args:
+        inputs: [N, K].
+        labels: 0 or 1, both present, [N].
+        ridge: strength of the penalty on standardised inputs.
+
+    Raises:
+        InputError: there is one class only.
+    """
+    if len(np.unique(labels)) < 2:
+        raise InputError(f"all {len(labels)} labels are equal; a regression needs both classes")
+    mean, scale = _moments(inputs)
+    fitted = LogisticRegression(C=1 / ridge, max_iter=1_000).fit((inputs - mean) / scale, labels)
+    return Linear(mean, scale, np.hstack([fitted.coef_, fitted.intercept_[:, None]]))
+
+
+def _moments(inputs: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Return means and standard deviations of inputs, [K] each; that of a constant is 1."""
+    scale = inputs.std(0, dtype=np.float64)
+    scale[scale == 0] = 1.0
+    return inputs.mean(0, dtype=np.float64), scale
+
+
+def _design(inputs: NDArray[np.float32], mean: Floats, scale: Floats) -> Floats:
+    """Standardise and append the 1 of the intercept, [N, K + 1]."""
+    return np.hstack([(inputs - mean) / scale, np.ones((len(inputs), 1))])
+
+
+def _derivatives(
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    weights: Floats,
+    mean: Floats,
+    scale: Floats,
+    positive_weight: float,
+) -> tuple[Floats, Floats, Floats]:
+    """Return loss [F], gradient [F, K + 1] and curvature [F, K + 1, K + 1] of the cross-entropy."""
+    features, width = weights.shape
+    loss, gradient = np.zeros(features), np.zeros((features, width))
+    curvature = np.zeros((features, width * width))
+    for first in range(0, len(inputs), _CHUNK):
+        x = _design(inputs[first : first + _CHUNK], mean, scale)  # [n, K + 1]
+        y = labels[first : first + _CHUNK].astype(bool)
+        z = x @ weights.T  # [n, F]
+        tail = np.exp(-np.abs(z))
+        p = np.where(z >= 0, 1.0, tail) / (1 + tail)
+        w = np.where(y, positive_weight, 1.0)
+        loss += (w * (np.log1p(tail) + np.maximum(np.where(y, -z, z), 0))).sum(0)
+        gradient += (w * (p - y)).T @ x
+        products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        curvature += (w * p * (1 - p)).T @ products
+    return loss, gradient, curvature.reshape(features, width, width)
+
+
+@lru_cache(maxsize=4)
+def columns(shape: GappedShape) -> tuple[NDArray[np.int64], int]:
+    """Number the gapped k-mers, one number for a gapped k-mer and its reverse complement.
+
+    Returns:
+        The column of each pattern and letters, int64 [patterns, 4^k], and the number of columns.
+    """
+    patterns = list(combinations(range(shape.length), shape.letters))
+    size = 4**shape.letters
+    mirrored = [tuple(shape.length - 1 - place for place in reversed(p)) for p in patterns]
+    codes = np.arange(size)
+    other, rest = np.zeros(size, dtype=np.int64), codes.copy()
+    for _ in range(shape.letters):
+        other, rest = other * 4 + 3 - rest % 4, rest // 4
+    own = np.arange(len(patterns))[:, None] * size + codes
+    partner = np.array([patterns.index(p) for p in mirrored])[:, None] * size + other
+    kept, number = np.unique(np.minimum(own, partner), return_inverse=True)
+    return number.reshape(own.shape), len(kept)
+
+
+def count_gapped(codes: UInt8Array, shape: GappedShape) -> sparse.csr_array:
+    """Count the gapped k-mers of sequences; words with N among the letters that count are none.
+
+    Args:
+        codes: 0 to 3, 4 for N, [S, L].
+        shape: what is counted.
+
+    Returns:
+        float32 [S, columns].
+    """
+    number, width = columns(shape)
+    words = codes.shape[1] - shape.length + 1
+    blocks = []
+    for first in range(0, len(codes), _SEQUENCES):
+        part = codes[first : first + _SEQUENCES].astype(np.int64)
+        rows, cols = [], []
+        for pattern, column in zip(
+            combinations(range(shape.length), shape.letters), number, strict=True
+        ):
+            letters = [part[:, place : place + words] for place in pattern]
+            code = np.zeros_like(letters[0])
+            for letter in letters:
+                code = code * 4 + letter
+            row, word = np.nonzero(np.all([letter != _N for letter in letters], axis=0))
+            rows.append(row)
+            cols.append(column[code[row, word]])
+        places = tuple(np.concatenate(x).astype(np.int32) for x in (rows, cols))
+        ones = np.ones(len(places[0]), dtype=np.float32)
+        blocks.append(sparse.coo_array((ones, places), shape=(len(part), width)).tocsr())
+    return sparse.csr_array(sparse.vstack(blocks))
+
+
+def unit_rows(counts: sparse.csr_array) -> sparse.csr_array:
+    """Divide each row by its Euclidean length, as the gapped k-mer kernel is normalised."""
+    length = np.sqrt(counts.multiply(counts).sum(axis=1))
+    inverse = np.repeat(1 / np.maximum(length, 1e-12), np.diff(counts.indptr)).astype(np.float32)
+    # scikit-learn's support vector machine reads column numbers of 32 bits.
+    indices, starts = counts.indices.astype(np.int32), counts.indptr.astype(np.int32)
+    return sparse.csr_array((counts.data * inverse, indices, starts), shape=counts.shape)
+
+
+def kmer_shares(
+    codes: UInt8Array, k: int, place: int, widths_bp: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Describe sequences by the shares of their k-mers in windows around one place.
+
+    Args:
+        codes: 0 to 3, 4 for N, [S, L].
+        k: letters of a k-mer.
+        place: offset that the windows lie around.
+        widths_bp: of the windows, clipped at the sequences' ends.
+
+    Returns:
+        float32 [S, windows x columns].
+    """
+    shape = GappedShape(length=k, letters=k)
+    parts: list[NDArray[np.float32]] = []
+    for width in widths_bp:
+        counts = count_gapped(codes[:, max(0, place - width // 2) : place + width // 2], shape)
+        dense = counts.toarray()
+        parts.append(dense / np.maximum(dense.sum(1, keepdims=True), 1))
+    return np.concatenate(parts, axis=1)
 
 
 class CompositionModel(BinModel, PromoterModel):
@@ -222,8 +460,8 @@ class GappedModel(BinModel, PromoterModel):
     ) -> Logits:
         """Return the logits of bins, [N, F]."""
         logits = np.empty((len(bins), len(self.weights)), dtype=np.float32)
-        for first in range(0, len(bins), _ROWS):
-            part = slice(first, first + _ROWS)
+        for first in range(0, len(bins), _BINS):
+            part = slice(first, first + _BINS)
             counts = _bin_counts(dataset, contigs[part], bins[part], self.settings)
             logits[part] = self._logits(counts)
         return logits

@@ -14,17 +14,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genobird.baselines.architectures import (
+from genobird.baselines.config import BaselineConfig, PublishedTraining
+from genobird.baselines.fitted import Arrays, BinModel, BinSource, Logits, PromoterModel
+from genobird.baselines.network import (
     CNNProm,
     Convolution,
     ConvolutionConfig,
     DanQ,
     DeePromoter,
     DeepSEA,
+    Network,
+    NetworkSettings,
+    fit_network,
+    predict_codes,
 )
-from genobird.baselines.config import BaselineConfig, PublishedTraining
-from genobird.baselines.fitted import Arrays, BinModel, BinSource, Logits, PromoterModel
-from genobird.baselines.network import Network, NetworkSettings, fit_network, predict_codes
 from genobird.baselines.windows import (
     BinBatches,
     PlaceBatches,
@@ -48,7 +51,6 @@ PUBLISHED: dict[str, type[DeepSEA | DanQ | CNNProm | DeePromoter]] = {
 }
 CONVOLUTION = "convolution"
 _RUN_BINS = 64
-_WINDOWS = 64  # promoter windows at a time
 _LOG_EVERY = 100
 
 
@@ -77,31 +79,27 @@ class NetworkModel(BinModel, PromoterModel):
         precision: str,
     ) -> Logits:
         """Return the logits of bins, both strands averaged, [N, F]."""
-        return predict_bins(self.network, dataset, contigs, bins, precision=precision)
+        logits = np.empty((len(bins), self.network.outputs), dtype=np.float32)
+        for run in consecutive(contigs, bins, _RUN_BINS):
+            contig = str(contigs[run.start])
+            codes = bin_codes(dataset, contig, bins[run], self.network.input_bp)
+            logits[run] = predict_codes(
+                self.network, codes[None], precision=precision, both_strands=True
+            )[0]
+        return logits
 
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
         """Return the logits of one place of each sequence, both strands averaged, [S, F]."""
         before = self.network.before_bp
         after = self.network.input_bp - before
         codes = place_codes(sequences, places, before, after)
-        parts = [
-            predict_codes(self.network, codes[i : i + _WINDOWS], both_strands=True)[:, 0]
-            for i in range(0, len(codes), _WINDOWS)
-        ]
-        found: Logits = np.concatenate(parts)
-        return found
+        return predict_codes(self.network, codes, both_strands=True)[:, 0]
 
     def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
         """Return the logits of promoter windows, read along their strand, [N]."""
         codes = promoter_codes(table, self.network.input_bp, self.network.before_bp)
-        parts = [
-            predict_codes(
-                self.network, codes[i : i + _WINDOWS], precision=precision, both_strands=False
-            )
-            for i in range(0, len(codes), _WINDOWS)
-        ]
-        found: Logits = np.concatenate(parts)[:, 0, 0]
-        return found
+        logits = predict_codes(self.network, codes, precision=precision, both_strands=False)
+        return logits[:, 0, 0]
 
 
 def build(name: str, shape: dict[str, Any]) -> Network:
@@ -206,23 +204,6 @@ def _train(
         "epochs": round(settings.steps / len(batches), 2),
     }
     return NetworkModel(network, facts)
-
-
-def predict_bins(
-    network: Network,
-    dataset: ChromatinDataset,
-    contigs: NDArray[np.str_],
-    bins: NDArray[np.int64],
-    *,
-    precision: str = "float32",
-) -> Logits:
-    """Return the logits of bins, both strands averaged, float32 [N, F]."""
-    logits = np.empty((len(bins), network.outputs), dtype=np.float32)
-    for run in consecutive(contigs, bins, _RUN_BINS):
-        codes = bin_codes(dataset, str(contigs[run.start]), bins[run], network.input_bp)
-        found = predict_codes(network, codes[None], precision=precision, both_strands=True)
-        logits[run] = found[0]
-    return logits
 
 
 class _Log:

@@ -22,20 +22,24 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 
+from genobird.baselines import network_models as networks
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import BinModel, BinSource, Fitted, PromoterModel, labels_of
-from genobird.baselines.registry import MODELS, chosen
-from genobird.baselines.sequence import open_shards, predict_sequence
+from genobird.baselines.fitted import Arrays, BinModel, BinSource, Fitted, PromoterModel, labels_of
+from genobird.baselines.linear_models import CompositionModel, GappedModel, KmerModel
+from genobird.baselines.ngram import Unit, open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
 from genobird.errors import CheckpointError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing, write_text
@@ -47,6 +51,95 @@ logger = logging.getLogger(__name__)
 FACTS, FEATURES = "baselines.json", "features.tsv"
 KIND = Kind("folder of baselines", FACTS, '"config"')
 _DATA = ("chromatin", "promoters", "sites", "auxiliary")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline.
+
+    Attributes:
+        title: what it is, in words.
+        chromatin: trains it on bins; None where it reads none.
+        promoters: trains it on promoter windows.
+        load: reads it again; None where nothing is kept but predictions.
+        sequence: what an n-gram is made of, for a model of sequence.
+    """
+
+    title: str
+    chromatin: Callable[[BinSource, BaselineConfig], BinModel] | None = None
+    promoters: Callable[[pd.DataFrame, BaselineConfig], PromoterModel] | None = None
+    load: Callable[[Arrays, dict[str, Any]], Fitted] | None = None
+    sequence: Unit | None = None
+
+    def reads(self, kind: str) -> bool:
+        """Say whether it can be trained on `chromatin`, `promoters` or `sequence`."""
+        return getattr(self, kind) is not None
+
+
+def _network(name: str, title: str, *kinds: str) -> Baseline:
+    chromatin = partial(networks.train_chromatin, name) if "chromatin" in kinds else None
+    promoters = partial(networks.train_promoters, name) if "promoters" in kinds else None
+    return Baseline(title, chromatin, promoters, partial(networks.NetworkModel.load, name))
+
+
+MODELS: dict[str, Baseline] = {
+    "composition": Baseline(
+        "GC/CpG logistic regression",
+        CompositionModel.train_chromatin,
+        CompositionModel.train_promoters,
+        CompositionModel.load,
+    ),
+    "kmers": Baseline(
+        "k-mer logistic regression", promoters=KmerModel.train_promoters, load=KmerModel.load
+    ),
+    "gapped_kmers": Baseline(
+        "gapped k-mer model",
+        GappedModel.train_chromatin,
+        GappedModel.train_promoters,
+        GappedModel.load,
+    ),
+    "convolution": _network(
+        networks.CONVOLUTION, "small convolutional network", "chromatin", "promoters"
+    ),
+    "cnnprom": _network("cnnprom", "CNNProm-shaped network", "promoters"),
+    "deepromoter": _network("deepromoter", "DeePromoter-shaped network", "promoters"),
+    "deepsea": _network("deepsea", "DeepSEA-shaped network", "chromatin"),
+    "danq": _network("danq", "DanQ-shaped network", "chromatin"),
+    "ngram_bases": Baseline("n-gram model of bases", sequence="bases"),
+    "ngram_tokens": Baseline("n-gram model of tokens", sequence="tokens"),
+}
+
+
+def chosen(names: Iterable[str], kinds: Iterable[str]) -> dict[str, list[str]]:
+    """Say which baselines are trained on each kind of data.
+
+    Args:
+        names: of the baselines that are wanted.
+        kinds: data at hand: `chromatin`, `promoters`, `sequence`.
+
+    Returns:
+        Their names by kind.
+
+    Raises:
+        UsageError: an unknown name, one that reads none of the data, or data that none reads.
+    """
+    wanted, kinds = list(dict.fromkeys(names)), list(kinds)
+    if unknown := [name for name in wanted if name not in MODELS]:
+        raise UsageError(f"baseline {unknown[0]!r} is not one of {', '.join(MODELS)}")
+    found = {kind: [name for name in wanted if MODELS[name].reads(kind)] for kind in kinds}
+    for kind, readers in found.items():
+        if not readers:
+            able = [name for name, model in MODELS.items() if model.reads(kind)]
+            raise UsageError(
+                f"none of {', '.join(wanted)} reads {kind} data; add one of {', '.join(able)}"
+            )
+    idle = [name for name in wanted if not any(name in readers for readers in found.values())]
+    if idle:
+        needs = [k for k in ("chromatin", "promoters", "sequence") if MODELS[idle[0]].reads(k)]
+        raise UsageError(
+            f"{idle[0]} reads {' or '.join(needs)} data, and there are none; give them"
+        )
+    return found
 
 
 class SequenceSource(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from genobird.baselines.registry import MODELS
+from genobird.baselines.train import MODELS
 from genobird.errors import InputError, UsageError
 
 Facts = Mapping[str, Any]

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genobird.baselines.architectures import Convolution, ConvolutionConfig
 from genobird.baselines.network import (
     Batch,
+    Convolution,
+    ConvolutionConfig,
     NetworkSettings,
     fit_network,
     predict_codes,

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genobird.baselines.kmers import GappedShape, columns, count_gapped, kmer_shares, unit_rows
+from genobird.baselines.linear_models import (
+    GappedShape,
+    columns,
+    count_gapped,
+    kmer_shares,
+    unit_rows,
+)
 from genobird.genome.sequence import base_codes, reverse_complement
 
 SHAPES = [GappedShape(length=n, letters=k) for n, k in ((1, 1), (3, 3), (4, 2), (5, 4))]

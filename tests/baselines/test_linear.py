@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from genobird.baselines.linear import fit_logistic, fit_wide_logistic
+from genobird.baselines.linear_models import fit_logistic, fit_wide_logistic
 from genobird.errors import InputError
 
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from genobird.baselines.architectures import CNNProm, DanQ, DeePromoter, DeepSEA
-from genobird.baselines.network import predict_codes
+from genobird.baselines.network import CNNProm, DanQ, DeePromoter, DeepSEA, predict_codes
 
 ALL = [DeepSEA, DanQ, CNNProm, DeePromoter]
 

@@ -6,8 +6,13 @@ import pytest
 from genobird import corpus
 from genobird import shards as store
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.ngram import NgramSettings, ngram_bits
-from genobird.baselines.sequence import open_shards, predict_sequence, read_text
+from genobird.baselines.ngram import (
+    NgramSettings,
+    ngram_bits,
+    open_shards,
+    predict_sequence,
+    read_text,
+)
 from genobird.baselines.train import SequenceSource, train_baselines
 from genobird.bits_per_base import BaseBits, token_spans
 from genobird.corpus import CorpusSettings

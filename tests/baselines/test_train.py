@@ -6,13 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from genobird.baselines.architectures import ConvolutionConfig
-from genobird.baselines.config import BaselineConfig, GappedSettings, PublishedTraining
-from genobird.baselines.kmers import GappedShape
-from genobird.baselines.network import NetworkSettings, predict_codes
-from genobird.baselines.network_models import predict_bins
-from genobird.baselines.registry import MODELS, chosen
-from genobird.baselines.train import load_baselines, predict_baselines, train_baselines
+from genobird.baselines.config import BaselineConfig, GappedSettings, GappedShape, PublishedTraining
+from genobird.baselines.network import ConvolutionConfig, NetworkSettings, predict_codes
+from genobird.baselines.network_models import NetworkModel
+from genobird.baselines.train import (
+    MODELS,
+    chosen,
+    load_baselines,
+    predict_baselines,
+    train_baselines,
+)
 from genobird.baselines.windows import BinBatches, bin_codes
 from genobird.datasets import Predictions
 from genobird.enriched import EnrichedSettings
@@ -90,7 +93,8 @@ def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
     network = load_baselines(trained, "chromatin")["convolution"].network
     bins = dataset.usable_bins(Interval("chr1", 6_000, 10_000))
     assert 40 not in bins
-    together = predict_bins(network, dataset, np.full(len(bins), "chr1"), bins)
+    contigs = np.full(len(bins), "chr1")
+    together = NetworkModel(network, {}).predict_bins(dataset, contigs, bins, "float32")
     for i in (0, 7, len(bins) - 1):
         codes = bin_codes(dataset, "chr1", bins[i : i + 1], 400)[None]
         alone = predict_codes(network, codes, both_strands=True)[0]

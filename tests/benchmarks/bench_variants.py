@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genobird.baselines.architectures import DeepSEA
+from genobird.baselines.network import DeepSEA
 from genobird.batch import add_specials, pack
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
