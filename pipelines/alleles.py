@@ -31,7 +31,7 @@ from genobird.motifs import Motif, best_of_each, read_motifs
 from genobird.tasks.metrics import Bootstrap, Ranking, Statistic, mean_of
 from genobird.tasks.metrics import correlation as correlation_of
 from pipelines import steps
-from pipelines.constructs import alleles, read_variants
+from pipelines.cagi import alleles, read_variants
 from pipelines.predictors import Baselines, Model, Rival, load_predictor
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def read_pairs(path: Path) -> tuple[list[tuple[str, str, int]], list[str]]:
 
     Names as `chr1.846446` tell the stretch of the genome; else each pair is its own group.
     """
-    table = pd.read_csv(steps.require(path), sep="\t", comment="#")
+    table = steps.read_table(path, [], comment="#")
     names, first, second = (table.iloc[:, column] for column in range(3))
     places = names.astype(str).str.extract(r"^(chr\w+)\.(\d+)$")
     groups = (
@@ -103,7 +103,7 @@ class Located:
 
     def __init__(self, genomes: Sequence[Path], sites: Path) -> None:
         self.contigs = {name: genome for genome in map(Genome, genomes) for name in genome.contigs}
-        table = pd.read_csv(steps.require(sites), sep="\t", comment="#")
+        table = steps.read_table(sites, ["chrom", "start", "end", "sequence"], comment="#")
         self.sites = {str(name): rows.sort_values("start") for name, rows in table.groupby("chrom")}
 
     def alleles(self, chrom: str, at: int, ref: str, alt: str) -> tuple[str, str, int] | None:
@@ -139,7 +139,7 @@ class Located:
 
     def read(self, path: Path) -> tuple[pd.DataFrame, list[tuple[str, str, int]]]:
         """Return the rows of a table of SNPs whose sequence is known, and their alleles."""
-        table = pd.read_csv(steps.require(path), sep="\t", comment="#")
+        table = steps.read_table(path, ["chrom", "pos1", "ref", "alt"], comment="#")
         table = table[table["sequence_here"] != "."]
         rows = zip(table["chrom"], table["pos1"], table["ref"], table["alt"], strict=True)
         found = [self.alleles(str(c), int(at) - 1, str(ref), str(alt)) for c, at, ref, alt in rows]
@@ -237,16 +237,12 @@ def run_scan(motif: Motif, folder: Path, located: Located) -> dict[str, Figure]:
     }
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     data: Annotated[Path, typer.Option(help="Folder of the variant files.")],
-    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
+    fasta: steps.Fastas,
     sites: Annotated[Path, typer.Option(help="Placed sites with their sequence.")],
     motifs: Annotated[Path, typer.Option(help="Matrices (JASPAR); CTCF's is the rival.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    output: steps.OutputJson,
     model: Model = None,
     baselines: Baselines = None,
     rival: Rival = None,
@@ -266,8 +262,7 @@ def main(
         "tests": run(predict, asked.names, data, located),
         "matrix scan": run_scan(best_of_each(read_motifs(motifs))["CTCF"], data, located),
     }
-    with steps.new_file(output, force) as part:
-        part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    steps.write(output, json.dumps(report, indent=1) + "\n", force)
     _say(report)
 
 
@@ -279,4 +274,4 @@ def _say(report: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

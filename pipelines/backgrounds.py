@@ -166,7 +166,7 @@ def _has_header(path: Path) -> bool:
 
 
 def _read_table(path: Path) -> list[Interval]:
-    table = pd.read_csv(path, sep="\t", keep_default_na=False).rename(columns=str.lower)
+    table = steps.read_table(path, [], keep_default_na=False).rename(columns=str.lower)
     missing = [column for column in ("chrom", "start", "end") if column not in table]
     if missing:
         raise TableError(f"{path} has no column {missing[0]}; needed are chrom, start, end")

@@ -14,7 +14,6 @@ import logging
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -32,7 +31,6 @@ from pipelines import steps
 logger = logging.getLogger(__name__)
 
 CARD, EVALUATION = "README.md", "evaluation.json"
-MAX_MB = 25.0
 ASSEMBLY = "GRCh37"
 """What the pipelines train on; scoring says when a genome is of another assembly."""
 _ABSOLUTE = re.compile(r"(^|[=,])(/[^=,]+)")
@@ -63,27 +61,23 @@ def _cut(word: str) -> str:
 
 
 def bundle(
-    model: Path,
-    output: Path,
-    card: Path | None = None,
-    evaluation: Path | None = None,
-    max_mb: float = MAX_MB,
-    force: bool = False,
-    notes: Sequence[str] = (),
-    background: Path | None = None,
+    model: steps.ModelFolder,
+    output: steps.OutputFolder,
+    card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
+    *,
+    evaluation: Annotated[Path | None, typer.Option(help="Its test figures, JSON.")] = None,
+    max_mb: Annotated[float, typer.Option(help="Most megabytes (10^6 bytes) that may ship.")] = 25,
+    background: Annotated[
+        Path | None, typer.Option(help="Its effects among common variants, .npz.")
+    ] = None,
+    notes: Annotated[
+        list[str] | None, typer.Option("--note", help="For the card; repeatable.")
+    ] = None,
+    force: steps.Force = False,
 ) -> Checkpoint:
-    """Write the model as it ships.
+    """Round a model to float16, drop the machine's paths, put card and figures beside it.
 
-    Args:
-        model: model directory.
-        output: directory to write.
-        card: Markdown that describes the model.
-        evaluation: test figures of the model that ships, as `genobird evaluate` writes them.
-        max_mb: most megabytes (10^6 bytes) of all files together.
-        force: replace `output` if it exists.
-        notes: what a reader of the card should know of the training; none keeps those there are.
-        background: effects of the model that ships among common variants, of
-            `genobird background build`.
+    Figures and background are of the model that ships. Without notes those that there are stay.
 
     Returns:
         The checkpoint, with the provenance that was written.
@@ -152,25 +146,5 @@ def _refuse_overflow(checkpoint: Checkpoint, model: Path) -> None:
                 )
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    model: Annotated[Path, typer.Option(help="Model directory.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
-    card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="Its test figures, JSON.")] = None,
-    max_mb: Annotated[float, typer.Option(help="Most megabytes that may ship.")] = MAX_MB,
-    background: Annotated[
-        Path | None, typer.Option(help="Its effects among common variants, .npz.")
-    ] = None,
-    note: Annotated[list[str] | None, typer.Option(help="For the card; repeatable.")] = None,
-    force: steps.Force = False,
-) -> None:
-    """Round a model to float16, drop the machine's paths, put card and figures beside it."""
-    bundle(model, output, card, evaluation, max_mb, force, note or (), background)
-
-
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(bundle)

@@ -23,7 +23,7 @@ from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import Precision, precision_of
+from genobird.inference import precision_of
 from genobird.tasks.evaluate import predict_chromatin, predict_promoters
 from pipelines import steps
 
@@ -135,25 +135,19 @@ def _asks(promoter: Head | None, chromatin: Head) -> bool:
 
 
 def calibrate(
-    model: Path,
-    output: Path,
+    model: steps.ModelFolder,
+    output: steps.OutputFolder,
     *,
-    chromatin: Path | None = None,
-    promoters: Path | None = None,
-    split: str = "validation",
-    precision: Precision = "float32",
-    force: bool = False,
+    chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
+    promoters: Annotated[Path | None, typer.Option(help="Promoter windows, Parquet.")] = None,
+    split: steps.Split = "validation",
+    precision: steps.PrecisionName = "float32",
+    threads: steps.Threads = 0,
+    force: steps.Force = False,
 ) -> dict[str, Line]:
-    """Calibrate a model's heads on a part of its data that it was not trained on.
+    """Make a model's probabilities right on average, on its validation part.
 
-    Args:
-        model: model directory.
-        output: directory to write.
-        chromatin: dataset; None leaves the chromatin head as it is.
-        promoters: table of windows; None leaves the promoter head as it is.
-        split: the part.
-        precision: of matrix products.
-        force: replace `output` if it exists.
+    A head without data stays as it is.
 
     Returns:
         The line of each head.
@@ -162,6 +156,9 @@ def calibrate(
         UsageError: no data are given, the model lacks a head, or `output` exists.
         InputError: the data do not fit the model or cannot calibrate.
     """
+    exact = precision_of(precision)
+    if threads:
+        torch.set_num_threads(threads)
     refuse_existing(output, force, KIND)
     if chromatin is None and promoters is None:
         raise UsageError("nothing to calibrate on; give --chromatin, --promoters or both")
@@ -169,7 +166,7 @@ def calibrate(
     lines: dict[str, Line] = {}
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
-        found = predict_chromatin(checkpoint, dataset, split, precision=precision)
+        found = predict_chromatin(checkpoint, dataset, split, precision=exact)
         logits = found.logits - np.float32(np.log(POSITIVE_WEIGHT))
         lines["chromatin"] = fit_line(logits, found.labels)
         assert checkpoint.chromatin is not None
@@ -179,7 +176,7 @@ def calibrate(
             follow(checkpoint.promoter, checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
     if promoters is not None:
         table = read_promoters(promoters, split)
-        logits = predict_promoters(checkpoint, table, precision=precision)
+        logits = predict_promoters(checkpoint, table, precision=exact)
         lines["promoter"] = fit_line(logits, table["label"].to_numpy())
         assert checkpoint.promoter is not None
         move(checkpoint.promoter, lines["promoter"])
@@ -194,34 +191,5 @@ def calibrate(
     return lines
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    model: Annotated[Path, typer.Option(help="Model directory.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
-    chromatin: Annotated[Path | None, typer.Option(help="Chromatin dataset.")] = None,
-    promoters: Annotated[Path | None, typer.Option(help="Promoter windows, Parquet.")] = None,
-    split: steps.Split = "validation",
-    precision: steps.PrecisionName = "float32",
-    threads: steps.Threads = 0,
-    force: steps.Force = False,
-) -> None:
-    """Make a model's probabilities right on average, on its validation part."""
-    exact = precision_of(precision)
-    if threads:
-        torch.set_num_threads(threads)
-    calibrate(
-        model,
-        output,
-        chromatin=chromatin,
-        promoters=promoters,
-        split=split,
-        precision=exact,
-        force=force,
-    )
-
-
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(calibrate)

@@ -186,15 +186,7 @@ def _is_peak_file(path: Path) -> bool:
 
 
 def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    steps.require(path)
-    try:
-        table = pd.read_csv(path, sep="\t", keep_default_na=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise TableError(f"{path} is not a table of tab-separated columns: {error}") from error
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise TableError(f"{path} has no column {missing[0]}; needed are {', '.join(columns)}")
-    return table[columns]
+    return steps.read_table(path, columns, keep_default_na=False)[columns]
 
 
 class _Located:
@@ -294,26 +286,56 @@ def build(
             np.save(folder / f"{name}.labels.npy", np.packbits(table, axis=1, bitorder="little"))
         counts = Counts(bins, {part: positives[part][kept] for part in parts})
         _write_tables(folder, tracks, kept, positives, bins)
-        index = {
-            "version": steps.FORMAT_VERSION,
-            "bin_bp": BIN_BP,
-            "features": len(kept),
-            "left_out": [t.feature.name for i, t in enumerate(tracks) if i not in set(kept)],
-            "min_positives": min_positives,
-            "split": splits.name,
-            "splits": {
-                part: [
-                    [i.contig, i.start, i.end] for i in splits.parts[part] if i.contig in lengths
-                ]
-                for part in parts
-            },
-            "contigs": lengths,
-            "bins": bins,
-            "positives": {part: counts.positives[part].tolist() for part in parts},
-            "sources": dict(sorted((sources or {}).items())),
-        }
-        (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_index(
+            *(folder, splits, lengths, len(kept)),
+            bins=bins,
+            positives={part: found.tolist() for part, found in counts.positives.items()},
+            left_out=[t.feature.name for i, t in enumerate(tracks) if i not in set(kept)],
+            min_positives=min_positives,
+            sources=sources,
+        )
     return counts
+
+
+def write_index(
+    folder: Path,
+    splits: Splits,
+    lengths: Mapping[str, int],
+    features: int,
+    *,
+    bins: Mapping[str, int],
+    positives: Mapping[str, list[int]],
+    sources: Mapping[str, str] | None,
+    **others: object,
+) -> None:
+    """Write the `index.json` of a dataset.
+
+    Args:
+        folder: of the dataset.
+        splits: what is trained on, validated and tested.
+        lengths: bases of the contigs.
+        features: how many there are, F.
+        bins: usable ones, of those parts of the split that the dataset has.
+        positives: of each feature in each part, [F].
+        sources: names and hashes of the inputs.
+        **others: what else stands in it.
+    """
+    index = {
+        "version": steps.FORMAT_VERSION,
+        "bin_bp": BIN_BP,
+        "features": features,
+        **others,
+        "split": splits.name,
+        "splits": {
+            part: [[i.contig, i.start, i.end] for i in splits.parts[part] if i.contig in lengths]
+            for part in bins
+        },
+        "contigs": dict(lengths),
+        "bins": dict(bins),
+        "positives": dict(positives),
+        "sources": dict(sorted((sources or {}).items())),
+    }
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_tables(
@@ -342,13 +364,9 @@ def _write_tables(
     table.to_csv(folder / QUALITY, sep="\t", index=False, float_format="%.6g")
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
-    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    fasta: steps.Fastas,
+    output: steps.OutputFolder,
     peaks: Annotated[Path | None, typer.Option(help="Table chrom, start, end, track_id.")] = None,
     tracks: Annotated[Path | None, typer.Option(help="Table track_id, deepsea_index.")] = None,
     others: Annotated[
@@ -357,8 +375,8 @@ def main(
     ] = False,
     bed: Annotated[list[Path] | None, typer.Option(help="Peak file, or a folder of them.")] = None,
     features: Annotated[Path, typer.Option(help="Table of official features.")] = FEATURES,
-    splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
-    splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
+    splits: steps.SplitName = "available",
+    splits_file: steps.SplitsFile = None,
     min_positives: Annotated[int, typer.Option(min=1, help="Fewest positive training bins.")] = 50,
     force: steps.Force = False,
 ) -> None:
@@ -389,4 +407,4 @@ def main(
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

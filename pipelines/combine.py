@@ -26,7 +26,7 @@ from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import Precision, precision_of
+from genobird.inference import precision_of
 from genobird.tasks.evaluate import predict_chromatin
 from pipelines import steps
 
@@ -90,25 +90,17 @@ def joined(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_
 
 
 def combine(
-    model: Path,
-    local: Path,
-    chromatin: Path,
-    output: Path,
+    model: steps.ModelFolder,
+    local: Annotated[Path, typer.Option(help="Model whose chromatin head reads bases alone.")],
+    chromatin: Annotated[Path, typer.Option(help="Chromatin dataset of its features.")],
+    output: steps.OutputFolder,
     *,
-    split: str = "validation",
-    precision: Precision = "float32",
-    force: bool = False,
+    split: steps.Split = "validation",
+    precision: steps.PrecisionName = "float32",
+    threads: steps.Threads = 0,
+    force: steps.Force = False,
 ) -> dict[str, list[float]]:
-    """Write a model whose chromatin head weighs both heads.
-
-    Args:
-        model: model directory.
-        local: directory of a model whose chromatin head reads bases alone.
-        chromatin: dataset of the local head's features.
-        output: directory to write.
-        split: the part whose labels decide.
-        precision: of matrix products.
-        force: replace `output` if it exists.
+    """Weigh what a model reads far away and what a local network reads, class by class.
 
     Returns:
         w, v and c by class; features that are the local head's alone have classes of their own.
@@ -117,6 +109,9 @@ def combine(
         UsageError: `output` exists, or a path is missing.
         InputError: the heads or the data do not fit each other.
     """
+    exact = precision_of(precision)
+    if threads:
+        torch.set_num_threads(threads)
     refuse_existing(output, force, KIND)
     checkpoint, near = Checkpoint.load(model), Checkpoint.load(local)
     head, known = joined(checkpoint, near)
@@ -127,7 +122,7 @@ def combine(
     for silent in (head.local_out, last):  # first the far head alone, then the local one
         kept = [parameter.detach().clone() for parameter in silent.parameters()]
         _scale(silent, torch.zeros(len(known)))
-        found = predict_chromatin(checkpoint, dataset, split, precision=precision)
+        found = predict_chromatin(checkpoint, dataset, split, precision=exact)
         logits.append(found.logits.astype(np.float64))
         for parameter, values in zip(silent.parameters(), kept, strict=True):
             parameter.data.copy_(values)
@@ -172,26 +167,5 @@ def _weigh(head: Head, weights: torch.Tensor) -> None:
     last.bias.add_(weights[:, 2] + float(np.log(POSITIVE_WEIGHT)))
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    model: Annotated[Path, typer.Option(help="Model directory.")],
-    local: Annotated[Path, typer.Option(help="Model whose chromatin head reads bases alone.")],
-    chromatin: Annotated[Path, typer.Option(help="Chromatin dataset.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
-    split: steps.Split = "validation",
-    precision: steps.PrecisionName = "float32",
-    threads: steps.Threads = 0,
-    force: steps.Force = False,
-) -> None:
-    """Weigh what a model reads far away and what a local network reads, class by class."""
-    exact = precision_of(precision)
-    if threads:
-        torch.set_num_threads(threads)
-    combine(model, local, chromatin, output, split=split, precision=exact, force=force)
-
-
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(combine)

@@ -1,5 +1,14 @@
 """The DeepSEA bundle -> chromatin dataset: where on the genome each of its rows lies, and labels.
 
+    train.mat   MATLAB 7.3, which is HDF5   trainxdata [1000, 4, 2N], traindata [919, 2N]
+    valid.mat   MATLAB 5                    validxdata [2N, 4, 1000], validdata [2N, 919]
+    test.mat    MATLAB 5                    testxdata [2N, 4, 1000], testdata [2N, 919]
+
+Rows [0, N) are windows of 1,000 bp, one-hot in the order A, G, C, T with nothing for N; rows
+[N, 2N) are the other strands of the same windows, with the same labels. HDF5 is read from the disk
+piece by piece. A MATLAB 5 array is stored column by column and packed, so it is read as a whole,
+sequence and labels one after the other: 1.8 GB for the published test.mat.
+
 The bundle holds sequence, not places. Each pair of rows (the two strands of a window) is looked for
 in the genome (`exact_match`); a window with several places gets the one between those of its
 neighbours in the file, which is sorted, where that is a single one. A window that was found is
@@ -19,10 +28,11 @@ What is left out is counted, in `index.json` under `bundle` and in the log:
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,14 +40,240 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import typer
+from scipy.io import loadmat, whosmat
+from scipy.io.matlab import MatReadError
 
+from genobird.names import require
 from genobird.errors import InputError, TableError, UsageError
 from genobird.files import Kind, refuse_existing
 from genobird.peaks import BIN_BP
-from pipelines import chromatin, grch37, manifest, mat, steps
-from pipelines.exact_match import Bytes, WindowIndex, complement
+from pipelines import chromatin, grch37, manifest, steps
+from pipelines.exact_match import Bytes, Hashes, WindowIndex, complement, window_hashes
 from pipelines.manifest import Splits
-from pipelines.pairs import CHUNK, Hits, Part, Places, array_of, place
+
+FILES = {"train": "train.mat", "validation": "valid.mat", "test": "test.mat"}
+"""Part of the split -> file."""
+_ORDER = np.frombuffer(b"AGCT", np.uint8)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+class Rows:
+    """One array of a file, one row per window, whichever way it is stored.
+
+    Args:
+        stored: an array, or an HDF5 dataset, that is read by slices.
+        last: rows are along the last axis, and the others in reverse order.
+        name: for messages.
+    """
+
+    def __init__(self, stored: Any, last: bool, name: str) -> None:
+        self._stored, self._last, self.name = stored, last, name
+        shape = tuple(int(n) for n in stored.shape)
+        self.shape = shape[::-1] if last and len(shape) == 2 else shape
+        if last and len(shape) == 3:
+            self.shape = shape[2], shape[1], shape[0]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, first: int, end: int) -> Bytes:
+        """Return rows [first, end)."""
+        if not self._last:
+            return np.asarray(self._stored[first:end], dtype=np.uint8)
+        piece = np.asarray(self._stored[..., first:end], dtype=np.uint8)
+        return piece.transpose(tuple(range(piece.ndim))[::-1])
+
+
+@contextmanager
+def open_array(path: Path, key: str) -> Iterator[Rows]:
+    """Open one array of a MATLAB file.
+
+    Raises:
+        UsageError: there is no such file, or HDF5 cannot be read here.
+        TableError: the file is no MATLAB file or has no such array.
+    """
+    if not _is_hdf5(steps.require(path)):
+        yield Rows(_load(path, key), False, f"{key} in {path}")
+        return
+    h5py = require("h5py", f"{path} is HDF5 and")
+    with h5py.File(path, "r") as file:
+        if key not in file:
+            raise TableError(f"{path} has no array {key!r}; it has {', '.join(file)}")
+        yield Rows(file[key], True, f"{key} in {path}")
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(520)
+    return start.startswith((_HDF5, b"MATLAB 7.3")) or start[512:] == _HDF5
+
+
+def _load(path: Path, key: str) -> Any:
+    try:
+        found = [name for name, _, _ in whosmat(path)]
+        if key not in found:
+            raise TableError(f"{path} has no array {key!r}; it has {', '.join(found)}")
+        return loadmat(path, variable_names=[key])[key]
+    except (ValueError, OSError, TypeError, MatReadError) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(f"{path} cannot be read as a MATLAB file: {error}") from error
+
+
+def letters(one_hot: Bytes, where: str) -> Bytes:
+    """Return windows [n, 4, L] in the order A, G, C, T as upper-case letters, [n, L].
+
+    Raises:
+        TableError: a position has two letters, or a value is neither 0 nor 1.
+    """
+    if one_hot.ndim != 3 or one_hot.shape[1] != 4:
+        raise TableError(f"{where} is {list(one_hot.shape)}; windows are [rows, 4, bases]")
+    if one_hot.max(initial=0) > 1 or one_hot.sum(axis=1).max(initial=0) > 1:
+        raise TableError(f"{where} is not one-hot: a base is none or one of A, G, C and T")
+    spelt = (one_hot * _ORDER[:, None]).sum(axis=1, dtype=np.uint8)
+    spelt[spelt == 0] = ord("N")
+    return np.ascontiguousarray(spelt)
+
+
+CHUNK = 4_000
+"""Pairs that are read at a time: 32 MB of sequence."""
+
+Places = npt.NDArray[np.int64]
+
+
+@dataclass
+class Part:
+    """The pairs of one file, as far as they are known; -1 is no place.
+
+    Attributes:
+        name: part of the split.
+        file: its file.
+        length: bases of a window.
+        forward: hash of each pair's first row, [N].
+        reverse: hash of the other strand, [N].
+        agrees: whether both rows of a pair say the same, [N].
+        known: whether at least half of its bases are known, [N]: a gap is like any other.
+        contig: number of the contig of each pair, [N].
+        start: first base of its window, [N].
+        turned: whether the first row is the reverse strand, [N].
+        counts: what was left out, and why.
+    """
+
+    name: str
+    file: Path
+    length: int
+    forward: Hashes
+    reverse: Hashes
+    agrees: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+    contig: Places = field(init=False)
+    start: Places = field(init=False)
+    turned: npt.NDArray[np.bool_] = field(init=False)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.contig, self.start = np.full((2, len(self)), -1, dtype=np.int64)
+        self.turned = np.zeros(len(self), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.forward)
+
+    @classmethod
+    def read(cls, name: str, file: Path) -> Part:
+        """Hash all pairs of a file.
+
+        Raises:
+            TableError: its arrays are not as the bundle's.
+        """
+        with open_array(file, array_of(file, "xdata")) as rows:
+            if len(rows.shape) != 3 or len(rows) % 2 or not len(rows):
+                raise TableError(
+                    f"{rows.name} is {list(rows.shape)}; rows come in pairs of strands"
+                )
+            pairs = len(rows) // 2
+            forward, reverse = np.empty((2, pairs), dtype=np.uint64)
+            agrees, known = np.empty((2, pairs), dtype=bool)
+            for at in range(0, pairs, CHUNK):
+                part = slice(at, min(at + CHUNK, pairs))
+                first = letters(rows.read(part.start, part.stop), rows.name)
+                second = letters(rows.read(part.start + pairs, part.stop + pairs), rows.name)
+                other = complement(first)
+                agrees[part] = (other == second).all(axis=1)
+                known[part] = (first == ord("N")).mean(axis=1) <= 0.5
+                forward[part], reverse[part] = window_hashes(first), window_hashes(other)
+        return cls(name, file, rows.shape[2], forward, reverse, agrees, known)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Places of windows by their place in an index, sorted by it."""
+
+    window: Places
+    contig: Places
+    start: Places
+
+    def of(self, windows: Places) -> tuple[Places, Places]:
+        """Return the first and the last (exclusive) hit of windows."""
+        return (
+            np.searchsorted(self.window, windows, side="left"),
+            np.searchsorted(self.window, windows, side="right"),
+        )
+
+
+def place(part: Part, index: WindowIndex, hits: Hits) -> None:
+    """Give pairs their places: the only one, or the one between their neighbours'."""
+    ranges = []
+    for hashes in (part.forward, part.reverse):
+        ranges.append(hits.of(index.find(hashes)))
+    palindromes = part.forward == part.reverse
+    numbers = sum(end - first for first, end in ranges) // np.where(palindromes, 2, 1)
+    numbers[~part.agrees | ~part.known] = 0
+    for turned, (first, end) in enumerate(ranges):
+        only = np.flatnonzero((numbers == 1) & (end > first) & (part.start < 0))
+        part.contig[only] = hits.contig[first[only]]
+        part.start[only] = hits.start[first[only]]
+        part.turned[only] = bool(turned)
+    placed = part.start >= 0
+    several = np.flatnonzero(numbers > 1)
+    _between_neighbours(part, hits, ranges, several)
+    part.counts["pairs"] = len(part)
+    part.counts["one place"] = int(placed.sum())
+    part.counts["several places, one between the neighbours"] = int(
+        (part.start[several] >= 0).sum()
+    )
+    part.counts["several places"] = int((part.start[several] < 0).sum())
+    part.counts["not in the genome"] = int((part.agrees & part.known & (numbers == 0)).sum())
+    part.counts["strands differ"] = int((~part.agrees).sum())
+    part.counts["unknown bases"] = int((part.agrees & ~part.known).sum())
+
+
+def _between_neighbours(
+    part: Part, hits: Hits, ranges: list[tuple[Places, Places]], several: Places
+) -> None:
+    placed = np.flatnonzero(part.start >= 0)
+    for pair in several:
+        behind = np.searchsorted(placed, pair)
+        if behind in (0, len(placed)):
+            continue
+        before, after = placed[behind - 1], placed[behind]
+        contig = part.contig[before]
+        if contig != part.contig[after]:
+            continue
+        found: list[tuple[int, bool]] = []
+        for turned, (first, end) in enumerate(ranges):
+            there = slice(first[pair], end[pair])
+            starts = hits.start[there][hits.contig[there] == contig]
+            between = starts[(part.start[before] < starts) & (starts < part.start[after])]
+            found += [(int(start), bool(turned)) for start in between]
+        if len(found) == 1:
+            part.contig[pair] = contig
+            part.start[pair], part.turned[pair] = found[0]
+
+
+def array_of(file: Path, what: str) -> str:
+    """Name the array of a file: `trainxdata` holds the sequence (`xdata`) of train.mat."""
+    return file.name.removesuffix(".mat") + what
+
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +337,10 @@ def fill(part: Part, dataset: Dataset, splits: Splits) -> npt.NDArray[np.int64]:
     """
     packed = _read_labels(part, dataset.features)
     positives = np.zeros(dataset.features, dtype=np.int64)
-    with mat.open_array(part.file, array_of(part.file, "xdata")) as rows:
+    with open_array(part.file, array_of(part.file, "xdata")) as rows:
         for at in range(0, len(part), CHUNK):
             pairs = np.arange(at, min(at + CHUNK, len(part)))
-            windows = mat.letters(rows.read(at, at + len(pairs)), rows.name)
+            windows = letters(rows.read(at, at + len(pairs)), rows.name)
             for number in np.unique(part.contig[pairs][part.start[pairs] >= 0]):
                 mine = np.flatnonzero((part.contig[pairs] == number) & (part.start[pairs] >= 0))
                 contig = dataset.contigs[number]
@@ -119,7 +355,7 @@ def fill(part: Part, dataset: Dataset, splits: Splits) -> npt.NDArray[np.int64]:
 
 def _read_labels(part: Part, features: int) -> Bytes:
     """Return the labels of all pairs as bits; where its rows differ, a pair loses its place."""
-    with mat.open_array(part.file, array_of(part.file, "data")) as rows:
+    with open_array(part.file, array_of(part.file, "data")) as rows:
         if rows.shape != (2 * len(part), features):
             raise TableError(
                 f"{rows.name} is {list(rows.shape)}; {2 * len(part)} rows of {features} features "
@@ -200,9 +436,9 @@ def build(
         TableError: a file is not as the bundle's.
         InputError: nothing was found in the genome.
     """
-    files = {name: bundle / file for name, file in mat.FILES.items() if (bundle / file).is_file()}
+    files = {name: bundle / file for name, file in FILES.items() if (bundle / file).is_file()}
     if not files:
-        raise UsageError(f"{bundle} has none of {', '.join(mat.FILES.values())}; unpack the bundle")
+        raise UsageError(f"{bundle} has none of {', '.join(FILES.values())}; unpack the bundle")
     parts = []
     for name, file in files.items():
         parts.append(Part.read(name, file))
@@ -229,27 +465,14 @@ def build(
             )
         columns = ["index", "name", "class"]
         features[columns].to_csv(folder / FEATURES, sep="\t", index=False)
-        facts: dict[str, Any] = {
-            "version": steps.FORMAT_VERSION,
-            "bin_bp": BIN_BP,
-            "features": len(features),
-            "left_out": [],
-            "split": splits.name,
-            "splits": {
-                part.name: [
-                    [i.contig, i.start, i.end]
-                    for i in splits.parts[part.name]
-                    if i.contig in lengths
-                ]
-                for part in parts
-            },
-            "contigs": lengths,
-            "bins": {part.name: part.counts[KEPT] for part in parts},
-            "positives": positives,
-            "bundle": {part.file.name: dict(sorted(part.counts.items())) for part in parts},
-            "sources": dict(sorted((sources or {}).items())),
-        }
-        (folder / "index.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        chromatin.write_index(
+            *(folder, splits, lengths, len(features)),
+            bins={part.name: part.counts[KEPT] for part in parts},
+            positives=positives,
+            left_out=[],
+            bundle={part.file.name: dict(sorted(part.counts.items())) for part in parts},
+            sources=sources,
+        )
     return {part.name: part.counts for part in parts}
 
 
@@ -278,28 +501,24 @@ def read_features(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["index", "name", "class"])
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     bundle: Annotated[Path, typer.Option(help="Folder with train.mat, valid.mat, test.mat.")],
-    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    fasta: steps.Fastas,
+    output: steps.OutputFolder,
     features: Annotated[Path, typer.Option(help="Official features.")] = chromatin.FEATURES,
-    splits: Annotated[str, typer.Option(help="Name of the split.")] = "paper",
-    splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
+    splits: steps.SplitName = "paper",
+    splits_file: steps.SplitsFile = None,
     force: steps.Force = False,
 ) -> None:
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
     refuse_existing(output, force, KIND)
     split = manifest.load_splits(splits, splits_file)
     table = read_features(features)
-    inputs = [features, *fasta, *(bundle / f for f in mat.FILES.values() if (bundle / f).is_file())]
+    inputs = [features, *fasta, *(bundle / f for f in FILES.values() if (bundle / f).is_file())]
     sources = {path.name: steps.sha256(path) for path in inputs}
     with grch37.locate(fasta, split.contigs) as contigs:
         build(bundle, contigs, split, output, table, sources, force)
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

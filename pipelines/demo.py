@@ -25,7 +25,7 @@ import typer
 
 from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError, VcfError
-from genobird.files import Kind, refuse_existing
+from genobird.files import Kind, refuse_existing, write_text
 from genobird.genome.interval import Interval, parse_region, read_bed
 from genobird.motifs import Motif, best_of_each, read_motifs
 from pipelines import backgrounds, grch37, manifest, promoters, steps
@@ -224,8 +224,8 @@ def build(
         masked = mask(sequence, region)
         name = f"{region.contig}.demo.fa.gz"
         grch37.write_bgzf([(region.contig, masked)], folder / name, level=9)
-        _write_bed(folder / "promoters.bed", here)
-        _write_bed(folder / "regions.bed", sorted([*here, *random]))
+        write_text(folder / "promoters.bed", steps.bed(here))
+        write_text(folder / "regions.bed", steps.bed(sorted([*here, *random])))
         lines = [
             f"{region.contig}\t{s.position + 1}\t{s.name}\t{s.ref}\t{s.alt}\t.\t.\t.\n"
             for s in chosen
@@ -233,11 +233,6 @@ def build(
         header = VCF_HEADER.format(contig=region.contig, length=contig.length)
         (folder / SNPS).write_text(header + "".join(lines), encoding="utf-8")
     return {"promoters": len(here), "background places": len(random), "variants": len(chosen)}
-
-
-def _write_bed(path: Path, intervals: Sequence[Interval]) -> None:
-    rows = [f"{i.contig}\t{i.start}\t{i.end}\t{i.name}\t.\t{i.strand}\n" for i in intervals]
-    path.write_text("".join(rows), encoding="utf-8")
 
 
 def check_unseen(region: Interval, splits: Splits) -> None:
@@ -252,10 +247,6 @@ def check_unseen(region: Interval, splits: Splits) -> None:
         raise UsageError(f"{region} is not in the test part of split {splits.name} ({test})")
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     fasta: Annotated[Path, typer.Option(help="Genome with the region's contig.")],
     bed: Annotated[Path, typer.Option(help="EPDnew promoters: BED, one base each, with strand.")],
@@ -301,4 +292,4 @@ def main(
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

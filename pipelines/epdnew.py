@@ -7,15 +7,17 @@ Read are EPD's own downloads, told apart by their lines:
     .sga   RefSeq accession, `TSS`, position (1-based), strand, count, name
 
 With `--chain` the starts are lifted from GRCh38; what has no place, or several, is counted and
-named in the output's header. With `--fasta` the initiator is looked for: at most human starts a
-pyrimidine stands before a purine, and nowhere else near them, which tells an off-by-one.
+named in the output's header. A start is kept when its base has exactly one place, on a contig that
+is no patch or haplotype; its strand is turned where the chain turns. With `--fasta` the initiator
+is looked for: at most human starts a pyrimidine stands before a purine, and nowhere else near them,
+which tells an off-by-one.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +26,47 @@ import typer
 from genobird.errors import AssemblyError, BedError, InputError
 from genobird.files import refuse_existing
 from genobird.genome import assemblies, streams
+from genobird.genome.chain import ChainFile
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.streams import whole
 from pipelines import grch37, manifest, steps
-from pipelines.lift import lift
 
 logger = logging.getLogger(__name__)
+
+
+def lift(
+    promoters: Iterable[Interval], chain: Path, contigs: Iterable[str]
+) -> tuple[list[Interval], Counter[str]]:
+    """Lift intervals of one base.
+
+    Args:
+        promoters: intervals of one base, 0-based half-open.
+        chain: UCSC chain file, plain or gzip, from their assembly to the other.
+        contigs: contigs of the other assembly that a promoter may lie on.
+
+    Returns:
+        Those with one place, sorted, and how many were dropped, by reason.
+
+    Raises:
+        UsageError: there is no such chain.
+        ChainError: it cannot be read.
+    """
+    chains = ChainFile(steps.require(chain))
+    wanted = set(contigs)
+    lifted: list[Interval] = []
+    dropped: Counter[str] = Counter()
+    for promoter in promoters:
+        place = chains.lift(promoter)
+        if place is None:
+            several = chains.places(promoter.contig, promoter.start, promoter.end)
+            dropped["several places" if several else "no place"] += 1
+        elif place.contig not in wanted:
+            dropped["on a contig that is not listed"] += 1
+        else:
+            lifted.append(place)
+    return sorted(lifted), dropped
+
 
 UPSTREAM, DOWNSTREAM = 49, 10
 """Bases before and behind the start in EPD's BED files."""
@@ -143,10 +179,6 @@ def check_initiators(promoters: Sequence[Interval], sequences: Mapping[str, str]
         )
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     download: Annotated[Path, typer.Option(help="EPDnew as downloaded: .bed or .sga.")],
     output: Annotated[Path, typer.Option(help="BED on GRCh37 to write, one base each.")],
@@ -178,13 +210,11 @@ def main(
     if fasta:
         with grch37.locate(fasta, list(dict.fromkeys(p.contig for p in promoters))) as contigs:
             check_initiators(promoters, {name: c.sequence() for name, c in contigs.items()})
-    with steps.new_file(output, force) as part:
-        rows = [f"# {what}: {count}\n" for what, count in counts.items()]
-        rows += [f"{p.contig}\t{p.start}\t{p.end}\t{p.name}\t.\t{p.strand}\n" for p in promoters]
-        part.write_text("".join(rows), encoding="utf-8")
+    header = "".join(f"# {what}: {count}\n" for what, count in counts.items())
+    steps.write(output, header + steps.bed(promoters), force)
     for what, count in counts.items():
         logger.info("%s: %d", what, count)
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -24,6 +24,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter
 
 from genobird.errors import InputError, OutputError, UsageError
+from genobird.files import write_text
 from genobird.genome import streams
 from pipelines import manifest, steps
 from pipelines.download import discard, download
@@ -258,8 +259,7 @@ def _record(folder: Path, name: str, entry: Entry) -> None:
         return
     record = {**known, name: entry}
     plain = {name: record[name].model_dump(mode="json") for name in sorted(record)}
-    with steps.new_file(folder / RECORD, force=True) as part:
-        part.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(plain, indent=1) + "\n")
 
 
 def fetch_all(
@@ -293,10 +293,7 @@ _MEANING = {
     Status.RECORDED: f"recorded: no checksum is published, its SHA-256 is kept in {RECORD}",
 }
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def main(
     name: Annotated[str, typer.Argument(help="Manifest: grch37, promoters, chromatin or a path.")],
     output: Annotated[Path, typer.Option(help="Folder where data are kept.")],
@@ -309,4 +306,4 @@ def main(
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

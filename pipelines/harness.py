@@ -71,13 +71,9 @@ def _points(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     }
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     evaluation: Annotated[Path, typer.Option(help="evaluation.json of the model.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    output: steps.OutputJson,
     effects: Annotated[
         list[Path] | None, typer.Option(help="File of pipelines.motif_effects; repeatable.")
     ] = None,
@@ -93,9 +89,8 @@ def main(
         [read_json(path) for path in effects or ()],
         [read_json(path) for path in alleles or ()],
     )
-    with steps.new_file(output, force) as part:
-        part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    steps.write(output, json.dumps(found, indent=2) + "\n", force)
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -16,13 +16,12 @@ from pipelines import steps
 from pipelines.grch37 import write_bgzf
 
 
-def join(fastas: Sequence[Path], output: Path, force: bool = False) -> None:
-    """Write the contigs of all files, in their order, as one indexed BGZF FASTA.
-
-    Args:
-        fastas: plain, gzip or BGZF FASTA files.
-        output: a name ending in `.fa.gz`.
-        force: replace `output` if it exists.
+def join(
+    fastas: Annotated[list[Path], typer.Argument(help="FASTA files: plain, gzip or BGZF.")],
+    output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
+    force: steps.Force = False,
+) -> None:
+    """Write the contigs of several FASTA files, in their order, as one indexed BGZF FASTA.
 
     Raises:
         UsageError: a file is missing, a contig is in two of them, or `output` exists and `force` is
@@ -52,18 +51,5 @@ def _refuse_doubles(genomes: Sequence[Genome]) -> None:
             first[name] = genome.path
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    fastas: Annotated[list[Path], typer.Argument(help="FASTA files: plain, gzip or BGZF.")],
-    output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
-    force: steps.Force = False,
-) -> None:
-    """Write the contigs of several FASTA files as one indexed BGZF FASTA."""
-    join(fastas, output, force)
-
-
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(join)

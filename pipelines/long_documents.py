@@ -34,8 +34,6 @@ from genobird.batch import pack
 from genobird.model import BigBird, BigBirdConfig
 from pipelines import steps
 
-app = typer.Typer(add_completion=False)
-
 LONGEST = 4096
 PIECES = 4096
 MOST_STRETCHES = 4
@@ -55,10 +53,9 @@ Answer = Callable[[list[Ids]], NDArray[np.float32]]
 """Log-probabilities [S, chapters] of stretches."""
 
 
-@app.command()
 def main(
     pages: Annotated[Path, typer.Argument(help="Table of pages.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    output: steps.OutputJson,
     contexts: Annotated[list[int], typer.Option("--context", help="Tokens.")],
     parts: Annotated[list[str], typer.Option("--part", help="Asked about: validation, test.")],
     tokens: Annotated[int, typer.Option(help="Trained on, for each context.")] = 1_000_000,
@@ -215,4 +212,4 @@ def ask(answer: Answer, pages: pd.DataFrame, context: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -254,8 +254,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Check or des
 @app.command("schema")
 def schema_command(output: Path = FOLDER / "schema.yaml", force: bool = False) -> None:
     """Write the JSON schema of manifests."""
-    with steps.new_file(output, force) as part:
-        part.write_text(schema(), encoding="utf-8")
+    steps.write(output, schema(), force)
 
 
 @app.command("check")
@@ -283,9 +282,8 @@ def split_command(
     splits = load_splits(name, splits_file)
     if part not in splits.parts:
         raise UsageError(f"split {name} has no part {part!r}; it has {', '.join(splits.parts)}")
-    with steps.new_file(output, force) as temporary:
-        rows = (f"{i.contig}\t{i.start}\t{i.end}\n" for i in splits.parts[part])
-        temporary.write_text("".join(rows), encoding="utf-8")
+    rows = (f"{i.contig}\t{i.start}\t{i.end}\n" for i in splits.parts[part])
+    steps.write(output, "".join(rows), force)
 
 
 if __name__ == "__main__":

@@ -345,14 +345,10 @@ def mean_interval(values: ArrayLike, groups: Sequence[str]) -> dict[str, float |
     return Bootstrap(groups, RESAMPLES).interval(mean_of(values))
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     chromatin: Annotated[Path, typer.Option(help="Chromatin dataset.")],
     motifs: Annotated[Path, typer.Option(help="Matrices (JASPAR).")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    output: steps.OutputJson,
     model: Model = None,
     baselines: Baselines = None,
     rival: Rival = None,
@@ -395,10 +391,9 @@ def main(
         "factors": found,
         "rows": json.loads(effects.to_json(orient="records")),
     }
-    with steps.new_file(output, force) as part:
-        part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    steps.write(output, json.dumps(report, indent=1) + "\n", force)
     logger.info("%s", json.dumps(report["together"]))
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -20,13 +20,10 @@ import typer
 from genobird.errors import InputError
 from pipelines import steps
 
-app = typer.Typer(add_completion=False)
-
 _MAIN = re.compile(r'<div role="main".*?>(.*?)<footer>', re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
 
 
-@app.command()
 def main(
     manual: Annotated[Path, typer.Argument(help="Folder with a folder of pages per chapter.")],
     chapters: Annotated[list[str], typer.Option("--chapter", help="A chapter to take.")],
@@ -70,4 +67,4 @@ def part_of(page: str) -> str:
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

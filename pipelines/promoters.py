@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +49,33 @@ from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import n_fraction, reverse_complement
 from pipelines import backgrounds, grch37, manifest, steps
 from pipelines.manifest import Splits
-from pipelines.pieces import shuffle, substitute
+
+PIECES = 20
+REPLACED = 12
+
+
+def substitute(sequence: str, rng: np.random.Generator) -> str:
+    """Replace 12 of 20 equal pieces by uniform random bases."""
+    pieces = _pieces(sequence)
+    chosen = rng.choice(PIECES, size=REPLACED, replace=False)
+    pieces[chosen] = rng.choice(np.frombuffer(b"ACGT", dtype=np.uint8), (REPLACED, pieces.shape[1]))
+    return pieces.tobytes().decode("ascii")
+
+
+def shuffle(sequence: str, rng: np.random.Generator) -> str:
+    """Permute 12 of 20 equal pieces among their places."""
+    pieces = _pieces(sequence)
+    chosen = rng.choice(PIECES, size=REPLACED, replace=False)
+    pieces[chosen] = pieces[rng.permutation(chosen)]
+    return pieces.tobytes().decode("ascii")
+
+
+def _pieces(sequence: str) -> npt.NDArray[np.uint8]:
+    """[20, len / 20], a copy."""
+    if len(sequence) % PIECES:
+        raise UsageError(f"a window of {len(sequence)} bp cannot be cut into {PIECES} equal pieces")
+    return np.frombuffer(sequence.encode("ascii"), dtype=np.uint8).reshape(PIECES, -1).copy()
+
 
 logger = logging.getLogger(__name__)
 
@@ -342,13 +369,9 @@ def write(
         pq.write_table(arrow, part, compression="zstd")
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     bed: Annotated[Path, typer.Option(help="EPDnew promoters: BED, one base each, with strand.")],
-    fasta: Annotated[list[Path], typer.Option(help="Genome; repeat for several files.")],
+    fasta: steps.Fastas,
     output: Annotated[Path, typer.Option(help="Parquet file to write.")],
     negatives: Annotated[Negatives, typer.Option(help="Kind of negatives.")] = Negatives.GENOMIC,
     exclude: Annotated[
@@ -357,8 +380,8 @@ def main(
             help="Further TSS (BED or table) that genomic negatives and a scan stay away from."
         ),
     ] = None,
-    splits: Annotated[str, typer.Option(help="Name of the split.")] = "available",
-    splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
+    splits: steps.SplitName = "available",
+    splits_file: steps.SplitsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the negatives.")] = 0,
     force: steps.Force = False,
 ) -> None:
@@ -386,4 +409,4 @@ def main(
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -46,10 +46,7 @@ def read_sites(path: Path, splits: Splits) -> pd.DataFrame:
         TableError: a column is missing, or a sequence is not as long as its interval.
         InputError: no site lies in the train part.
     """
-    table = pd.read_csv(steps.require(path), sep="\t", comment="#")
-    missing = [name for name in _COLUMNS if name not in table.columns]
-    if missing:
-        raise TableError(f"{path} has no column {missing[0]}; needed are {', '.join(_COLUMNS)}")
+    table = steps.read_table(path, _COLUMNS, comment="#")
     odd = table["sequence"].str.len() != table["end"] - table["start"]
     if odd.any():
         row = table[odd].iloc[0]
@@ -94,10 +91,6 @@ def site_labels(
     return labels, known
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     sites: Annotated[Path, typer.Option(help="Table chrom, start, end, sequence.")],
     peaks: Annotated[
@@ -109,8 +102,8 @@ def main(
     output: Annotated[Path, typer.Option(help="File to write (.npz).")],
     auxiliary: Annotated[Path | None, typer.Option(help="Dataset of auxiliary features.")] = None,
     features: Annotated[Path, typer.Option(help="Table of official features.")] = FEATURES,
-    splits: Annotated[str, typer.Option(help="Name of the split.")] = "sites",
-    splits_file: Annotated[Path | None, typer.Option(help="Splits of your own.")] = None,
+    splits: steps.SplitName = "sites",
+    splits_file: steps.SplitsFile = None,
     force: steps.Force = False,
 ) -> None:
     """Label placed sequences by the peaks around their midpoints."""
@@ -146,4 +139,4 @@ def main(
 
 
 if __name__ == "__main__":
-    steps.run(app)
+    steps.run(main)

@@ -12,7 +12,7 @@ from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring.scorer import load
 from pipelines import cagi
-from pipelines.constructs import COLUMNS, Construct
+from pipelines.cagi import COLUMNS, Construct
 from tests.conftest import random_dna
 
 KINDS = np.array(["DNase", "TF", "TF", "TF", "histone"])

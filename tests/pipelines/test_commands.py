@@ -106,7 +106,7 @@ def test_a_missing_input_is_misuse(folder):
     for step, options in {
         "promoters": ("--bed", "no.bed", "--fasta", "g.fa"),
         "chromatin": ("--bed", "no.bed", "--fasta", "g.fa"),
-        "lift": ("--bed", "no.bed", "--chain", "no.chain"),
+        "epdnew": ("--download", "no.bed", "--chain", "no.chain"),
         "demo": ("--bed", "no.bed", "--fasta", "g.fa", "--variants", "no.vcf"),
     }.items():
         _, log = run(folder, step, *options, "--output", "out", code=2)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genobird.errors import SequenceError, TableError, UsageError
 from genobird.genome.fasta import Genome
-from pipelines.constructs import (
+from pipelines.cagi import (
     COLUMNS,
     FLANK,
     Construct,

@@ -13,7 +13,7 @@ from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, TableError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
-from pipelines import deepsea_bundle, grch37, mat, pairs
+from pipelines import deepsea_bundle, grch37
 from pipelines.deepsea_bundle import LEFT_OUT
 from pipelines.manifest import Splits
 from tests.conftest import random_dna, write_fasta
@@ -73,7 +73,7 @@ def write_train(monkeypatch):
                 for key, value in stored.items():
                     file[key] = value
             return
-        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + mat._HDF5)
+        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + deepsea_bundle._HDF5)
         module = types.SimpleNamespace(File=lambda *_: Shelf(stored))
         monkeypatch.setitem(sys.modules, "h5py", module)
 
@@ -92,7 +92,6 @@ def check_sum(counts):
 def test_every_row_comes_back_to_its_place_with_its_labels(
     sequences, genome, tmp_path, write_train, monkeypatch
 ):
-    monkeypatch.setattr(pairs, "CHUNK", 3)
     monkeypatch.setattr(deepsea_bundle, "CHUNK", 3)
     folder = tmp_path / "bundle"
     folder.mkdir()

@@ -9,7 +9,7 @@ from Bio.bgzf import BgzfWriter
 from typer.testing import CliRunner
 
 from genobird.errors import InputError, OutputError, UsageError
-from pipelines import download, fetch, manifest
+from pipelines import download, fetch, manifest, steps
 from pipelines.fetch import Status
 from pipelines.manifest import File, Manifest, Origin
 from tests.pipelines.servers import answering
@@ -63,7 +63,7 @@ def test_the_command_tells_verified_from_recorded(server, url, tmp_path, caplog)
     (tmp_path / "x.yaml").write_text(facts.model_dump_json())
     with caplog.at_level("INFO"):
         arguments = [str(tmp_path / "x.yaml"), "--output", str(tmp_path / "data")]
-        CliRunner().invoke(fetch.app, arguments, catch_exceptions=False)
+        CliRunner().invoke(steps.command(fetch.main), arguments, catch_exceptions=False)
     first, second = (text for text in caplog.messages if "/data/" in text)
     assert first.endswith("a.bin: verified by a published checksum")
     assert "b.bin: recorded: no checksum is published" in second

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from genobird.errors import InputError
-from pipelines import long_documents, pages
+from pipelines import long_documents, pages, steps
 
 PAGE = '<nav>skipped</nav><div role="main" class="document"><p>{}</p></div><footer>skipped</footer>'
 WORDS = {"birds": "wren dove crane", "maths": "field group ring"}
@@ -30,7 +30,9 @@ def manual(tmp_path):
 def table(manual):
     output = manual / "pages.parquet"
     chapters = [f"--chapter={chapter}" for chapter in WORDS]
-    result = CliRunner().invoke(pages.app, [str(manual), *chapters, "--output", str(output)])
+    result = CliRunner().invoke(
+        steps.command(pages.main), [str(manual), *chapters, "--output", str(output)]
+    )
     assert result.exit_code == 0, result.output
     return output
 
@@ -54,7 +56,7 @@ def test_chapters_are_told_by_both_models(manual, monkeypatch, context):
     output = manual / "found.json"
     arguments = [str(table(manual)), "--context", str(context), "--tokens", "3200"]
     result = CliRunner().invoke(
-        long_documents.app, [*arguments, "--part", "test", "--output", str(output)]
+        steps.command(long_documents.main), [*arguments, "--part", "test", "--output", str(output)]
     )
     assert result.exit_code == 0, result.output
     rows = json.loads(output.read_text())["rows"]

@@ -10,7 +10,7 @@ import pytest
 from genobird.errors import BedError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval, read_bed
 from genobird.genome.sequence import reverse_complement
-from pipelines import grch37, manifest, pieces, promoters
+from pipelines import grch37, manifest, promoters
 from pipelines.promoters import Negatives
 from tests.conftest import random_dna, write_fasta
 
@@ -86,7 +86,7 @@ def parts(sequence):
 
 def test_substitution_leaves_8_of_20_pieces():
     sequence = SEQUENCE[:8000]
-    changed = pieces.substitute(sequence, promoters.generator(0, "x"))
+    changed = promoters.substitute(sequence, promoters.generator(0, "x"))
     same = [a == b for a, b in zip(parts(sequence), parts(changed), strict=True)]
     assert sum(same) == 8
     assert set(changed) == set("ACGT")
@@ -94,7 +94,7 @@ def test_substitution_leaves_8_of_20_pieces():
 
 def test_shuffling_moves_whole_pieces_and_leaves_at_least_8():
     sequence = SEQUENCE[:8000]
-    changed = pieces.shuffle(sequence, promoters.generator(0, "x"))
+    changed = promoters.shuffle(sequence, promoters.generator(0, "x"))
     assert sorted(parts(changed)) == sorted(parts(sequence))
     same = [a == b for a, b in zip(parts(sequence), parts(changed), strict=True)]
     assert 8 <= sum(same) < 20
@@ -102,7 +102,7 @@ def test_shuffling_moves_whole_pieces_and_leaves_at_least_8():
 
 def test_a_window_that_has_no_20_equal_pieces_is_refused():
     with pytest.raises(UsageError, match="cannot be cut into 20 equal pieces"):
-        pieces.shuffle("ACG", promoters.generator(0, "x"))
+        promoters.shuffle("ACG", promoters.generator(0, "x"))
 
 
 @pytest.mark.parametrize("kind", [Negatives.GENOMIC, Negatives.SUBSTITUTE, Negatives.SHUFFLE])

@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 
 import pytest
-import typer
+from typer.testing import CliRunner
 
 from genobird.errors import OutputError, TableError, UsageError
 from genobird.files import Kind
@@ -87,13 +87,36 @@ def test_a_missing_file_says_what_to_do(tmp_path):
 def test_errors_end_in_one_line_and_their_exit_code(error, code, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["step"])
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
-    app = typer.Typer()
 
-    @app.command()
     def fail() -> None:
         raise error
 
     with pytest.raises(SystemExit) as end:
-        steps.run(app)
+        steps.run(fail)
     assert end.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_the_help_of_a_step_is_what_its_function_says_first():
+    def step(output: steps.OutputFolder, force: steps.Force = False) -> None:
+        """Do something.
+
+        Raises:
+            UsageError: never.
+        """
+
+    shown = CliRunner().invoke(steps.command(step), ["--help"]).output
+    assert "Do something." in shown
+    assert "--output" in shown
+    assert "UsageError" not in shown
+
+
+def test_a_table_without_a_column_or_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("a\tb\n1\t2\n")
+    assert steps.read_table(path, ["b"])["b"].tolist() == [2]
+    with pytest.raises(TableError, match="has no column c; needed are a, c"):
+        steps.read_table(path, ["a", "c"])
+    path.write_bytes(b"\x1f\x8b")
+    with pytest.raises(TableError, match="is no table"):
+        steps.read_table(path, ["a"])
