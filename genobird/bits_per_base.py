@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from genobird.datasets import read_arrays
+from genobird.datasets import read_arrays, write_arrays
 from genobird.errors import InputError, UsageError
-from genobird.files import Draft
 from genobird.genome.interval import Interval
 from genobird.shards import Shards
 
 Ints = NDArray[np.int64]
+_ARRAYS = ("contigs", "starts", "lengths", "bits")
 
 
 class TokenSpans(NamedTuple):
@@ -109,14 +109,7 @@ class BaseBits:
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file."""
-        with Draft(path) as part, part.open("wb") as file:
-            np.savez(
-                file,
-                contigs=self.contigs,
-                starts=self.starts,
-                lengths=self.lengths,
-                bits=self.bits,
-            )
+        write_arrays(path, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, path: Path) -> BaseBits:
@@ -128,6 +121,5 @@ class BaseBits:
         """
         if not path.is_file():
             raise UsageError(f"there is no file of bits {path}")
-        names = ("contigs", "starts", "lengths", "bits")
-        found = read_arrays(path, names, "holds no bits of bases; train its model again")
-        return cls(*(found[name] for name in names))
+        found = read_arrays(path, _ARRAYS, "holds no bits of bases; train its model again")
+        return cls(*(found[name] for name in _ARRAYS))

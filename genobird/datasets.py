@@ -227,6 +227,12 @@ def read_promoters(path: Path, split: str) -> pd.DataFrame:
     return rows
 
 
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a `.npz` file of arrays, by name."""
+    with Draft(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def read_arrays(path: Path, names: Sequence[str], problem: str) -> dict[str, Any]:
     """Read all arrays of a `.npz` file, by name.
 
@@ -305,16 +311,7 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file."""
-        with Draft(path) as part, part.open("wb") as file:
-            np.savez(
-                file,
-                contigs=self.contigs,
-                bins=self.bins,
-                labels=self.labels,
-                logits=self.logits,
-                bin_bp=self.bin_bp,
-                sequences_sha256=self.sequences_sha256,
-            )
+        write_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -326,16 +323,11 @@ class Predictions:
         """
         if not path.is_file():
             raise UsageError(f"there are no predictions {path}")
-        names = ("contigs", "bins", "labels", "logits", "bin_bp")
-        found = read_arrays(path, names, "holds no predictions; predict again")
-        return cls(
-            found["contigs"],
-            found["bins"],
-            found["labels"],
-            found["logits"],
-            bin_bp=int(found["bin_bp"]),
-            sequences_sha256=str(found.get("sequences_sha256", "")),
-        )
+        arrays = ("contigs", "bins", "labels", "logits")
+        found = read_arrays(path, (*arrays, "bin_bp"), "holds no predictions; predict again")
+        digest = str(found.get("sequences_sha256", ""))
+        contigs, bins, labels, logits = (found[name] for name in arrays)
+        return cls(contigs, bins, labels, logits, int(found["bin_bp"]), digest)
 
 
 def _sequences_sha256(sequences: Iterable[str]) -> str:

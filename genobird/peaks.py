@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from bioframe import arrops
 from numpy.typing import ArrayLike, NDArray
 
@@ -66,6 +67,21 @@ class Contigs(Protocol):
         """Return the bases of a contig."""
 
 
+def feature_table(features: Iterable[Feature]) -> pd.DataFrame:
+    """Return F features as a table, rows `index name class`."""
+    rows = [(feature.index, feature.name, feature.kind) for feature in features]
+    return pd.DataFrame(rows, columns=["index", "name", "class"])
+
+
+def bins_inside(intervals: Iterable[Interval], contig: str, bins: int) -> NDArray[np.bool_]:
+    """Return which of the first bins of a contig lie wholly in one of some intervals, [bins]."""
+    mask = np.zeros(bins, dtype=bool)
+    for interval in intervals:
+        if interval.contig == contig:
+            mask[-(-interval.start // BIN_BP) : interval.end // BIN_BP] = True
+    return mask
+
+
 def read_peaks(path: Path) -> Peaks:
     """Read the peaks of a BED or narrowPeak file, plain, gzip or BGZF.
 
@@ -98,8 +114,8 @@ def read_tracks(
     Raises:
         UsageError: a file is missing, or names are not one a file and each another.
         BedError: see `read_peaks`.
-        ContigError: see `place_peaks`.
-        OutOfBoundsError: see `place_peaks`.
+        ContigError: see `place_tracks`.
+        OutOfBoundsError: see `place_tracks`.
     """
     if names and len(names) != len(paths):
         raise UsageError(f"{len(paths)} --peaks and {len(names)} --name; give one name a file")
@@ -109,22 +125,28 @@ def read_tracks(
             raise UsageError(
                 f"track name {name!r}; names must differ, and are text on one line: use --name"
             )
-    return [
-        Track(
-            Feature(-1, name, CUSTOM_CLASS),
-            place_peaks(read_peaks(path), genome, path, skip_missing=skip_missing),
-        )
-        for name, path in zip(chosen, paths, strict=True)
-    ]
+    placed = []
+    for name, path in zip(chosen, paths, strict=True):
+        track = Track(Feature(-1, name, CUSTOM_CLASS, str(path)), read_peaks(path))
+        placed += place_tracks([track], genome, skip_missing=skip_missing)
+    return placed
 
 
-def place_tracks(tracks: Sequence[Track], genome: Contigs) -> list[Track]:
-    """Check the peaks of tracks, leave out those on contigs that a genome lacks, and count these.
+def place_tracks(
+    tracks: Sequence[Track], genome: Contigs, *, skip_missing: bool = True
+) -> list[Track]:
+    """Check the peaks of tracks against a genome, and call contigs as it does.
 
-    One chromosome of a whole genome's peaks is fine, also where some tracks have none there.
+    Peaks on contigs that the genome lacks are left out, and counted: one chromosome of a whole
+    genome's peaks is fine, also where some tracks have none there.
+
+    Args:
+        tracks: with their peaks.
+        genome: where they lie.
+        skip_missing: leave out peaks on contigs that the genome lacks; else they are refused.
 
     Raises:
-        ContigError: every peak of every track is on a contig that the genome lacks.
+        ContigError: a contig that the genome lacks, unless `skip_missing` and others are there.
         OutOfBoundsError: a peak that ends after its contig: another assembly.
     """
     placed, missing = [], Counter[str]()
@@ -135,30 +157,11 @@ def place_tracks(tracks: Sequence[Track], genome: Contigs) -> list[Track]:
         missing.update(elsewhere)
     total = sum(len(places) for track in tracks for places in track.peaks.values())
     named = sources[0] if len(sources) == 1 else f"{len(sources)} tracks"
-    _refuse_missing(missing, total, genome, named, skip_missing=True)
+    _refuse_missing(missing, total, genome, named, skip_missing=skip_missing)
     return placed
 
 
-def place_peaks(peaks: Peaks, genome: Genome, source: Path, *, skip_missing: bool = False) -> Peaks:
-    """Check peaks against a genome and call contigs as it does.
-
-    Args:
-        peaks: of one track.
-        genome: where they lie.
-        source: their file, for messages.
-        skip_missing: leave out contigs that the genome lacks.
-
-    Raises:
-        ContigError: a contig that the genome lacks, unless `skip_missing` and others are there.
-        OutOfBoundsError: a peak that ends after its contig: another assembly.
-    """
-    placed, missing = _divide(peaks, genome, source)
-    total = sum(len(places) for places in peaks.values())
-    _refuse_missing(missing, total, genome, source, skip_missing=skip_missing)
-    return placed
-
-
-def _divide(peaks: Peaks, genome: Contigs, source: Path | str) -> tuple[Peaks, dict[str, int]]:
+def _divide(peaks: Peaks, genome: Contigs, source: str) -> tuple[Peaks, dict[str, int]]:
     """Return peaks by the genome's names of contigs, and how many are on others, by contig."""
     placed: dict[str, list[NDArray[np.int64]]] = {}
     missing: dict[str, int] = {}
@@ -183,7 +186,7 @@ def _refuse_missing(
     missing: Mapping[str, int],
     total: int,
     genome: Contigs,
-    source: Path | str,
+    source: str,
     *,
     skip_missing: bool,
 ) -> None:

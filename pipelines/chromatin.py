@@ -34,6 +34,8 @@ from genobird.peaks import (
     Feature,
     Peaks,
     Track,
+    bins_inside,
+    feature_table,
     labels,
     merge,
     place_tracks,
@@ -48,18 +50,6 @@ logger = logging.getLogger(__name__)
 FEATURES = manifest.FOLDER / "chromatin_features.tsv"
 QUALITY = "qc.tsv"
 KIND = Kind("chromatin dataset", QUALITY)  # corpora and shards hold an index.json too
-
-
-def split_bins(splits: Splits, contig: str, bins: int) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which bins lie wholly in an interval of each part; part -> [bins]."""
-    masks = {}
-    for part, intervals in splits.parts.items():
-        mask = np.zeros(bins, dtype=bool)
-        for interval in intervals:
-            if interval.contig == contig:
-                mask[-(-interval.start // BIN_BP) : interval.end // BIN_BP] = True
-        masks[part] = mask
-    return masks
 
 
 def read_features(path: Path) -> list[Feature]:
@@ -224,7 +214,10 @@ def _split_usable(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     bins = len(sequence) // BIN_BP
     known = (sequence[: bins * BIN_BP].reshape(bins, BIN_BP) != ord("N")).all(axis=1)
-    return {part: mask & known for part, mask in split_bins(splits, contig, bins).items()}
+    return {
+        part: bins_inside(intervals, contig, bins) & known
+        for part, intervals in splits.parts.items()
+    }
 
 
 def build(
@@ -345,13 +338,7 @@ def _write_tables(
     positives: Mapping[str, npt.NDArray[np.int64]],
     bins: Mapping[str, int],
 ) -> None:
-    table = pd.DataFrame(
-        {
-            "index": [track.feature.index for track in tracks],
-            "name": [track.feature.name for track in tracks],
-            "class": [track.feature.kind for track in tracks],
-        }
-    )
+    table = feature_table(track.feature for track in tracks)
     table.iloc[kept].to_csv(folder / "features.tsv", sep="\t", index=False)
     table["kept"] = np.isin(np.arange(len(tracks)), kept).astype(int)
     merged = [[merge(peaks) for peaks in track.peaks.values()] for track in tracks]

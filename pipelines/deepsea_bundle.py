@@ -46,7 +46,7 @@ from scipy.io.matlab import MatReadError
 from genobird.names import require
 from genobird.errors import InputError, TableError, UsageError
 from genobird.files import Kind, refuse_existing
-from genobird.peaks import BIN_BP
+from genobird.peaks import BIN_BP, feature_table
 from pipelines import chromatin, grch37, manifest, steps
 from pipelines.exact_match import Bytes, Hashes, WindowIndex, complement, window_hashes
 from pipelines.manifest import Splits
@@ -494,13 +494,6 @@ def _scan(contigs: Mapping[str, grch37.Contig], index: WindowIndex, folder: Path
     return Hits(window[order], where[order], start[order])
 
 
-def read_features(path: Path) -> pd.DataFrame:
-    """Read the table of official features as `index name class`, names unique."""
-    features = chromatin.read_features(path)
-    rows = [(f.index, f.name, f.kind) for f in features]
-    return pd.DataFrame(rows, columns=["index", "name", "class"])
-
-
 def main(
     bundle: Annotated[Path, typer.Option(help="Folder with train.mat, valid.mat, test.mat.")],
     fasta: steps.Fastas,
@@ -513,7 +506,7 @@ def main(
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
     refuse_existing(output, force, KIND)
     split = manifest.load_splits(splits, splits_file)
-    table = read_features(features)
+    table = feature_table(chromatin.read_features(features))
     inputs = [features, *fasta, *(bundle / f for f in FILES.values() if (bundle / f).is_file())]
     sources = {path.name: steps.sha256(path) for path in inputs}
     with grch37.locate(fasta, split.contigs) as contigs:

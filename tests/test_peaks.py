@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from genobird.peaks import (
     coverage,
     labels,
     merge,
-    place_peaks,
     place_tracks,
     read_tracks,
 )
@@ -163,5 +161,6 @@ def test_tracks_together_may_lie_on_one_chromosome_of_the_genome(genome, caplog)
 
 
 def test_an_accession_of_another_assembly_is_refused(genome):
+    peaks = {"NC_000001.11": np.array([[1, 2]])}
     with pytest.raises(AssemblyError, match="belongs to GRCh38"):
-        place_peaks({"NC_000001.11": np.array([[1, 2]])}, genome, Path("x.bed"))
+        place_tracks([Track(Feature(-1, "x", "custom"), peaks)], genome)

@@ -18,7 +18,7 @@ from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, parse_region
 from genobird.genome.sequence import n_runs
-from genobird.peaks import BIN_BP, Track, labels
+from genobird.peaks import BIN_BP, Track, bins_inside, labels
 
 MEGABASE = 1_000_000
 
@@ -87,12 +87,12 @@ class Parts:
 
     def masks(self, contig: str, bins: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which bins of a contig are trained on, and which are held out, [bins] each."""
-        used = _inside(self.areas, contig, bins)
+        used = bins_inside(self.areas, contig, bins)
         touched = np.zeros(bins, dtype=bool)
         for interval in self.held_out:
             if interval.contig == contig:
                 touched[interval.start // BIN_BP : -(-interval.end // BIN_BP)] = True
-        return used & ~touched, used & _inside(self.held_out, contig, bins)
+        return used & ~touched, used & bins_inside(self.held_out, contig, bins)
 
 
 def divide(
@@ -247,14 +247,6 @@ def _fraction(text: str, genome: Genome, option: str) -> float | None:
         f"{option} {text} is neither a share, which lies between 0 and 1 (0.2), nor a contig or "
         f"region of {genome.path}; give one of these"
     )
-
-
-def _inside(intervals: Sequence[Interval], contig: str, bins: int) -> NDArray[np.bool_]:
-    mask = np.zeros(bins, dtype=bool)
-    for interval in intervals:
-        if interval.contig == contig:
-            mask[-(-interval.start // BIN_BP) : interval.end // BIN_BP] = True
-    return mask
 
 
 def _joined(intervals: Sequence[Interval]) -> list[Interval]:

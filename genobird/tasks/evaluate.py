@@ -39,6 +39,7 @@ from genobird.tasks.figures import (
 )
 from genobird.tasks.label_table import Labels, LabelTable, labels_of, signals_by_name
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
+from genobird.tasks.metrics import Resampling
 from genobird.tasks.settings import EvaluateData
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
@@ -223,6 +224,11 @@ class EvaluateSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
 
+    @property
+    def resampling(self) -> Resampling:
+        """How intervals are made."""
+        return Resampling(self.group_bp, self.resamples, self.seed)
+
 
 class EvaluateConfig(EvaluateSettings, EvaluateData):
     """What a model is measured on, and how."""
@@ -343,9 +349,7 @@ def _on_shards(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Me
     )
     others = _read_masked(asked.baselines, masked)
     data = {"tokens": shards.tokens, "genome_sha256": shards.index.genome_sha256}
-    return _Measured(
-        data, evaluate_masked(masked, asked.resamples, asked.seed, baselines=others), masked
-    )
+    return _Measured(data, evaluate_masked(masked, asked.resampling, baselines=others), masked)
 
 
 def _on_promoters(
@@ -355,10 +359,8 @@ def _on_promoters(
     logits = predict_promoters(checkpoint, table, precision=asked.precision, device=asked.device)
     predictions = Predictions.of_promoters(table, logits)
     figures = evaluate_promoters(
-        *(predictions.labels[:, 0], logits, predictions.groups(asked.group_bp)),
+        *(predictions, asked.resampling),
         baselines=read_baselines(asked.baselines, kind, predictions),
-        resamples=asked.resamples,
-        seed=asked.seed,
     )
     return _Measured({"sha256": file_sha256(path), "windows": len(table)}, figures, predictions)
 
@@ -374,7 +376,7 @@ def _on_chromatin(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> 
         device=asked.device,
     )
     figures = evaluate_chromatin(
-        *(predictions, dataset.features, asked.group_bp, asked.resamples, asked.seed),
+        *(predictions, dataset.features, asked.resampling),
         baselines=read_baselines(asked.baselines, "chromatin", predictions),
     )
     data = {
@@ -400,13 +402,8 @@ def _on_table(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Mea
         signals = signals_by_name(asked.bigwig)
         labels = labels_of(table, splits, genome, checkpoint.targets, signals)
         labels = labels.of_split(asked.split)
-        figures = evaluate_targets(
-            labels,
-            predict_table(inference, labels, genome),
-            group_bp=asked.group_bp,
-            resamples=asked.resamples,
-            seed=asked.seed,
-        )
+        predicted = predict_table(inference, labels, genome)
+        figures = evaluate_targets(labels, predicted, asked.resampling)
     return _Measured({"sha256": file_sha256(path), "regions": len(labels)}, figures, None)
 
 

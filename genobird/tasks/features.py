@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genobird.batch import LabelledBatch
+from genobird.datasets import write_arrays
 from genobird.draws import generator, visiting_order
-from genobird.files import Draft, write_text
+from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head
@@ -45,7 +46,7 @@ _SAY_SECONDS = 15.0
 def encoded(
     encode: Callable[[range], Arrays],
     count: int,
-    folder: Path | None,
+    folder: Path,
     *,
     unit: str,
     each: int = 1,
@@ -57,7 +58,7 @@ def encoded(
         encode: returns the places of some of them.
         count: how many there are.
         folder: where places are kept; what lies there is not encoded again, so its name must tell
-            apart whatever makes them differ. None keeps nothing.
+            apart whatever makes them differ.
         unit: what is counted, for messages.
         each: how many share a file.
         seconds: no further file is begun after so long; None is no limit.
@@ -68,7 +69,7 @@ def encoded(
     Raises:
         KeyboardInterrupt: Ctrl-C, after a word on what is kept.
     """
-    known = _count(folder) if folder else None
+    known = _count(folder)
     if known is not None:  # time was up here: a resumed run goes on with the same places
         count, seconds = known, None
     parts: list[Arrays] = []
@@ -83,19 +84,16 @@ def encoded(
             if now - said > _SAY_SECONDS:
                 said = now
                 logger.info("encoded %d of %d %s in %.0f s", first, count, unit, now - began)
-            file = folder / f"{first // each:06d}.npz" if folder else None
-            found = _read(file) if file else None
+            file = folder / f"{first // each:06d}.npz"
+            found = _read(file)
             if found is None:
                 found = encode(range(first, min(first + each, count)))
-                if file:
-                    _write(file, found)
+                write_arrays(file, **found)
             parts.append(found)
     except KeyboardInterrupt:
-        if folder:
-            tell_kept(folder, f"{min(each * len(parts), count)} of {count} {unit}")
+        tell_kept(folder, f"{min(each * len(parts), count)} of {count} {unit}")
         raise
-    if folder:
-        write_text(folder / _COUNT, f"{count}\n")
+    write_text(folder / _COUNT, f"{count}\n")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -113,12 +111,6 @@ def _read(file: Path) -> Arrays | None:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def _write(file: Path, arrays: Arrays) -> None:
-    named: dict[str, Any] = dict(arrays)
-    with Draft(file) as part, part.open("wb") as opened:
-        np.savez(opened, **named)
 
 
 class FeatureBatches:
@@ -156,7 +148,7 @@ def encode_batches(
     count: int,
     inference: Inference,
     head: Head,
-    folder: Path | None = None,
+    folder: Path,
 ) -> dict[str, Tensor]:
     """Encode the places of the first batches of a dataset.
 
@@ -173,17 +165,14 @@ def encode_batches(
 
     def encode(steps: range) -> Arrays:
         (step,) = steps
-        return _encode_batch(batches(step), inference, head)
+        drawn = batches(step)
+        assert drawn.places is not None
+        pooled = inference.read([head.pool], drawn.places).cpu().half()
+        found = {"pooled": pooled, "labels": drawn.labels, "weights": drawn.weights}
+        return {name: tensor.numpy() for name, tensor in found.items()}
 
     found = encoded(encode, count, folder, unit="batches")
     return {name: torch.from_numpy(array) for name, array in found.items()}
-
-
-def _encode_batch(drawn: LabelledBatch, inference: Inference, head: Head) -> Arrays:
-    assert drawn.places is not None
-    pooled = inference.read([head.pool], drawn.places).cpu().half()
-    found = {"pooled": pooled, "labels": drawn.labels, "weights": drawn.weights}
-    return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,10 @@ from genobird.tasks.label_table import Labels
 from genobird.tasks.masked import EVERY, MaskedTokens
 from genobird.tasks.metrics import (
     GRID,
+    USUAL,
     Bootstrap,
     Ranking,
+    Resampling,
     Statistic,
     calibration,
     correlation,
@@ -46,9 +48,7 @@ MODEL = "model"
 def evaluate_chromatin(
     predictions: Predictions,
     features: pd.DataFrame,
-    group_bp: int = 250_000,
-    resamples: int = 200,
-    seed: int = 0,
+    how: Resampling = USUAL,
     *,
     baselines: Mapping[str, Logits] | None = None,
 ) -> dict[str, Any]:
@@ -57,9 +57,7 @@ def evaluate_chromatin(
     Args:
         predictions: N bins, F features, logits of a loss that weights positives by 8.
         features: F rows `index name class`.
-        group_bp: width of the stretches that the bootstrap resamples.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        how: intervals are made.
         baselines: other logits [N, F] for the same bins, by name.
 
     Returns:
@@ -68,7 +66,7 @@ def evaluate_chromatin(
         and over `all`, and mean `curves` on `curve_grid`; `calibration`; `per_feature`, a table;
         `baselines` with the same figures of each, and the paired `difference` model minus baseline.
     """
-    groups = predictions.groups(group_bp)
+    groups = predictions.groups(how.group_bp)
     kinds = features["class"].to_numpy(dtype=str)
     binds = predictions.labels[:, kinds == TF].any(axis=1)
     logits = {MODEL: predictions.logits, **(baselines or {})}
@@ -80,7 +78,7 @@ def evaluate_chromatin(
     for what, rows in (("all_bins", np.arange(len(groups))), ("tf_bins", np.flatnonzero(binds))):
         if not len(rows):
             continue
-        bootstrap = Bootstrap(groups[rows], resamples, seed)
+        bootstrap = how.of(groups[rows])
         bins = _Bins(predictions.labels[rows], kinds, bootstrap)
         table[f"{what}_positives"] = bins.positives
         for name, values in logits.items():
@@ -93,7 +91,7 @@ def evaluate_chromatin(
         "windows": len(groups),
         "features": len(features),
         "groups": len(set(groups)),
-        "group_bp": group_bp,
+        "group_bp": how.group_bp,
         "curve_grid": GRID.round(4).tolist(),
         **results.pop(MODEL),
         "baselines": results,
@@ -102,39 +100,34 @@ def evaluate_chromatin(
 
 
 def evaluate_promoters(
-    labels: NDArray[np.uint8],
-    logits: Logits,
-    groups: NDArray[np.str_],
+    predictions: Predictions,
+    how: Resampling = USUAL,
     *,
     baselines: Mapping[str, Logits] | None = None,
-    resamples: int = 200,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure promoters.
 
     Args:
-        labels: 0 or 1, [N].
-        logits: [N].
-        groups: stretch of the genome of each window, [N].
-        baselines: other logits [N] or [N, 1] for the same windows, by name.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        predictions: N windows, logits [N, 1].
+        how: intervals are made.
+        baselines: other logits [N, 1] for the same windows, by name.
 
     Returns:
         `figures` (`auroc auprc f1 brier`), `calibration`, `curves` on `curve_grid`, and `baselines`
         with the same of each and the paired `difference` model minus baseline; F1 is at a
         probability of 0.5.
     """
-    bootstrap = Bootstrap(groups, resamples, seed)
+    labels, groups = predictions.labels, predictions.groups(how.group_bp)
+    bootstrap = how.of(groups)
     results: dict[str, dict[str, Any]] = {}
     reference: dict[str, Statistic] = {}
-    for name, values in {MODEL: logits, **(baselines or {})}.items():
-        mine = _promoter_figures(labels, values.reshape(len(labels)))
+    for name, values in {MODEL: predictions.logits, **(baselines or {})}.items():
+        mine = _promoter_figures(labels[:, 0], values[:, 0])
         reference = reference or mine
         results[name] = {
             "figures": {figure: bootstrap.interval(of) for figure, of in mine.items()},
-            "calibration": calibration(labels[:, None], values.reshape(-1, 1)),
-            "curves": mean_curves(curves_of(labels[:, None], values.reshape(-1, 1))),
+            "calibration": calibration(labels, values),
+            "curves": mean_curves(curves_of(labels, values)),
         }
         if name != MODEL:
             results[name]["difference"] = {
@@ -152,8 +145,7 @@ def evaluate_promoters(
 
 def evaluate_masked(
     masked: MaskedTokens,
-    resamples: int = 200,
-    seed: int = 0,
+    how: Resampling = USUAL,
     *,
     baselines: Mapping[str, MaskedTokens] | None = None,
 ) -> dict[str, Any]:
@@ -161,8 +153,7 @@ def evaluate_masked(
 
     Args:
         masked: its answers; its `tracks` are baselines too.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        how: intervals are made; the stretches are those of the answers.
         baselines: answers of other models for the same tokens, by name.
 
     Returns:
@@ -177,7 +168,7 @@ def evaluate_masked(
     for name, other in (baselines or {}).items():
         others[name] = _masked_figures(masked, other.bits, other.hits)
 
-    bootstrap = Bootstrap(masked.groups, resamples, seed)
+    bootstrap = how.of(masked.groups)
     compared = {
         name: {
             **{figure: bootstrap.interval(of) for figure, of in theirs.items()},
@@ -324,19 +315,14 @@ def _number(value: float) -> float | None:
 def evaluate_targets(
     labels: Labels,
     predicted: Logits,
-    *,
-    group_bp: int = 250_000,
-    resamples: int = 200,
-    seed: int = 0,
+    how: Resampling = USUAL,
 ) -> dict[str, Any]:
     """Measure a table head on N regions: correlations of values, or figures of classes.
 
     Args:
         labels: what is known.
         predicted: values, or probabilities of classes, [N, O].
-        group_bp: width of the stretches that the bootstrap resamples.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        how: intervals are made.
 
     Returns:
         `regions` and their `stretches`, counted, and of values by target `pearson`, `spearman` and
@@ -344,11 +330,11 @@ def evaluate_targets(
         against the others), `log_loss` (nats), and how many regions each of the `classes` has.
     """
     names = labels.targets.names
-    groups = np.array([f"{r.contig}:{r.midpoint // group_bp}" for r in labels.regions])
+    groups = np.array([f"{r.contig}:{r.midpoint // how.group_bp}" for r in labels.regions])
     counted = {"regions": len(labels), "stretches": len(set(groups))}
     if labels.targets.is_classes:
         figures = _class_figures(labels.values[:, 0].astype(np.int64), predicted.astype(np.float64))
-        bootstrap = Bootstrap(groups, resamples, seed)
+        bootstrap = how.of(groups)
         counts = np.bincount(labels.values[:, 0].astype(np.int64), minlength=len(names))
         return {
             **counted,
@@ -361,7 +347,7 @@ def evaluate_targets(
         if not known.any():
             continue
         pair = labels.values[known, place], predicted[known, place].astype(np.float64)
-        bootstrap = Bootstrap(groups[known], resamples, seed)
+        bootstrap = how.of(groups[known])
         found[name] = {
             "known": int(known.sum()),
             "pearson": bootstrap.interval(correlation(pearsonr, *pair)),
@@ -398,9 +384,7 @@ def evaluate_tracks(
     gc_test: Floats,
     gc_train: Floats,
     *,
-    group_bp: int,
-    resamples: int,
-    seed: int,
+    how: Resampling,
 ) -> list[dict[str, Any]]:
     """Measure a head for one's own tracks on held-out bins, and GC content beside it.
 
@@ -417,12 +401,10 @@ def evaluate_tracks(
         train: M bins that the head was trained on.
         gc_test: `gc_contents` of `test`, [N, W].
         gc_train: of `train`, [M, W].
-        group_bp: width of the stretches that the bootstrap resamples.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        how: intervals are made.
     """
-    groups = stretches(test.contigs, test.bins * BIN_BP, group_bp)
-    bootstrap = Bootstrap(groups, resamples, seed, digits=5)
+    groups = stretches(test.contigs, test.bins * BIN_BP, how.group_bp)
+    bootstrap = how.of(groups, digits=5)
     stands_for = test.weights()
     found = []
     for f, name in enumerate(names):

@@ -21,10 +21,9 @@ from torch.nn import functional as F
 from genobird.batch import PackedBatch, add_specials, pack
 from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.checkpoint import Checkpoint
-from genobird.datasets import read_arrays
+from genobird.datasets import read_arrays, write_arrays
 from genobird.draws import generator, visiting_order
 from genobird.errors import InputError, UsageError
-from genobird.files import Draft
 from genobird.genome.interval import read_bed
 from genobird.inference import Inference, Precision
 from genobird.peaks import Cover
@@ -83,9 +82,8 @@ class MaskedTokens:
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file, without `tracks`."""
-        with Draft(path) as part, part.open("wb") as file:
-            values = {name: getattr(self, name) for name in _FIELDS}
-            np.savez(file, parts=np.array(self.parts), **values)
+        values = {name: getattr(self, name) for name in _FIELDS}
+        write_arrays(path, parts=np.array(self.parts), **values)
 
     @classmethod
     def load(cls, path: Path) -> MaskedTokens:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -175,6 +175,27 @@ def mean_of(values: npt.ArrayLike) -> Statistic:
     """Return the mean of values [N] as a function of their weights."""
     numbers = np.asarray(values, dtype=np.float64)
     return lambda weights: float(np.average(numbers, weights=weights))
+
+
+class Resampling(NamedTuple):
+    """How intervals of figures are made.
+
+    Attributes:
+        group_bp: width of the stretches of the genome that the bootstrap draws.
+        resamples: how often it draws.
+        seed: of the draws.
+    """
+
+    group_bp: int = 250_000
+    resamples: int = 200
+    seed: int = 0
+
+    def of(self, groups: Sequence[Hashable] | Array, digits: int | None = None) -> Bootstrap:
+        """Return the bootstrap of windows that lie in some stretches, [N]."""
+        return Bootstrap(groups, self.resamples, self.seed, digits)
+
+
+USUAL: Final = Resampling()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,12 +33,13 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference, settled_precision
-from genobird.peaks import BIN_BP, Track, merge, read_tracks
+from genobird.peaks import BIN_BP, Track, feature_table, merge, read_tracks
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.figures import Floats, Logits, evaluate_tracks
 from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.metrics import Resampling
 from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity, write_model
 from genobird.tasks.settings import PeakData
 
@@ -127,7 +127,7 @@ def finetune_peaks(
     Contigs without any peak are taken as not measured, and left out.
 
     Args:
-        tracks: F tracks, their contigs named as in the genome (`genobird.peaks.place_peaks`).
+        tracks: F tracks, their contigs named as in the genome (`genobird.peaks.place_tracks`).
         genome: the sequence.
         model: directory of the model to start from; its encoder and its other heads are kept.
         output: run directory; beside the model it gets `held_out.json`.
@@ -176,9 +176,7 @@ def finetune_peaks(
     figures = evaluate_tracks(
         *(checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train),
         *(gc_contents(genome, bins) for bins in (test, train)),
-        group_bp=settings.group_bp,
-        resamples=settings.resamples,
-        seed=settings.seed,
+        how=Resampling(settings.group_bp, settings.resamples, settings.seed),
     )
     report = {
         "tracks": figures,
@@ -397,13 +395,7 @@ def replace_head(
     with torch.no_grad():
         last.bias.copy_(torch.from_numpy(np.log(POSITIVE_WEIGHT * rates / (1 - rates))))
     checkpoint.chromatin = head
-    checkpoint.features = pd.DataFrame(
-        {
-            "index": [track.feature.index for track in tracks],
-            "name": [track.feature.name for track in tracks],
-            "class": [track.feature.kind for track in tracks],
-        }
-    )
+    checkpoint.features = feature_table(track.feature for track in tracks)
 
 
 def training_batches(

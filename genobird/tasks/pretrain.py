@@ -216,14 +216,7 @@ def pretrain(
     progress: bool = True,
     provenance: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Train an encoder from scratch and write it to `output/model`.
-
-    Args:
-        config: what to read and how to train.
-        output: run directory.
-        resume: continue an unfinished run.
-        progress: show a progress bar.
-        provenance: facts to keep with the model.
+    """Train an encoder from scratch and write it to `output/model`; see `training.pretrain`.
 
     Raises:
         ShardError: shards that were made with another tokenizer.
@@ -239,8 +232,8 @@ def pretrain(
         nsp=nn.Linear(encoder.width, 2) if encoder.nsp else None,
     )
 
-    opened = [open_shards(one.path, tokenizer, config.tokenizer) for one in config.shards]
-    parts = [masked_batches(config, shards, encoder) for shards in opened]
+    opened = [_opened(one.path, tokenizer, config.tokenizer) for one in config.shards]
+    parts = [_batches(config, shards, encoder) for shards in opened]
     weights = [one.weight for one in config.shards]
     train = parts[0] if len(parts) == 1 else MixedBatches(parts, weights)
     validation = validation_batches(config, encoder, tokenizer)
@@ -250,7 +243,7 @@ def pretrain(
         validation=validation,
         resume=resume,
         progress=progress,
-        validations=validations(config, validation),
+        validations=_validations(config, validation),
         facts={
             **config.model_dump(exclude={"preset"}),
             "model": encoder.model_dump(),
@@ -266,14 +259,14 @@ def pretrain(
         "config": config.model_dump(mode="json", exclude=places),
         "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
         **({"weights": weights} if len(weights) > 1 else {}),
-        "tokens_seen": most_tokens(config),
-        "validation": final_validation(task, config, validation),
+        "tokens_seen": _most_tokens(config),
+        "validation": _final_validation(task, config, validation),
     }
     write_model(output, checkpoint, "pretraining", facts)
     return checkpoint
 
 
-def most_tokens(config: MaskedSettings) -> int:
+def _most_tokens(config: MaskedSettings) -> int:
     """Return how many tokens a run sees at most: the last window of a document is shorter."""
     return config.fit.batches * config.data.sequences * config.data.max_tokens
 
@@ -283,23 +276,14 @@ def _only(values: list[str]) -> str | list[str]:
     return values[0] if len(values) == 1 else values
 
 
-def open_shards(path: Path, tokenizer: Tokenizer, source: Path | str = "the model's") -> Shards:
-    """Open shards that a model can read.
-
-    Args:
-        path: of the shards.
-        tokenizer: of the model.
-        source: where that comes from, for the message.
-
-    Raises:
-        ShardError: they were made with another tokenizer.
-    """
+def _opened(path: Path, tokenizer: Tokenizer, source: Path | str = "the model's") -> Shards:
+    """Open shards that were made with a tokenizer; `source` is where that comes from."""
     shards = Shards.open(path)
     shards.require(tokenizer, source)
     return shards
 
 
-def masked_batches(
+def _batches(
     config: MaskedSettings,
     shards: Shards,
     encoder: BigBirdConfig,
@@ -307,15 +291,7 @@ def masked_batches(
     hide_all: bool = False,
     chosen: NDArray[np.int64] | None = None,
 ) -> PretrainBatches:
-    """Return the batches of shards.
-
-    Args:
-        config: how they are read.
-        shards: what is read.
-        encoder: shape of the model.
-        hide_all: for validation, see `mask_tokens`.
-        chosen: the documents that are read; None is all.
-    """
+    """Return the batches of shards; arguments as of `PretrainBatches`."""
     return PretrainBatches(
         *(shards, config.data),
         vocab_size=encoder.vocab_size,
@@ -333,16 +309,16 @@ def validation_batches(
     """Return batches of the validation shards, if there are any; all targets are hidden."""
     if config.validation_shards is None:
         return None
-    shards = open_shards(config.validation_shards, tokenizer)
-    return masked_batches(config, shards, encoder, hide_all=True)
+    shards = _opened(config.validation_shards, tokenizer)
+    return _batches(config, shards, encoder, hide_all=True)
 
 
-def validations(config: MaskedSettings, batches: PretrainBatches | None) -> int:
+def _validations(config: MaskedSettings, batches: PretrainBatches | None) -> int:
     """Return how many batches a validation reads."""
     return min(config.validation_batches, len(batches)) if batches else 0
 
 
-def final_validation(
+def _final_validation(
     task: Task, config: MaskedSettings, batches: PretrainBatches | None
 ) -> dict[str, float]:
     """Measure the model as it is written; nothing without validation shards.
@@ -352,7 +328,7 @@ def final_validation(
     """
     if batches is None:
         return {}
-    found = measured(task, batches, validations(config, batches))
+    found = measured(task, batches, _validations(config, batches))
     return {f"validation/{name}": round(value, 5) for name, value in found.items()}
 
 
@@ -384,13 +360,6 @@ def finetune_mlm(
 ) -> Checkpoint:
     """Count pairs of pieces, train the masked-LM head, and write the model to `output/model`.
 
-    Args:
-        config: what to read and how to train.
-        output: run directory.
-        resume: continue an unfinished run.
-        progress: show a progress bar.
-        provenance: facts to keep with the model.
-
     Raises:
         UsageError: the model has no masked-LM head.
         ShardError: shards that were made with another tokenizer.
@@ -400,10 +369,10 @@ def finetune_mlm(
     if checkpoint.mlm is None:
         raise UsageError(f"{config.checkpoint} has no masked-LM head; pretrain a model with one")
     encoder, tokenizer = checkpoint.encoder.config, checkpoint.tokenizer
-    shards = open_shards(config.shards, tokenizer)
+    shards = _opened(config.shards, tokenizer)
     validation = validation_batches(config, encoder, tokenizer)
     counted, asked = parted(shards, tokenizer.lengths)
-    train = masked_batches(config, shards, encoder, chosen=asked)
+    train = _batches(config, shards, encoder, chosen=asked)
     checkpoint.encoder.config = encoder.model_copy(update={"neighbours": len(config.least)})
     checkpoint.mlm.neighbours = _counted(shards, counted, encoder.vocab_size, config.least)
     task = Pretraining(checkpoint, config.fit, freeze_encoder=True)
@@ -412,7 +381,7 @@ def finetune_mlm(
         validation=validation,
         resume=resume,
         progress=progress,
-        validations=validations(config, validation),
+        validations=_validations(config, validation),
         facts={
             **config.model_dump(),
             "checkpoint": checkpoint.hash,
@@ -429,8 +398,8 @@ def finetune_mlm(
         "config": config.model_dump(mode="json", exclude=places),
         "genome_sha256": shards.index.genome_sha256,
         "tokens_counted": shards.index.tokens,
-        "tokens_seen": most_tokens(config),
-        "validation": final_validation(task, config, validation),  # all is counted
+        "tokens_seen": _most_tokens(config),
+        "validation": _final_validation(task, config, validation),  # all is counted
     }
     write_model(output, checkpoint, "mlm", facts)
     return checkpoint

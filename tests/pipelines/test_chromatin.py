@@ -9,7 +9,7 @@ import pytest
 from genobird.datasets import ChromatinDataset
 from genobird.errors import ContigError, OutOfBoundsError, TableError, UsageError
 from genobird.genome.interval import Interval
-from genobird.peaks import Feature, Track, labels
+from genobird.peaks import Feature, Track, bins_inside, labels
 from pipelines import chromatin, grch37
 from pipelines.manifest import Splits
 from tests.conftest import random_dna, write_fasta
@@ -35,11 +35,11 @@ def track(*places, feature=FEATURES[0]):
 
 
 def test_bins_over_a_border_of_the_split_belong_to_no_part():
-    masks = chromatin.split_bins(SPLITS, "chr1", 300)
+    masks = {part: bins_inside(spans, "chr1", 300) for part, spans in SPLITS.parts.items()}
     assert masks["train"].nonzero()[0].tolist() == list(range(150))
     assert masks["validation"].nonzero()[0].tolist() == list(range(151, 200))
     assert masks["test"].nonzero()[0].tolist() == list(range(200, 250))
-    assert not chromatin.split_bins(SPLITS, "chr2", 10)["train"].any()
+    assert not bins_inside(SPLITS.train, "chr2", 10).any()
 
 
 @pytest.fixture

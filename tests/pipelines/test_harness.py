@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from genobird.errors import InputError
 from genobird.report.card import model_card
-from pipelines.harness import app, joined
+from pipelines import steps
+from pipelines.harness import joined, main
 
 SHARE = {"low": 0.5, "point": 0.75, "high": 0.9}
 CHANGES = ("core", "base", "control")
@@ -60,7 +61,7 @@ def test_the_card_shows_them_with_their_intervals(tmp_path):
         ("alleles", "alleles"),
     ]:  # fmt: skip
         arguments += [f"--{option}", str(tmp_path / f"{name}.json")]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(steps.command(main), arguments).exit_code == 0
     card = model_card({}, json.loads((tmp_path / "made.json").read_text()))
     section = card.split("## Motifs")[1].split("\n## ")[0]
     assert "412 strong matches of 31 factors" in section

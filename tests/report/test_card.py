@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from genobird.datasets import Predictions
 from genobird.errors import InputError, UsageError
 from genobird.report.card import model_card, write_card
 from genobird.tasks.evaluate import EvaluateSettings, evaluate_chromatin, evaluate_promoters
+from genobird.tasks.metrics import Resampling
 
 PROVENANCE = {
     "sha256": {"model.safetensors": "ab" * 32},
@@ -38,14 +40,14 @@ def evaluation():
     features = pd.DataFrame(
         {"index": range(3), "name": list("abc"), "class": ["TF", "TF", "DNase"]}
     )
-    chromatin = evaluate_chromatin(
-        predictions, features, group_bp=100_000, resamples=30, baselines=logits
-    )
+    chromatin = evaluate_chromatin(predictions, features, Resampling(100_000, 30), baselines=logits)
     del chromatin["per_feature"]
+    windows = replace(predictions, labels=labels[:, :1], logits=predictions.logits[:, :1])
     promoters = evaluate_promoters(
-        labels[:, 0], predictions.logits[:, 0], predictions.groups(100_000), resamples=30,
-        baselines={name: values[:, 0] for name, values in logits.items()},
-    )  # fmt: skip
+        windows,
+        Resampling(100_000, 30),
+        baselines={name: values[:, :1] for name, values in logits.items()},
+    )
     figure = {"low": 1.90, "point": 1.92, "high": 1.94}
     return {
         "genobird": "0.1.0",

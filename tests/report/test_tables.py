@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from genobird.report.evaluation import number, shown
 from genobird.report.tables import Sources, render, write_tables
 from genobird.tasks.figures import evaluate_chromatin, evaluate_masked, evaluate_promoters
 from genobird.tasks.masked import MaskedTokens
+from genobird.tasks.metrics import Resampling
 
 SETTINGS = {
     "resamples": 5, "seed": 3, "group_bp": 250_000, "masked_context": 512,
@@ -47,7 +49,9 @@ def masked_tokens(bits, tracks=()):
 
 def masked_evaluation(pattern, others, tracks=()):
     found = evaluate_masked(
-        masked_tokens(1.5, tracks), 5, baselines={name: masked_tokens(1.9) for name in others}
+        masked_tokens(1.5, tracks),
+        Resampling(resamples=5),
+        baselines={name: masked_tokens(1.9) for name in others},
     )
     return {
         **described(pattern), "masked": found,
@@ -61,14 +65,13 @@ def evaluations():
     labels = (rng.random((600, 4)) < 0.2).astype(np.uint8)
     logits = (rng.normal(size=labels.shape) + labels).astype(np.float32)
     places = Predictions(np.full(600, "chr1"), np.arange(600) * 40, labels, logits)
+    how = Resampling(resamples=5)
     chromatin = evaluate_chromatin(
-        places, FEATURES, resamples=5, baselines={"deepsea": logits * 0, "danq": -logits}
+        places, FEATURES, how, baselines={"deepsea": logits * 0, "danq": -logits}
     )
     features = chromatin.pop("per_feature")
-    groups = places.groups(250_000)
-    promoters = evaluate_promoters(
-        labels[:, 0], logits[:, 0], groups, resamples=5, baselines={"kmers": logits[:, 0] * 2}
-    )
+    windows = replace(places, labels=labels[:, :1], logits=logits[:, :1])
+    promoters = evaluate_promoters(windows, how, baselines={"kmers": logits[:, :1] * 2})
     trained = {"sha256": "x", "parameters": 52_843_119, "shape": {"width": 0.25}, "steps": 1_200,
                "epochs": 2.5, "seconds": 3.0}  # fmt: skip
     found = {

@@ -25,6 +25,7 @@ from genobird.tasks.evaluate import (
 )
 from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import predict_masked
+from genobird.tasks.metrics import Resampling
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES
 
@@ -157,7 +158,7 @@ def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_p
 def test_bits_are_summed_over_all_masked_tokens(model, tiny_shards):
     settings = PretrainDataSettings(max_tokens=64, sequences=3)
     found = predict_masked(model, tiny_shards, settings, 4, group_bp=10_000)
-    result = evaluate_masked(found, resamples=10)
+    result = evaluate_masked(found, Resampling(resamples=10))
     assert found.bits.shape == (12, 2)
     assert result["bits_per_base"]["point"] == pytest.approx(
         found.bits[:, 0].sum() / found.bases[:, 0].sum()

@@ -164,9 +164,9 @@ def frozen_config(start, promoter_path, **changes):
     })  # fmt: skip
 
 
-def test_a_head_says_of_encoded_draws_what_it_says_of_the_draws(checkpoint, draws):
+def test_a_head_says_of_encoded_draws_what_it_says_of_the_draws(checkpoint, draws, tmp_path):
     head = checkpoint.promoter.eval()
-    found = encode_batches(draws, STEPS, Inference(checkpoint), head)
+    found = encode_batches(draws, STEPS, Inference(checkpoint), head, tmp_path)
     batches = FeatureBatches(**found, batch=5, seed=3)
     with torch.no_grad():
         logits, labels = [], []
@@ -186,8 +186,8 @@ def test_a_head_says_of_encoded_draws_what_it_says_of_the_draws(checkpoint, draw
             torch.testing.assert_close(batch.labels, known[rows])
 
 
-def test_an_epoch_visits_every_place_once_but_what_fills_no_batch(checkpoint, draws):
-    found = encode_batches(draws, STEPS, Inference(checkpoint), checkpoint.promoter)
+def test_an_epoch_visits_every_place_once_but_what_fills_no_batch(checkpoint, draws, tmp_path):
+    found = encode_batches(draws, STEPS, Inference(checkpoint), checkpoint.promoter, tmp_path)
     batches = FeatureBatches(**found, batch=5, seed=0)
     places = len(batches.pooled)
     assert places == 4 * STEPS == len(batches) * 5 + 1  # one fills no batch

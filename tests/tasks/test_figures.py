@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from genobird.datasets import Predictions
 from genobird.tasks.figures import evaluate_chromatin, evaluate_promoters
-from genobird.tasks.metrics import calibration
+from genobird.tasks.metrics import Resampling, calibration
 
 LN8 = math.log(8)
 
@@ -32,7 +32,7 @@ FEATURES_TABLE = pd.DataFrame(
 
 
 def test_medians_are_those_of_the_features_with_positives(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=5)
+    found = evaluate_chromatin(predictions, FEATURES_TABLE, Resampling(resamples=5))
     pairs = list(zip(predictions.labels.T, predictions.logits.T, strict=True))
     aurocs = [roc_auc_score(*pair) for pair in pairs[:4]]
     auprcs = [average_precision_score(*pair) for pair in pairs[:4]]
@@ -47,7 +47,7 @@ def test_medians_are_those_of_the_features_with_positives(predictions):
 
 
 def test_tf_bins_are_those_where_a_tf_binds(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=5)
+    found = evaluate_chromatin(predictions, FEATURES_TABLE, Resampling(resamples=5))
     rows = predictions.labels[:, :2].any(axis=1)
     assert found["tf_bins"]["windows"] == rows.sum()
     assert found["tf_bins"]["classes"]["DNase"]["auroc"]["point"] == pytest.approx(
@@ -56,7 +56,7 @@ def test_tf_bins_are_those_where_a_tf_binds(predictions):
 
 
 def test_calibration_is_that_of_probabilities_without_the_positive_weight(predictions):
-    found = evaluate_chromatin(predictions, FEATURES_TABLE, resamples=2)["calibration"]
+    found = evaluate_chromatin(predictions, FEATURES_TABLE, Resampling(resamples=2))["calibration"]
     assert found == calibration(predictions.labels, predictions.logits.astype(float) - LN8)
 
 
@@ -64,7 +64,7 @@ def test_a_better_model_has_a_difference_above_zero_and_itself_none(predictions)
     rng = np.random.default_rng(3)
     noise = rng.normal(size=predictions.logits.shape).astype(np.float32)
     found = evaluate_chromatin(
-        predictions, FEATURES_TABLE, resamples=30,
+        predictions, FEATURES_TABLE, Resampling(resamples=30),
         baselines={"noise": noise, "same": predictions.logits},
     )  # fmt: skip
     noise_row = found["baselines"]["noise"]["all_bins"]["classes"]["all"]
@@ -80,16 +80,23 @@ def test_a_better_model_has_a_difference_above_zero_and_itself_none(predictions)
 
 def test_a_part_without_bound_tfs_has_no_tf_figures(predictions):
     none = FEATURES_TABLE.assign(**{"class": "DNase"})
-    found = evaluate_chromatin(predictions, none, resamples=2)
+    found = evaluate_chromatin(predictions, none, Resampling(resamples=2))
     assert "tf_bins" not in found
+
+
+def promoters(labels, logits):
+    """Windows that begin at bases 0, 1, 2, ..."""
+    places = np.full(len(labels), "chr1"), np.arange(len(labels))
+    return Predictions(*places, labels[:, None], logits[:, None], bin_bp=1)
 
 
 def test_promoter_figures_are_those_of_scikit_learn():
     rng = np.random.default_rng(4)
     labels = (rng.random(200) < 0.5).astype(np.uint8)
     logits = (rng.normal(size=200) + labels).astype(np.float32)
-    groups = np.array([f"chr1:{i // 20}" for i in range(200)])
-    found = evaluate_promoters(labels, logits, groups, baselines={"flat": logits[:, None] * 0})
+    windows = promoters(labels, logits)
+    flat = {"flat": windows.logits * 0}
+    found = evaluate_promoters(windows, Resampling(group_bp=20), baselines=flat)
     points = {name: value["point"] for name, value in found["figures"].items()}
     probabilities = 1 / (1 + np.exp(-logits.astype(float)))
     assert points == pytest.approx(
@@ -109,6 +116,6 @@ def test_promoter_figures_are_those_of_scikit_learn():
 
 def test_where_there_are_no_promoters_f1_is_zero_and_no_ranking_exists():
     logits = np.array([-1.0, 2.0], np.float32)
-    found = evaluate_promoters(np.zeros(2, np.uint8), logits, np.array(["a", "b"]), resamples=3)
+    found = evaluate_promoters(promoters(np.zeros(2, np.uint8), logits), Resampling(1, 3))
     points = {name: value["point"] for name, value in found["figures"].items()}
     assert (points["f1"], points["auroc"], points["auprc"]) == (0, None, None)

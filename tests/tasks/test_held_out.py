@@ -7,10 +7,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from genobird.genome.fasta import Genome
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.figures import evaluate_tracks
+from genobird.tasks.metrics import Resampling
 from genobird.tasks.peaks import gc_contents
 from tests.conftest import write_fasta
 
-OPTIONS = {"group_bp": 10_000, "resamples": 20, "seed": 0}
+HOW = Resampling(group_bp=10_000, resamples=20)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def world():
 
 def figures(bins, logits, gc):
     p = 1 / (1 + np.exp(-logits))
-    return evaluate_tracks(["a", "b"], bins, logits, p, bins, gc, gc, **OPTIONS)
+    return evaluate_tracks(["a", "b"], bins, logits, p, bins, gc, gc, how=HOW)
 
 
 def test_figures_of_all_bins_are_those_of_scikit_learn(world):
@@ -73,7 +74,7 @@ def test_a_track_without_positives_has_no_figures(world):
     bins, logits, gc = world
     rows = np.flatnonzero(~bins.labels[:, 0])
     row = evaluate_tracks(
-        ["a", "b"], bins.take(rows), logits[rows], logits[rows], bins, gc[rows], gc, **OPTIONS
+        ["a", "b"], bins.take(rows), logits[rows], logits[rows], bins, gc[rows], gc, HOW
     )[0]
     assert row["auroc"] == {"low": None, "point": None, "high": None}
 

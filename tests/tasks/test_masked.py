@@ -6,6 +6,7 @@ from genobird.errors import BedError, InputError, UsageError
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
+from genobird.tasks.metrics import Resampling
 from tests.models import tiny_checkpoint
 
 SETTINGS = PretrainDataSettings(max_tokens=64, sequences=3)
@@ -81,7 +82,7 @@ def test_tokens_are_counted_inside_and_outside_repeats(model, tiny_shards, repea
         < found.tokens[contigs == "chr1", 2].sum() / found.tokens[contigs == "chr1"].sum(0)[0]
         < 0.6
     )
-    result = evaluate_masked(found, resamples=5)
+    result = evaluate_masked(found, Resampling(resamples=5))
     assert result["tokens_repeats"] + result["tokens_unique"] == result["tokens"]
     assert result["bits_per_base_repeats"]["point"] == pytest.approx(
         found.bits[:, 2].sum() / found.bases[:, 2].sum()
@@ -109,7 +110,7 @@ def test_other_models_are_asked_for_the_same_tokens(model, tiny_shards, tiny_con
     tracks = {"flat": constant_bits(tiny_contigs, 2.0), "half": constant_bits(tiny_contigs, 0.5)}
     found = predict_masked(model, tiny_shards, SETTINGS, 4, tracks=tracks)
     np.testing.assert_allclose(found.tracks["flat"], 2.0 * found.bases)
-    result = evaluate_masked(found, resamples=5)
+    result = evaluate_masked(found, Resampling(resamples=5))
     flat = result["baselines"]["flat"]
     assert flat["bits_per_base"] == {"low": 2.0, "point": 2.0, "high": 2.0}
     assert flat["difference"]["bits_per_base"]["point"] == pytest.approx(
