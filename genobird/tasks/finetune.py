@@ -23,7 +23,6 @@ from genobird.files import file_sha256, write_text
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
 from genobird.inference import Inference, Precision, settled_precision
 from genobird.motifs import distinct, read_motifs
-from genobird.tasks.adapters import WHOLE, EncoderPart, limit, merge
 from genobird.tasks.data import (
     ChromatinBatches,
     ChromatinDataSettings,
@@ -35,6 +34,7 @@ from genobird.tasks.features import FeatureBatches, encode_batches
 from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tasks.pretrain import chunked_nats
 from genobird.tasks.run_folder import ENCODED, SavedRun, write_model
+from genobird.tasks.task import WHOLE, EncoderPart, limit, merge
 
 _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 """What of a configuration names data."""

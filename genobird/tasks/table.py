@@ -26,7 +26,6 @@ from genobird.genome.fasta import Genome
 from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference, along
 from genobird.targets import LONGEST_BP
-from genobird.tasks.adapters import merge
 from genobird.tasks.data import Visits
 from genobird.tasks.evaluate import predict_table, window
 from genobird.tasks.figures import evaluate_targets
@@ -50,6 +49,7 @@ from genobird.tasks.label_table import (
 )
 from genobird.tasks.run_folder import ENCODED, REPORT, write_model
 from genobird.tasks.settings import TableData
+from genobird.tasks.task import merge
 
 
 class TableHead(HeadConfig):

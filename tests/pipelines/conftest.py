@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines import download
+from pipelines import fetch
 from tests.pipelines import servers
 
 
@@ -15,6 +15,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[servers.Server]:
     """A trusted server; pauses between attempts take no time."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(servers.CERTIFICATE))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
     with servers.running() as server:
         yield server

@@ -9,7 +9,7 @@ from Bio.bgzf import BgzfWriter
 from typer.testing import CliRunner
 
 from genobird.errors import InputError, OutputError, UsageError
-from pipelines import download, fetch, manifest, steps
+from pipelines import fetch, manifest, steps
 from pipelines.fetch import Status
 from pipelines.manifest import File, Manifest, Origin
 from tests.pipelines.servers import answering
@@ -72,13 +72,13 @@ def test_the_command_tells_verified_from_recorded(server, url, tmp_path, caplog)
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server, url, tmp_path, monkeypatch):
     with monkeypatch.context() as once:
-        once.setattr(download, "ATTEMPTS", 1)
+        once.setattr(fetch, "ATTEMPTS", 1)
         server.faults = [server.breaking_off(70_000)]
         with pytest.raises(InputError, match="run again to resume"):
             fetch.fetch(entry(url=url, sha256=DIGEST), tmp_path)
     assert names(tmp_path / "x") == ["a.bin.part", "a.bin.part.version"]
     one = fetch.fetch(entry(url=url, sha256=DIGEST), tmp_path)
-    assert server.ranges == [None, f"bytes={download.CHUNK}-"]
+    assert server.ranges == [None, f"bytes={fetch.CHUNK}-"]
     assert one.path.read_bytes() == CONTENT
     assert names(tmp_path / "x") == ["a.bin"]
 

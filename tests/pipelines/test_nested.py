@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from genobird.errors import InputError
-from pipelines.nested import FOLDS, auroc, compare, folds, put_together, scaled, spearman
+from pipelines.cagi import FOLDS, auroc, compare, folds, put_together, scaled, spearman
 
 VALUES = st.lists(
     st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 3)), min_size=3, max_size=30

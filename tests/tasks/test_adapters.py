@@ -5,10 +5,10 @@ from genobird.batch import pack
 from genobird.checkpoint import Checkpoint
 from genobird.errors import ConfigError, UsageError
 from genobird.heads import HeadConfig
-from genobird.tasks.adapters import EncoderPart, limit, merge
 from genobird.tasks.data import ChromatinBatches, ChromatinDataSettings
 from genobird.tasks.finetune import Finetuning
 from genobird.tasks.fit import FitSettings
+from genobird.tasks.task import EncoderPart, limit, merge
 from genobird.tasks.training import finetune
 from tests.models import random_ids, tiny_checkpoint, tiny_encoder
 
