@@ -32,7 +32,15 @@ from genobird.tasks.metrics import Bootstrap, Ranking, Statistic, mean_of
 from genobird.tasks.metrics import correlation as correlation_of
 from pipelines import steps
 from pipelines.cagi import alleles, read_variants
-from pipelines.predictors import Baselines, Model, Rival, load_predictor
+from pipelines.motif_effects import (
+    FLANK,
+    RESAMPLES,
+    STRETCH_BP,
+    Baselines,
+    Model,
+    Rival,
+    load_predictor,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +49,6 @@ Predict = Callable[[Sequence[str], Sequence[int]], Floats]
 """Sequences and the base of each that a bin is centred on, to logits [S, F]."""
 Figure = dict[str, float | None]
 """`point` between `low` and `high`, and the number `n`."""
-FLANK = 8_100
-STRETCH_BP, RESAMPLES = 250_000, 1_000
 
 
 def columns(features: Sequence[str], *, cell: str = "", target: str = "") -> list[int]:

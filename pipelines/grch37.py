@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -163,29 +163,12 @@ def write_bgzf(
         pysam.faidx(str(part))  # both indexes lie beside it, and get their names with it
 
 
-def prepare(
-    fastas: Sequence[Path],
-    facts: Manifest,
-    output: Path,
-    allow_prefix: bool = False,
-    force: bool = False,
-) -> None:
-    """Write the manifest's contigs, in its order and under its names, as one indexed BGZF FASTA.
-
-    Raises:
-        AssemblyError: lengths are not the manifest's (see `check`).
-        UsageError: `output` exists or does not end in `.gz`.
-    """
-    refuse_existing(output, force)
-    check(fastas, facts, allow_prefix)
-    with locate(fastas, list(facts.contigs)) as contigs:
-        whole = ((name, contig.sequence()) for name, contig in contigs.items())
-        write_bgzf(whole, output, force)
-
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Check or prepare the genome.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Check, join or prepare a genome."
+)
 
 Fastas = Annotated[list[Path], typer.Argument(help="FASTA files: plain, gzip or BGZF.")]
+Output = Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")]
 Facts = Annotated[str, typer.Option("--manifest", help="Manifest with the contig lengths.")]
 Prefix = Annotated[bool, typer.Option("--allow-prefix", help="Accept contigs that end early.")]
 
@@ -197,27 +180,44 @@ def check_command(fastas: Fastas, facts: Facts = "grch37", allow_prefix: Prefix 
     typer.echo("file\tcontig\tname\tlength\texpected\tknown_bp\tstatus")
     for report in reports:
         status = "whole" if report.whole else "prefix"
-        row = (
-            report.path,
-            report.contig,
-            report.name,
-            report.length,
-            report.expected,
-            report.known,
-        )
-        typer.echo("\t".join(map(str, (*row, status))))
+        typer.echo("\t".join(map(str, (*astuple(report), status))))
+
+
+@app.command("join")
+def join(fastas: Fastas, output: Output, force: steps.Force = False) -> None:
+    """Write the contigs of several FASTA files, in their order, as one indexed BGZF FASTA.
+
+    Any genome will do. A contig that is in two files is refused.
+    """
+    refuse_existing(output, force)
+    first: dict[str, Path] = {}
+    with ExitStack() as stack:
+        genomes = [stack.enter_context(Genome(steps.require(path))) for path in fastas]
+        for genome in genomes:
+            for name in genome.contigs:
+                if name in first:
+                    raise UsageError(
+                        f"contig {name} is in {first[name]} and in {genome.path}; give one of them"
+                    )
+                first[name] = genome.path
+        write_bgzf((contig for genome in genomes for contig in genome.stream()), output, force)
 
 
 @app.command("prepare")
-def prepare_command(
+def prepare(
     fastas: Fastas,
-    output: Annotated[Path, typer.Option(help="BGZF FASTA to write (.fa.gz).")],
+    output: Output,
     facts: Facts = "grch37",
     allow_prefix: Prefix = False,
     force: steps.Force = False,
 ) -> None:
-    """Write the assembly's contigs as one indexed BGZF FASTA with UCSC names."""
-    prepare(fastas, manifest.load(facts), output, allow_prefix, force)
+    """Write the assembly's contigs as one indexed BGZF FASTA, in its order and with UCSC names."""
+    refuse_existing(output, force)
+    known = manifest.load(facts)
+    check(fastas, known, allow_prefix)
+    with locate(fastas, list(known.contigs)) as contigs:
+        whole = ((name, contig.sequence()) for name, contig in contigs.items())
+        write_bgzf(whole, output, force)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
@@ -72,8 +73,10 @@ def test_files_without_any_wanted_contig_are_refused(tiny_genome_path):
 
 def test_the_prepared_genome_is_indexed_and_the_same(tiny_genome_path, other_path, tmp_path):
     output = tmp_path / "genome.fa.gz"
+    known = tmp_path / "tiny.yaml"
     lengths = facts(chr20=502, chr2=30_000, chr1=60_000)
-    grch37.prepare([tiny_genome_path, other_path], lengths, output)
+    known.write_text(yaml.safe_dump(lengths.model_dump(mode="json")))
+    grch37.prepare([tiny_genome_path, other_path], output, str(known))
     assert {p.name for p in tmp_path.glob("genome*")} == {
         "genome.fa.gz", "genome.fa.gz.fai", "genome.fa.gz.gzi",
     }  # fmt: skip
@@ -82,7 +85,7 @@ def test_the_prepared_genome_is_indexed_and_the_same(tiny_genome_path, other_pat
         place = Interval("chr1", 59_900, 60_000)
         assert genome.fetch(place) == source.fetch(place)
     with pytest.raises(UsageError, match="--force"):
-        grch37.prepare([tiny_genome_path], facts(chr1=60_000), output)
+        grch37.prepare([tiny_genome_path], output, str(known))
     with pytest.raises(UsageError, match=r"must end in \.fa\.gz"):
         grch37.write_bgzf([], tmp_path / "genome.fa")
 

@@ -6,7 +6,7 @@ import pytest
 
 from genobird.errors import FastaError, UsageError
 from genobird.genome.fasta import Genome
-from pipelines.join import join
+from pipelines.grch37 import join
 from tests.conftest import random_dna, write_fasta
 
 

@@ -8,7 +8,7 @@ from genobird.baselines.config import BaselineConfig
 from genobird.baselines.train import train_baselines
 from genobird.datasets import ChromatinDataset
 from genobird.errors import UsageError
-from pipelines.predictors import Predictor, load_predictor, usual_changes
+from pipelines.motif_effects import Predictor, load_predictor, usual_changes
 from tests.tasks.conftest import write_chromatin
 
 

@@ -127,7 +127,7 @@ if config["background"]:
             mem_mb=4000,
             runtime=60,
         shell:
-            "python -m pipelines.join {input} --output {output} --force > {log} 2>&1"
+            "python -m pipelines.grch37 join {input} --output {output} --force > {log} 2>&1"
 
     rule background:
         input:
