@@ -125,11 +125,12 @@ def read_tracks(
             raise UsageError(
                 f"track name {name!r}; names must differ, and are text on one line: use --name"
             )
-    placed = []
+    tracks = []
     for name, path in zip(chosen, paths, strict=True):
-        track = Track(Feature(-1, name, CUSTOM_CLASS, str(path)), read_peaks(path))
-        placed += place_tracks([track], genome, skip_missing=skip_missing)
-    return placed
+        named = Track(Feature(-1, name, CUSTOM_CLASS, str(path)), read_peaks(path))
+        (placed,) = place_tracks([named], genome, skip_missing=skip_missing)
+        tracks.append(Track(Feature(-1, name, CUSTOM_CLASS), placed.peaks))
+    return tracks
 
 
 def place_tracks(

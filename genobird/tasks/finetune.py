@@ -31,9 +31,9 @@ from genobird.tasks.data import (
     Visits,
 )
 from genobird.tasks.features import FeatureBatches, encode_batches
-from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.fit import FitSettings, Run, Task, fit
 from genobird.tasks.pretrain import chunked_nats
-from genobird.tasks.run_folder import ENCODED, SavedRun, write_model
+from genobird.tasks.run_folder import ENCODED, SavedRun
 from genobird.tasks.task import WHOLE, EncoderPart, limit, merge
 
 _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
@@ -306,11 +306,7 @@ class _Labels:
 
 def finetune_chromatin(
     config: ChromatinConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: dict[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Train a chromatin head (and the encoder) densely, and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
@@ -345,9 +341,9 @@ def finetune_chromatin(
     )
     train = labels.batches("train", checkpoint, shape, augment=True)
     validation = labels.batches("validation", checkpoint, shape, augment=False)
-    settled = _fit(task, train, validation, config, output, resume, progress)
+    settled = _fit(task, train, validation, config, run)
     bases = config.fit.batches * labels.bases_per_batch
-    facts = {**(provenance or {}), "bases_seen": bases}
+    facts: dict[str, Any] = {"bases_seen": bases}
     if config.keep_head:
         earlier = checkpoint.provenance.get("chromatin")
         if shape.pool == "local":  # of a head that was combined, the local part's history
@@ -356,7 +352,7 @@ def finetune_chromatin(
     if labels.auxiliary:
         checkpoint.chromatin = checkpoint.chromatin.narrowed(labels.known)
     facts |= {"config": settled, "data": labels.facts()}
-    write_model(output, checkpoint, "chromatin", facts)
+    run.write_model(checkpoint, "chromatin", facts)
     return checkpoint
 
 
@@ -427,11 +423,7 @@ def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> int:
 
 def finetune_promoter(
     config: PromoterConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: dict[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Train a promoter head (and the encoder), and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
@@ -460,15 +452,15 @@ def finetune_promoter(
     checked: Any = validation
     if config.draws:
         drawn, checked = encoded_once(
-            *(task, train, validation, output / ENCODED),
+            *(task, train, validation, run.output / ENCODED),
             draws=config.draws,
             places=config.places,
             facts={"windows": _sha256(config.data_path), "data": config.data.model_dump()},
         )
-    settled = _fit(task, drawn, checked, config, output, resume, progress)
-    facts = {**(provenance or {}), "config": settled, "data": sources}
-    write_model(output, checkpoint, "promoter", facts)
-    shutil.rmtree(output / ENCODED, ignore_errors=True)
+    settled = _fit(task, drawn, checked, config, run)
+    facts = {"config": settled, "data": sources}
+    run.write_model(checkpoint, "promoter", facts)
+    shutil.rmtree(run.output / ENCODED, ignore_errors=True)
     return checkpoint
 
 
@@ -560,17 +552,13 @@ def _fit(
     train: Any,
     validation: Any,
     config: _FinetuneConfig,
-    output: Path,
-    resume: bool,
-    progress: bool,
+    run: Run,
 ) -> dict[str, Any]:
     """Train, and return the settings without places, with what `auto` became."""
     sources = {key: getattr(config, key, None) for key in _SOURCES}
     fit(
-        *(task, train, output),
+        *(task, train, run),
         validation=validation,
-        resume=resume,
-        progress=progress,
         validations=min(config.validation_batches, len(validation)),
         facts={
             **config.model_dump(),

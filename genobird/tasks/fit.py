@@ -40,11 +40,11 @@ from genobird.tasks.callbacks import (
     loggers,
 )
 from genobird.tasks.data import Steps
-from genobird.tasks.run_folder import BAD_BATCH, STATE, SavedRun, identity
+from genobird.tasks.run_folder import BAD_BATCH, STATE, Run, SavedRun, identity
 from genobird.tasks.settings import FitSettings
 from genobird.tasks.task import Averages, NotFinite, Task
 
-__all__ = ["FitSettings", "Task", "fit", "measured"]
+__all__ = ["FitSettings", "Run", "Task", "fit", "measured"]
 
 
 class _Batches(pl.LightningDataModule):
@@ -82,13 +82,11 @@ class _Batches(pl.LightningDataModule):
 def fit(
     task: Task,
     train: Callable[[int], Any],
-    output: Path,
+    run: Run,
     *,
     validation: Callable[[int], Any] | None = None,
     validations: int = 0,
     facts: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    progress: bool = True,
     callbacks: Sequence[pl.Callback] = (),
 ) -> None:
     """Train a task; its checkpoint's parts are trained in place.
@@ -98,29 +96,28 @@ def fit(
     Args:
         task: model and loss; where its precision is `auto`, `task.settings` says what it became.
         train: makes a batch from its number; a step takes `accumulate` of them.
-        output: run directory.
+        run: how it is done.
         validation: makes the validation batch of an index.
         validations: number of validation batches.
         facts: what the run is beside its `FitSettings`, by section: settings and hashes of data. A
             resumed run must have the same.
-        resume: continue from `output/last.ckpt` where there is one.
-        progress: show a progress bar.
         callbacks: further Lightning callbacks.
 
     Raises:
-        UsageError: there is a state in `output`, and `resume` is not given or the state is another
-            run's; or the processes are others than the settings ask for.
+        UsageError: there is a state in the run's folder, and `resume` is not given or the state is
+            another run's; or the processes are others than the settings ask for.
         GenobirdError: a loss or gradient that is not finite, or another process that has ended.
         SystemExit: in other processes than the first, at the end.
     """
     ranks.launch(task.settings)
     task.settings, task.identity, begun = ranks.first(
-        lambda: _begin(task.settings, output, facts or {}, resume)
+        lambda: _begin(task.settings, run, facts or {})
     )
     settings = task.settings
     if settings.threads:
         torch.set_num_threads(settings.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    output = run.output
     saver = SaveState(output / STATE, settings.save_every, settings.save_minutes)
     interrupt = Interrupt(saver, validations)
     mean = RunningMean(task.parts, settings.average) if settings.average else None
@@ -132,7 +129,7 @@ def fit(
         trainer = _trainer(
             task,
             validates=validation is not None,
-            enable_progress_bar=progress,
+            enable_progress_bar=run.progress,
             logger=loggers(output, settings.loggers) if ranks.rank() == 0 else False,
             callbacks=[*own, *callbacks, interrupt],
         )
@@ -159,19 +156,19 @@ def fit(
 
 
 def _begin(
-    settings: FitSettings, output: Path, facts: Mapping[str, Any], resume: bool
+    settings: FitSettings, run: Run, facts: Mapping[str, Any]
 ) -> tuple[FitSettings, dict[str, Any], bool]:
     """Return settled settings, the run's identity, and whether there is a state to go on from."""
-    saved = SavedRun.read(output)
-    if saved and not resume:
-        refuse_unfinished(output, saved.progress)
+    saved = SavedRun.read(run.output)
+    if saved and not run.resume:
+        refuse_unfinished(run.output, saved.progress)
     known = saved.identity.get("fit.precision") if saved else None
     precision = settled_precision(settings.precision, known, settings.device)
     settings = settings.model_copy(update={"precision": precision})
     asked = identity({**facts, "fit": settings.model_dump()})
     if saved:
-        refuse_other(output, saved.identity, asked, of_any_version=True)
-    output.mkdir(parents=True, exist_ok=True)
+        refuse_other(run.output, saved.identity, asked, of_any_version=True)
+    run.output.mkdir(parents=True, exist_ok=True)
     return settings, asked, saved is not None
 
 

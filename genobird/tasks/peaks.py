@@ -40,7 +40,7 @@ from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.figures import Floats, Logits, evaluate_tracks
 from genobird.tasks.fit import FitSettings, Task, fit
 from genobird.tasks.metrics import Resampling
-from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, identity, write_model
+from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, Run, identity
 from genobird.tasks.settings import PeakData
 
 logger = logging.getLogger(__name__)
@@ -89,38 +89,28 @@ class PeaksConfig(PeaksSettings, PeakData):
 
 def finetune_peak_files(
     config: PeaksConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: Mapping[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Train a chromatin head for peak files, and write the model; see `finetune_peaks`."""
     regions = list(read_bed(config.regions)) if config.regions else None
     with Genome(config.fasta) as genome:
         tracks = read_tracks(config.peaks, config.name, genome, skip_missing=config.keep_going)
         finetune_peaks(
-            *(tracks, genome, config.model or bundled_model(), output),
+            *(tracks, genome, config.model or bundled_model(), run),
             PeaksSettings(**config.model_dump(include=set(PeaksSettings.model_fields))),
             regions=regions,
-            resume=resume,
-            progress=progress,
-            provenance=provenance,
         )
-    return Checkpoint.load(output / MODEL)
+    return Checkpoint.load(run.output / MODEL)
 
 
 def finetune_peaks(
     tracks: Sequence[Track],
     genome: Genome,
     model: Path,
-    output: Path,
+    run: Run,
     settings: PeaksSettings | None = None,
     *,
     regions: Sequence[Interval] | None = None,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a chromatin head for tracks, and write the model to `output/model`.
 
@@ -130,12 +120,9 @@ def finetune_peaks(
         tracks: F tracks, their contigs named as in the genome (`genobird.peaks.place_tracks`).
         genome: the sequence.
         model: directory of the model to start from; its encoder and its other heads are kept.
-        output: run directory; beside the model it gets `held_out.json`.
+        run: how it is done; beside the model its folder gets `held_out.json`.
         settings: how to train.
         regions: all that is used, trained on or held out; None is all of the contigs with peaks.
-        resume: go on with what an interrupted run left in `output`.
-        progress: show a progress bar.
-        provenance: facts to keep, such as the command.
 
     Returns:
         What `held_out.json` holds.
@@ -158,18 +145,18 @@ def finetune_peaks(
         "used": [str(area) for area in parts.areas],
         "held_out": [str(interval) for interval in parts.held_out],
     }
-    if resume and (output / MODEL).is_dir():
-        return _finished(output, settings, facts)
+    if run.resume and (run.output / MODEL).is_dir():
+        return _finished(run.output, settings, facts)
     known = without_n(genome, lengths, parts.areas)
     train = _choose(tracks, known, parts, settings, held_out=False)
     test = _choose(tracks, known, parts, settings, held_out=True)
     replace_head(checkpoint, tracks, train, settings.hidden)
-    run = _Run(output, settings, resume, facts)
-    train, trained = run.encode(checkpoint, genome, train, "train")
-    test, asked = run.encode(checkpoint, genome, test, "held_out")
+    states = _States(run, settings, facts)
+    train, trained = states.encode(checkpoint, genome, train, "train")
+    test, asked = states.encode(checkpoint, genome, test, "held_out")
     _require(tracks, train, settings.min_positives, "to train on; allow more --minutes")
     _require(tracks, test, 1, "held out; hold out more or allow more --minutes")
-    run.fit(checkpoint, train, trained, progress)
+    states.fit(checkpoint, train, trained)
 
     assert checkpoint.chromatin is not None
     logits = predict(checkpoint.chromatin, asked, len(test))
@@ -180,10 +167,10 @@ def finetune_peaks(
     )
     report = {
         "tracks": figures,
-        "held_out": {"places": run.facts["held_out"], **_counts(test)},
+        "held_out": {"places": facts["held_out"], **_counts(test)},
         "trained_on": {"tracks": train.labels.sum(0).tolist(), **_counts(train)},
     }
-    run.finish(checkpoint, report, provenance or {})
+    states.finish(checkpoint, report)
     return report
 
 
@@ -266,19 +253,17 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return identity({**facts, "settings": settings, "tracks": tracks})
 
 
-class _Run:
+class _States:
     """The files of a run: what is done is read again, and only by the run that it belongs to."""
 
-    def __init__(
-        self, output: Path, settings: PeaksSettings, resume: bool, facts: dict[str, Any]
-    ) -> None:
-        self.output, self.resume, self.facts = output, resume, facts
-        self.folder = output / STATES
+    def __init__(self, run: Run, settings: PeaksSettings, facts: dict[str, Any]) -> None:
+        self.run, self.facts = run, facts
+        self.folder = run.output / STATES
         plan = self.folder / "plan.json"
-        if plan.exists() and not resume:
-            refuse_unfinished(output)
+        if plan.exists() and not run.resume:
+            refuse_unfinished(run.output)
         known = json.loads(plan.read_text()) if plan.exists() else {}
-        self.settings = settings = _settled(output, settings, facts, known)
+        self.settings = settings = _settled(run.output, settings, facts, known)
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = {**facts, "settings": settings.model_dump(mode="json")}
         write_text(plan, json.dumps(asked, indent=1) + "\n")
@@ -305,9 +290,7 @@ class _Run:
         logger.info("%s: %d of %d bins encoded", part, len(rows), len(chosen))
         return chosen.take(rows), replace(found, rows=torch.from_numpy(inverse))
 
-    def fit(
-        self, checkpoint: Checkpoint, train: ChosenBins, features: BinFeatures, progress: bool
-    ) -> None:
+    def fit(self, checkpoint: Checkpoint, train: ChosenBins, features: BinFeatures) -> None:
         """Train the head."""
         settings, batches = self.settings, training_batches(features, train, self.settings)
         steps = settings.steps or max(100, settings.epochs * len(features) // batches.batch)
@@ -325,21 +308,19 @@ class _Run:
             log_every=max(1, steps // 5),
         )
         task = HeadTask(checkpoint, how, train.log_ratio())
-        fit(task, batches, self.output, resume=self.resume, progress=progress)
+        fit(task, batches, self.run)
         checkpoint.to("cpu")
 
-    def finish(
-        self, checkpoint: Checkpoint, report: dict[str, Any], provenance: Mapping[str, Any]
-    ) -> None:
+    def finish(self, checkpoint: Checkpoint, report: dict[str, Any]) -> None:
         """Write model and report, and remove what they were made from."""
         settings = self.settings.model_dump(mode="json")
         earlier = checkpoint.provenance.get("chromatin")  # what the encoder was trained on
-        facts = {**provenance, "config": settings, "data": self.facts, **report, "earlier": earlier}
+        facts = {"config": settings, "data": self.facts, **report, "earlier": earlier}
         found = {**report, "config": settings}
-        write_text(self.output / REPORT, json.dumps(found, indent=2) + "\n")
-        write_model(self.output, checkpoint, "chromatin", facts)
+        write_text(self.run.output / REPORT, json.dumps(found, indent=2) + "\n")
+        self.run.write_model(checkpoint, "chromatin", facts)
         shutil.rmtree(self.folder)
-        (self.output / STATE).unlink(missing_ok=True)
+        (self.run.output / STATE).unlink(missing_ok=True)
 
 
 class HeadTask(Task):

@@ -32,8 +32,7 @@ from genobird.peaks import Cover
 from genobird.shards import Shards
 from genobird.tasks import ranks
 from genobird.tasks.data import MaskedBatch, MixedBatches, PretrainBatches, PretrainDataSettings
-from genobird.tasks.fit import FitSettings, Task, fit, measured
-from genobird.tasks.run_folder import write_model
+from genobird.tasks.fit import FitSettings, Run, Task, fit, measured
 from genobird.tokenizer import Tokenizer
 
 # Logits that exist at once: 128 MB of float32, and 1,024 targets of a vocabulary of 32,000 keep a
@@ -210,11 +209,7 @@ class Pretraining(Task):
 
 def pretrain(
     config: PretrainConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: dict[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Train an encoder from scratch and write it to `output/model`; see `training.pretrain`.
 
@@ -239,10 +234,8 @@ def pretrain(
     validation = validation_batches(config, encoder, tokenizer)
     task = Pretraining(checkpoint, config.fit)
     fit(
-        *(task, train, output),
+        *(task, train, run),
         validation=validation,
-        resume=resume,
-        progress=progress,
         validations=_validations(config, validation),
         facts={
             **config.model_dump(exclude={"preset"}),
@@ -255,14 +248,13 @@ def pretrain(
     config = config.model_copy(update={"fit": task.settings})
     places = {"shards", "validation_shards", "tokenizer"}
     facts = {
-        **(provenance or {}),
         "config": config.model_dump(mode="json", exclude=places),
         "genome_sha256": _only([shards.index.genome_sha256 for shards in opened]),
         **({"weights": weights} if len(weights) > 1 else {}),
         "tokens_seen": _most_tokens(config),
         "validation": _final_validation(task, config, validation),
     }
-    write_model(output, checkpoint, "pretraining", facts)
+    run.write_model(checkpoint, "pretraining", facts)
     return checkpoint
 
 
@@ -352,11 +344,7 @@ class MLMConfig(MaskedSettings):
 
 def finetune_mlm(
     config: MLMConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: dict[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Count pairs of pieces, train the masked-LM head, and write the model to `output/model`.
 
@@ -377,10 +365,8 @@ def finetune_mlm(
     checkpoint.mlm.neighbours = _counted(shards, counted, encoder.vocab_size, config.least)
     task = Pretraining(checkpoint, config.fit, freeze_encoder=True)
     fit(
-        *(task, train, output),
+        *(task, train, run),
         validation=validation,
-        resume=resume,
-        progress=progress,
         validations=_validations(config, validation),
         facts={
             **config.model_dump(),
@@ -394,14 +380,13 @@ def finetune_mlm(
     config = config.model_copy(update={"fit": task.settings})
     places = {"shards", "validation_shards", "checkpoint"}
     facts = {
-        **(provenance or {}),
         "config": config.model_dump(mode="json", exclude=places),
         "genome_sha256": shards.index.genome_sha256,
         "tokens_counted": shards.index.tokens,
         "tokens_seen": _most_tokens(config),
         "validation": _final_validation(task, config, validation),  # all is counted
     }
-    write_model(output, checkpoint, "mlm", facts)
+    run.write_model(checkpoint, "mlm", facts)
     return checkpoint
 
 

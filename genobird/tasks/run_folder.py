@@ -12,7 +12,7 @@ import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,29 @@ class SavedRun:
         if steps == self.step:
             return f"all of its {steps} steps, and no model yet"
         return f"step {self.step} of {steps}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training as it is done.
+
+    Attributes:
+        output: the run's folder.
+        resume: go on with what an interrupted run left there.
+        progress: show a progress bar.
+        provenance: facts to keep with the model, such as the command.
+    """
+
+    output: Path
+    resume: bool = False
+    progress: bool = True
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def write_model(self, checkpoint: Checkpoint, part: str, facts: Mapping[str, Any]) -> None:
+        """Write the model of the run; `facts` say how a part of it was trained."""
+        kept = {**self.provenance, **facts}
+        checkpoint.provenance = {**checkpoint.provenance, part: kept}
+        checkpoint.save(self.output / MODEL, force=True)
 
 
 @contextmanager
@@ -242,16 +265,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def write_model(output: Path, checkpoint: Checkpoint, part: str, facts: Mapping[str, Any]) -> None:
-    """Write the model of a run.
-
-    Args:
-        output: the run's folder.
-        checkpoint: the model.
-        part: what of it was trained.
-        facts: how, for its provenance.
-    """
-    checkpoint.provenance = {**checkpoint.provenance, part: dict(facts)}
-    checkpoint.save(output / MODEL, force=True)

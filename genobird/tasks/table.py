@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +32,7 @@ from genobird.tasks.finetune import (
     HeadTraining,
     encoded_once,
 )
-from genobird.tasks.fit import FitSettings, fit
+from genobird.tasks.fit import FitSettings, Run, fit
 from genobird.tasks.label_table import (
     TEST,
     TRAIN,
@@ -47,7 +45,7 @@ from genobird.tasks.label_table import (
     signals_by_name,
     targets_of,
 )
-from genobird.tasks.run_folder import ENCODED, REPORT, write_model
+from genobird.tasks.run_folder import ENCODED, REPORT
 from genobird.tasks.settings import TableData
 from genobird.tasks.task import merge
 
@@ -168,11 +166,7 @@ class TableTask(Finetuning):
 
 def finetune_table(
     config: TableConfig,
-    output: Path,
-    *,
-    resume: bool = False,
-    progress: bool = True,
-    provenance: Mapping[str, Any] | None = None,
+    run: Run,
 ) -> Checkpoint:
     """Train a head on a table of one's own, and write the model to `output/model`.
 
@@ -211,7 +205,7 @@ def finetune_table(
         checked: Any = validation
         if config.encodes_once:
             drawn, checked = encoded_once(
-                *(task, train, validation, output / ENCODED),
+                *(task, train, validation, run.output / ENCODED),
                 draws=config.draws,
                 places=config.regions,
                 device=config.fit.device,
@@ -223,10 +217,8 @@ def finetune_table(
         fit(
             task,
             drawn,
-            output,
+            run,
             validation=checked,
-            resume=resume,
-            progress=progress,
             validations=min(config.validation_batches, len(checked)),
             facts={**settings, "checkpoint": checkpoint.hash, "data": data},
         )
@@ -239,10 +231,10 @@ def finetune_table(
                 figures[split] = evaluate_targets(part, predict_table(inference, part, genome))
     checkpoint.to("cpu")
     settings["fit"] = task.settings.model_dump(mode="json")
-    facts = {**(provenance or {}), "config": settings, "data": data, "figures": figures}
-    write_text(output / REPORT, json.dumps(figures, indent=2) + "\n")
-    write_model(output, checkpoint, "table", facts)
-    shutil.rmtree(output / ENCODED, ignore_errors=True)
+    facts = {"config": settings, "data": data, "figures": figures}
+    write_text(run.output / REPORT, json.dumps(figures, indent=2) + "\n")
+    run.write_model(checkpoint, "table", facts)
+    shutil.rmtree(run.output / ENCODED, ignore_errors=True)
     return checkpoint
 
 

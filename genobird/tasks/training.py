@@ -22,10 +22,10 @@ from genobird.tasks.finetune import (
 )
 from genobird.tasks.peaks import PeaksConfig, PeaksSettings, finetune_peak_files
 from genobird.tasks.pretrain import MLMConfig, PretrainConfig, finetune_mlm
-from genobird.tasks.run_folder import run_folder
+from genobird.tasks.run_folder import Run, run_folder
 from genobird.tasks.table import TableConfig, TableSettings, finetune_table
 
-Train = Callable[..., Checkpoint]
+Train = Callable[[Any, Run], Checkpoint]
 Head = Literal["chromatin", "mlm", "peaks", "promoter", "table"]
 FINETUNINGS: Final[Mapping[Head, tuple[type[BaseModel], Train]]] = {
     "chromatin": (ChromatinConfig, finetune_chromatin),
@@ -68,8 +68,8 @@ def pretrain(
         InputError: data that cannot be read.
     """
     config = settings_of(PretrainConfig, settings, values)
-    how = {"resume": resume, "progress": progress, "provenance": provenance}
-    return _train(pretraining.pretrain, config, Path(output), force, how)
+    run = _run(output, resume, progress, provenance)
+    return _train(pretraining.pretrain, config, run, force)
 
 
 def finetune(
@@ -120,17 +120,20 @@ def finetune(
         raise UsageError(f"{quoted(what)} is no head to fine-tune; allowed are {known}")
     kind, train = FINETUNINGS[what]
     config = settings_of(kind, settings, values)
-    how = {"resume": resume, "progress": progress, "provenance": provenance}
-    return _train(train, config, Path(output), force, how)
+    return _train(train, config, _run(output, resume, progress, provenance), force)
 
 
-def _train(
-    train: Train, config: BaseModel, output: Path, force: bool, how: dict[str, Any]
-) -> Checkpoint:
+def _run(
+    output: Path | str, resume: bool, progress: bool, provenance: Mapping[str, Any] | None
+) -> Run:
+    if provenance is None:
+        provenance = {"genobird": genobird.__version__}
+    return Run(Path(output), resume, progress, provenance)
+
+
+def _train(train: Train, config: BaseModel, run: Run, force: bool) -> Checkpoint:
     """Train in a folder; all processes of the run do, and the first one writes."""
-    if how["provenance"] is None:
-        how["provenance"] = {"genobird": genobird.__version__}
     if (fit := getattr(config, "fit", None)) is not None:
         ranks.launch(fit)
-    with ranks.in_first(run_folder(output, config, resume=how["resume"], force=force)):
-        return train(config, output, **how)
+    with ranks.in_first(run_folder(run.output, config, resume=run.resume, force=force)):
+        return train(config, run)

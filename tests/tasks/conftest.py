@@ -17,6 +17,7 @@ from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings
 from genobird.tasks.fit import fit
 from genobird.tasks.pretrain import Pretraining
+from genobird.tasks.run_folder import Run
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
@@ -161,9 +162,12 @@ def run(
     ):
         trained = task(**changes)
         fit(
-            trained, train, tmp_path / name, resume=resume, progress=False,
-            validation=validation if validate else None, validations=2,
-        )  # fmt: skip
+            trained,
+            train,
+            Run(tmp_path / name, resume=resume, progress=False),
+            validation=validation if validate else None,
+            validations=2,
+        )
         return trained
 
     return run

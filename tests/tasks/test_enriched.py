@@ -15,6 +15,7 @@ from genobird.genome.sequence import NO_BASE, base_codes, complement_codes
 from genobird.heads import Head, HeadConfig
 from genobird.motifs import read_motifs
 from genobird.tasks.finetune import ChromatinConfig, finetune_chromatin
+from genobird.tasks.run_folder import Run
 from tests.models import tiny_checkpoint
 from tests.tasks.conftest import FEATURES
 
@@ -185,7 +186,7 @@ def test_filters_that_begin_with_motifs_are_held_for_a_share_of_the_steps(
     rows = [f"{base} [ {' '.join(map(str, rng.integers(0, 9, 5)))} ]" for base in "ACGT"]
     (tmp_path / "motifs.txt").write_text("\n".join([">MA1 TF1", *rows]) + "\n")
     config = local_config(motifs=tmp_path / "motifs.txt", motifs_held=held)
-    made = finetune_chromatin(config, tmp_path / "run", progress=False)
+    made = finetune_chromatin(config, Run(tmp_path / "run", progress=False))
     filters = made.chromatin.local.motifs.weight.detach()
     (motif,) = read_motifs(tmp_path / "motifs.txt")
     begun = torch.from_numpy(motif.odds / 4).float()
@@ -204,10 +205,14 @@ def test_training_goes_on_from_the_local_network_of_a_combined_head(
     start.save(tmp_path / "combined")
     slow = {"steps": 1, "learning_rate": 1e-12, "warmup_steps": 0, "precision": "float32"}
     made = finetune_chromatin(
-        local_config(checkpoint=tmp_path / "combined", keep_head=True, fit=slow,
-                     auxiliary_path=auxiliary_path),
-        tmp_path / "run", progress=False,
-    )  # fmt: skip
+        local_config(
+            checkpoint=tmp_path / "combined",
+            keep_head=True,
+            fit=slow,
+            auxiliary_path=auxiliary_path,
+        ),
+        Run(tmp_path / "run", progress=False),
+    )
     begun, head = start.chromatin, made.chromatin
     assert head.config.pool == "local"
     torch.testing.assert_close(head.local_out.weight[[4, 1]], begun.local_out.weight)
@@ -218,7 +223,7 @@ def test_training_goes_on_from_the_local_network_of_a_combined_head(
 
 
 def test_a_local_head_is_trained_alone(local_config, sites_path, tmp_path):
-    finetune_chromatin(local_config(sites=sites_path), tmp_path / "run", progress=False)
+    finetune_chromatin(local_config(sites=sites_path), Run(tmp_path / "run", progress=False))
     made = Checkpoint.load(tmp_path / "run" / "model")
     assert made.chromatin.config.pool == "local"
     assert made.provenance["chromatin"]["bases_seen"] == 2 * 8 * SPAN

@@ -23,6 +23,7 @@ from genobird.tasks.evaluate import predict_promoters
 from genobird.tasks.features import FeatureBatches, encode_batches, encode_bins, window
 from genobird.tasks.finetune import PromoterConfig, finetune_promoter
 from genobird.tasks.peaks import predict
+from genobird.tasks.run_folder import Run
 from tests.models import tiny_checkpoint
 from tests.tasks.runs import Crash
 
@@ -202,7 +203,7 @@ def test_an_epoch_visits_every_place_once_but_what_fills_no_batch(checkpoint, dr
 def test_a_head_is_trained_on_encoded_draws(checkpoint, promoter_path, tmp_path):
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
-    made = finetune_promoter(config, tmp_path / "run", progress=False)
+    made = finetune_promoter(config, Run(tmp_path / "run", progress=False))
     before = checkpoint.encoder.state_dict()
     for name, value in made.encoder.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
@@ -226,8 +227,7 @@ def test_a_head_reads_the_profiles_of_a_copy_of_the_chromatin_head(
     checkpoint.save(tmp_path / "start")
     finetune_promoter(
         frozen_config(tmp_path / "start", promoter_path, head=PROFILES),
-        tmp_path / "run",
-        progress=False,
+        Run(tmp_path / "run", progress=False),
     )
     made = Checkpoint.load(tmp_path / "run" / "model")
     assert made.promoter.config.profiles == chromatin.config
@@ -249,14 +249,15 @@ def test_profiles_that_are_not_there_or_do_not_fit_are_refused(checkpoint, promo
     with pytest.raises(UsageError, match="profiles of 240 bp, every 120 bp, do not fill 640 bp"):
         finetune_promoter(
             frozen_config(start, promoter_path, head=PROFILES | {"step_bp": 120}),
-            out,
-            progress=False,
+            Run(out, progress=False),
         )
     checkpoint.chromatin = None
     checkpoint.features = checkpoint.features[:0]
     checkpoint.save(start, force=True)
     with pytest.raises(UsageError, match="has no chromatin head, whose profiles"):
-        finetune_promoter(frozen_config(start, promoter_path, head=PROFILES), out, progress=False)
+        finetune_promoter(
+            frozen_config(start, promoter_path, head=PROFILES), Run(out, progress=False)
+        )
     assert not out.exists()
 
 
@@ -278,7 +279,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
 ):
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
-    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    whole = finetune_promoter(config, Run(tmp_path / "whole", progress=False))
     make, asked = PromoterBatches.__call__, []
 
     def stopped(self, step):
@@ -289,7 +290,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
 
     monkeypatch.setattr(PromoterBatches, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
-        finetune_promoter(config, tmp_path / "parts", progress=False)
+        finetune_promoter(config, Run(tmp_path / "parts", progress=False))
     assert "keeps what is done (7 of 10 batches); the same command with --resume goes on" in (
         caplog.text
     )
@@ -298,7 +299,7 @@ def test_what_was_encoded_before_a_stop_is_not_encoded_again(
     damaged.write_bytes(damaged.read_bytes()[:-40])
 
     asked.clear()
-    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
+    parts = finetune_promoter(config, Run(tmp_path / "parts", resume=True, progress=False))
     assert asked[:4] == [2, 7, 8, 9]  # of ten; then those of the validation part
     assert not (tmp_path / "parts" / "encoded").exists()
     for name, value in whole.promoter.state_dict().items():
@@ -320,17 +321,19 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
         return encode(drawn, inference, head)
 
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
-    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    whole = finetune_promoter(config, Run(tmp_path / "whole", progress=False))
     for at in (1, 7):
         precisions.clear()
         with monkeypatch.context() as patched:
             patched.setattr(features, "_encode_batch", stopped)
             with pytest.raises(Crash):
-                finetune_promoter(config, tmp_path / f"parts-{at}", progress=False)
+                finetune_promoter(config, Run(tmp_path / f"parts-{at}", progress=False))
         assert set(precisions) == {"bf16"}
         with monkeypatch.context() as patched:
             patched.setattr("genobird.inference.fastest", lambda device: "float32")
-            parts = finetune_promoter(config, tmp_path / f"parts-{at}", resume=True, progress=False)
+            parts = finetune_promoter(
+                config, Run(tmp_path / f"parts-{at}", resume=True, progress=False)
+            )
         assert parts.hash == whole.hash
         assert parts.provenance == whole.provenance
         assert parts.provenance["promoter"]["config"]["fit"]["precision"] == "bf16"
@@ -350,13 +353,13 @@ def test_a_run_that_is_stopped_in_its_training_keeps_the_precision_too(
         return make(self, step)
 
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
-    whole = finetune_promoter(config, tmp_path / "whole", progress=False)
+    whole = finetune_promoter(config, Run(tmp_path / "whole", progress=False))
     with monkeypatch.context() as patched:
         patched.setattr(FeatureBatches, "__call__", stopped)
         with pytest.raises(Crash):
-            finetune_promoter(config, tmp_path / "parts", progress=False)
+            finetune_promoter(config, Run(tmp_path / "parts", progress=False))
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "float32")
-    parts = finetune_promoter(config, tmp_path / "parts", resume=True, progress=False)
+    parts = finetune_promoter(config, Run(tmp_path / "parts", resume=True, progress=False))
     assert parts.hash == whole.hash
     assert not (tmp_path / "parts" / "encoded").exists()
 
@@ -369,7 +372,7 @@ def test_other_windows_are_encoded_anew(checkpoint, promoter_path, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("genobird.tasks.finetune._fit", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                finetune_promoter(config, tmp_path / "run", progress=False)
+                finetune_promoter(config, Run(tmp_path / "run", progress=False))
         return {folder.name for folder in (tmp_path / "run" / "encoded").glob("*/")}
 
     first = folders(0)

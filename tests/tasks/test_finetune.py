@@ -27,6 +27,7 @@ from genobird.tasks.finetune import (
     finetune_promoter,
 )
 from genobird.tasks.fit import FitSettings, fit
+from genobird.tasks.run_folder import Run
 from tests.models import random_ids, tiny_checkpoint
 
 FIT = {
@@ -107,7 +108,7 @@ def test_four_chromatin_steps_are_two_a_crash_and_two_more(
     chromatin_config, tmp_path, monkeypatch, encoder
 ):
     config = chromatin_config(encoder=encoder)
-    finetune_chromatin(config, tmp_path / "whole", progress=False)
+    finetune_chromatin(config, Run(tmp_path / "whole", progress=False))
     make = ChromatinBatches.__call__
 
     def crash(self, step):
@@ -118,10 +119,10 @@ def test_four_chromatin_steps_are_two_a_crash_and_two_more(
     with monkeypatch.context() as patched:
         patched.setattr(ChromatinBatches, "__call__", crash)
         with pytest.raises(RuntimeError, match="power cut"):
-            finetune_chromatin(config, tmp_path / "parts", progress=False)
+            finetune_chromatin(config, Run(tmp_path / "parts", progress=False))
     with pytest.raises(UsageError, match=r"has done \(step 2 of 4\); pass --resume to"):
-        finetune_chromatin(config, tmp_path / "parts", progress=False)
-    finetune_chromatin(config, tmp_path / "parts", resume=True, progress=False)
+        finetune_chromatin(config, Run(tmp_path / "parts", progress=False))
+    finetune_chromatin(config, Run(tmp_path / "parts", resume=True, progress=False))
     whole, parts = (tmp_path / run / "model" / WEIGHTS for run in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
 
@@ -130,7 +131,7 @@ def test_a_chromatin_run_keeps_the_other_head_and_says_what_it_was_made_from(
     chromatin_config, model, tmp_path, chromatin
 ):
     finetune_chromatin(
-        chromatin_config(), tmp_path / "run", progress=False, provenance={"command": "x"}
+        chromatin_config(), Run(tmp_path / "run", progress=False, provenance={"command": "x"})
     )
     before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
     assert set(after.modules()) == {"encoder", "mlm", "promoter", "chromatin"}
@@ -151,7 +152,7 @@ def test_a_chromatin_run_keeps_the_other_head_and_says_what_it_was_made_from(
 
 
 def test_a_promoter_run_keeps_the_other_head(promoter_config, model, tmp_path):
-    finetune_promoter(promoter_config(), tmp_path / "run", progress=False)
+    finetune_promoter(promoter_config(), Run(tmp_path / "run", progress=False))
     before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
     assert same(state(before, "chromatin"), state(after, "chromatin"))
     assert not same(state(before, "encoder"), state(after, "encoder"))
@@ -162,7 +163,7 @@ def test_a_promoter_run_keeps_the_other_head(promoter_config, model, tmp_path):
 
 def test_a_frozen_encoder_stays_as_it_was_and_drops_nothing(promoter_config, model, tmp_path):
     config = promoter_config(freeze_encoder=True)
-    finetune_promoter(config, tmp_path / "run", progress=False)
+    finetune_promoter(config, Run(tmp_path / "run", progress=False))
     before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
     assert same(state(before, "encoder"), state(after, "encoder"))
     assert not same(state(before, "promoter"), state(after, "promoter"))
@@ -192,7 +193,7 @@ def test_one_batch_of_bins_can_be_learnt_by_heart(tiny_tokenizer, chromatin_batc
     task = Finetuning(checkpoint, settings, "chromatin")
     with torch.no_grad():
         before = float(task.eval().model_step(fixed)["loss"])
-    fit(task, lambda step: fixed, tmp_path / "run", progress=False)
+    fit(task, lambda step: fixed, Run(tmp_path / "run", progress=False))
     with torch.no_grad():
         after = float(task.model_step(fixed)["loss"])
     assert after < 0.3 * min(before, np.log(2))
@@ -216,7 +217,7 @@ def test_one_batch_of_promoters_can_be_learnt_by_heart(
     )
     task = Finetuning(checkpoint, settings, "promoter")
     fixed = batches(0)
-    fit(task, lambda step: fixed, tmp_path / "run", progress=False)
+    fit(task, lambda step: fixed, Run(tmp_path / "run", progress=False))
     with torch.no_grad():
         assert float(task.model_step(fixed)["loss"]) < 0.3 * np.log(2)
 
@@ -226,14 +227,14 @@ def test_the_seed_decides_the_head(promoter_config, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(len(weights))
         config = promoter_config(fit={**FIT, "steps": 1, "seed": seed})
-        finetune_promoter(config, tmp_path / name, progress=False)
+        finetune_promoter(config, Run(tmp_path / name, progress=False))
         weights.append((tmp_path / name / "model" / WEIGHTS).read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_without_a_model_to_start_from_nothing_is_written(chromatin_config, tmp_path):
     with pytest.raises(UsageError, match="there is no model directory"):
-        finetune_chromatin(chromatin_config(checkpoint=tmp_path / "none"), tmp_path / "run")
+        finetune_chromatin(chromatin_config(checkpoint=tmp_path / "none"), Run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -254,9 +255,9 @@ def test_a_place_of_twice_the_weight_counts_twice(chromatin_batches, tiny_tokeni
 def test_masked_tokens_are_learnt_beside_the_labels(chromatin_config, model, tmp_path):
     before = state(Checkpoint.load(model), "mlm")
     masked = chromatin_config(mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2})
-    after = finetune_chromatin(masked, tmp_path / "both", progress=False)
+    after = finetune_chromatin(masked, Run(tmp_path / "both", progress=False))
     assert not same(before, state(after, "mlm"))
-    after = finetune_chromatin(chromatin_config(), tmp_path / "labels", progress=False)
+    after = finetune_chromatin(chromatin_config(), Run(tmp_path / "labels", progress=False))
     assert same(before, state(after, "mlm"))
 
 
@@ -271,7 +272,7 @@ def test_what_counts_weigh_is_not_learnt_from_text_that_was_counted(
     config = chromatin_config(
         checkpoint=tmp_path / "counting", mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2}
     )
-    after = state(finetune_chromatin(config, tmp_path / "out", progress=False), "mlm")
+    after = state(finetune_chromatin(config, Run(tmp_path / "out", progress=False)), "mlm")
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert "dense.weight" in changed
     assert not any(name.startswith("neighbours") for name in changed)
@@ -285,16 +286,16 @@ def test_a_model_without_masked_lm_head_cannot_learn_masked_tokens(
     start.save(tmp_path / "headless")
     config = chromatin_config(checkpoint=tmp_path / "headless", mlm_weight=0.1)
     with pytest.raises(UsageError, match="no masked-LM head; set mlm_weight to 0"):
-        finetune_chromatin(config, tmp_path / "out", progress=False)
+        finetune_chromatin(config, Run(tmp_path / "out", progress=False))
 
 
 def test_a_second_stage_deepens_the_encoder_and_goes_on_with_the_head(chromatin_config, tmp_path):
-    first = finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+    first = finetune_chromatin(chromatin_config(), Run(tmp_path / "first", progress=False))
     config = chromatin_config(
         checkpoint=tmp_path / "first" / "model", keep_head=True, add_layers=1,
         fit={**FIT, "learning_rate": 1e-12},
     )  # fmt: skip
-    second = finetune_chromatin(config, tmp_path / "second", progress=False)
+    second = finetune_chromatin(config, Run(tmp_path / "second", progress=False))
     assert second.encoder.config.layers == first.encoder.config.layers + 1
     for name, value in state(first, "chromatin").items():
         torch.testing.assert_close(state(second, "chromatin")[name], value, rtol=1e-5, atol=1e-6)
@@ -303,7 +304,7 @@ def test_a_second_stage_deepens_the_encoder_and_goes_on_with_the_head(chromatin_
 def test_a_head_is_kept_for_the_features_it_was_trained_on(
     chromatin_config, chromatin_path, auxiliary_path, tmp_path
 ):
-    finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+    finetune_chromatin(chromatin_config(), Run(tmp_path / "first", progress=False))
     other = shutil.copytree(chromatin_path, tmp_path / "other")
     table = (other / "features.tsv").read_text()
     (other / "features.tsv").write_text(table.replace("cell3|", "lung|").replace("cell5|", "eye|"))
@@ -313,7 +314,7 @@ def test_a_head_is_kept_for_the_features_it_was_trained_on(
     )  # fmt: skip
     message = r"2 of the 11 features of .* are not in .*, 'cell3\|TF3\|None' the first"
     with pytest.raises(UsageError, match=message):
-        finetune_chromatin(config, tmp_path / "second", progress=False)
+        finetune_chromatin(config, Run(tmp_path / "second", progress=False))
 
 
 @pytest.mark.parametrize("turn", [1, -1])
@@ -322,17 +323,17 @@ def test_auxiliary_labels_neither_come_nor_go_when_a_run_is_resumed(
 ):
     """Torch said that sizes do not match."""
     first, second = (chromatin_config(auxiliary_path=p) for p in (None, auxiliary_path)[::turn])
-    finetune_chromatin(first, tmp_path / "run", progress=False)
+    finetune_chromatin(first, Run(tmp_path / "run", progress=False))
     said = (r"not given", r"\w{64}")[::turn]
     message = r"sha256\.auxiliary_path {}, now {}\);".format(*said)
     with pytest.raises(UsageError, match=message):
-        finetune_chromatin(second, tmp_path / "run", resume=True, progress=False)
+        finetune_chromatin(second, Run(tmp_path / "run", resume=True, progress=False))
 
 
 def test_batches_that_hide_nothing_teach_the_labels_alone(chromatin_config, tmp_path):
     """With one window a batch, every second batch hides nothing."""
     config = chromatin_config(mlm_weight=0.1, data={**WINDOWS, "mask_rate": 0.2, "sequences": 1})
-    made = finetune_chromatin(config, tmp_path / "run", progress=False)
+    made = finetune_chromatin(config, Run(tmp_path / "run", progress=False))
     assert all(value.isfinite().all() for value in state(made, "mlm").values())
 
 
@@ -340,12 +341,14 @@ def test_a_kept_head_may_grow_and_learn_auxiliary_labels_beside(
     chromatin_config, auxiliary_path, tmp_path
 ):
     cells = {"hidden": 8, "pool": "cells", "before_bp": 80, "after_bp": 80, "cell_width": 4}
-    first = finetune_chromatin(chromatin_config(head=cells), tmp_path / "first", progress=False)
+    first = finetune_chromatin(
+        chromatin_config(head=cells), Run(tmp_path / "first", progress=False)
+    )
     config = chromatin_config(
         checkpoint=tmp_path / "first" / "model", keep_head=True, auxiliary_path=auxiliary_path,
         head={**cells, "cell_width": 6}, fit={**FIT, "learning_rate": 1e-12},
     )  # fmt: skip
-    second = finetune_chromatin(config, tmp_path / "second", progress=False)
+    second = finetune_chromatin(config, Run(tmp_path / "second", progress=False))
     assert second.chromatin.config == first.chromatin.config.model_copy(update={"cell_width": 6})
     old, new = state(first, "chromatin"), state(second, "chromatin")
     torch.testing.assert_close(new["layers.5.weight"], old["layers.5.weight"])
@@ -386,17 +389,17 @@ def test_new_outputs_begin_with_the_rate_of_their_labels(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "_fit", fit)
         config = chromatin_config(auxiliary_path=auxiliary_path)
-        finetune_chromatin(config, tmp_path / "out", progress=False)
+        finetune_chromatin(config, Run(tmp_path / "out", progress=False))
     bias = next(value for name, value in begun.items() if len(value) == 13 and value.dim() == 1)
     torch.testing.assert_close(bias[11:].exp() / 8, torch.full((2,), 0.4 / 0.6))
 
 
 def test_a_head_of_another_shape_cannot_be_kept(chromatin_config, tmp_path):
     with pytest.raises(UsageError, match=r"3 of the 3 features of .* are not in"):
-        finetune_chromatin(chromatin_config(keep_head=True), tmp_path / "out", progress=False)
-    finetune_chromatin(chromatin_config(), tmp_path / "first", progress=False)
+        finetune_chromatin(chromatin_config(keep_head=True), Run(tmp_path / "out", progress=False))
+    finetune_chromatin(chromatin_config(), Run(tmp_path / "first", progress=False))
     other = chromatin_config(
         checkpoint=tmp_path / "first" / "model", keep_head=True, head={"hidden": 9}
     )
     with pytest.raises(UsageError, match=r"only cell_width may grow, .*; set keep_head to false"):
-        finetune_chromatin(other, tmp_path / "out", progress=False)
+        finetune_chromatin(other, Run(tmp_path / "out", progress=False))

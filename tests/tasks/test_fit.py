@@ -6,7 +6,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from genobird.errors import GenobirdError
 from genobird.tasks.fit import fit
-from genobird.tasks.run_folder import BAD_BATCH
+from genobird.tasks.run_folder import BAD_BATCH, Run
 from tests.tasks.runs import assert_same, rows, weights
 
 
@@ -42,7 +42,7 @@ def test_what_is_not_finite_stops_the_run_before_it_touches_the_weights(
     with pytest.raises(
         GenobirdError, match=r"step 3 has a loss of .*nan; the run stopped before"
     ) as e:
-        fit(made, batches, tmp_path / "run", progress=False)
+        fit(made, batches, Run(tmp_path / "run", progress=False))
     assert "fit.learning_rate" in str(e.value)
     batch, before = broken
     for name, value in weights(made).items():
@@ -85,7 +85,7 @@ def test_gradients_of_the_batches_of_a_step_are_averaged(batches, task, tmp_path
         for module in made.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    fit(by_fit, batches, tmp_path / "run", progress=False)
+    fit(by_fit, batches, Run(tmp_path / "run", progress=False))
     by_hand.train()
     (optimiser,), (entry,) = by_hand.configure_optimizers()
     found = [r for r in rows(tmp_path / "run" / "logs" / "metrics.csv") if r["train/loss"]]
@@ -138,7 +138,7 @@ def test_of_a_step_that_is_not_finite_all_batches_are_kept(batches, task, tmp_pa
 
     monkeypatch.setattr(made, "model_step", model_step)
     with pytest.raises(GenobirdError, match=r"step 2 has a loss of nan .* its batches are in"):
-        fit(made, batches, tmp_path / "run", progress=False)
+        fit(made, batches, Run(tmp_path / "run", progress=False))
     saved = torch.load(tmp_path / "run" / BAD_BATCH, weights_only=True)
     assert len(saved["batches"]) == 2
     for kept, batch in zip(saved["batches"], asked[2:], strict=True):

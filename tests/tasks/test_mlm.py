@@ -12,6 +12,7 @@ from genobird.pair_log_odds import PairLogOdds
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches
 from genobird.tasks.pretrain import MLMConfig, Pretraining, finetune_mlm, parted, validation_batches
+from genobird.tasks.run_folder import Run
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
@@ -55,7 +56,7 @@ def weights(checkpoint, part):
 def test_the_head_alone_is_trained_and_knows_all_pairs_in_the_end(
     config, model, tiny_shards, tmp_path
 ):
-    made = finetune_mlm(config(), tmp_path / "run", progress=False)
+    made = finetune_mlm(config(), Run(tmp_path / "run", progress=False))
     before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
     for part in ("encoder", "promoter", "chromatin"):
         for name, value in weights(before, part).items():
@@ -105,14 +106,14 @@ def test_what_is_asked_about_was_not_counted(config, tiny_shards, tiny_tokenizer
         return whole(self, index)
 
     monkeypatch.setattr(PretrainBatches, "window", window)
-    finetune_mlm(config(), tmp_path / "run", progress=False)
+    finetune_mlm(config(), Run(tmp_path / "run", progress=False))
     trained = {document for hide_all, document in read if not hide_all}
     assert trained
     assert trained <= set(asked.tolist())
 
 
 def test_a_run_that_stops_and_resumes_gives_the_same_weights(config, tmp_path, monkeypatch):
-    whole = finetune_mlm(config(), tmp_path / "whole", progress=False)
+    whole = finetune_mlm(config(), Run(tmp_path / "whole", progress=False))
     batch = PretrainBatches.__call__
 
     def crash(self, step):
@@ -123,13 +124,13 @@ def test_a_run_that_stops_and_resumes_gives_the_same_weights(config, tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(PretrainBatches, "__call__", crash)
         with pytest.raises(Crash):
-            finetune_mlm(config(), tmp_path / "parts", progress=False)
-    parts = finetune_mlm(config(), tmp_path / "parts", resume=True, progress=False)
+            finetune_mlm(config(), Run(tmp_path / "parts", progress=False))
+    parts = finetune_mlm(config(), Run(tmp_path / "parts", resume=True, progress=False))
     assert parts.hash == whole.hash
 
 
 def test_provenance_says_how_it_was_made_and_keeps_the_rest(config, tiny_shards, tmp_path):
-    finetune_mlm(config(), tmp_path / "run", progress=False, provenance={"command": "c"})
+    finetune_mlm(config(), Run(tmp_path / "run", progress=False, provenance={"command": "c"}))
     found = json.loads((tmp_path / "run" / "model" / PROVENANCE).read_text())
     assert found["pretraining"] == {"tokens_seen": 7}
     assert found["mlm"]["command"] == "c"
@@ -142,7 +143,7 @@ def test_provenance_says_how_it_was_made_and_keeps_the_rest(config, tiny_shards,
 
 def test_the_figures_are_of_the_model_that_is_written(config, tmp_path):
     settings = config(least=[1, 1])
-    made = finetune_mlm(settings, tmp_path / "run", progress=False)
+    made = finetune_mlm(settings, Run(tmp_path / "run", progress=False))
     task = Pretraining(Checkpoint.load(tmp_path / "run" / "model"), settings.fit).eval()
     batches = validation_batches(settings, task.checkpoint.encoder.config, made.tokenizer)
     with torch.no_grad():
@@ -158,7 +159,7 @@ def test_a_model_without_the_head_is_refused(config, model, tmp_path):
     bare.mlm = None
     bare.save(tmp_path / "bare")
     with pytest.raises(UsageError, match="bare has no masked-LM head; pretrain a model with one"):
-        finetune_mlm(config(checkpoint=tmp_path / "bare"), tmp_path / "run", progress=False)
+        finetune_mlm(config(checkpoint=tmp_path / "bare"), Run(tmp_path / "run", progress=False))
 
 
 def test_shards_of_another_tokenizer_are_refused(config, model, tmp_path):
@@ -169,7 +170,7 @@ def test_shards_of_another_tokenizer_are_refused(config, model, tmp_path):
     changed.tokenizer = other
     changed.save(tmp_path / "other")
     with pytest.raises(ShardError, match="made with another tokenizer than the model's"):
-        finetune_mlm(config(checkpoint=tmp_path / "other"), tmp_path / "run", progress=False)
+        finetune_mlm(config(checkpoint=tmp_path / "other"), Run(tmp_path / "run", progress=False))
 
 
 def test_one_document_cannot_be_counted_and_asked_about(tiny_shards, tiny_tokenizer, monkeypatch):

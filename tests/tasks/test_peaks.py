@@ -25,6 +25,7 @@ from genobird.tasks.peaks import (
     replace_head,
     training_batches,
 )
+from genobird.tasks.run_folder import Run
 from tests.conftest import random_dna, write_fasta
 from tests.models import tiny_checkpoint
 
@@ -68,9 +69,13 @@ def train(world, model, output, tracks=None, regions=None, resume=False, **chang
     settings = PeaksSettings.model_validate({**SETTINGS, **changes})
     with Genome(path) as genome:
         return finetune_peaks(
-            tracks or [words], genome, model, output, settings, regions=regions, resume=resume,
-            progress=False, provenance={"command": "x"},
-        )  # fmt: skip
+            tracks or [words],
+            genome,
+            model,
+            Run(output, resume=resume, progress=False, provenance={"command": "x"}),
+            settings,
+            regions=regions,
+        )
 
 
 def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_path):

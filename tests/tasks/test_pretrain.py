@@ -23,6 +23,7 @@ from genobird.tasks.pretrain import (
     pretrain,
     validation_batches,
 )
+from genobird.tasks.run_folder import Run
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
@@ -136,7 +137,7 @@ def test_every_weight_of_the_encoder_and_the_head_gets_a_gradient(
 
 def test_a_run_writes_a_model_with_what_it_was_made_from(config, tmp_path, tiny_shards):
     settings = config()
-    made = pretrain(settings, tmp_path / "run", progress=False, provenance={"command": "x"})
+    made = pretrain(settings, Run(tmp_path / "run", progress=False, provenance={"command": "x"}))
     loaded = Checkpoint.load(tmp_path / "run" / "model")
     assert loaded.hash == made.hash
     assert set(loaded.modules()) == {"encoder", "mlm"}
@@ -154,7 +155,7 @@ def test_the_figures_are_of_the_model_that_is_written_also_after_a_stop(
     config, tmp_path, monkeypatch, every
 ):
     settings = config(fit={**FIT, "validate_every": every})
-    made = pretrain(settings, tmp_path / "run", progress=False)
+    made = pretrain(settings, Run(tmp_path / "run", progress=False))
     found = made.provenance["pretraining"]["validation"]
     task = Pretraining(Checkpoint.load(tmp_path / "run" / "model"), settings.fit).eval()
     batches = validation_batches(settings, task.checkpoint.encoder.config, made.tokenizer)
@@ -171,8 +172,8 @@ def test_the_figures_are_of_the_model_that_is_written_also_after_a_stop(
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoint, "save", stop)
         with pytest.raises(Crash):
-            pretrain(settings, tmp_path / "parts", progress=False)
-    parts = pretrain(settings, tmp_path / "parts", resume=True, progress=False)
+            pretrain(settings, Run(tmp_path / "parts", progress=False))
+    parts = pretrain(settings, Run(tmp_path / "parts", resume=True, progress=False))
     assert parts.provenance == made.provenance
 
 
@@ -180,7 +181,7 @@ def test_the_figures_are_of_the_model_that_is_written_also_after_a_stop(
     "model", [{"pattern": "google"}, {"global_tokens": "extra"}, {"position": "absolute"}], ids=str
 )
 def test_a_model_of_any_shape_is_pretrained_and_loaded(config, tmp_path, model):
-    made = pretrain(config(model=model), tmp_path / "run", progress=False)
+    made = pretrain(config(model=model), Run(tmp_path / "run", progress=False))
     loaded = Checkpoint.load(tmp_path / "run" / "model")
     assert loaded.encoder.config == made.encoder.config
     for name, value in made.encoder.state_dict().items():
@@ -189,7 +190,7 @@ def test_a_model_of_any_shape_is_pretrained_and_loaded(config, tmp_path, model):
 
 def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkeypatch):
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
-    made = pretrain(config(fit={**FIT, "precision": "auto"}), tmp_path / "run", progress=False)
+    made = pretrain(config(fit={**FIT, "precision": "auto"}), Run(tmp_path / "run", progress=False))
     assert made.provenance["pretraining"]["config"]["fit"]["precision"] == "bf16"
 
 
@@ -202,52 +203,52 @@ def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkey
     ids=["model", "data"],
 )
 def test_a_run_is_resumed_with_its_own_model_and_data(config, tmp_path, changes, message):
-    pretrain(config(), tmp_path / "run", progress=False)
+    pretrain(config(), Run(tmp_path / "run", progress=False))
     with pytest.raises(UsageError, match=message):
-        pretrain(config(**changes), tmp_path / "run", resume=True, progress=False)
+        pretrain(config(**changes), Run(tmp_path / "run", resume=True, progress=False))
 
 
 def test_a_run_is_resumed_with_its_own_shards(config, tmp_path, tiny_shards, monkeypatch):
-    pretrain(config(), tmp_path / "run", progress=False)
+    pretrain(config(), Run(tmp_path / "run", progress=False))
     moved = shutil.copytree(tiny_shards.path, tmp_path / "moved")
-    pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
+    pretrain(config(shards=moved), Run(tmp_path / "run", resume=True, progress=False))
     index = json.loads((moved / "index.json").read_text())
     (moved / "index.json").write_text(json.dumps({**index, "corpus_sha256": "0" * 64}))
     with pytest.raises(UsageError, match=r"shards \w{64}, now 0{64}\);"):
-        pretrain(config(shards=moved), tmp_path / "run", resume=True, progress=False)
+        pretrain(config(shards=moved), Run(tmp_path / "run", resume=True, progress=False))
 
 
 def test_several_corpora_are_trained_on_by_their_weights(config, tmp_path, tiny_shards):
     path = tiny_shards.path
     several = config(shards=[{"path": path, "weight": 3}, {"path": path, "weight": 1}])
-    made = pretrain(several, tmp_path / "run", progress=False)
+    made = pretrain(several, Run(tmp_path / "run", progress=False))
     facts = made.provenance["pretraining"]
     assert facts["weights"] == [3, 1]
     assert facts["genome_sha256"] == [tiny_shards.index.genome_sha256] * 2
     other = config(shards=[{"path": path, "weight": 2}, {"path": path, "weight": 1}])
     with pytest.raises(UsageError, match=r"weights \[3\.0, 1\.0\], now \[2\.0, 1\.0\]"):
-        pretrain(other, tmp_path / "run", resume=True, progress=False)
+        pretrain(other, Run(tmp_path / "run", resume=True, progress=False))
 
 
 def test_the_seed_decides_the_model(config, tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(len(weights))  # what came before does not matter
-        pretrain(config(fit={**FIT, "seed": seed}), tmp_path / name, progress=False)
+        pretrain(config(fit={**FIT, "seed": seed}), Run(tmp_path / name, progress=False))
         weights.append((tmp_path / name / "model" / WEIGHTS).read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_a_run_with_next_sentences_and_without_validation(config, tmp_path):
     settings = config(validation_shards=None, model={"nsp": True})
-    made = pretrain(settings, tmp_path / "run", progress=False)
+    made = pretrain(settings, Run(tmp_path / "run", progress=False))
     assert set(made.modules()) == {"encoder", "mlm", "nsp"}
     assert made.provenance["pretraining"]["validation"] == {}
 
 
 def test_a_killed_run_that_is_resumed_writes_the_same_bytes(config, tmp_path):
     settings = config()
-    pretrain(settings, tmp_path / "whole", progress=False)
+    pretrain(settings, Run(tmp_path / "whole", progress=False))
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -266,8 +267,8 @@ pretrain.pretrain(config, Path(sys.argv[2]), progress=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / "parts" / "last.ckpt").is_file()
     with pytest.raises(UsageError, match="pass --resume"):
-        pretrain(settings, tmp_path / "parts", progress=False)
-    pretrain(settings, tmp_path / "parts", resume=True, progress=False)
+        pretrain(settings, Run(tmp_path / "parts", progress=False))
+    pretrain(settings, Run(tmp_path / "parts", resume=True, progress=False))
     for name in (WEIGHTS, "config.json", "provenance.json"):
         whole, parts = (tmp_path / run / "model" / name for run in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes(), name
@@ -277,7 +278,7 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
     path = tmp_path / "other.model"
     Tokenizer.train([random_dna(5000, seed=9)], path, vocab_size=64)
     with pytest.raises(ShardError, match=r"made with another tokenizer than .*other\.model"):
-        pretrain(config(tokenizer=path), tmp_path / "run", progress=False)
+        pretrain(config(tokenizer=path), Run(tmp_path / "run", progress=False))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 
 from genobird.tasks.callbacks import AfterSteps
 from genobird.tasks.fit import fit, measured
+from genobird.tasks.run_folder import Run
 from tests.tasks.runs import Crash, assert_same, at_step, crash, rows, weights
 from tests.tasks.test_resume import terminate
 
@@ -24,7 +25,7 @@ class Collect(AfterSteps):
 def test_what_a_run_leaves_is_the_mean_of_its_weights(batches, task, tmp_path):
     made = task(average=DECAY)
     collect = Collect(made)
-    fit(made, batches, tmp_path / "run", progress=False, callbacks=[collect])
+    fit(made, batches, Run(tmp_path / "run", progress=False), callbacks=[collect])
     mean = collect.found[0]
     for step, now in enumerate(collect.found[1:], start=2):
         kept = min(DECAY, step / (9 + step))
@@ -44,9 +45,13 @@ def test_the_weights_train_as_without_a_mean(batches, task, tmp_path):
         made = task(average=decay)
         collect = Collect(made)
         fit(
-            made, batches, tmp_path / str(decay), validation=batches, validations=2,
-            progress=False, callbacks=[collect],
-        )  # fmt: skip
+            made,
+            batches,
+            Run(tmp_path / str(decay), progress=False),
+            validation=batches,
+            validations=2,
+            callbacks=[collect],
+        )
         last.append(collect.found[-1])
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
 

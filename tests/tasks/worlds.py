@@ -104,7 +104,7 @@ def _train(
 
     from genobird.shards import Shards
     from genobird.tasks.data import PretrainBatches, PretrainDataSettings
-    from genobird.tasks.fit import fit
+    from genobird.tasks.fit import Run, fit
     from genobird.tasks.pretrain import Pretraining
     from genobird.tokenizer import Tokenizer
     from tests.models import tiny_checkpoint
@@ -135,7 +135,11 @@ def _train(
 
     task.model_step = model_step  # type: ignore[method-assign]
     fit(
-        task, batches, output, validation=batches, validations=3, resume=resume, progress=False,
+        task,
+        batches,
+        Run(output, resume=resume, progress=False),
+        validation=batches,
+        validations=3,
         callbacks=[keep_states(output)] if copies else (),
-    )  # fmt: skip
+    )
     torch.save(task.parts.state_dict(), output / "trained.pt")
