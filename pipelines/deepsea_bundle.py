@@ -43,9 +43,9 @@ import typer
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from genobird.names import require
 from genobird.errors import InputError, TableError, UsageError
 from genobird.files import Kind, refuse_existing
+from genobird.names import require
 from genobird.peaks import BIN_BP, feature_table
 from pipelines import chromatin, grch37, manifest, steps
 from pipelines.exact_match import Bytes, Hashes, WindowIndex, complement, window_hashes

@@ -74,7 +74,7 @@ def test_a_track_without_positives_has_no_figures(world):
     bins, logits, gc = world
     rows = np.flatnonzero(~bins.labels[:, 0])
     row = evaluate_tracks(
-        ["a", "b"], bins.take(rows), logits[rows], logits[rows], bins, gc[rows], gc, HOW
+        ["a", "b"], bins.take(rows), logits[rows], logits[rows], bins, gc[rows], gc, how=HOW
     )[0]
     assert row["auroc"] == {"low": None, "point": None, "high": None}
 
