@@ -23,7 +23,7 @@ from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import precision_of
+from genobird.inference import Inference
 from genobird.tasks.evaluate import predict_chromatin, predict_promoters
 from pipelines import steps
 
@@ -156,17 +156,17 @@ def calibrate(
         UsageError: no data are given, the model lacks a head, or `output` exists.
         InputError: the data do not fit the model or cannot calibrate.
     """
-    exact = precision_of(precision)
     if threads:
         torch.set_num_threads(threads)
     refuse_existing(output, force, KIND)
     if chromatin is None and promoters is None:
         raise UsageError("nothing to calibrate on; give --chromatin, --promoters or both")
     checkpoint = Checkpoint.load(model)
+    inference = Inference(checkpoint, precision=precision)
     lines: dict[str, Line] = {}
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
-        found = predict_chromatin(checkpoint, dataset, split, precision=exact)
+        found = predict_chromatin(inference, dataset, split)
         logits = found.logits - np.float32(np.log(POSITIVE_WEIGHT))
         lines["chromatin"] = fit_line(logits, found.labels)
         assert checkpoint.chromatin is not None
@@ -176,7 +176,7 @@ def calibrate(
             follow(checkpoint.promoter, checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
     if promoters is not None:
         table = read_promoters(promoters, split)
-        logits = predict_promoters(checkpoint, table, precision=exact)
+        logits = predict_promoters(inference, table)
         lines["promoter"] = fit_line(logits, table["label"].to_numpy())
         assert checkpoint.promoter is not None
         move(checkpoint.promoter, lines["promoter"])

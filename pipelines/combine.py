@@ -26,7 +26,7 @@ from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError
 from genobird.files import refuse_existing
 from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import precision_of
+from genobird.inference import Inference
 from genobird.tasks.evaluate import predict_chromatin
 from pipelines import steps
 
@@ -109,7 +109,6 @@ def combine(
         UsageError: `output` exists, or a path is missing.
         InputError: the heads or the data do not fit each other.
     """
-    exact = precision_of(precision)
     if threads:
         torch.set_num_threads(threads)
     refuse_existing(output, force, KIND)
@@ -122,7 +121,7 @@ def combine(
     for silent in (head.local_out, last):  # first the far head alone, then the local one
         kept = [parameter.detach().clone() for parameter in silent.parameters()]
         _scale(silent, torch.zeros(len(known)))
-        found = predict_chromatin(checkpoint, dataset, split, precision=exact)
+        found = predict_chromatin(Inference(checkpoint, precision=precision), dataset, split)
         logits.append(found.logits.astype(np.float64))
         for parameter, values in zip(silent.parameters(), kept, strict=True):
             parameter.data.copy_(values)

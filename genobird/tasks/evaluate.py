@@ -26,7 +26,7 @@ from genobird.errors import InputError, UsageError
 from genobird.files import file_sha256, refuse_existing, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
-from genobird.inference import Inference, Precision
+from genobird.inference import Inference
 from genobird.shards import Shards
 from genobird.targets import Floats
 from genobird.tasks.data import PretrainDataSettings
@@ -100,15 +100,13 @@ def windows_over(
 
 
 def predict_chromatin(
-    checkpoint: Checkpoint,
+    inference: Inference,
     dataset: ChromatinDataset,
     split: str,
     *,
     both_strands: bool = True,
     context_bp: int = 8_000,
     window_bp: int = 30_000,
-    precision: Precision = "float32",
-    device: torch.device | str = "cpu",
 ) -> Predictions:
     """Predict every usable bin of a split once.
 
@@ -116,22 +114,19 @@ def predict_chromatin(
     contig ends. Windows reach over the split's borders for sequence, never for labels.
 
     Args:
-        checkpoint: a model with a chromatin head.
+        inference: runs a model with a chromatin head.
         dataset: its features are those of the head.
         split: whose bins are predicted.
         both_strands: average the logits of both strands.
         context_bp: least context of a bin on either side.
         window_bp: longest window.
-        precision: of the encoder's matrix products.
-        device: where to compute.
 
     Raises:
         UsageError: the model has no chromatin head.
         InputError: the head has other features than the dataset, or the split has no usable bin.
     """
-    inference = Inference(checkpoint, device, precision=precision)
     head = inference.head("chromatin")
-    names = checkpoint.features["name"].tolist()
+    names = inference.checkpoint.features["name"].tolist()
     if names != dataset.features["name"].tolist():
         raise InputError(
             f"the model's {len(names)} features are not the {len(dataset.features)} of "
@@ -157,20 +152,12 @@ def predict_chromatin(
     )
 
 
-def predict_promoters(
-    checkpoint: Checkpoint,
-    table: pd.DataFrame,
-    *,
-    precision: Precision = "float32",
-    device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
+def predict_promoters(inference: Inference, table: pd.DataFrame) -> NDArray[np.float32]:
     """Predict the windows of a promoter table as they are, oriented along their strand.
 
     Args:
-        checkpoint: a model with a promoter head.
+        inference: runs a model with a promoter head.
         table: N rows with a column `sequence` whose transcription start is base 5,000.
-        precision: of the encoder's matrix products.
-        device: where to compute.
 
     Returns:
         Logits, float32 [N].
@@ -178,7 +165,6 @@ def predict_promoters(
     Raises:
         UsageError: the model has no promoter head.
     """
-    inference = Inference(checkpoint, device, precision=precision)
     head = inference.head("promoter")
     texts = [str(text) for text in table["sequence"]]
     places = [np.array([UPSTREAM_BP], dtype=np.int64)] * len(texts)
@@ -273,18 +259,19 @@ def evaluate(
     if asked.threads:
         torch.set_num_threads(asked.threads)
     checkpoint = Checkpoint.load(model)
+    inference = Inference(checkpoint, asked.device, precision=asked.precision)
     known, compared = _known(asked.baselines)
     measured: dict[str, _Measured] = {}
     # What takes longest comes last: baselines of other places are refused when theirs are known.
     if asked.shards is not None:
-        measured["shards"] = _on_shards(checkpoint, asked.shards, asked)
+        measured["shards"] = _on_shards(inference, asked.shards, asked)
     for kind, path in (("promoters", asked.promoters), ("scan", asked.scan)):
         if path is not None:
-            measured[kind] = _on_promoters(checkpoint, kind, path, asked)
+            measured[kind] = _on_promoters(inference, kind, path, asked)
     if asked.table is not None:
-        measured["table"] = _on_table(checkpoint, asked.table, asked)
+        measured["table"] = _on_table(inference, asked.table, asked)
     if asked.chromatin is not None:
-        measured["chromatin"] = _on_chromatin(checkpoint, asked.chromatin, asked)
+        measured["chromatin"] = _on_chromatin(inference, asked.chromatin, asked)
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
         **(provenance or {}),
@@ -332,31 +319,36 @@ def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
     refuse_existing(output / EVALUATION, force)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
-    _refuse_empty(asked.baselines, **windows, chromatin=asked.chromatin)
+    for folder in asked.baselines:
+        if not any(_files([folder], kind) for kind in KINDS):
+            raise UsageError(
+                f"{folder} has no predictions <name>.<kind>.npz of baselines; train them with "
+                "`genobird baselines`, or evaluate another model with --name"
+            )
+    for kind, data in (*windows.items(), ("chromatin", asked.chromatin)):
+        if asked.baselines and data is not None and not _files(asked.baselines, kind):
+            where = ", ".join(map(str, asked.baselines))
+            raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
 
 
-def _on_shards(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
+def _on_shards(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     shards = Shards.open(path)
     masked = predict_masked(
-        *(checkpoint, shards, asked.masked, asked.masked_batches),
+        *(inference, shards, asked.masked, asked.masked_batches),
         context=asked.masked_context,
         repeats=Repeats(asked.repeats) if asked.repeats else None,
         tracks={k: BaseBits.load(file) for k, file in _files(asked.baselines, "bases").items()},
         seed=asked.seed,
         group_bp=asked.group_bp,
-        precision=asked.precision,
-        device=asked.device,
     )
     others = _read_masked(asked.baselines, masked)
     data = {"tokens": shards.tokens, "genome_sha256": shards.index.genome_sha256}
     return _Measured(data, evaluate_masked(masked, asked.resampling, baselines=others), masked)
 
 
-def _on_promoters(
-    checkpoint: Checkpoint, kind: str, path: Path, asked: EvaluateConfig
-) -> _Measured:
+def _on_promoters(inference: Inference, kind: str, path: Path, asked: EvaluateConfig) -> _Measured:
     table = read_promoters(path, asked.split)
-    logits = predict_promoters(checkpoint, table, precision=asked.precision, device=asked.device)
+    logits = predict_promoters(inference, table)
     predictions = Predictions.of_promoters(table, logits)
     figures = evaluate_promoters(
         *(predictions, asked.resampling),
@@ -365,15 +357,13 @@ def _on_promoters(
     return _Measured({"sha256": file_sha256(path), "windows": len(table)}, figures, predictions)
 
 
-def _on_chromatin(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
+def _on_chromatin(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     dataset = ChromatinDataset(path)
     predictions = predict_chromatin(
-        *(checkpoint, dataset, asked.split),
+        *(inference, dataset, asked.split),
         both_strands=asked.both_strands,
         context_bp=asked.context_bp,
         window_bp=asked.window_bp,
-        precision=asked.precision,
-        device=asked.device,
     )
     figures = evaluate_chromatin(
         *(predictions, dataset.features, asked.resampling),
@@ -387,10 +377,10 @@ def _on_chromatin(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> 
     return _Measured(data, figures, predictions, figures.pop("per_feature"))
 
 
-def _on_table(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Measured:
-    inference = Inference(checkpoint, asked.device, precision=asked.precision)
+def _on_table(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     inference.head("table")
-    assert checkpoint.targets is not None
+    targets = inference.checkpoint.targets
+    assert targets is not None
     with Genome(asked.fasta) as genome:
         table = LabelTable.read(path, genome)
         splits = table.splits()
@@ -400,7 +390,7 @@ def _on_table(checkpoint: Checkpoint, path: Path, asked: EvaluateConfig) -> _Mea
                 "add it, with test in the rows to measure on"
             )
         signals = signals_by_name(asked.bigwig)
-        labels = labels_of(table, splits, genome, checkpoint.targets, signals)
+        labels = labels_of(table, splits, genome, targets, signals)
         labels = labels.of_split(asked.split)
         predicted = predict_table(inference, labels, genome)
         figures = evaluate_targets(labels, predicted, asked.resampling)
@@ -438,28 +428,6 @@ def _read_masked(folders: Sequence[Path], masked: MaskedTokens) -> dict[str, Mas
                 "repeats, seed and masked settings"
             )
     return found
-
-
-def _refuse_empty(folders: Sequence[Path], **measured: Path | None) -> None:
-    """Refuse folders of baselines without what is to be compared, before anything is computed.
-
-    Args:
-        folders: of predictions.
-        measured: labelled data, by kind; None is not measured.
-
-    Raises:
-        UsageError: naming the folder and the files.
-    """
-    for folder in folders:
-        if not any(_files([folder], kind) for kind in KINDS):
-            raise UsageError(
-                f"{folder} has no predictions <name>.<kind>.npz of baselines; train them with "
-                "`genobird baselines`, or evaluate another model with --name"
-            )
-    for kind, data in measured.items():
-        if folders and data is not None and not _files(folders, kind):
-            where = ", ".join(map(str, folders))
-            raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
 
 
 def _files(folders: Sequence[Path], kind: str) -> dict[str, Path]:

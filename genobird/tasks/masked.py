@@ -25,7 +25,7 @@ from genobird.datasets import read_arrays, write_arrays
 from genobird.draws import generator, visiting_order
 from genobird.errors import InputError, UsageError
 from genobird.genome.interval import read_bed
-from genobird.inference import Inference, Precision
+from genobird.inference import Inference
 from genobird.peaks import Cover
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainBatches, PretrainDataSettings, mask_tokens
@@ -126,7 +126,7 @@ class Repeats:
 
 @torch.inference_mode()
 def predict_masked(
-    checkpoint: Checkpoint,
+    inference: Inference,
     shards: Shards,
     settings: PretrainDataSettings,
     batches: int,
@@ -136,15 +136,13 @@ def predict_masked(
     tracks: Mapping[str, BaseBits] | None = None,
     seed: int = 0,
     group_bp: int = 250_000,
-    precision: Precision = "float32",
-    device: torch.device | str = "cpu",
 ) -> MaskedTokens:
     """Ask for masked tokens in windows drawn from shards without replacement.
 
     All of them are hidden, unlike in training (`mask_tokens`).
 
     Args:
-        checkpoint: a model with a masked-language-model head.
+        inference: runs a model with a masked-language-model head.
         shards: made with the model's tokenizer.
         settings: length and number of sequences, mask rate.
         batches: at most so many batches are read.
@@ -154,16 +152,14 @@ def predict_masked(
         tracks: bits of every base of the shards under other models, by name.
         seed: key of the windows and masks.
         group_bp: width of the stretches in `groups`.
-        precision: of the encoder's matrix products.
-        device: where to compute.
 
     Raises:
         UsageError: the model has no masked-language-model head, or a context is too short.
         ShardError: the shards were made with another tokenizer.
         InputError: repeats or other models do not cover the shards.
     """
+    checkpoint = inference.checkpoint
     _refuse(checkpoint, shards, context)
-    inference = Inference(checkpoint, device, precision=precision)
     data = PretrainBatches(
         *(shards, settings),
         vocab_size=checkpoint.tokenizer.vocab_size,

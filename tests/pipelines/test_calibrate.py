@@ -12,6 +12,7 @@ from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, UsageError
 from genobird.heads import Head, HeadConfig
+from genobird.inference import Inference
 from genobird.local import LocalConfig
 from genobird.places import pack_places
 from genobird.tasks.evaluate import predict_chromatin, predict_promoters
@@ -61,7 +62,7 @@ def chromatin(model, tmp_path):
         np.save(path / "chr1.labels.npy", np.packbits(labels, axis=1, bitorder="little"))
 
     label(np.zeros((bins, len(features)), np.uint8))
-    logits = predict_chromatin(model, ChromatinDataset(path), "validation").logits
+    logits = predict_chromatin(Inference(model), ChromatinDataset(path), "validation").logits
     label(drawn(0.5 * (logits - math.log(8)) - 2, seed=1))
     return path
 
@@ -118,7 +119,7 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
     table["start"] = np.arange(len(table)) * 8_000
     table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
     table["group"] = "chr1:0"
-    said = predict_promoters(Checkpoint.load(saved), table)
+    said = predict_promoters(Inference(Checkpoint.load(saved)), table)
     table["label"] = drawn(2 * (said - said.mean()) / said.std(), seed=5)
     table.to_parquet(tmp_path / "promoters.parquet")
     lines = calibrate(
@@ -130,10 +131,10 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
     assert made.provenance["calibration"]["chromatin"] == {
         **lines["chromatin"]._asdict(), "split": "validation"
     }  # fmt: skip
-    found = predict_chromatin(made, ChromatinDataset(chromatin), "validation")
+    found = predict_chromatin(Inference(made), ChromatinDataset(chromatin), "validation")
     probabilities = 1 / (1 + 8 * np.exp(-found.logits.astype(float)))
     assert probabilities.mean() == pytest.approx(found.labels.mean(), rel=1e-3)
-    again = predict_promoters(made, table)
+    again = predict_promoters(Inference(made), table)
     assert np.corrcoef(again, said)[0, 1] > 1 - 1e-6  # on a line, and rising
     assert (1 / (1 + np.exp(-again.astype(float)))).mean() == pytest.approx(
         table["label"].mean(), rel=0.02

@@ -8,6 +8,7 @@ from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError, UsageError
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
+from genobird.inference import Inference
 from genobird.local import LocalConfig
 from genobird.tasks.evaluate import predict_chromatin
 from pipelines.combine import combine, fit_weights
@@ -61,8 +62,10 @@ def test_both_heads_are_weighed_class_by_class(models, chromatin_path, tmp_path)
     said = combine(far, local, chromatin_path, tmp_path / "both")
     assert list(said) == ["TF", "TF, local alone"]
     dataset = ChromatinDataset(chromatin_path)
-    both = predict_chromatin(Checkpoint.load(tmp_path / "both"), dataset, "validation").logits
-    alone = predict_chromatin(Checkpoint.load(local), dataset, "validation").logits
+    both = predict_chromatin(
+        Inference(Checkpoint.load(tmp_path / "both")), dataset, "validation"
+    ).logits
+    alone = predict_chromatin(Inference(Checkpoint.load(local)), dataset, "validation").logits
     _, v, c = said["TF, local alone"]
     np.testing.assert_allclose(
         both[:, 0], v * alone[:, 0] + c + np.log(POSITIVE_WEIGHT), rtol=1e-3, atol=1e-3
@@ -73,7 +76,7 @@ def test_both_heads_are_weighed_class_by_class(models, chromatin_path, tmp_path)
         model.chromatin.config.model_copy(update={"outputs": FEATURES}), range(1, FEATURES)
     )
     model.features = dataset.features
-    own = predict_chromatin(model, dataset, "validation").logits[:, 1:]
+    own = predict_chromatin(Inference(model), dataset, "validation").logits[:, 1:]
     np.testing.assert_allclose(changed, said["TF"][0] * own, rtol=1e-3, atol=1e-3)
 
 

@@ -12,6 +12,7 @@ from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.inference import Inference
 from genobird.rows import ROWS
 from genobird.scoring.scorer import Scorer
 from genobird.shards import Shards
@@ -66,7 +67,7 @@ def test_a_window_without_room_for_a_bin_is_refused(chromatin):
 
 
 def test_predictions_hold_every_usable_bin_with_its_labels(model, chromatin, chromatin_labels):
-    found = predict_chromatin(model, chromatin, "test", context_bp=400, window_bp=3000)
+    found = predict_chromatin(Inference(model), chromatin, "test", context_bp=400, window_bp=3000)
     usable = [b for b in range(60, 150) if b % 7]
     assert found.bins.tolist() == usable
     assert set(found.contigs) == {"chr2"}
@@ -89,12 +90,12 @@ def test_logits_are_the_same_from_either_strand_of_the_genome(
     index["splits"]["test"] = [["chr2", 0, 18_000]]
     (other / "index.json").write_text(json.dumps(index))
     shape = {"context_bp": 400, "window_bp": 2800}  # nine windows of ten bins from either end
-    forward = predict_chromatin(model, chromatin, "test", **shape)
-    backward = predict_chromatin(model, ChromatinDataset(other), "test", **shape)
+    forward = predict_chromatin(Inference(model), chromatin, "test", **shape)
+    backward = predict_chromatin(Inference(model), ChromatinDataset(other), "test", **shape)
     np.testing.assert_array_equal(149 - forward.bins[::-1], backward.bins)
     np.testing.assert_array_equal(forward.labels[::-1], backward.labels)
     np.testing.assert_allclose(forward.logits[::-1], backward.logits, atol=1e-4)
-    one = predict_chromatin(model, chromatin, "test", both_strands=False, **shape)
+    one = predict_chromatin(Inference(model), chromatin, "test", both_strands=False, **shape)
     assert not np.allclose(one.logits, forward.logits, atol=1e-2)
 
 
@@ -108,32 +109,32 @@ def test_context_may_leave_the_split_but_never_its_labels(
     np.save(other / "chr2.labels.npy", packed)
     shape = {"context_bp": 400, "window_bp": 3000}
     assert next(windows_over(chromatin, "test", **shape)).start < 12_000
-    before = predict_chromatin(model, chromatin, "test", **shape)
-    after = predict_chromatin(model, ChromatinDataset(other), "test", **shape)
+    before = predict_chromatin(Inference(model), chromatin, "test", **shape)
+    after = predict_chromatin(Inference(model), ChromatinDataset(other), "test", **shape)
     np.testing.assert_array_equal(before.labels, after.labels)
     np.testing.assert_array_equal(before.logits, after.logits)
 
 
 def test_another_list_of_features_is_refused(tiny_tokenizer, chromatin):
     with pytest.raises(InputError, match="the model's 3 features are not the 11"):
-        predict_chromatin(tiny_checkpoint(tiny_tokenizer), chromatin, "test")
+        predict_chromatin(Inference(tiny_checkpoint(tiny_tokenizer)), chromatin, "test")
 
 
 def test_a_model_without_the_head_is_refused(model, chromatin, promoter_path, tiny_shards):
     model.chromatin = model.promoter = model.mlm = None
     with pytest.raises(UsageError, match="no chromatin head; add one with `genobird finetune"):
-        predict_chromatin(model, chromatin, "test")
+        predict_chromatin(Inference(model), chromatin, "test")
     with pytest.raises(UsageError, match="no promoter head"):
-        predict_promoters(model, read_promoters(promoter_path, "train"))
+        predict_promoters(Inference(model), read_promoters(promoter_path, "train"))
     with pytest.raises(UsageError, match="no masked-language-model head"):
-        predict_masked(model, tiny_shards, PretrainDataSettings(max_tokens=64), 1)
+        predict_masked(Inference(model), tiny_shards, PretrainDataSettings(max_tokens=64), 1)
 
 
 def test_promoter_logits_do_not_depend_on_the_batch(model, promoter_path):
     table = read_promoters(promoter_path, "validation")
-    together = predict_promoters(model, table)
+    together = predict_promoters(Inference(model), table)
     assert together.shape == (4,)
-    alone = [predict_promoters(model, table[row : row + 1])[0] for row in range(4)]
+    alone = [predict_promoters(Inference(model), table[row : row + 1])[0] for row in range(4)]
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
@@ -141,7 +142,7 @@ def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_p
     """Evaluation did not fill up the rows of matrix products, and had its own passes."""
     scorer = Scorer(model, device="cpu")
     shape = {"context_bp": 400, "window_bp": 3000}
-    found = predict_chromatin(model, chromatin, "test", **shape)
+    found = predict_chromatin(Inference(model), chromatin, "test", **shape)
     windows = list(windows_over(chromatin, "test", **shape))
     texts = [chromatin.sequence(window.contig, window.start, window.end) for window in windows]
     centres = [window.bins * 200 + 100 - window.start for window in windows]
@@ -149,7 +150,7 @@ def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_p
     assert len(found.bins) % ROWS
     table = read_promoters(promoter_path, "validation")
     logits = scorer.promoter_logits(table["sequence"].tolist(), [5_000] * len(table))
-    np.testing.assert_array_equal(predict_promoters(model, table), logits)
+    np.testing.assert_array_equal(predict_promoters(Inference(model), table), logits)
 
 
 # -- masked tokens
@@ -157,7 +158,7 @@ def test_what_is_measured_is_what_a_scorer_predicts(model, chromatin, promoter_p
 
 def test_bits_are_summed_over_all_masked_tokens(model, tiny_shards):
     settings = PretrainDataSettings(max_tokens=64, sequences=3)
-    found = predict_masked(model, tiny_shards, settings, 4, group_bp=10_000)
+    found = predict_masked(Inference(model), tiny_shards, settings, 4, group_bp=10_000)
     result = evaluate_masked(found, Resampling(resamples=10))
     assert found.bits.shape == (12, 2)
     assert result["bits_per_base"]["point"] == pytest.approx(
@@ -171,7 +172,7 @@ def test_bits_are_summed_over_all_masked_tokens(model, tiny_shards):
 
 def test_tokens_with_n_are_left_out_of_the_second_figure(model, tiny_shards):
     settings = PretrainDataSettings(max_tokens=64, sequences=4, mask_rate=0.5)
-    found = predict_masked(model, tiny_shards, settings, 10_000)
+    found = predict_masked(Inference(model), tiny_shards, settings, 10_000)
     has_n = (model.tokenizer.bases == 4).any(axis=1)
     assert found.tokens[:, 0].sum() - found.tokens[:, 1].sum() == found.pieces[has_n].sum()
     assert len(found.groups) == len(found.bits)
@@ -179,7 +180,7 @@ def test_tokens_with_n_are_left_out_of_the_second_figure(model, tiny_shards):
 
 def test_frequencies_are_the_entropy_of_the_masked_pieces(model, tiny_shards):
     settings = PretrainDataSettings(max_tokens=64)
-    found = predict_masked(model, tiny_shards, settings, 5)
+    found = predict_masked(Inference(model), tiny_shards, settings, 5)
     share = found.pieces[found.pieces > 0] / found.pieces.sum()
     wanted = -(share * np.log2(share)).sum() * found.pieces.sum() / found.bases[:, 0].sum()
     assert found.frequency_bits_per_base() == pytest.approx(wanted)
@@ -189,7 +190,7 @@ def test_shards_of_another_tokenizer_are_refused(model, tiny_shards):
     index = tiny_shards.index.model_copy(update={"tokenizer_sha256": "other"})
     other = Shards(tiny_shards.path, index)
     with pytest.raises(ShardError, match="made with another tokenizer"):
-        predict_masked(model, other, PretrainDataSettings(max_tokens=64), 1)
+        predict_masked(Inference(model), other, PretrainDataSettings(max_tokens=64), 1)
 
 
 # -- the whole

@@ -234,12 +234,12 @@ def test_a_head_reads_the_profiles_of_a_copy_of_the_chromatin_head(
     for name, value in made.promoter.profiles.state_dict().items():
         assert torch.equal(value, chromatin.state_dict()[name])
     table = read_promoters(promoter_path, "validation")
-    before = predict_promoters(made, table)
+    before = predict_promoters(Inference(made), table)
     made.chromatin = None  # a copy: it needs no other head
     made.features = made.features[:0]
     made.save(tmp_path / "alone")
     alone = Checkpoint.load(tmp_path / "alone")
-    np.testing.assert_array_equal(predict_promoters(alone, table), before)
+    np.testing.assert_array_equal(predict_promoters(Inference(alone), table), before)
 
 
 def test_profiles_that_are_not_there_or_do_not_fit_are_refused(checkpoint, promoter_path, tmp_path):

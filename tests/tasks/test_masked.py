@@ -3,6 +3,7 @@ import pytest
 
 from genobird.bits_per_base import BaseBits, TokenSpans, token_spans
 from genobird.errors import BedError, InputError, UsageError
+from genobird.inference import Inference
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.figures import evaluate_masked
 from genobird.tasks.masked import MaskedTokens, Repeats, predict_masked
@@ -40,8 +41,8 @@ def constant_bits(contigs, bits):
 
 @pytest.mark.parametrize("context", [3, 16, 30, 63])
 def test_a_shorter_context_is_asked_for_the_same_tokens(model, tiny_shards, context):
-    whole = predict_masked(model, tiny_shards, SETTINGS, 4)
-    short = predict_masked(model, tiny_shards, SETTINGS, 4, context=context)
+    whole = predict_masked(Inference(model), tiny_shards, SETTINGS, 4)
+    short = predict_masked(Inference(model), tiny_shards, SETTINGS, 4, context=context)
     assert whole.same_tokens(short)
     assert not np.allclose(whole.bits, short.bits, rtol=1e-3)
 
@@ -50,26 +51,28 @@ def test_a_shorter_context_is_asked_for_the_same_tokens(model, tiny_shards, cont
 def test_a_context_without_room_for_a_token_is_refused(model, tiny_shards, context):
     message = rf"context of {context} tokens holds none beside .*; give at least 3, or 0 to show"
     with pytest.raises(UsageError, match=message):
-        predict_masked(model, tiny_shards, SETTINGS, 4, context=context)
+        predict_masked(Inference(model), tiny_shards, SETTINGS, 4, context=context)
 
 
 def test_a_context_as_long_as_the_window_changes_nothing(model, tiny_shards):
-    whole = predict_masked(model, tiny_shards, SETTINGS, 4)
-    same = predict_masked(model, tiny_shards, SETTINGS, 4, context=64)
+    whole = predict_masked(Inference(model), tiny_shards, SETTINGS, 4)
+    same = predict_masked(Inference(model), tiny_shards, SETTINGS, 4, context=64)
     np.testing.assert_allclose(whole.bits, same.bits, rtol=1e-5)
     np.testing.assert_array_equal(whole.hits, same.hits)
 
 
 def test_the_tokens_do_not_depend_on_the_block_size_of_the_model(tiny_tokenizer, tiny_shards):
     found = [
-        predict_masked(tiny_checkpoint(tiny_tokenizer, block_size=size), tiny_shards, SETTINGS, 4)
+        predict_masked(
+            Inference(tiny_checkpoint(tiny_tokenizer, block_size=size)), tiny_shards, SETTINGS, 4
+        )
         for size in (8, 16)
     ]
     assert found[0].same_tokens(found[1])
 
 
 def test_tokens_are_counted_inside_and_outside_repeats(model, tiny_shards, repeats):
-    found = predict_masked(model, tiny_shards, SETTINGS, 10_000, repeats=repeats)
+    found = predict_masked(Inference(model), tiny_shards, SETTINGS, 10_000, repeats=repeats)
     assert found.parts == ("all", "no_n", "repeats", "unique")
     for sums in (found.bits, found.bases, found.tokens):
         np.testing.assert_allclose(sums[:, 2] + sums[:, 3], sums[:, 0])
@@ -108,7 +111,7 @@ def test_a_file_that_is_no_bed_is_refused(tmp_path):
 
 def test_other_models_are_asked_for_the_same_tokens(model, tiny_shards, tiny_contigs):
     tracks = {"flat": constant_bits(tiny_contigs, 2.0), "half": constant_bits(tiny_contigs, 0.5)}
-    found = predict_masked(model, tiny_shards, SETTINGS, 4, tracks=tracks)
+    found = predict_masked(Inference(model), tiny_shards, SETTINGS, 4, tracks=tracks)
     np.testing.assert_allclose(found.tracks["flat"], 2.0 * found.bases)
     result = evaluate_masked(found, Resampling(resamples=5))
     flat = result["baselines"]["flat"]
@@ -129,19 +132,21 @@ def test_a_track_gives_each_token_its_own_bases(model, tiny_shards, tiny_contigs
     )
     track.bits[offset + spans.starts[0] : offset + spans.ends[-1]] = 1.0
     settings = PretrainDataSettings(max_tokens=10_000, sequences=1, mask_rate=0.5)
-    found = predict_masked(model, tiny_shards, settings, 10_000, tracks={"marked": track})
+    found = predict_masked(
+        Inference(model), tiny_shards, settings, 10_000, tracks={"marked": track}
+    )
     marked = found.tracks["marked"][:, 0]
     assert (marked > 0).sum() == 1
     assert marked.max() == found.bases[marked.argmax(), 0]
 
 
 def test_answers_are_kept_in_a_file(model, tiny_shards, tmp_path):
-    found = predict_masked(model, tiny_shards, SETTINGS, 4)
+    found = predict_masked(Inference(model), tiny_shards, SETTINGS, 4)
     found.save(tmp_path / "x.masked.npz")
     again = MaskedTokens.load(tmp_path / "x.masked.npz")
     assert again.same_tokens(found)
     np.testing.assert_array_equal(again.bits, found.bits)
-    other = predict_masked(model, tiny_shards, SETTINGS, 4, seed=1)
+    other = predict_masked(Inference(model), tiny_shards, SETTINGS, 4, seed=1)
     assert not other.same_tokens(found)
     for content in ("no", ""):  # a power cut leaves an empty file
         (tmp_path / "y.npz").write_text(content)
