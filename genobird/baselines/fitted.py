@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,53 @@ from genobird.datasets import ChromatinDataset, Sites
 
 Logits = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """N bins of a dataset, in the order of its splits.
+
+    Attributes:
+        dataset: their sequence and labels.
+        contigs: names, str [N].
+        numbers: int64 [N]; bin i of a contig starts at base `i * bin_bp` (0-based).
+    """
+
+    dataset: ChromatinDataset
+    contigs: NDArray[np.str_]
+    numbers: NDArray[np.int64]
+
+    @classmethod
+    def of_split(cls, dataset: ChromatinDataset, split: str) -> Bins:
+        """Return the usable bins of a split."""
+        intervals = dataset.intervals(split)
+        found = [dataset.usable_bins(interval) for interval in intervals]
+        names = np.array([interval.contig for interval in intervals], dtype=np.str_)
+        contigs = np.repeat(names, [len(part) for part in found])
+        return cls(dataset, contigs, np.concatenate(found))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Bins:
+        """Return some of the bins, in their order."""
+        return Bins(self.dataset, self.contigs[rows], self.numbers[rows])
+
+    def drawn(self, most: int, rng: np.random.Generator) -> Bins:
+        """Draw bins without replacement; all, where there are no more than `most`."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(rng.choice(len(self), most, replace=False)))
+
+    def by_contig(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Yield runs of one contig: its name and the numbers of its bins."""
+        edges = [0, *(np.flatnonzero(self.contigs[1:] != self.contigs[:-1]) + 1).tolist()]
+        for first, end in pairwise([*edges, len(self)]):
+            yield str(self.contigs[first]), self.numbers[first:end]
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Return their labels, [N, F]."""
+        return np.concatenate([self.dataset.labels(*run) for run in self.by_contig()])
 
 
 @dataclass(frozen=True)
@@ -54,14 +101,8 @@ class BinModel(Fitted):
     """One that predicts bins."""
 
     @abstractmethod
-    def predict_bins(
-        self,
-        dataset: ChromatinDataset,
-        contigs: NDArray[np.str_],
-        bins: NDArray[np.int64],
-        precision: str,
-    ) -> Logits:
-        """Return the logits of N bins, [N, F]; `contigs` and `bins` are ascending."""
+    def predict_bins(self, bins: Bins) -> Logits:
+        """Return the logits of N bins, [N, F]."""
 
     @abstractmethod
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
@@ -72,34 +113,5 @@ class PromoterModel(Fitted):
     """One that predicts promoter windows."""
 
     @abstractmethod
-    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+    def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of N promoter windows, [N]."""
-
-
-def contig_runs(contigs: NDArray[np.str_]) -> list[slice]:
-    """Cut N places into runs of one contig."""
-    edges = [0, *(np.flatnonzero(contigs[1:] != contigs[:-1]) + 1).tolist(), len(contigs)]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def training_bins(
-    dataset: ChromatinDataset, most: int, rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Draw usable bins of the training split without replacement, in the order of the genome."""
-    intervals = dataset.intervals("train")
-    found = [dataset.usable_bins(interval) for interval in intervals]
-    names = np.array([interval.contig for interval in intervals], dtype=np.str_)
-    contigs, bins = np.repeat(names, [len(part) for part in found]), np.concatenate(found)
-    if len(bins) > most:
-        rows = np.sort(rng.choice(len(bins), most, replace=False))
-        contigs, bins = contigs[rows], bins[rows]
-    return contigs, bins
-
-
-def labels_of(
-    dataset: ChromatinDataset, contigs: NDArray[np.str_], bins: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Return the labels of bins, [N, F]."""
-    return np.concatenate(
-        [dataset.labels(str(contigs[r.start]), bins[r]) for r in contig_runs(contigs)]
-    )

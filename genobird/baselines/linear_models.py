@@ -34,12 +34,11 @@ from genobird.baselines.config import (
 from genobird.baselines.fitted import (
     Arrays,
     BinModel,
+    Bins,
     BinSource,
+    Fitted,
     Logits,
     PromoterModel,
-    contig_runs,
-    labels_of,
-    training_bins,
 )
 from genobird.baselines.network import UInt8Array
 from genobird.baselines.windows import bin_codes, place_codes, promoter_codes
@@ -49,7 +48,7 @@ from genobird.composition import (
     place_composition,
     promoter_composition,
 )
-from genobird.datasets import UPSTREAM_BP, ChromatinDataset
+from genobird.datasets import UPSTREAM_BP
 from genobird.draws import generator
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes
@@ -60,7 +59,6 @@ Floats = NDArray[np.float64]
 _CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB for 242 features
 _N = 4
 _SEQUENCES = 64  # at a time: bounds memory at about 50 MB
-_LINEAR = ("mean", "scale", "weights")
 _MEGABASE = 1_000_000
 _BINS = 2_048  # at a time
 
@@ -286,7 +284,17 @@ def kmer_shares(
     return np.concatenate(parts, axis=1)
 
 
-class CompositionModel(BinModel, PromoterModel):
+class _Regression(Fitted):
+    """What a logistic regression keeps."""
+
+    model: Linear
+
+    def arrays(self) -> Arrays:
+        """Mean, scale and weights."""
+        return vars(self.model)
+
+
+class CompositionModel(_Regression, BinModel, PromoterModel):
     """Logistic regressions on GC content and CpG islands."""
 
     def __init__(self, model: Linear, facts: dict[str, Any]) -> None:
@@ -295,12 +303,9 @@ class CompositionModel(BinModel, PromoterModel):
     @classmethod
     def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> CompositionModel:
         """Fit one regression per feature."""
-        dataset = source.dataset
-        rng = generator(config.seed, 2)
-        contigs, bins = training_bins(dataset, config.composition_bins, rng)
-        labels = labels_of(dataset, contigs, bins)
-        inputs = _bin_inputs(dataset, contigs, bins)
-        model = fit_logistic(inputs, labels, positive_weight=POSITIVE_WEIGHT)
+        every = Bins.of_split(source.dataset, "train")
+        bins = every.drawn(config.composition_bins, generator(config.seed, 2))
+        model = fit_logistic(_bin_inputs(bins), bins.labels(), positive_weight=POSITIVE_WEIGHT)
         return cls(model, {"rows": len(bins), "parameters": model.weights.size})
 
     @classmethod
@@ -313,21 +318,11 @@ class CompositionModel(BinModel, PromoterModel):
     @classmethod
     def load(cls, arrays: Arrays, facts: dict[str, Any]) -> CompositionModel:
         """Read what `arrays` and `facts` gave."""
-        return cls(Linear(*(arrays[name] for name in _LINEAR)), facts)
+        return cls(Linear(**arrays), facts)
 
-    def arrays(self) -> Arrays:
-        """Mean, scale and weights."""
-        return {name: getattr(self.model, name) for name in _LINEAR}
-
-    def predict_bins(
-        self,
-        dataset: ChromatinDataset,
-        contigs: NDArray[np.str_],
-        bins: NDArray[np.int64],
-        precision: str,
-    ) -> Logits:
+    def predict_bins(self, bins: Bins) -> Logits:
         """Return the logits of bins, [N, F]."""
-        return self.model.predict(_bin_inputs(dataset, contigs, bins))
+        return self.model.predict(_bin_inputs(bins))
 
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
         """Return the logits of one place of each sequence, [S, F]."""
@@ -337,20 +332,17 @@ class CompositionModel(BinModel, PromoterModel):
         ]
         return self.model.predict(np.concatenate(inputs))
 
-    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+    def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of promoter windows, [N]."""
         inputs = promoter_composition(table["sequence"].tolist(), UPSTREAM_BP)
         return self.model.predict(inputs)[:, 0]
 
 
-def _bin_inputs(
-    dataset: ChromatinDataset, contigs: NDArray[np.str_], bins: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    runs = contig_runs(contigs)
-    return np.concatenate([bin_composition(dataset, str(contigs[r.start]), bins[r]) for r in runs])
+def _bin_inputs(bins: Bins) -> NDArray[np.float32]:
+    return np.concatenate([bin_composition(bins.dataset, *run) for run in bins.by_contig()])
 
 
-class KmerModel(PromoterModel):
+class KmerModel(_Regression, PromoterModel):
     """Logistic regression on k-mer shares around a transcription start.
 
     It knows no order beyond k letters: what it separates, a generator of negatives gives away.
@@ -371,13 +363,9 @@ class KmerModel(PromoterModel):
     def load(cls, arrays: Arrays, facts: dict[str, Any]) -> KmerModel:
         """Read what `arrays` and `facts` gave."""
         settings = KmerSettings.model_validate(facts["settings"])
-        return cls(Linear(*(arrays[name] for name in _LINEAR)), settings, facts)
+        return cls(Linear(**arrays), settings, facts)
 
-    def arrays(self) -> Arrays:
-        """Mean, scale and weights."""
-        return {name: getattr(self.model, name) for name in _LINEAR}
-
-    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+    def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of promoter windows, [N]."""
         return self.model.predict(_shares(table, self.settings))[:, 0]
 
@@ -405,10 +393,9 @@ class GappedModel(BinModel, PromoterModel):
     def train_chromatin(cls, source: BinSource, config: BaselineConfig) -> GappedModel:
         """Fit all features at once."""
         dataset, settings = source.dataset, config.gapped_chromatin
-        contigs, bins = training_bins(dataset, settings.bins, generator(config.seed, 3))
-        labels = labels_of(dataset, contigs, bins)
-        inputs = _bin_counts(dataset, contigs, bins, settings).toarray()
-        aside = bins * dataset.bin_bp // _MEGABASE % 5 == 4
+        bins = Bins.of_split(dataset, "train").drawn(settings.bins, generator(config.seed, 3))
+        labels, inputs = bins.labels(), _bin_counts(bins, settings).toarray()
+        aside = bins.numbers * dataset.bin_bp // _MEGABASE % 5 == 4
         if aside.all() or not aside.any():
             aside = np.arange(len(bins)) % 5 == 4
         fitted = Ridge(alpha=settings.penalty, solver="cholesky").fit(
@@ -451,19 +438,12 @@ class GappedModel(BinModel, PromoterModel):
         """Weights of the counts, then the intercept."""
         return {"weights": self.weights}
 
-    def predict_bins(
-        self,
-        dataset: ChromatinDataset,
-        contigs: NDArray[np.str_],
-        bins: NDArray[np.int64],
-        precision: str,
-    ) -> Logits:
+    def predict_bins(self, bins: Bins) -> Logits:
         """Return the logits of bins, [N, F]."""
         logits = np.empty((len(bins), len(self.weights)), dtype=np.float32)
         for first in range(0, len(bins), _BINS):
             part = slice(first, first + _BINS)
-            counts = _bin_counts(dataset, contigs[part], bins[part], self.settings)
-            logits[part] = self._logits(counts)
+            logits[part] = self._logits(_bin_counts(bins.take(part), self.settings))
         return logits
 
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
@@ -472,7 +452,7 @@ class GappedModel(BinModel, PromoterModel):
         codes = place_codes(sequences, places, half, half)
         return self._logits(unit_rows(count_gapped(codes, self.settings.shape)))
 
-    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+    def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of promoter windows, [N]."""
         return self._logits(_promoter_counts(table, self.settings))[:, 0]
 
@@ -481,15 +461,10 @@ class GappedModel(BinModel, PromoterModel):
         return found.astype(np.float32)
 
 
-def _bin_counts(
-    dataset: ChromatinDataset,
-    contigs: NDArray[np.str_],
-    bins: NDArray[np.int64],
-    settings: GappedSettings,
-) -> sparse.csr_array:
-    codes: list[UInt8Array] = [
-        bin_codes(dataset, str(contig), bins[i : i + 1], settings.input_bp)
-        for i, contig in enumerate(contigs)
+def _bin_counts(bins: Bins, settings: GappedSettings) -> sparse.csr_array:
+    codes = [
+        bin_codes(bins.dataset, str(contig), bins.numbers[i : i + 1], settings.input_bp)
+        for i, contig in enumerate(bins.contigs)
     ]
     return unit_rows(count_gapped(np.stack(codes), settings.shape))
 

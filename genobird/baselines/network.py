@@ -223,18 +223,17 @@ def _restored(state: Path | None, parts: dict[str, Any]) -> int:
 
 @torch.inference_mode()
 def predict_codes(
-    network: Network, codes: UInt8Array, *, precision: str = "float32", both_strands: bool
+    network: Network, codes: UInt8Array, *, both_strands: bool
 ) -> NDArray[np.float32]:
     """Return the logits of windows [S, L], float32 [S, n, F]; strands averaged if asked."""
     parts = []
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        for first in range(0, len(codes), _WINDOWS):
-            part = codes[first : first + _WINDOWS]
-            logits = network(torch.from_numpy(np.ascontiguousarray(part))).float()
-            if both_strands:
-                other = torch.from_numpy(np.ascontiguousarray(complement_codes(part)))
-                logits = (logits + network(other).float().flip(1)) / 2
-            parts.append(logits)
+    for first in range(0, len(codes), _WINDOWS):
+        part = codes[first : first + _WINDOWS]
+        logits = network(torch.from_numpy(np.ascontiguousarray(part)))
+        if both_strands:
+            other = torch.from_numpy(np.ascontiguousarray(complement_codes(part)))
+            logits = (logits + network(other).flip(1)) / 2
+        parts.append(logits)
     found: NDArray[np.float32] = torch.cat(parts).numpy()
     return found
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from genobird.baselines.config import BaselineConfig, PublishedTraining
-from genobird.baselines.fitted import Arrays, BinModel, BinSource, Logits, PromoterModel
+from genobird.baselines.fitted import Arrays, BinModel, Bins, BinSource, Logits, PromoterModel
 from genobird.baselines.network import (
     CNNProm,
     Convolution,
@@ -37,7 +36,6 @@ from genobird.baselines.windows import (
     place_codes,
     promoter_codes,
 )
-from genobird.datasets import ChromatinDataset
 from genobird.enriched import EnrichedBatches
 from genobird.heads import POSITIVE_WEIGHT
 
@@ -71,21 +69,13 @@ class NetworkModel(BinModel, PromoterModel):
         """Weights and running means."""
         return {name: value.numpy() for name, value in self.network.state_dict().items()}
 
-    def predict_bins(
-        self,
-        dataset: ChromatinDataset,
-        contigs: NDArray[np.str_],
-        bins: NDArray[np.int64],
-        precision: str,
-    ) -> Logits:
+    def predict_bins(self, bins: Bins) -> Logits:
         """Return the logits of bins, both strands averaged, [N, F]."""
         logits = np.empty((len(bins), self.network.outputs), dtype=np.float32)
-        for run in consecutive(contigs, bins, _RUN_BINS):
-            contig = str(contigs[run.start])
-            codes = bin_codes(dataset, contig, bins[run], self.network.input_bp)
-            logits[run] = predict_codes(
-                self.network, codes[None], precision=precision, both_strands=True
-            )[0]
+        for run in consecutive(bins.contigs, bins.numbers, _RUN_BINS):
+            contig = str(bins.contigs[run.start])
+            codes = bin_codes(bins.dataset, contig, bins.numbers[run], self.network.input_bp)
+            logits[run] = predict_codes(self.network, codes[None], both_strands=True)[0]
         return logits
 
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
@@ -95,11 +85,10 @@ class NetworkModel(BinModel, PromoterModel):
         codes = place_codes(sequences, places, before, after)
         return predict_codes(self.network, codes, both_strands=True)[:, 0]
 
-    def predict_promoters(self, table: pd.DataFrame, precision: str) -> Logits:
+    def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of promoter windows, read along their strand, [N]."""
         codes = promoter_codes(table, self.network.input_bp, self.network.before_bp)
-        logits = predict_codes(self.network, codes, precision=precision, both_strands=False)
-        return logits[:, 0, 0]
+        return predict_codes(self.network, codes, both_strands=False)[:, 0, 0]
 
 
 def build(name: str, shape: dict[str, Any]) -> Network:

@@ -37,7 +37,7 @@ from safetensors.numpy import save as pack_arrays
 
 from genobird.baselines import network_models as networks
 from genobird.baselines.config import BaselineConfig
-from genobird.baselines.fitted import Arrays, BinModel, BinSource, Fitted, PromoterModel, labels_of
+from genobird.baselines.fitted import Arrays, BinModel, Bins, BinSource, Fitted, PromoterModel
 from genobird.baselines.linear_models import CompositionModel, GappedModel, KmerModel
 from genobird.baselines.ngram import Unit, open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
@@ -319,7 +319,6 @@ def predict_baselines(
     promoters: Path | None = None,
     scan: Path | None = None,
     split: str = "test",
-    precision: str = "float32",
 ) -> None:
     """Write the predictions of trained baselines for a split, beside their weights.
 
@@ -329,28 +328,23 @@ def predict_baselines(
         promoters: table of promoter windows; None leaves promoters out.
         scan: table of a scan; None leaves it out.
         split: whose places are predicted: every usable bin once, every promoter window once.
-        precision: of the networks' products, float32 or bf16.
 
     Raises:
         CheckpointError: the directory does not hold what is asked for.
     """
     if chromatin is not None:
         dataset = ChromatinDataset(chromatin)
-        places = [dataset.usable_bins(i) for i in dataset.intervals(split)]
-        names = [i.contig for i in dataset.intervals(split)]
-        contigs = np.repeat(np.array(names, dtype=np.str_), [len(bins) for bins in places])
-        bins = np.concatenate(places)
-        labels = labels_of(dataset, contigs, bins)
+        bins = Bins.of_split(dataset, split)
+        places = bins.contigs, bins.numbers, bins.labels()
         for name, model in load_baselines(path, "chromatin").items():
-            logits = model.predict_bins(dataset, contigs, bins, precision)
-            found = Predictions(contigs, bins, labels, logits, dataset.bin_bp)
+            found = Predictions(*places, model.predict_bins(bins), dataset.bin_bp)
             found.save(path / f"{name}.chromatin.npz")
     for kind, windows in (("promoters", promoters), ("scan", scan)):
         if windows is None:
             continue
         table = read_promoters(windows, split)
         for name, trained in load_baselines(path, "promoters").items():
-            logits = trained.predict_promoters(table, precision)
+            logits = trained.predict_promoters(table)
             Predictions.of_promoters(table, logits).save(path / f"{name}.{kind}.npz")
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genobird.baselines.config import BaselineConfig, GappedSettings, GappedShape, PublishedTraining
+from genobird.baselines.fitted import Bins
 from genobird.baselines.network import ConvolutionConfig, NetworkSettings, predict_codes
 from genobird.baselines.network_models import NetworkModel
 from genobird.baselines.train import (
@@ -93,8 +94,8 @@ def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
     network = load_baselines(trained, "chromatin")["convolution"].network
     bins = dataset.usable_bins(Interval("chr1", 6_000, 10_000))
     assert 40 not in bins
-    contigs = np.full(len(bins), "chr1")
-    together = NetworkModel(network, {}).predict_bins(dataset, contigs, bins, "float32")
+    asked = Bins(dataset, np.full(len(bins), "chr1"), bins)
+    together = NetworkModel(network, {}).predict_bins(asked)
     for i in (0, 7, len(bins) - 1):
         codes = bin_codes(dataset, "chr1", bins[i : i + 1], 400)[None]
         alone = predict_codes(network, codes, both_strands=True)[0]
@@ -105,7 +106,7 @@ def test_bins_predicted_together_are_those_predicted_alone(trained, dataset):
 def test_a_bin_is_predicted_from_a_sequence_around_it_too(trained, dataset, name):
     model = load_baselines(trained, "chromatin")[name]
     bins = np.array([100, 150])
-    expected = model.predict_bins(dataset, np.full(2, "chr1"), bins, "float32")
+    expected = model.predict_bins(Bins(dataset, np.full(2, "chr1"), bins))
     texts = [dataset.sequence("chr1", b * 200 - 1400, b * 200 + 1700) for b in bins]
     found = model.predict_places(texts, [1500, 1500])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
