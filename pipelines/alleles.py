@@ -190,14 +190,7 @@ def correlation(change: Floats, measured: Floats, groups: Sequence[str]) -> Figu
 def run(
     predict: Predict, features: Sequence[str], folder: Path, located: Located
 ) -> dict[str, Figure]:
-    """Run all tests that a model has features for.
-
-    Args:
-        predict: the model.
-        features: names of its F features.
-        folder: of the variant files.
-        located: knows the sequence around placed SNPs.
-    """
+    """Run all tests that a model has features for, by the variant files of a folder."""
     ctcf = columns(features, target="CTCF")
     dnase = columns(features, target="DNase")
     lymphoblast = columns(features, cell="GM12878", target="DNase")

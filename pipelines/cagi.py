@@ -411,51 +411,6 @@ def _candidates(
     return signed, sizes
 
 
-def run(
-    variants: Path,
-    model: Path,
-    baselines: Path | None,
-    fastas: Sequence[Path],
-    seed: int,
-    resamples: int,
-    device: str = "auto",
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Score and compare; see the module.
-
-    Raises:
-        UsageError: a file or directory is missing.
-        InputError: the variants or the baselines do not fit.
-    """
-    table, constructs = read_variants(variants)
-    features = Checkpoint.load(model).features
-    kinds = features["class"].to_numpy(dtype=str)
-
-    def compared(rows: NDArray[np.int64], placed: Sequence[Construct]) -> dict[str, Any]:
-        both = {"genobird": model_candidates(model, placed, device, threads)}
-        if baselines is not None:
-            both |= baseline_candidates(baselines, placed, kinds)
-        change = gc_change(placed)
-        both["GC change"] = {"GC change": change}, {"|GC change|": np.abs(change)}
-        signed, sizes = ({m: pair[i] for m, pair in both.items()} for i in (0, 1))
-        return evaluate(
-            table.iloc[rows].reset_index(drop=True), signed, sizes, seed=seed, resamples=resamples
-        )
-
-    report: dict[str, Any] = {"construct": compared(np.arange(len(table)), constructs)}
-    placed: list[Construct | None] = [None] * len(table)
-    for path in fastas:
-        with Genome(steps.require(path)) as genome:
-            found = in_genome(table, constructs, genome)
-        placed = [old or new for old, new in zip(placed, found, strict=True)]
-    rows = np.array([row for row, construct in enumerate(placed) if construct], dtype=np.int64)
-    if len(rows):
-        wide = [construct for construct in placed if construct]
-        report["genome"] = compared(rows, wide)
-        report["genome_as_construct"] = compared(rows, [constructs[row] for row in rows])
-    return report
-
-
 TITLES = {
     "construct": "Constructs as they were measured",
     "genome": "Constructs with their genome around them",
@@ -515,10 +470,35 @@ def main(
 ) -> None:
     """Compare predicted effects of variants with measured ones."""
     refuse_existing(output, force, KIND)
-    results = run(variants, model, baselines, fasta or (), seed, resamples, device, threads)
+    table, constructs = read_variants(variants)
+    checkpoint = Checkpoint.load(model)
+    kinds = checkpoint.features["class"].to_numpy(dtype=str)
+
+    def compared(rows: NDArray[np.int64], placed: Sequence[Construct]) -> dict[str, Any]:
+        both = {"genobird": model_candidates(model, placed, device, threads)}
+        if baselines is not None:
+            both |= baseline_candidates(baselines, placed, kinds)
+        change = gc_change(placed)
+        both["GC change"] = {"GC change": change}, {"|GC change|": np.abs(change)}
+        signed, sizes = ({m: pair[i] for m, pair in both.items()} for i in (0, 1))
+        return evaluate(
+            table.iloc[rows].reset_index(drop=True), signed, sizes, seed=seed, resamples=resamples
+        )
+
+    results: dict[str, Any] = {"construct": compared(np.arange(len(table)), constructs)}
+    placed: list[Construct | None] = [None] * len(table)
+    for path in fasta or ():
+        with Genome(steps.require(path)) as genome:
+            found = in_genome(table, constructs, genome)
+        placed = [old or new for old, new in zip(placed, found, strict=True)]
+    rows = np.array([row for row, construct in enumerate(placed) if construct], dtype=np.int64)
+    if len(rows):
+        wide = [construct for construct in placed if construct]
+        results["genome"] = compared(rows, wide)
+        results["genome_as_construct"] = compared(rows, [constructs[row] for row in rows])
     report = {
         "version": steps.FORMAT_VERSION,
-        "model": Checkpoint.load(model).hash,
+        "model": checkpoint.hash,
         "sources": {path.name: steps.sha256(path) for path in [variants, *(fasta or [])]},
         "seed": seed,
         "resamples": resamples,

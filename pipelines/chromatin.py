@@ -229,16 +229,10 @@ def build(
     sources: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Counts:
-    """Write a chromatin dataset.
+    """Write a chromatin dataset; the columns are in the order of the tracks.
 
-    Args:
-        tracks: features with their peaks, in the order their columns shall have.
-        contigs: the sequence to cut into bins, by the name that peaks and splits use.
-        splits: which bins are for training, validation and test.
-        output: the directory to write.
-        min_positives: a feature with fewer positive training bins is left out.
-        sources: names and hashes of the inputs, for `index.json`.
-        force: replace `output` if it exists.
+    Contigs are by the name that peaks and splits use. A feature with fewer than `min_positives`
+    positive training bins is left out. `sources` are names and hashes of the inputs.
 
     Returns:
         Usable bins, and positives of the features that were kept, by part.

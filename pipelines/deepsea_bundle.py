@@ -322,12 +322,7 @@ class Dataset:
 
 
 def fill(part: Part, dataset: Dataset, splits: Splits) -> npt.NDArray[np.int64]:
-    """Compare windows with the genome and store the labels of their bins.
-
-    Args:
-        part: pairs with their places.
-        dataset: where the labels go.
-        splits: a bin must lie in this part of it.
+    """Compare windows with the genome, and store the labels of the bins that lie in their part.
 
     Returns:
         Positives of each feature, [F].
@@ -418,14 +413,8 @@ def build(
 ) -> dict[str, Counter[str]]:
     """Write a chromatin dataset from those files of the bundle that are there.
 
-    Args:
-        bundle: folder with train.mat, valid.mat and test.mat, or some of them.
-        contigs: the genome, by the names that the split uses.
-        splits: what is trained on, validated and tested.
-        output: the directory to write.
-        features: F rows `index name class`, in the order of the labels.
-        sources: names and hashes of the inputs, for `index.json`.
-        force: replace `output` if it exists.
+    Contigs are by the names that the split uses; `features` are F rows `index name class`, in the
+    order of the labels, and `sources` names and hashes of the inputs.
 
     Returns:
         What was kept and left out, by part of the split.

@@ -76,12 +76,7 @@ def draw_backgrounds(
 ) -> list[Interval]:
     """Draw single bases of `region`, uniformly, over 5 kb from any TSS and 1 kb from each other.
 
-    Args:
-        region: where to draw, 0-based half-open.
-        sequence: the whole contig.
-        tss: intervals on the contig to stay away from.
-        count: how many.
-        seed: of the draws.
+    `sequence` is the whole contig, `tss` are intervals on it to stay away from.
 
     Raises:
         UsageError: the region has no room for that many.
@@ -154,12 +149,7 @@ def broken_site(
 ) -> Snp:
     """Return the change that breaks the strongest held-out site of a factor in a region.
 
-    Args:
-        dataset: sequence and labels; sites of its test part are looked through.
-        factor: its name.
-        motif: its matrix.
-        features: the columns of its tracks.
-        place: where the site shall lie.
+    Sites of the dataset's test part are looked through; `features` are the columns of the factor.
 
     Raises:
         UsageError: there is none.
@@ -189,16 +179,8 @@ def build(
 ) -> dict[str, int]:
     """Write the demo folder.
 
-    Args:
-        contig: the sequence to cut from.
-        region: what stays sequence, 0-based half-open; named as the contig shall be.
-        tss: promoters, anywhere.
-        snps: SNPs of the contig.
-        exclude: further TSS that background places stay away from, by contig.
-        output: the folder to write.
-        seed: of the background places.
-        force: replace `output` if it exists.
-        made_up: further changes.
+    `region` is what stays sequence, named as the contig shall be. Background places stay away from
+    promoters, and from the further TSS in `exclude`, by contig. `made_up` are further changes.
 
     Returns:
         How many promoters, background places and variants there are.

@@ -276,12 +276,9 @@ class Fetched:
 
 
 def fetch(file: File, folder: Path, from_dir: Path | None = None) -> Fetched:
-    """Bring one file into `folder`, unless it is there already, and verify or record it.
+    """Bring a file to `folder / file.name`, unless it is there already, and verify or record it.
 
-    Args:
-        file: its manifest entry.
-        folder: where data are kept; the file lands at `folder / file.name`.
-        from_dir: take it from this folder instead of the network.
+    With `from_dir` it is taken from this folder instead of the network.
 
     Raises:
         UsageError: it is not in `from_dir`, or it has no URL.
@@ -327,12 +324,7 @@ def _bring(file: File, part: Path, from_dir: Path | None, known: Entry | None) -
 
 
 def check(path: Path, file: File, known: Entry | None) -> Entry:
-    """Check a file by all that is known of it.
-
-    Args:
-        path: where it lies.
-        file: its manifest entry.
-        known: what was recorded of it, if it was fetched before.
+    """Check a file by all that is known of it: its manifest's entry, and what was recorded of it.
 
     Returns:
         Its SHA-256, and whether a published checksum has verified it.

@@ -100,12 +100,8 @@ def check(
 ) -> list[ContigReport]:
     """Compare contig names and lengths with the manifest's.
 
-    Contigs that the manifest does not list (patches, decoys) are passed over with a log line.
-
-    Args:
-        fastas: plain, gzip or BGZF FASTA files.
-        facts: a manifest with contig lengths.
-        allow_prefix: accept a contig that ends early; coordinates in it are true all the same.
+    Contigs that the manifest does not list (patches, decoys) are passed over with a log line. With
+    `allow_prefix` a contig may end early; coordinates in it are true all the same.
 
     Returns:
         One report a listed contig, in file order.

@@ -27,12 +27,10 @@ def joined(
     effects: Sequence[Mapping[str, Any]],
     alleles: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return an evaluation with what was measured of motifs.
+    """Return the evaluation of a model with what was measured of motifs.
 
-    Args:
-        evaluation: of the model.
-        effects: what `pipelines.motif_effects` wrote, the model's and the rivals', of one split.
-        alleles: what `pipelines.alleles` wrote, of some of the same.
+    `effects` is what `pipelines.motif_effects` wrote, the model's and the rivals', of one split;
+    `alleles` what `pipelines.alleles` wrote, of some of the same.
 
     Raises:
         InputError: nothing is the model's, or the splits differ.

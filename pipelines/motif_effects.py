@@ -97,13 +97,7 @@ def load_predictor(
     rival: str | None = None,
     threads: int | None = None,
 ) -> Predictor:
-    """Read a model, or a rival.
-
-    Args:
-        model: model directory; the bundled one if None.
-        baselines: directory of trained baselines, for a rival.
-        rival: name of the baseline.
-        threads: CPU threads.
+    """Read a model, the bundled one if None, or a rival from a directory of trained baselines.
 
     Raises:
         UsageError: a rival without its directory, or one that is not in it.
@@ -138,13 +132,8 @@ def usual_changes(
 ) -> Background:
     """Return how large the effects of random changes of single bases are.
 
-    Args:
-        predictor: what is asked.
-        dataset: holds the sequence.
-        split: part that the changes lie in, each in the middle of another bin.
-        count: how many changes; fewer where the part has fewer bins.
-        flank_bp: bases on each side, clipped at the contig's ends.
-        seed: of the changes.
+    Each of at most `count` changes lies in the middle of another bin of a split, and is given
+    `flank_bp` on each side, clipped at the contig's ends.
     """
     rng = generator(seed, 8)
     bins = [(i.contig, int(b)) for i in dataset.intervals(split) for b in dataset.usable_bins(i)]
@@ -204,16 +193,10 @@ def find_sites(
     background: int = 4_000,
     seed: int = 0,
 ) -> list[Site]:
-    """Find sites of factors in a split, the best matches first, one per bin.
+    """Find sites of factors in a split of a dataset, the best matches first, one per bin.
 
-    Args:
-        dataset: sequence and labels.
-        split: held-out part.
-        motifs: a matrix by factor.
-        columns: the features of each factor.
-        most: sites per factor.
-        background: bins without the factor that say what a strong match is.
-        seed: of the draw of these.
+    `columns` are the features of each factor. At most `most` sites per factor are taken, whose
+    match is better than the best one in nearly all of `background` bins without the factor.
     """
     found: list[Site] = []
     for factor, motif in motifs.items():
@@ -258,15 +241,7 @@ def _best(
 
 
 def changed(sequence: str, at: int, site: Site, motif: Motif, seed: int) -> dict[str, str]:
-    """Return the sequence after each of `CHANGES`.
-
-    Args:
-        sequence: around a site.
-        at: its first base in the sequence.
-        site: the site.
-        motif: its factor's matrix.
-        seed: of the orders.
-    """
+    """Return the sequence around a site, whose first base is `at`, after each of `CHANGES`."""
     odds = motif.odds[::-1, ::-1] if site.reverse else motif.odds
     length = odds.shape[1]
     rng = generator(seed, 7, site.start)

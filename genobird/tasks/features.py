@@ -150,14 +150,7 @@ def encode_batches(
     head: Head,
     folder: Path,
 ) -> dict[str, Tensor]:
-    """Encode the places of the first batches of a dataset.
-
-    Args:
-        batches: makes batches of places.
-        count: how many of them are encoded.
-        inference: runs the encoder.
-        head: one of its heads, which says what of a place is read.
-        folder: see `encoded`.
+    """Encode the places of the first `count` batches, as far as a head reads them.
 
     Returns:
         What `FeatureBatches` takes: `pooled`, `labels` and `weights`.
