@@ -32,7 +32,7 @@ from genobird.tasks.data import (
 )
 from genobird.tasks.features import FeatureBatches, encode_batches
 from genobird.tasks.fit import FitSettings, Run, Task, fit
-from genobird.tasks.pretrain import chunked_nats
+from genobird.tasks.pretrain import masked_nats
 from genobird.tasks.run_folder import ENCODED, SavedRun
 from genobird.tasks.task import WHOLE, EncoderPart, limit, merge
 
@@ -238,12 +238,10 @@ class Finetuning(Task):
             metrics |= {"labels": loss.detach(), "auxiliary": others.detach()}
             loss = loss + self.auxiliary_weight * others
         if len(batch.targets) and self.mlm_weight:
-            mlm, embedding = self.checkpoint.mlm, self.checkpoint.encoder.embedding.weight
-            assert mlm is not None
             assert hidden is not None
             assert batch.places is not None
-            around = batch.places.batch.around(batch.targets, mlm.reach)
-            nats, _ = chunked_nats(mlm, hidden[batch.targets], embedding, batch.pieces, around)
+            asked = batch.places.batch, hidden, batch.targets, batch.pieces
+            nats, _ = masked_nats(self.checkpoint, *asked)
             metrics = {"labels": loss.detach(), **metrics, "masked": nats.detach().mean()}
             loss = loss + self.mlm_weight * nats.mean()
         return {"loss": loss, **metrics}

@@ -91,13 +91,11 @@ class LabelTable:
         """
         cells = self.column(name)
         numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
-        bad = cells[~np.isfinite(numbers)]
-        if len(bad):
-            raise TableError(
-                f"{self.path}, row {bad.index[0] + 1}: {name} {quoted(bad.iloc[0])} is no finite "
-                "number; leave the cell empty where the value is unknown, or predict classes with "
-                "--objective classes"
-            )
+        problem = (
+            "is no finite number; leave the cell empty where the value is unknown, or predict "
+            "classes with --objective classes"
+        )
+        _refuse_rows(self.path, name, cells[~np.isfinite(numbers)], problem)
         return np.asarray(numbers.reindex(self.cells.index), np.float64)
 
     def classes(self, name: str) -> pd.Series[str]:
@@ -107,12 +105,10 @@ class LabelTable:
             TableError: there is no such column, or a class is what R and pandas write for none.
         """
         found = self.column(name).map(_text)
-        unknown = found[found.str.lower().isin(("na", "nan"))]
-        if len(unknown):
-            raise TableError(
-                f"{self.path}, row {unknown.index[0] + 1}: {name} {quoted(unknown.iloc[0])} is no "
-                "class; leave the cell empty where the class is unknown, or give it another name"
-            )
+        problem = (
+            "is no class; leave the cell empty where the class is unknown, or give it another name"
+        )
+        _refuse_rows(self.path, name, found[found.str.lower().isin(("na", "nan"))], problem)
         return found
 
     def splits(self) -> NDArray[np.str_] | None:
@@ -125,12 +121,8 @@ class LabelTable:
             return None
         allowed = TRAIN, VALIDATION, TEST
         found = self.cells["split"].map(_text).str.strip()
-        bad = found[~found.isin(allowed)]
-        if len(bad):
-            raise TableError(
-                f"{self.path}, row {bad.index[0] + 1}: split {quoted(bad.iloc[0])} found; allowed "
-                f"are {', '.join(allowed)}"
-            )
+        problem = f"found; allowed are {', '.join(allowed)}"
+        _refuse_rows(self.path, "split", found[~found.isin(allowed)], problem)
         return found.to_numpy(dtype=np.str_)
 
 
@@ -308,12 +300,8 @@ def labels_of(
     if targets.is_classes:
         found = table.classes(targets.column)
         numbers = found.map({name: number for number, name in enumerate(targets.names)})
-        if numbers.isna().any():
-            row = found.index[numbers.isna()][0]
-            raise TableError(
-                f"{table.path}, row {row + 1}: {targets.column} {quoted(found[row])} is not "
-                f"among the classes that are trained, {_some(targets.names)}"
-            )
+        problem = f"is not among the classes that are trained, {_some(targets.names)}"
+        _refuse_rows(table.path, targets.column, found[numbers.isna()], problem)
         columns = [np.asarray(numbers.reindex(table.cells.index), np.float64)]
     elif targets.signal:
         columns = [_mean_signal(signals[name], table.regions, genome) for name in targets.names]
@@ -399,6 +387,14 @@ def _require(path: Path, columns: Sequence[str], wanted: Iterable[str]) -> None:
         raise TableError(
             f"{path} has no column {', '.join(missing)}, but {_some(columns)}; needed are chrom, "
             f"start (0-based), end and what is to be predicted{hint}"
+        )
+
+
+def _refuse_rows(path: Path, column: str, cells: pd.Series[Any], problem: str) -> None:
+    """Refuse a table for the first of some cells, if there are any."""
+    if len(cells):
+        raise TableError(
+            f"{path}, row {cells.index[0] + 1}: {column} {quoted(cells.iloc[0])} {problem}"
         )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from genobird.batch import PackedBatch
 from genobird.bits_per_base import extent
 from genobird.checkpoint import Checkpoint
 from genobird.config import explain
@@ -86,6 +87,16 @@ def chunked_nats(
         parts.append(checkpoint(plain_nats, *given, use_reentrant=False, preserve_rng_state=False))
     nats, pieces = zip(*parts, strict=True)
     return torch.cat(nats), torch.cat(pieces)
+
+
+def masked_nats(
+    checkpoint: Checkpoint, batch: PackedBatch, hidden: Tensor, targets: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return -ln p of the pieces [M] at some tokens [M] of a batch, and the likeliest, [M] each."""
+    mlm = checkpoint.mlm
+    assert mlm is not None
+    around = batch.around(targets, mlm.reach)
+    return chunked_nats(mlm, hidden[targets], checkpoint.encoder.embedding.weight, labels, around)
 
 
 class MaskedSettings(BaseModel):
@@ -177,18 +188,11 @@ class Pretraining(Task):
     def model_step(self, batch: MaskedBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
         checkpoint = self.checkpoint
-        assert checkpoint.mlm is not None
         if self.freeze_encoder:
             checkpoint.encoder.eval()
         with torch.set_grad_enabled(self.training and not self.freeze_encoder):
             hidden = checkpoint.encoder(batch.batch)
-        nats, pieces = chunked_nats(
-            checkpoint.mlm,
-            hidden[batch.targets],
-            checkpoint.encoder.embedding.weight,
-            batch.labels,
-            batch.batch.around(batch.targets, checkpoint.mlm.reach),
-        )  # [M] each
+        nats, pieces = masked_nats(checkpoint, batch.batch, hidden, batch.targets, batch.labels)
         loss = nats.mean() if len(nats) else nats.sum()  # 0 where nothing is asked for
         bases = self.lengths[batch.labels]
         metrics = {"weight": torch.tensor(len(nats))}
