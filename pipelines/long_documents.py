@@ -1,18 +1,25 @@
 """What is context worth for text? Chapters of pages, told from 512 to 4,096 tokens of them.
 
-Pages (`pipelines/pages.py`) are cut by a SentencePiece model of the training part. A BigBird is
-trained anew for each context, on stretches of as many tokens, with as many tokens in all; TF-IDF
-with logistic regression gets all stretches of the same pages. Both are asked about the same
-stretches of 4,096 tokens of held-out pages, of which a shorter context sees the beginning alone, or
-all pieces one by one, whose log-probabilities are added. 512 tokens are eight blocks, which see one
-another: that model is a BERT. Nothing is chosen by the test part; the strength of the regression is
-by validation.
+A manual of HTML that Sphinx wrote becomes a Parquet table of pages (chapter, page, part, text),
+such as that of Debian's `linux-doc-6.1` (the Linux kernel's documentation, GPL-2, with the licence
+of each page in its source). The chapter of a page is its first folder. A whole page belongs to one
+part, by a hash of its name.
+
+Pages are cut by a SentencePiece model of the training part. A BigBird is trained anew for each
+context, on stretches of as many tokens, with as many tokens in all; TF-IDF with logistic regression
+gets all stretches of the same pages. Both are asked about the same stretches of 4,096 tokens of
+held-out pages, of which a shorter context sees the beginning alone, or all pieces one by one, whose
+log-probabilities are added. 512 tokens are eight blocks, which see one another: that model is a
+BERT. Nothing is chosen by the test part; the strength of the regression is by validation.
 """
 
 from __future__ import annotations
 
+import hashlib
+import html
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +38,58 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import pack
+from genobird.errors import InputError
 from genobird.model import BigBird, BigBirdConfig
 from pipelines import steps
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="What is context worth?")
+
+_MAIN = re.compile(r'<div role="main".*?>(.*?)<footer>', re.DOTALL)
+_TAG = re.compile(r"<[^>]+>")
+
+
+@app.command("pages")
+def make_pages(
+    manual: Annotated[Path, typer.Argument(help="Folder with a folder of pages per chapter.")],
+    chapters: Annotated[list[str], typer.Option("--chapter", help="A chapter to take.")],
+    output: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    force: steps.Force = False,
+) -> None:
+    """Make a table of a manual's pages."""
+    rows = [row for chapter in chapters for row in read_chapter(manual, chapter)]
+    with steps.new_file(output, force) as part:
+        pd.DataFrame(rows, columns=["chapter", "page", "part", "text"]).to_parquet(part)
+
+
+def read_chapter(manual: Path, chapter: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield chapter, page, part and text of each page, in the order of their names.
+
+    Raises:
+        InputError: the chapter has no pages.
+    """
+    found = 0
+    for path in sorted((manual / chapter).rglob("*.html")):
+        body = _MAIN.search(path.read_text("utf-8", errors="replace"))
+        if body is not None:
+            found += 1
+            page = path.relative_to(manual).as_posix()
+            yield chapter, page, part_of(page), text_of(body.group(1))
+    if not found:
+        raise InputError(
+            f"{manual / chapter} has no pages of Sphinx; give the manual's html folder"
+        )
+
+
+def text_of(body: str) -> str:
+    """Return what a reader sees: no tags, single spaces."""
+    return " ".join(html.unescape(_TAG.sub(" ", body)).split())
+
+
+def part_of(page: str) -> str:
+    """Return the part of a page: six in ten train, one validates, three test."""
+    tenth = hashlib.sha256(page.encode()).digest()[0] * 10 // 256
+    return "train" if tenth < 6 else "validation" if tenth == 6 else "test"
+
 
 LONGEST = 4096
 PIECES = 4096
@@ -53,7 +110,8 @@ Answer = Callable[[list[Ids]], NDArray[np.float32]]
 """Log-probabilities [S, chapters] of stretches."""
 
 
-def main(
+@app.command("tell")
+def tell(
     pages: Annotated[Path, typer.Argument(help="Table of pages.")],
     output: steps.OutputJson,
     contexts: Annotated[list[int], typer.Option("--context", help="Tokens.")],
@@ -212,4 +270,4 @@ def ask(answer: Answer, pages: pd.DataFrame, context: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    steps.run(main)
+    steps.run(app)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from genobird.errors import InputError
-from pipelines import long_documents, pages, steps
+from pipelines import long_documents
 
 PAGE = '<nav>skipped</nav><div role="main" class="document"><p>{}</p></div><footer>skipped</footer>'
 WORDS = {"birds": "wren dove crane", "maths": "field group ring"}
@@ -31,7 +31,7 @@ def table(manual):
     output = manual / "pages.parquet"
     chapters = [f"--chapter={chapter}" for chapter in WORDS]
     result = CliRunner().invoke(
-        steps.command(pages.main), [str(manual), *chapters, "--output", str(output)]
+        long_documents.app, ["pages", str(manual), *chapters, "--output", str(output)]
     )
     assert result.exit_code == 0, result.output
     return output
@@ -47,7 +47,7 @@ def test_pages_are_read_without_their_tags_and_each_is_in_one_part(manual):
     assert first.text.startswith("0 & ")
     assert "skipped" not in first.text
     with pytest.raises(InputError, match="has no pages of Sphinx"):
-        list(pages.read_chapter(manual, "none"))
+        list(long_documents.read_chapter(manual, "none"))
 
 
 @pytest.mark.parametrize("context", [32, 64])
@@ -56,7 +56,7 @@ def test_chapters_are_told_by_both_models(manual, monkeypatch, context):
     output = manual / "found.json"
     arguments = [str(table(manual)), "--context", str(context), "--tokens", "3200"]
     result = CliRunner().invoke(
-        steps.command(long_documents.main), [*arguments, "--part", "test", "--output", str(output)]
+        long_documents.app, ["tell", *arguments, "--part", "test", "--output", str(output)]
     )
     assert result.exit_code == 0, result.output
     rows = json.loads(output.read_text())["rows"]
