@@ -42,6 +42,16 @@ logger = logging.getLogger(__name__)
 SENTENCES = "sentences.parquet"
 INDEX = "index.json"
 KIND = Kind("corpus", INDEX, '"genobird-corpus-1"')
+_SCHEMA = pa.schema(
+    [
+        ("pass", pa.uint16()),
+        ("document", pa.uint32()),
+        ("contig", pa.dictionary(pa.int32(), pa.string())),
+        ("start", pa.uint32()),
+        ("end", pa.uint32()),
+        ("strand", pa.dictionary(pa.int8(), pa.string())),
+    ]
+)
 
 ROW = np.dtype([("document", "<u4"), ("start", "<u4"), ("end", "<u4"), ("reverse", "?")])
 """Sentences as an array: bases `start` to `end` of the contig; `reverse` reads the other strand."""
@@ -382,18 +392,6 @@ def _matched(index: CorpusIndex, fastas: Sequence[Path]) -> tuple[Path, ...]:
 def joint_sha256(*hashes: str) -> str:
     """Hash of hashes; one alone stands for itself."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-_SCHEMA = pa.schema(
-    [
-        ("pass", pa.uint16()),
-        ("document", pa.uint32()),
-        ("contig", pa.dictionary(pa.int32(), pa.string())),
-        ("start", pa.uint32()),
-        ("end", pa.uint32()),
-        ("strand", pa.dictionary(pa.int8(), pa.string())),
-    ]
-)
 
 
 def build(

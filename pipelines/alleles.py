@@ -113,15 +113,9 @@ class Located:
         self.sites = {str(name): rows.sort_values("start") for name, rows in table.groupby("chrom")}
 
     def alleles(self, chrom: str, at: int, ref: str, alt: str) -> tuple[str, str, int] | None:
-        """Return the sequences of REF and ALT and the place.
+        """Return the sequences of REF and ALT and the place; `at` is REF's first base, 0-based.
 
         None where REF is not found, or an allele is not of bases alone.
-
-        Args:
-            chrom: contig.
-            at: first base of REF, 0-based.
-            ref: REF.
-            alt: ALT.
         """
         if not set(ref + alt) <= set("ACGTN"):
             return None
@@ -143,14 +137,15 @@ class Located:
             starts, texts = nearest["start"].tolist(), nearest["sequence"].str.upper().tolist()
             yield from zip(texts, starts, strict=True)
 
-    def read(self, path: Path) -> tuple[pd.DataFrame, list[tuple[str, str, int]]]:
-        """Return the rows of a table of SNPs whose sequence is known, and their alleles."""
+    def read(self, path: Path) -> tuple[pd.DataFrame, list[tuple[str, str, int]], list[str]]:
+        """Return the rows of a table of SNPs whose sequence is known, their alleles and groups."""
         table = steps.read_table(path, ["chrom", "pos1", "ref", "alt"], comment="#")
         table = table[table["sequence_here"] != "."]
         rows = zip(table["chrom"], table["pos1"], table["ref"], table["alt"], strict=True)
         found = [self.alleles(str(c), int(at) - 1, str(ref), str(alt)) for c, at, ref, alt in rows]
-        known = [row is not None for row in found]
-        return table[known].reset_index(drop=True), [row for row in found if row is not None]
+        table = table[[row is not None for row in found]].reset_index(drop=True)
+        groups = stretches(table["chrom"], table["pos1"])
+        return table, [row for row in found if row is not None], groups
 
 
 def stretches(chroms: Iterable[object], positions: Iterable[object]) -> list[str]:
@@ -200,12 +195,10 @@ def run(
     found["ctcf-pairs"] = preferred(deltas(predict, pairs)[:, ctcf], groups)
     pairs, groups = read_pairs(folder / "dsqtl_lcl_allele_pairs_100bp.tsv.gz")
     found["dsqtl-pairs"] = preferred(deltas(predict, pairs)[:, lymphoblast], groups)
-    table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
-    groups = stretches(table["chrom"], table["pos1"])
+    table, pairs, groups = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
     hits = table["asb"].to_numpy() == 1
     found["ctcf-asb"] = detection(deltas(predict, pairs)[:, ctcf], hits, groups)
-    table, pairs = located.read(folder / "raqtl_k562.tsv.gz")
-    groups = stretches(table["chrom"], table["pos1"])
+    table, pairs, groups = located.read(folder / "raqtl_k562.tsv.gz")
     measured = table["log2_alt_ref"].to_numpy(np.float64)
     found["raqtl"] = agreement(deltas(predict, pairs)[:, k562], measured, groups)
     table, constructs = read_variants(folder / "cagi4_eqtl_mpra_train.csv.gz")
@@ -223,16 +216,13 @@ def run_scan(motif: Motif, folder: Path, located: Located) -> dict[str, Figure]:
     """Run the tests of a factor with its matrix alone."""
     predict = matrix_scan(motif)
     bound, ends = read_pairs(folder / "ctcf_allele_pairs_100bp.tsv.gz")
-    table, pairs = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
+    table, pairs, groups = located.read(folder / "ctcf_allele_specific.gm12878.tsv.gz")
     near = [
         (a[max(0, p - 50) : p + 50], b[max(0, p - 50) : p + 50], min(p, 50)) for a, b, p in pairs
     ]
     return {
         "ctcf-pairs": preferred(deltas(predict, bound), ends),
-        "ctcf-asb": detection(
-            *(deltas(predict, near), table["asb"].to_numpy() == 1),
-            stretches(table["chrom"], table["pos1"]),
-        ),
+        "ctcf-asb": detection(deltas(predict, near), table["asb"].to_numpy() == 1, groups),
     }
 
 

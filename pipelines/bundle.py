@@ -24,6 +24,7 @@ import typer
 from genobird.checkpoint import KIND, WEIGHTS, Checkpoint
 from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError
 from genobird.files import refuse_existing
+from genobird.report.evaluation import read_json
 from genobird.scoring.background import FILE as BACKGROUND
 from genobird.scoring.background import Background
 from pipelines import steps
@@ -92,7 +93,7 @@ def bundle(
     refuse_existing(output, force, KIND)
     if card is not None:
         steps.require(card)
-    figures = None if evaluation is None else _read_figures(evaluation)
+    figures = None if evaluation is None else read_json(evaluation)
     effects = None if background is None else Background.load(background)
     checkpoint = Checkpoint.load(model)
     _refuse_overflow(checkpoint, model)
@@ -127,14 +128,6 @@ def bundle(
             )
     logger.info("%s: %.1f MB, model %s", output, size, checkpoint.hash)
     return checkpoint
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    try:
-        figures = json.loads(steps.require(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    return dict(figures)
 
 
 def _refuse_overflow(checkpoint: Checkpoint, model: Path) -> None:

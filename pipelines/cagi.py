@@ -96,7 +96,12 @@ def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
 
 def scaled(candidates: Scores) -> dict[str, Floats]:
     """Divide each candidate by its root mean square; what is missing (NaN) becomes 0."""
-    return {name: _scaled(values) for name, values in candidates.items()}
+    found = {}
+    for name, values in candidates.items():
+        known = np.nan_to_num(values)
+        size = float(np.sqrt(np.mean(known**2)))
+        found[name] = known / size if size > 0 else known
+    return found
 
 
 def put_together(
@@ -176,12 +181,6 @@ def compare(
     for model in others:
         report[model]["difference"] = bootstrap.difference(nested[first], nested[model])
     return report
-
-
-def _scaled(values: Floats) -> Floats:
-    known = np.nan_to_num(values)
-    size = float(np.sqrt(np.mean(known**2)))
-    return known / size if size > 0 else known
 
 
 @dataclass(frozen=True, slots=True)

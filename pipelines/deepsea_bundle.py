@@ -51,10 +51,24 @@ from pipelines import chromatin, grch37, manifest, steps
 from pipelines.exact_match import Bytes, Hashes, WindowIndex, complement, window_hashes
 from pipelines.manifest import Splits
 
+logger = logging.getLogger(__name__)
+
 FILES = {"train": "train.mat", "validation": "valid.mat", "test": "test.mat"}
 """Part of the split -> file."""
+CHUNK = 4_000
+"""Pairs that are read at a time: 32 MB of sequence."""
+CONTEXT_BP = 8_000
+FEATURES = "features.tsv"
+KIND = Kind("chromatin dataset", FEATURES)
+KEPT = "kept"
+WHOLE = "kept, with 8,000 known bases on both sides"
+LEFT_OUT = (
+    *("strands differ", "not in the genome", "several places", "off the grid"),
+    *("outside its part", "unknown bases", "given before"),
+)
 _ORDER = np.frombuffer(b"AGCT", np.uint8)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+Places = npt.NDArray[np.int64]
 
 
 class Rows:
@@ -133,12 +147,6 @@ def letters(one_hot: Bytes, where: str) -> Bytes:
     spelt = (one_hot * _ORDER[:, None]).sum(axis=1, dtype=np.uint8)
     spelt[spelt == 0] = ord("N")
     return np.ascontiguousarray(spelt)
-
-
-CHUNK = 4_000
-"""Pairs that are read at a time: 32 MB of sequence."""
-
-Places = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -273,19 +281,6 @@ def _between_neighbours(
 def array_of(file: Path, what: str) -> str:
     """Name the array of a file: `trainxdata` holds the sequence (`xdata`) of train.mat."""
     return file.name.removesuffix(".mat") + what
-
-
-logger = logging.getLogger(__name__)
-
-CONTEXT_BP = 8_000
-FEATURES = "features.tsv"
-KIND = Kind("chromatin dataset", FEATURES)
-KEPT = "kept"
-WHOLE = "kept, with 8,000 known bases on both sides"
-LEFT_OUT = (
-    *("strands differ", "not in the genome", "several places", "off the grid"),
-    *("outside its part", "unknown bases", "given before"),
-)
 
 
 class Dataset:

@@ -34,6 +34,11 @@ from pipelines import grch37, manifest, steps
 
 logger = logging.getLogger(__name__)
 
+UPSTREAM, DOWNSTREAM = 49, 10
+"""Bases before and behind the start in EPD's BED files."""
+SHIFTS = range(-3, 4)
+_FEWEST = 100  # promoters that the initiator is judged by
+
 
 def lift(
     promoters: Iterable[Interval], chain: Path, contigs: Iterable[str]
@@ -66,12 +71,6 @@ def lift(
         else:
             lifted.append(place)
     return sorted(lifted), dropped
-
-
-UPSTREAM, DOWNSTREAM = 49, 10
-"""Bases before and behind the start in EPD's BED files."""
-SHIFTS = range(-3, 4)
-_FEWEST = 100  # promoters that the initiator is judged by
 
 
 def read_promoters(path: Path) -> tuple[list[Interval], str | None]:

@@ -44,6 +44,23 @@ from pipelines import steps
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What is context worth?")
 
+LONGEST = 4096
+PIECES = 4096
+MOST_STRETCHES = 4
+STRENGTHS = (1.0, 10.0, 100.0)
+SHAPE = {
+    "vocab_size": PIECES,
+    "width": 64,
+    "layers": 2,
+    "heads": 2,
+    "mlp_width": 128,
+    "dropout": 0.1,
+    "position": "rope",
+}
+Ids = NDArray[np.uint16]
+Answer = Callable[[list[Ids]], NDArray[np.float32]]
+"""Log-probabilities [S, chapters] of stretches."""
+
 _MAIN = re.compile(r'<div role="main".*?>(.*?)<footer>', re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
 
@@ -89,25 +106,6 @@ def part_of(page: str) -> str:
     """Return the part of a page: six in ten train, one validates, three test."""
     tenth = hashlib.sha256(page.encode()).digest()[0] * 10 // 256
     return "train" if tenth < 6 else "validation" if tenth == 6 else "test"
-
-
-LONGEST = 4096
-PIECES = 4096
-MOST_STRETCHES = 4
-STRENGTHS = (1.0, 10.0, 100.0)
-SHAPE = {
-    "vocab_size": PIECES,
-    "width": 64,
-    "layers": 2,
-    "heads": 2,
-    "mlp_width": 128,
-    "dropout": 0.1,
-    "position": "rope",
-}
-
-Ids = NDArray[np.uint16]
-Answer = Callable[[list[Ids]], NDArray[np.float32]]
-"""Log-probabilities [S, chapters] of stretches."""
 
 
 @app.command("tell")

@@ -59,6 +59,11 @@ STRONG_QUANTILE = 0.99
 _AT_ONCE = 64
 
 Floats = NDArray[np.float32]
+Columns = dict[str, list[int]]
+Predict = Callable[[Sequence[str]], Floats]
+"""Sequences, each centred on the middle of a bin, to logits [S, F]."""
+Rank = Callable[[Floats, Floats], Floats]
+"""Logits of REF and ALT [n, F] to how much each feature changed [n, F]: the largest leads."""
 
 Model = Annotated[Path | None, typer.Option(help="Model; the bundled one by default.")]
 Baselines = Annotated[Path | None, typer.Option(help="Trained baselines, with --rival.")]
@@ -155,13 +160,6 @@ def usual_changes(
     )
     names = predictor.names
     return Background.of(logits[1::2] - logits[::2], names, range(len(names)))
-
-
-Columns = dict[str, list[int]]
-Predict = Callable[[Sequence[str]], Floats]
-"""Sequences, each centred on the middle of a bin, to logits [S, F]."""
-Rank = Callable[[Floats, Floats], Floats]
-"""Logits of REF and ALT [n, F] to how much each feature changed [n, F]: the largest leads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,15 @@ from genobird.genome.sequence import n_fraction, reverse_complement
 from pipelines import backgrounds, grch37, manifest, steps
 from pipelines.manifest import Splits
 
+logger = logging.getLogger(__name__)
+
+UPSTREAM = 5000
+DOWNSTREAM = 3000
+WINDOW = UPSTREAM + DOWNSTREAM
+MAX_N_FRACTION = 0.05
+SCAN_STEP = 2000
+GROUP_BP = 1_000_000
+HELD_OUT = ("validation", "test")
 PIECES = 20
 REPLACED = 12
 
@@ -75,17 +84,6 @@ def _pieces(sequence: str) -> npt.NDArray[np.uint8]:
     if len(sequence) % PIECES:
         raise UsageError(f"a window of {len(sequence)} bp cannot be cut into {PIECES} equal pieces")
     return np.frombuffer(sequence.encode("ascii"), dtype=np.uint8).reshape(PIECES, -1).copy()
-
-
-logger = logging.getLogger(__name__)
-
-UPSTREAM = 5000
-DOWNSTREAM = 3000
-WINDOW = UPSTREAM + DOWNSTREAM
-MAX_N_FRACTION = 0.05
-SCAN_STEP = 2000
-GROUP_BP = 1_000_000
-HELD_OUT = ("validation", "test")
 
 
 class Negatives(StrEnum):

@@ -36,6 +36,10 @@ from genobird.tasks.data import MaskedBatch, MixedBatches, PretrainBatches, Pret
 from genobird.tasks.fit import FitSettings, Run, Task, fit, measured
 from genobird.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
+_EVERY = 10
+
 # Logits that exist at once: 128 MB of float32, and 1,024 targets of a vocabulary of 32,000 keep a
 # GPU busy.
 CHUNK_LOGITS = 1 << 25
@@ -326,11 +330,6 @@ def _final_validation(
         return {}
     found = measured(task, batches, _validations(config, batches))
     return {f"validation/{name}": round(value, 5) for name, value in found.items()}
-
-
-logger = logging.getLogger(__name__)
-
-_EVERY = 10
 
 
 class MLMConfig(MaskedSettings):
