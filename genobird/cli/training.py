@@ -119,7 +119,7 @@ CONFIGURATIONS: Final = {
     "finetune chromatin peaks": ("tasks.peaks", "PeaksSettings"),
     "finetune promoter": ("tasks.finetune", "PromoterConfig"),
     "finetune table": ("tasks.table", "TableSettings"),
-    "finetune mlm": ("tasks.mlm", "MLMConfig"),
+    "finetune mlm": ("tasks.pretrain", "MLMConfig"),
     "baselines": ("baselines.config", "BaselineConfig"),
     "evaluate": ("tasks.evaluate", "EvaluateSettings"),
 }
