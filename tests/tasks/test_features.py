@@ -312,20 +312,20 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(
     """It was measured again: a machine that was busy once mixed float32 and bfloat16."""
     checkpoint.save(tmp_path / "start")
     config = frozen_config(tmp_path / "start", promoter_path)
-    encode, precisions = features._encode_batch, []
+    read, precisions = Inference.read, []
 
-    def stopped(drawn, inference, head):
+    def stopped(inference, readers, asked):
         if len(precisions) == at:
             raise Crash
         precisions.append(inference.precision)
-        return encode(drawn, inference, head)
+        return read(inference, readers, asked)
 
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "bf16")
     whole = finetune_promoter(config, Run(tmp_path / "whole", progress=False))
     for at in (1, 7):
         precisions.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(features, "_encode_batch", stopped)
+            patched.setattr(Inference, "read", stopped)
             with pytest.raises(Crash):
                 finetune_promoter(config, Run(tmp_path / f"parts-{at}", progress=False))
         assert set(precisions) == {"bf16"}

@@ -260,7 +260,7 @@ def die(self, step):
     return make(self, step)
 pretrain.PretrainBatches.__call__ = die
 config = pretrain.PretrainConfig.model_validate_json(sys.argv[1])
-pretrain.pretrain(config, Path(sys.argv[2]), progress=False)
+pretrain.pretrain(config, pretrain.Run(Path(sys.argv[2]), progress=False))
 """
     command = [sys.executable, "-c", script, settings.model_dump_json(), str(tmp_path / "parts")]
     killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
