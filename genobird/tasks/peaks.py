@@ -38,7 +38,8 @@ from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.figures import Floats, Logits, evaluate_tracks
-from genobird.tasks.fit import FitSettings, Task, fit
+from genobird.tasks.finetune import Finetuning
+from genobird.tasks.fit import FitSettings, fit
 from genobird.tasks.metrics import Resampling
 from genobird.tasks.run_folder import MODEL, REPORT, STATE, STATES, Run, identity
 from genobird.tasks.settings import PeakData
@@ -323,7 +324,7 @@ class _States:
         (self.run.output / STATE).unlink(missing_ok=True)
 
 
-class HeadTask(Task):
+class HeadTask(Finetuning):
     """Binary cross-entropy of the head alone, on the features of a frozen encoder.
 
     Args:
@@ -333,13 +334,8 @@ class HeadTask(Task):
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: FitSettings, shift: float) -> None:
-        super().__init__(checkpoint, settings)
-        found = checkpoint.modules()["chromatin"]
-        assert isinstance(found, Head)
-        self.head = found
+        super().__init__(checkpoint, settings, "chromatin", freeze_encoder=True)
         self.shift = shift - float(np.log(POSITIVE_WEIGHT))
-        for part in self.parts.values():
-            part.requires_grad_(part is self.head)
 
     def model_step(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return the metrics of a batch."""
