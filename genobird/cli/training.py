@@ -22,6 +22,7 @@ from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
 from genobird.names import deferred
+from genobird.report.evaluation import shown
 from genobird.tasks.settings import PeakData, TableData
 
 if TYPE_CHECKING:
@@ -244,16 +245,8 @@ def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
             own, rival = track[figure], track["gc"][figure]
-            typer.echo(f"  {figure.upper()} {_shown(own)}, of GC content {_shown(rival)}")
+            typer.echo(f"  {figure.upper()} {shown(own)}, of GC content {shown(rival)}")
     _tell(run)
-
-
-def _shown(interval: dict[str, float | None]) -> str:
-    point, low, high = (
-        "none" if value is None else f"{value:.3f}"
-        for value in (interval["point"], interval["low"], interval["high"])
-    )
-    return f"{point} [{low}, {high}]"
 
 
 def finetune_mlm(
@@ -285,7 +278,7 @@ def finetune_table(
     for split, figures in made.provenance["table"]["figures"].items():
         for name, found in figures.get("targets", {"classes": figures}).items():
             shown = [
-                f"{figure} {_shown(interval)}"
+                f"{figure} {shown(interval)}"
                 for figure, interval in found.items()
                 if isinstance(interval, dict) and "point" in interval
             ]

@@ -86,6 +86,7 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
         *_chromatin(evaluation),
         *_promoters(evaluation),
         *_scan(evaluation),
+        *_table(evaluation),
         *_masked(evaluation),
         *_motifs(evaluation),
         *_limits(evaluation),
@@ -118,9 +119,16 @@ def _outputs(evaluation: Facts) -> list[str]:
         outputs.append(f"{evaluation['chromatin']['features']} chromatin profiles of 200-bp bins")
     if "promoters" in evaluation:
         outputs.append("promoters from 8,000 bp around a transcription start")
+    if "table" in evaluation:
+        outputs.append(f"{listed(_targets_of(evaluation['table']))} of the regions of a table")
     if "masked" in evaluation:
         outputs.append("masked tokens")
     return outputs
+
+
+def _targets_of(figures: Facts) -> list[str]:
+    """Return the names of a table head's targets, or of its classes."""
+    return list(figures.get("targets") or figures["classes"])
 
 
 def _data(evaluation: Facts) -> Iterable[str]:
@@ -163,6 +171,10 @@ def _data(evaluation: Facts) -> Iterable[str]:
             f"Promoters: the {evaluation['split']} part holds {promoters['windows']} windows, "
             f"{promoters['positives']} of them promoters."
         )
+    trained = evaluation.get("training", {}).get("table")
+    if trained:
+        counts = [f"{n:,} regions to {split}" for split, n in trained["data"]["regions"].items()]
+        yield f"Table: {listed(counts)}, on {listed(trained['data']['contigs'])}."
 
 
 def _training(provenance: Facts) -> Iterable[str]:
@@ -211,7 +223,7 @@ def _training(provenance: Facts) -> Iterable[str]:
 
 def _stages(provenance: Facts) -> Iterable[tuple[str, Facts]]:
     """Yield the stages of training in their order; one may have gone on with an earlier one."""
-    for name in ("pretraining", "chromatin", "local network", "promoter", "mlm"):
+    for name in ("pretraining", "chromatin", "local network", "promoter", "mlm", "table"):
         chain: list[Facts] = []
         facts = provenance.get(name)
         if name == "local network":
@@ -345,6 +357,28 @@ def _told_apart(found: Facts, what: str) -> Iterable[str]:
     yield from _calibration(found, f"Calibration of {what}")
 
 
+def _table(evaluation: Facts) -> Iterable[str]:
+    """Yield the figures of a table head: of each target, or of all classes together."""
+    found = evaluation.get("table")
+    if not found:
+        return
+    yield "## Table"
+    yield (
+        f"{found['regions']:,} regions of the {evaluation['split']} part. "
+        + _interval_text(found["stretches"], evaluation["settings"])
+    )
+    if "targets" in found:
+        rows = [
+            [name, f"{of['known']:,}", shown(of["pearson"]), shown(of["spearman"])]
+            for name, of in found["targets"].items()
+        ]
+        yield table(["target", "regions with a value", "Pearson", "Spearman"], rows)
+    else:
+        figures = [shown(found[name]) for name in ("accuracy", "auroc", "log_loss")]
+        yield table(["accuracy", "AUROC, mean over classes", "log loss, nats"], [figures])
+        yield f"Regions of each class: {listed(f'{k} {n:,}' for k, n in found['classes'].items())}."
+
+
 def _masked(evaluation: Facts) -> Iterable[str]:
     masked = evaluation.get("masked")
     if not masked:
@@ -447,6 +481,8 @@ def _calibration(result: Facts, title: str) -> Iterable[str]:
 
 def _interval_text(groups: int, settings: Facts) -> str:
     """Say how the intervals were made."""
+    if groups < 2:
+        return "All lie in one stretch, so there are no intervals."
     return (
         f"In square brackets: 95 % bootstrap intervals, {settings['resamples']} resamples of "
         f"{groups} stretches of {settings['group_bp'] / 1000:g} kb."

@@ -67,7 +67,9 @@ def read_table(path: Path, numbers: Sequence[str], sep: str = "\t") -> pd.DataFr
 
 
 def shown(interval: Mapping[str, float | None], *, signed: bool = False) -> str:
-    """Write `low`, `point` and `high` as `point [low, high]`."""
+    """Write `low`, `point` and `high` as `point [low, high]`, or what there is of it."""
+    if interval["low"] is None:
+        return number(interval["point"], signed)
     point, low, high = (number(interval[k], signed) for k in ("point", "low", "high"))
     return f"{point} [{low}, {high}]"
 

@@ -226,7 +226,8 @@ class Bootstrap:
     def interval(self, statistic: Statistic) -> Interval:
         """Return the figure of all windows once, between the quantiles of the resamples.
 
-        Resamples where the figure is NaN (no positives were drawn) are left out.
+        Resamples where the figure is NaN (no positives were drawn) are left out. One group alone
+        tells nothing of chance: then there are no quantiles.
 
         Args:
             statistic: the figure as a function of the weights of all windows, [N] float64: how
@@ -234,8 +235,8 @@ class Bootstrap:
         """
         codes, names = pd.factorize(np.asarray(self.groups))
         rng = generator(self.seed)
-        values = np.empty(self.resamples)
-        for i in range(self.resamples):
+        values = np.empty(self.resamples if len(names) > 1 else 0)
+        for i in range(len(values)):
             drawn = rng.integers(len(names), size=len(names))
             weights = np.bincount(drawn, minlength=len(names)).astype(np.float64)[codes]
             values[i] = statistic(weights)

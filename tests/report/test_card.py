@@ -157,6 +157,32 @@ def test_every_figure_stands_beside_both_baselines(evaluation):
             assert line.endswith("|")
 
 
+def test_a_table_head_has_its_data_and_figures(evaluation):
+    figure = {"low": 0.1, "point": 0.2, "high": 0.3}
+    values = {
+        "regions": 14,
+        "stretches": 3,
+        "targets": {"height": {"known": 9, "pearson": figure, "spearman": figure}},
+    }
+    trained = {"regions": {"train": 2_900, "test": 14}, "contigs": {"chr1": 30_000}}
+    facts = {"table": values, "training": {"table": {"data": trained}}}
+    alone = {
+        key: value for key, value in evaluation.items() if key in ("settings", "split", "promoters")
+    }
+    card = model_card(PROVENANCE, alone | facts)
+    assert "a transcription start and height of the regions of a table" in card
+    assert "Table: 2,900 regions to train and 14 regions to test, on chr1." in card
+    assert "14 regions of the test part. In square brackets: 95 % bootstrap" in card
+    assert "| height | 9 | 0.200 [0.100, 0.300] | 0.200 [0.100, 0.300] |" in card
+    single = {"low": None, "point": 0.2, "high": None}
+    classes = {"regions": 14, "stretches": 1, "classes": {"a": 10, "b": 4}}
+    classes |= dict.fromkeys(("accuracy", "auroc", "log_loss"), single)
+    card = model_card(PROVENANCE, alone | {"table": classes})
+    assert "All lie in one stretch, so there are no intervals." in card
+    assert "| 0.200 | 0.200 | 0.200 |" in card
+    assert "Regions of each class: a 10 and b 4." in card
+
+
 def test_parts_that_were_not_measured_are_left_out(evaluation):
     card = model_card({}, {k: v for k, v in evaluation.items() if k not in ("masked", "promoters")})
     assert "Masked" not in card

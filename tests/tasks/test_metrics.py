@@ -155,6 +155,13 @@ def test_bootstrap_leaves_out_resamples_where_the_figure_does_not_exist():
     assert never == {"low": None, "point": None, "high": None}
 
 
+def test_one_group_gives_no_interval():
+    labels, scores = simulate(60)
+    found = metrics.Bootstrap(["chr1:0"] * 60).interval(metrics.Ranking.of(labels, scores).auroc)
+    assert found["point"] > 0.5
+    assert (found["low"], found["high"]) == (None, None)
+
+
 def test_a_bootstrap_needs_groups():
     with pytest.raises(InputError, match="no groups to resample"):
         metrics.Bootstrap([])
