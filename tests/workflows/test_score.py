@@ -4,6 +4,7 @@ import gzip
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -96,6 +97,16 @@ def test_each_record_is_kept_and_each_alt_has_its_row(scored, project):
 @pytest.mark.slow
 def test_a_second_run_does_nothing(scored, snakemake, config):
     assert "Nothing to be done" in snakemake("score", config)
+
+
+@pytest.mark.slow
+def test_the_report_holds_the_results_with_their_captions(scored, project, snakemake, config):
+    snakemake("score", config, "--report", "report.zip")
+    with zipfile.ZipFile(project / "report.zip") as file:
+        names = {Path(name).name for name in file.namelist()}
+        pages = b"".join(file.read(name) for name in file.namelist() if name.endswith(".html"))
+    assert names >= {"places.tsv", "edge.of-the_contig.tsv", "some.vcf.gz", "report.html"}
+    assert b"Variants of some: every record as it came" in pages
 
 
 @pytest.mark.slow
