@@ -277,12 +277,12 @@ def finetune_table(
     made = _train(partial(training.finetune, "table", **dict(data)), "finetune table", run)
     for split, figures in made.provenance["table"]["figures"].items():
         for name, found in figures.get("targets", {"classes": figures}).items():
-            shown = [
+            texts = [
                 f"{figure} {shown(interval)}"
                 for figure, interval in found.items()
                 if isinstance(interval, dict) and "point" in interval
             ]
-            typer.echo(f"{split}, {name}: {', '.join(shown)}")
+            typer.echo(f"{split}, {name}: {', '.join(texts)}")
     _tell(run)
 
 
