@@ -90,14 +90,8 @@ class CorpusSettings(BaseModel):
 def draw(contig_length: int, settings: CorpusSettings, contig: str, pass_index: int) -> Rows:
     """Draw the sentences of one contig in one pass, in reading order, before any is dropped.
 
-    Args:
-        contig_length: Length in bp.
-        settings: How sentences are drawn, and the seed.
-        contig: Name of the contig, a part of the key of the draw.
-        pass_index: 0 to `settings.passes` - 1, a part of the key of the draw.
-
-    Returns:
-        An array of `ROW`.
+    Its length is in bp. Its name and `pass_index`, 0 to `settings.passes` - 1, are parts of the key
+    of the draw.
     """
     key = hashlib.sha256(f"{settings.seed}\0{pass_index}\0{contig}".encode()).digest()[:16]
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
@@ -123,12 +117,7 @@ def draw(contig_length: int, settings: CorpusSettings, contig: str, pass_index: 
 
 
 def texts(sequence: str, rows: Rows) -> Iterator[str]:
-    """Yield the bases of sentences of a contig, on their strands.
-
-    Args:
-        sequence: The whole contig.
-        rows: Sentences, an array of `ROW`.
-    """
+    """Yield the bases of sentences of a contig, given whole, on their strands."""
     for _, start, end, reverse in rows.tolist():
         text = sequence[start:end]
         yield reverse_complement(text) if reverse else text
@@ -149,12 +138,9 @@ def inside_regions(rows: Rows, regions: Sequence[Interval]) -> NDArray[np.bool_]
 def too_much_n(
     rows: Rows, runs: Sequence[tuple[int, int]], max_n_fraction: float
 ) -> NDArray[np.bool_]:
-    """Tell which sentences hold a larger share of N than allowed.
+    """Tell which sentences of a contig hold a larger share of N than allowed.
 
-    Args:
-        rows: Sentences of a contig, an array of `ROW`.
-        runs: All runs of N in the contig, sorted.
-        max_n_fraction: The largest share that is allowed.
+    `runs` are all runs of N in the contig, sorted.
     """
     # Number of N before a base, piecewise linear between the ends of runs.
     edges = np.array([-1, *(edge for run in runs for edge in run)], dtype=np.float64)

@@ -26,13 +26,10 @@ def visiting_order(items: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def visited(
     first: int, count: int, visits: int, order: Callable[[int], NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """Return which items are visited next, all epochs counted, int64 [count].
+    """Return which items the visits from `first` on meet, all epochs counted, int64 [count].
 
-    Args:
-        first: number of the first visit.
-        count: how many there are, at least 1.
-        visits: of an epoch.
-        order: returns the items of an epoch, as they are visited, [visits].
+    An epoch is `visits` long, and `order` returns its items as they are visited, [visits];
+    `count` is at least 1.
     """
     epochs, places = np.divmod(np.arange(first, first + count), visits)
     parts = [order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]

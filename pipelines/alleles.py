@@ -64,9 +64,7 @@ def columns(features: Sequence[str], *, cell: str = "", target: str = "") -> lis
 def deltas(predict: Predict, pairs: Sequence[tuple[str, str, int]]) -> Floats:
     """Return logits of the second allele minus those of the first, [n, F].
 
-    Args:
-        predict: the model.
-        pairs: sequences of both alleles, and the place of the allele in them.
+    A pair is the sequences of both alleles, and the place of the allele in them.
     """
     texts = [text for pair in pairs for text in pair[:2]]
     places = [place for *_, place in pairs for _ in range(2)]

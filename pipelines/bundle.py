@@ -38,11 +38,7 @@ _ABSOLUTE = re.compile(r"(^|[=,])(/[^=,]+)")
 
 
 def scrub(value: Any) -> Any:
-    """Return provenance with each absolute path cut to its file name.
-
-    Args:
-        value: a string, a list or a mapping; a string may be a command line.
-    """
+    """Return provenance with each absolute path cut to its file name, in command lines too."""
     if isinstance(value, dict):
         return {key: scrub(item) for key, item in value.items()}
     if isinstance(value, list):

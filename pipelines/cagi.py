@@ -340,14 +340,10 @@ def evaluate(
     seed: int = 0,
     resamples: int = 500,
 ) -> dict[str, Any]:
-    """Compare candidates with the measurements, over all variants and over active constructs.
+    """Compare candidates with the measurements of N variants, all and those of active constructs.
 
-    Args:
-        table: N variants.
-        signed: by model, what shall follow the skew.
-        sizes: by model, what shall tell expression-modulating variants from others.
-        seed: of folds and resamples.
-        resamples: of the bootstrap.
+    By model, `signed` shall follow the skew, and `sizes` shall tell expression-modulating variants
+    from others. The seed is that of folds and resamples.
     """
     groups = np.array(
         [f"{c}:{p // GROUP_BP}" for c, p in zip(table["chr"], table["pos"], strict=True)]

@@ -80,12 +80,10 @@ def _most_likely(x: Doubles, base: Doubles, targets: Doubles) -> Doubles:
 
 
 def move(head: Head, line: Line, weight: float = 1.0) -> None:
-    """Change a head's last layers so that its calibrated logits lie on the line.
+    """Change a head's last layers in place so that its calibrated logits lie on the line.
 
-    Args:
-        head: changed in place.
-        line: for logits from which ln `weight` was taken.
-        weight: of a positive label in training.
+    The line is for logits from which ln `weight` was taken, the weight of a positive label in
+    training.
     """
     lasts = [head.layers[-1]] if head.far else []
     lasts += [head.local_out] if head.local is not None else []
@@ -104,15 +102,10 @@ def _offset(line: Line, weight: float) -> float:
 
 @torch.no_grad()
 def follow(promoter: Head, chromatin: Head, line: Line, weight: float) -> None:
-    """Let a promoter head ask the moved chromatin head, and answer as before.
+    """Let a promoter head (pool = profiles) ask the moved chromatin head, and answer as before.
 
-    Its batch norm takes the move back. The model then holds the asked head once.
-
-    Args:
-        promoter: a head with pool = profiles that asks the chromatin head as it was; in place.
-        chromatin: the moved head.
-        line: how it was moved.
-        weight: of a positive label in its training.
+    It is changed in place: its batch norm takes the move back. The model then holds the asked head
+    once. `weight` is that of a positive label in the chromatin head's training.
     """
     assert promoter.profiles is not None
     assert isinstance(promoter.norm, nn.BatchNorm1d)

@@ -295,17 +295,11 @@ def write_index(
     sources: Mapping[str, str] | None,
     **others: object,
 ) -> None:
-    """Write the `index.json` of a dataset.
+    """Write the `index.json` of a dataset of F features.
 
-    Args:
-        folder: of the dataset.
-        splits: what is trained on, validated and tested.
-        lengths: bases of the contigs.
-        features: how many there are, F.
-        bins: usable ones, of those parts of the split that the dataset has.
-        positives: of each feature in each part, [F].
-        sources: names and hashes of the inputs.
-        **others: what else stands in it.
+    `lengths` are the bases of its contigs, `bins` the usable ones of those parts of the split that
+    the dataset has, `positives` those of each feature in each part, [F], and `sources` names and
+    hashes of the inputs; `others` stand in it too.
     """
     index = {
         "version": steps.FORMAT_VERSION,

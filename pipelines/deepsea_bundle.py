@@ -74,10 +74,8 @@ Places = npt.NDArray[np.int64]
 class Rows:
     """One array of a file, one row per window, whichever way it is stored.
 
-    Args:
-        stored: an array, or an HDF5 dataset, that is read by slices.
-        last: rows are along the last axis, and the others in reverse order.
-        name: for messages.
+    It is an array or an HDF5 dataset, read by slices. With `last`, rows are along the last axis,
+    and the others in reverse order. Messages call it `name`.
     """
 
     def __init__(self, stored: Any, last: bool, name: str) -> None:

@@ -223,12 +223,7 @@ def columns(shape: GappedShape) -> tuple[NDArray[np.int64], int]:
 def count_gapped(codes: UInt8Array, shape: GappedShape) -> sparse.csr_array:
     """Count the gapped k-mers of sequences; words with N among the letters that count are none.
 
-    Args:
-        codes: 0 to 3, 4 for N, [S, L].
-        shape: what is counted.
-
-    Returns:
-        float32 [S, columns].
+    Codes are 0 to 3, 4 for N, [S, L]; counts are float32 [S, columns].
     """
     number, width = columns(shape)
     words = codes.shape[1] - shape.length + 1

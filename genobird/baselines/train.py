@@ -322,12 +322,8 @@ def predict_baselines(
 ) -> None:
     """Write the predictions of trained baselines for a split, beside their weights.
 
-    Args:
-        path: directory that `train_baselines` made.
-        chromatin: dataset directory; None leaves chromatin out.
-        promoters: table of promoter windows; None leaves promoters out.
-        scan: table of a scan; None leaves it out.
-        split: whose places are predicted: every usable bin once, every promoter window once.
+    `train_baselines` made `path`; `chromatin` is a dataset's directory, `promoters` and `scan` are
+    tables, and None is left out. Every usable bin and every promoter window is predicted once.
 
     Raises:
         CheckpointError: the directory does not hold what is asked for.

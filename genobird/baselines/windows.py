@@ -24,16 +24,9 @@ Bins = NDArray[np.int64]
 
 
 def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int) -> UInt8Array:
-    """Return the base codes around consecutive bins; beyond a contig's ends there are N.
+    """Return the base codes around n consecutive bins, N beyond a contig's ends.
 
-    Args:
-        dataset: holds the sequence.
-        contig: its name.
-        bins: consecutive, [n].
-        input_bp: bases each bin sees, its own in the middle.
-
-    Returns:
-        uint8 [input_bp + 200 (n - 1)].
+    Each bin sees `input_bp` bases, its own in the middle: uint8 [input_bp + 200 (n - 1)].
     """
     flank = (input_bp - dataset.bin_bp) // 2
     first = int(bins[0]) * dataset.bin_bp - flank
@@ -44,16 +37,9 @@ def bin_codes(dataset: ChromatinDataset, contig: str, bins: Bins, input_bp: int)
 def place_codes(
     sequences: Sequence[str], places: Sequence[int], before: int, after: int
 ) -> UInt8Array:
-    """Return the base codes around one place of each sequence, N beyond its ends.
+    """Return the base codes around one place of each of S sequences, N beyond its ends.
 
-    Args:
-        sequences: S strings over ACGTN.
-        places: positions in them, [S].
-        before: bases before the place.
-        after: bases from the place on.
-
-    Returns:
-        uint8 [S, before + after].
+    The bases from the place on are `after`: uint8 [S, before + after].
     """
     return np.concatenate(
         [
@@ -129,10 +115,8 @@ class BinBatches:
 class PlaceBatches:
     """Single places for a network that sees each by itself: enriched bins, and placed sites.
 
-    Args:
-        places: makes them.
-        features: how many of their labels are to be predicted; those behind are auxiliary.
-        auxiliary_weight: weight of one auxiliary label beside one of the others.
+    The first `features` of their labels are to be predicted; those behind are auxiliary, and each
+    weighs `auxiliary_weight` beside one of the others.
     """
 
     def __init__(self, places: EnrichedBatches, features: int, auxiliary_weight: float) -> None:
@@ -159,15 +143,9 @@ class PlaceBatches:
 
 
 def promoter_codes(table: pd.DataFrame, input_bp: int, before_bp: int) -> UInt8Array:
-    """Return the base codes around the transcription start of each row.
+    """Return the base codes around each row's transcription start, base 5,000 of its `sequence`.
 
-    Args:
-        table: rows with a `sequence` whose transcription start is base 5,000.
-        input_bp: bases of a row.
-        before_bp: how many of them lie before the start.
-
-    Returns:
-        uint8 [N, input_bp].
+    `before_bp` of the `input_bp` bases lie before the start: uint8 [N, input_bp].
     """
     first = UPSTREAM_BP - before_bp
     if first < 0:

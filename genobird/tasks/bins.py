@@ -150,10 +150,8 @@ def without_n(
 ) -> dict[str, NDArray[np.bool_]]:
     """Return which bins of each contig hold no N, [bins]; outside the areas all count as such.
 
-    Args:
-        genome: the sequence.
-        lengths: bases of each contig that is used, by the genome's names.
-        areas: all that is used, on these contigs; the rest is not read.
+    `lengths` are the bases of each contig that is used, by the genome's names; no base outside the
+    areas is read.
     """
     known = {contig: np.ones(length // BIN_BP, dtype=bool) for contig, length in lengths.items()}
     for area in areas:
@@ -206,13 +204,8 @@ def choose(
 def group(chosen: ChosenBins, reach_bp: int, seed: int) -> list[NDArray[np.int64]]:
     """Group bins that one window holds, and shuffle the groups.
 
-    Args:
-        chosen: N bins.
-        reach_bp: most bases from the first to the last bin of a group.
-        seed: of the order.
-
-    Returns:
-        Rows of `chosen`, ascending in each group; a group is on one contig.
+    A group holds rows of `chosen`, ascending, of one contig, with at most `reach_bp` bases from the
+    first bin to the last.
     """
     groups: list[list[int]] = []
     for row in range(len(chosen)):

@@ -68,10 +68,8 @@ class AfterSteps(pl.Callback, ABC):
 class SaveState(AfterSteps):
     """Saves the run's state under a temporary name and renames it, so that a kill loses nothing.
 
-    Args:
-        path: of the state.
-        every: steps from one to the next.
-        minutes: most minutes from one to the next, by the first process's clock.
+    From one saving to the next there are at most `every` steps and, by the first process's clock,
+    about `minutes`.
     """
 
     def __init__(self, path: Path, every: int, minutes: float) -> None:

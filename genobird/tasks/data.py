@@ -181,14 +181,11 @@ class PretrainBatches:
         return self.shards.document(int(document))[offset : offset + self.room]
 
     def sequence(self, place: int, rng: np.random.Generator) -> tuple[UInt16Array, int | None]:
-        """Make the sequence of a place in the order of all epochs.
-
-        Args:
-            place: counted from the run's start.
-            rng: draws segment B, and nothing without NSP.
+        """Make the sequence of a place in the order of all epochs, counted from the run's start.
 
         Returns:
-            Its ids with specials, and whether B follows A, None without NSP.
+            Its ids with specials, and whether B follows A; without NSP this is None, and nothing is
+            drawn.
         """
         epoch, index = divmod(place, len(self.windows))
         order = visiting_order(len(self.windows), self.seed, epoch)
@@ -210,9 +207,7 @@ class PretrainBatches:
     def batch(self, step: int, find: Callable[[int], tuple[PretrainBatches, int]]) -> MaskedBatch:
         """Make the batch of a step from sequences that may be of other corpora.
 
-        Args:
-            step: its number.
-            find: returns the corpus of the run's sequence of a number, and its place there.
+        `find` returns the corpus of the run's sequence of a number, and its place there.
         """
         rng = generator(self.seed, 1, step)
         count = self.settings.sequences
@@ -232,14 +227,11 @@ ROUND = 1_000
 
 
 class MixedBatches:
-    """Masked batches whose sequences come from several corpora.
+    """Masked batches whose sequences come from several corpora, alike in settings and seed.
 
-    Of each 1,000 sequences a corpus gives its share, in an order drawn from (seed, number of the
-    thousand). Each corpus is visited in its own epochs; names of contigs mean nothing here.
-
-    Args:
-        parts: batches of each corpus, alike in settings and seed.
-        weights: of each, above 0; shares are their ratios.
+    Of each 1,000 sequences a corpus gives its share by weight (above 0), in an order drawn from
+    (seed, number of the thousand). Each corpus is visited in its own epochs; names of contigs mean
+    nothing here.
     """
 
     def __init__(self, parts: Sequence[PretrainBatches], weights: Sequence[float]) -> None:

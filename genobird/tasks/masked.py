@@ -99,11 +99,7 @@ class MaskedTokens:
 
 
 class Repeats:
-    """Intervals of repeats.
-
-    Args:
-        files: BED, one or more.
-    """
+    """Intervals of repeats, of one or more BED files."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._cover = Cover(interval for file in files for interval in read_bed(file))
@@ -220,11 +216,8 @@ class _Tally:
     ) -> None:
         """Add the answers of a batch of W windows.
 
-        Args:
-            asked: the T tokens that were asked for, by window.
-            owner: window of each, [T].
-            labels: their true pieces, [T].
-            logits: [T, V].
+        Of the T tokens that were asked for, `owner` are the windows and `labels` the true pieces,
+        [T]; logits are [T, V].
         """
         true = labels.numpy()
         members = [np.ones(len(true), dtype=bool), ~self._has_n[true]]

@@ -179,10 +179,7 @@ def finetune_peaks(
 def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
     """Return the logits of N bins, those of the places of one bin (its strands) averaged, [N, F].
 
-    Args:
-        head: on the CPU.
-        features: of the places; each bin has at least one.
-        bins: N.
+    The head is on the CPU; each bin has at least one place among the features.
     """
     head.eval()
     logits = []
@@ -327,10 +324,7 @@ class _States:
 class HeadTask(Finetuning):
     """Binary cross-entropy of the head alone, on the features of a frozen encoder.
 
-    Args:
-        checkpoint: holds the head.
-        settings: how to train.
-        shift: what the sample's log-odds are above those of the genome.
+    `shift` is what the sample's log-odds are above those of the genome.
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: FitSettings, shift: float) -> None:
@@ -352,11 +346,8 @@ def replace_head(
 ) -> None:
     """Put a new chromatin head in place of the old one, with its hidden layers where it had any.
 
-    Args:
-        checkpoint: the model.
-        tracks: what the new head says.
-        train: bins whose rates of peaks the new head begins with.
-        hidden: width of the hidden layer where there is no old head.
+    It says `tracks`, and begins with the rates of peaks of the bins `train`. Where there was no old
+    head, its hidden layer is `hidden` wide.
     """
     old = checkpoint.chromatin
     shape = HeadConfig(hidden=hidden) if old is None else old.config
