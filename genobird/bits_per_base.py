@@ -32,13 +32,7 @@ class TokenSpans(NamedTuple):
 
 
 def token_spans(shards: Shards, document: int, lengths: NDArray[np.integer]) -> TokenSpans:
-    """Find the bases of each token of a document.
-
-    Args:
-        shards: hold the document.
-        document: its number.
-        lengths: bases of each piece of the tokenizer, [V].
-    """
+    """Find the bases of each token of a document; `lengths` are those of each piece, [V]."""
     rows = shards.rows(document)
     sizes = lengths[shards.document(document)].astype(np.int64)
     firsts = shards.sentences(document)  # of each sentence its first token, [S]

@@ -96,10 +96,7 @@ class LocalNetwork(nn.Module):
         self.hidden = nn.Linear(config.kept * (cells + 1), config.hidden)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Read spans.
-
-        Args:
-            codes: uint8 [P, span_bp], 0 to 3 for A C G T, `NO_BASE` elsewhere.
+        """Read spans, uint8 [P, span_bp], 0 to 3 for A C G T, `NO_BASE` elsewhere.
 
         Returns:
             [P, hidden], not negative.

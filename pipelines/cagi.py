@@ -107,13 +107,9 @@ def scaled(candidates: Scores) -> dict[str, Floats]:
 def put_together(
     candidates: Scores, measured: Floats, figure: Figure, fold: NDArray[np.int64]
 ) -> tuple[Floats, list[str]]:
-    """Score each fold with the candidate that is best on the others.
+    """Score each fold with the candidate whose figure is largest on the others.
 
-    Args:
-        candidates: scores [N] by name, on one scale and without NaN (`scaled`).
-        measured: what they shall predict, [N].
-        figure: larger is better.
-        fold: of each variant, [N].
+    Candidates are on one scale and without NaN (`scaled`); all arrays are [N].
 
     Returns:
         The scores, [N], and the candidate that each fold was given.

@@ -38,10 +38,7 @@ Doubles = NDArray[np.float64]
 def fit_weights(far: Doubles, local: Doubles, labels: NDArray[np.uint8]) -> Doubles:
     """Return w, v and c with which w far + v local + c makes labels most likely.
 
-    Args:
-        far: logits of one head, [N, F]; all 0 where it knows nothing.
-        local: logits of the other, [N, F].
-        labels: 0 or 1, [N, F].
+    Logits and labels (0 or 1) are [N, F]; `far` is all 0 where that head knows nothing.
     """
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:

@@ -135,9 +135,7 @@ def initiator_rates(
 ) -> tuple[dict[int, float], int]:
     """Return how often a pyrimidine stands before a purine at each shift from the start.
 
-    Args:
-        promoters: intervals of one base.
-        sequences: whole contigs by name; promoters elsewhere, or near N, are passed over.
+    Promoters, of one base each, that lie on none of the contigs or near N are passed over.
 
     Returns:
         Shift in bp along the strand -> share, and the number of promoters that were looked at.

@@ -167,8 +167,7 @@ class Splits:
     def refuse_outside(self, lengths: Mapping[str, int]) -> None:
         """Refuse to be used with a genome that ends before an interval does.
 
-        Args:
-            lengths: bases of the contigs that there are; what is on others is passed over.
+        `lengths` are the bases of the contigs that there are; what is on others is passed over.
 
         Raises:
             OutOfBoundsError: an interval ends after its contig.

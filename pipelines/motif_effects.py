@@ -369,10 +369,8 @@ def factor_columns(
 ) -> tuple[Columns, Columns]:
     """Return the columns of each factor that has a matrix, and those of its partners.
 
-    Args:
-        features: rows `name class`, names `cell|target|treatment`.
-        motifs: a matrix by the factor's name, upper-case.
-        names: rows `target factor role`, where role is `own` or `partner`.
+    Features are rows `name class`, names `cell|target|treatment`; `motifs` are by the factor's
+    name, upper-case; `names` are rows `target factor role`, where role is `own` or `partner`.
     """
     own: Columns = {}
     partners: Columns = {}

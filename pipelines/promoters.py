@@ -130,12 +130,7 @@ def _oriented(genome_text: str, strand: str) -> str:
 def positives(
     promoters: Sequence[Interval], sequences: Mapping[str, str], splits: Splits
 ) -> tuple[list[Row], Counter[str]]:
-    """Cut the window of each promoter.
-
-    Args:
-        promoters: intervals of one base, the TSS, with a strand.
-        sequences: whole contigs by name.
-        splits: which intervals are for training, validation and test.
+    """Cut the window of each promoter, an interval of one base, the TSS, with a strand.
 
     Returns:
         Windows in the order of contig and position, and how many promoters were dropped, by reason.
@@ -203,14 +198,9 @@ def genomic(
     tss: Mapping[str, Sequence[tuple[int, int]]],
     seed: int,
 ) -> tuple[list[Row], int]:
-    """Find a GC-matched window without TSS for each promoter window.
+    """Find a GC-matched window for each promoter window, in the intervals of its part of the split.
 
-    Args:
-        rows: promoter windows.
-        sequences: whole contigs by name.
-        splits: a negative is drawn from the intervals of its promoter's part.
-        tss: by contig, intervals (0-based half-open) that no negative may hold a base of.
-        seed: of all draws.
+    None holds a base of the intervals `tss` of its contig, 0-based half-open.
 
     Returns:
         One negative a promoter, in order, and how many differ by more than one per cent GC.
@@ -248,14 +238,8 @@ def scan(
 ) -> list[Row]:
     """Cut windows without TSS, every 2,000 bp of the held-out parts, each on a random strand.
 
-    Args:
-        sequences: whole contigs by name.
-        splits: its parts but `train` and `reserved` are scanned.
-        tss: by contig, intervals (0-based half-open) that no window may hold a base of.
-        seed: of the strands.
-
-    Returns:
-        Windows in the order of the parts and of their places.
+    All parts of the split but `train` and `reserved` are scanned, in their order. No window holds a
+    base of the intervals `tss` of its contig, 0-based half-open.
 
     Raises:
         UsageError: there is no such window.

@@ -261,14 +261,8 @@ def kmer_shares(
 ) -> NDArray[np.float32]:
     """Describe sequences by the shares of their k-mers in windows around one place.
 
-    Args:
-        codes: 0 to 3, 4 for N, [S, L].
-        k: letters of a k-mer.
-        place: offset that the windows lie around.
-        widths_bp: of the windows, clipped at the sequences' ends.
-
-    Returns:
-        float32 [S, windows x columns].
+    Codes are 0 to 3, 4 for N, [S, L]; windows are clipped at the sequences' ends. The shares are
+    float32 [S, windows x columns].
     """
     shape = GappedShape(length=k, letters=k)
     parts: list[NDArray[np.float32]] = []

@@ -68,14 +68,7 @@ class Network(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Predict.
-
-        Args:
-            codes: uint8 [S, L], L = `input_bp` + 200 (n - 1).
-
-        Returns:
-            Logits [S, n, outputs].
-        """
+        """Return logits [S, n, outputs] of uint8 codes [S, L], L = `input_bp` + 200 (n - 1)."""
         extra = codes.shape[1] - self.input_bp
         if extra < 0 or extra % STEP_BP:
             raise ValueError(

@@ -79,13 +79,7 @@ class Text:
 def ngram_bits(train: Text, test: Text, settings: NgramSettings) -> Floats:
     """Train on one text and predict another from left to right.
 
-    Args:
-        train: what is counted.
-        test: what is predicted, each symbol from those before it in its run.
-        settings: shape of the model.
-
-    Returns:
-        -log2 p of each symbol of `test`, [T].
+    Each symbol is predicted from those before it in its run: -log2 p, [T].
 
     Raises:
         UsageError: n-grams of so many symbols have no numbers of 64 bits.
@@ -266,14 +260,9 @@ def _stretches(
 def predict_sequence(
     train: Shards, test: Shards, tokenizer: Tokenizer, unit: Unit, settings: NgramSettings
 ) -> tuple[BaseBits, dict[str, Any]]:
-    """Train an n-gram model and predict every base of other shards.
+    """Count one text and predict every base of another; the tokenizer made both.
 
-    Args:
-        train: what is counted.
-        test: what is predicted.
-        tokenizer: made both.
-        unit: what a symbol is; the bits of a token are spread evenly over its bases.
-        settings: shape of the model.
+    The bits of a token are spread evenly over its bases.
 
     Returns:
         Bits of each base, and what is worth keeping: sizes and bits per base over all of `test`.

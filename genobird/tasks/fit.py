@@ -227,13 +227,8 @@ def _compiled(task: Task) -> Iterator[None]:
 def measured(task: Task, batches: Callable[[int], Any], count: int) -> dict[str, float]:
     """Measure a task as it is now, on the device and in the precision that it was trained on.
 
-    Args:
-        task: one that `fit` has trained; it is left on the CPU, in evaluation.
-        batches: makes the batch of an index.
-        count: number of batches.
-
-    Returns:
-        Each metric's mean over the batches that have it, each as heavy as its `weight`.
+    `fit` has trained it; it is left on the CPU, in evaluation. Each metric is the mean over those
+    of `count` batches that have it, each as heavy as its `weight`.
     """
     device = device_of(task.settings.device).type
     task.to(device).eval()

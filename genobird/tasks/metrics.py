@@ -62,11 +62,7 @@ class Ranking:
 
     @classmethod
     def of(cls, labels: npt.ArrayLike, scores: npt.ArrayLike) -> Ranking:
-        """Sort.
-
-        Args:
-            labels: 0 or 1, [N].
-            scores: Logits or probabilities, higher means more positive, [N].
+        """Sort labels, 0 or 1, [N], by their scores (logits or probabilities), [N].
 
         Raises:
             InputError: Shapes differ, a label is neither 0 nor 1, or a score is NaN.
@@ -101,8 +97,7 @@ class Ranking:
     def auroc(self, weights: Floats | None = None) -> float:
         """Area under the ROC curve, ties counted half; NaN where a class has no weight.
 
-        Args:
-            weights: Non-negative weight of each window, [N]; 1 by default.
+        Weights of the windows, [N], are not negative, and 1 by default.
         """
         total = self._cumulative(weights)
         mine = self._positive_weights(weights)
@@ -116,11 +111,7 @@ class Ranking:
         return 1.0 - above / pairs
 
     def auprc(self, weights: Floats | None = None) -> float:
-        """Average precision; NaN where no positive has weight.
-
-        Args:
-            weights: Non-negative weight of each window, [N]; 1 by default.
-        """
+        """Average precision; NaN where no positive has weight, see `auroc`."""
         total = self._cumulative(weights)[self.end]
         mine = self._positive_weights(weights)
         found = np.concatenate(([0.0], np.cumsum(mine)))
@@ -150,15 +141,9 @@ def median(values: Floats) -> float:
 
 
 def correlation(of: Callable[[Floats, Floats], Any], first: Floats, second: Floats) -> Statistic:
-    """Return a correlation of values, each taken as often as its weight says.
+    """Return a correlation of values [N], each taken as often as its weight says.
 
-    Args:
-        of: `pearsonr` or `spearmanr` of scipy.
-        first: [N].
-        second: [N].
-
-    Returns:
-        The statistic; NaN where one of them is constant.
+    It is `pearsonr` or `spearmanr` of scipy, and NaN where one of them is constant.
     """
 
     def statistic(weights: Floats) -> float:
@@ -301,11 +286,8 @@ def calibration(
 def roc(labels: Array, scores: Array) -> Floats:
     """Return the true-positive rate at each false-positive rate of `GRID`; NaN with one class only.
 
-    It is the highest rate that a threshold with at most that many false positives reaches.
-
-    Args:
-        labels: 0 or 1, [N].
-        scores: Logits or probabilities, [N].
+    It is the highest rate that a threshold with at most that many false positives reaches. Labels
+    are 0 or 1, scores logits or probabilities, [N].
     """
     if not labels.any() or labels.all():
         return np.full(POINTS, np.nan)
@@ -329,9 +311,7 @@ def precision_recall(labels: Array, scores: Array) -> Floats:
 def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
     """Return the curves `roc` and `precision_recall` of each feature, [F, POINTS].
 
-    Args:
-        labels: 0 or 1, [N, F].
-        scores: Logits or probabilities, [N, F].
+    Labels are 0 or 1, scores logits or probabilities, [N, F].
     """
     columns = list(zip(labels.T, scores.T, strict=True))
     return {
@@ -341,14 +321,7 @@ def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
 
 
 def mean_curves(curves: dict[str, Floats]) -> dict[str, list[float]] | None:
-    """Average each kind of curve over the features that have it; None without any.
-
-    Args:
-        curves: heights of each feature by kind, [F, POINTS].
-
-    Returns:
-        `POINTS` heights by kind.
-    """
+    """Average each kind of curve, [F, POINTS], over the features that have it; None without any."""
     known = {kind: heights[~np.isnan(heights).any(axis=1)] for kind, heights in curves.items()}
     if not all(map(len, known.values())):
         return None

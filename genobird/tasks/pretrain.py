@@ -54,12 +54,8 @@ def plain_nats(
 ) -> tuple[Tensor, Tensor]:
     """Return -ln p of each label and the likeliest piece, from the logits of all M targets, [M, V].
 
-    Args:
-        head: the head.
-        hidden: hidden states of the targets, [M, D].
-        embedding: weights of the embedding, [V, D].
-        labels: the true pieces, int64 [M].
-        around: pieces around the targets, int64 [M, R, 2], for a head that reads them.
+    Targets have hidden states [M, D] and true pieces, int64 [M]; the embedding is [V, D]. A head
+    may read the pieces around the targets too, int64 [M, R, 2].
 
     Returns:
         Nats, float32 [M] (float64 for float64 logits), and pieces, int64 [M].
@@ -398,9 +394,7 @@ def parted(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Part documents in those that are counted and those that are asked about meanwhile.
 
-    Args:
-        shards: the documents.
-        lengths: bases of each piece, [V].
+    `lengths` are the bases of each piece, [V].
 
     Returns:
         Documents to count, and every tenth document of the first pass; no base is in both.

@@ -74,8 +74,7 @@ FREE = frozenset(
 def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run must be continued with, by key (`fit.steps`).
 
-    Args:
-        facts: settings by section, and hashes of what is read.
+    The facts are settings by section, and hashes of what is read.
     """
     return {key: value for key, value in flat(facts).items() if key not in FREE}
 

@@ -102,12 +102,7 @@ class TableConfig(TableSettings, TableData):
 class TableBatches(Visits):
     """Batches of regions with their values; an epoch visits every region once.
 
-    Args:
-        labels: of N regions.
-        genome: where they lie.
-        settings: how they are read.
-        checkpoint: with the head.
-        augment: begin windows elsewhere and draw strands, in an order that is drawn.
+    With `augment`, windows begin elsewhere, and strands are drawn, in an order that is drawn.
     """
 
     def __init__(

@@ -295,10 +295,8 @@ class Averages:
 def _rewrite_progress(loop: dict[str, Any], batches: int, validating: bool) -> None:
     """Rewrite the saved progress of Lightning's fit loop: so many batches are done, and no more.
 
-    Args:
-        loop: state of the loop, changed in place.
-        batches: of each process so far.
-        validating: the state was saved within a validation, which is then done again.
+    `loop` is changed in place; `batches` are those of each process so far. A state that was saved
+    within a validation (`validating`) does it again.
     """
     done = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
     loop["epoch_loop.batch_progress"] |= {"total": {**done}, "current": {**done}}
