@@ -3,14 +3,18 @@
 There is no padding to the longest: each sequence is padded only to whole blocks, and attention,
 stem and heads know where each sequence starts and ends. What is computed for a sequence therefore
 does not depend on its neighbours.
+
+Outside of training it does not depend on how many others are asked about either: a matrix product
+of few rows is computed in another way than one of many, and rounds differently, so rows are filled
+up to a multiple of `ROWS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,6 +23,7 @@ from torch import Tensor
 from genobird.tokenizer import CLS, PAD, SEP
 
 UInt16Array = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
+ROWS: Final = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,3 +189,14 @@ def pack(sequences: Sequence[UInt16Array], block_size: int) -> PackedBatch:
         ids[first : first + len(sequence)] = sequence
         first += -(-len(sequence) // block_size) * block_size
     return PackedBatch(torch.from_numpy(ids), lengths, block_size)
+
+
+def filled(rows: Tensor) -> Tensor:
+    """Repeat the last of [n, ...] rows, one at least, until they are a multiple of `ROWS`."""
+    more = rows[-1:].expand(-len(rows) % ROWS, *rows.shape[1:])
+    return torch.cat([rows, more]) if len(more) else rows
+
+
+def in_rows(layers: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Compute layers that take each row by itself, on filled rows; return what the n rows give."""
+    return layers(filled(rows))[: len(rows)]

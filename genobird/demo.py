@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import genobird
-from genobird.files import Draft, check_folder, unwritable, write_text
+from genobird.files import Draft, check_folder, write_text, writing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
 from genobird.genome.vcf import VcfReader
@@ -81,12 +81,8 @@ def run(
 ) -> Demonstration:
     """Score the bundled data and write the four results, none of them before all are whole.
 
-    Args:
-        scorer: the model.
-        output: folder; files of the same names in it are replaced with `force`, others stay.
-        force: write into a folder that is not empty.
-        command: command line, for the header of the VCF and the report.
-        progress: called with the number of regions or records that were scored.
+    Files of the same names in the folder are replaced with `force`, others stay. Progress is called
+    with the number of regions or records that were scored.
 
     Raises:
         UsageError: the folder exists and `force` is not given.
@@ -95,13 +91,12 @@ def run(
     check_folder(output, output.glob("*"), force)
     draft = Draft(output)
     try:
-        draft.part.mkdir()
-        made = _write(scorer, draft.part, command, progress)
-        output.mkdir(exist_ok=True)
-        for name in FILES:
-            os.replace(draft.part / name, output / name)
-    except OSError as error:
-        raise unwritable(output, error) from error
+        with writing(output):
+            draft.part.mkdir()
+            made = _write(scorer, draft.part, command, progress)
+            output.mkdir(exist_ok=True)
+            for name in FILES:
+                os.replace(draft.part / name, output / name)
     finally:
         draft.discard()
     return Demonstration(output, *made)

@@ -56,11 +56,7 @@ class Check:
 
 
 def examine(model: Path | None = None) -> Iterator[Check]:
-    """Answer every question, the quick ones first.
-
-    Args:
-        model: the model directory; None is the bundled one.
-    """
+    """Answer every question about a model, the bundled one by default; the quick ones first."""
     for name, question in _QUESTIONS.items():
         yield _ask(name, question)
     yield _ask("model", lambda: _model(model))
@@ -73,12 +69,7 @@ def healthy(checks: list[Check]) -> bool:
 
 
 def record(path: Path, model: Path | None = None) -> None:
-    """Write what the self-test shall expect of a model.
-
-    Args:
-        path: the JSON file.
-        model: the model directory; None is the bundled one.
-    """
+    """Write what the self-test shall expect of a model, the bundled one by default, as JSON."""
     path.write_text(json.dumps(_predict(model), indent=2) + "\n")
 
 

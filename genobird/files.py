@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol
+from typing import IO, Final, NamedTuple, Protocol
 from weakref import WeakSet
 
 from genobird.errors import OutputError, UsageError, quoted
@@ -72,12 +73,9 @@ class Kind(NamedTuple):
 
 
 def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None:
-    """Refuse to write over something.
+    """Refuse to write over something, unless by `force`.
 
-    Args:
-        output: what will be written.
-        force: replace what is there.
-        kind: of a folder; what is no such folder, and not empty, is never replaced.
+    What is no folder of the kind that will be written, and not empty, is never replaced.
 
     Raises:
         UsageError: it exists and `force` is not given, or it is something else.
@@ -100,13 +98,8 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
 def check_output(
     output: Path | str, endings: tuple[str, ...], force: bool = False, *, stdout: bool = False
 ) -> None:
-    """Refuse a file before work begins.
-
-    Args:
-        output: what will be written.
-        endings: how its name may end.
-        force: replace what is there.
-        stdout: allow `-`, standard output.
+    """Refuse a file before work begins; its name may end so, or it is `-` where standard output is
+    allowed.
 
     Raises:
         UsageError: it ends otherwise, its folder is missing, or it exists and `force` is not given.
@@ -119,22 +112,16 @@ def check_output(
         allowed = ", ".join(endings) + (f" and {STDOUT}" if stdout else "")
         hint = ", in lower case" if path.name.lower().endswith(endings) else ""
         raise UsageError(f"output {path} has an unknown ending; allowed are {allowed}{hint}")
-    try:
+    with writing(path):
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"output {path} is no file in an existing folder; make the folder")
         refuse_existing(path, force)
         tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) -> None:
-    """Refuse a folder for several files before work begins; it need not exist.
-
-    Args:
-        folder: where they will be written.
-        files: those that are known.
-        force: replace what is there.
+    """Refuse a folder for several files, as far as they are known, before work begins; it need not
+    exist.
 
     Raises:
         UsageError: it cannot be made, or one of the files exists and `force` is not given.
@@ -146,10 +133,30 @@ def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) 
         raise UsageError(f"{existing[0]} exists; choose another folder or pass --force")
 
 
-def unwritable(path: Path | str, error: Exception) -> OutputError:
-    """Return the error for a file that the system does not let us write."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"{path} cannot be written: {reason}; check space and permissions")
+@contextmanager
+def writing(path: Path | str, faults: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Tell in one line when the system does not let us write a file in the block.
+
+    A reader of standard output that has left is no fault of a file.
+
+    Raises:
+        OutputError: for one of `faults`.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except faults as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        text = f"{path} cannot be written: {reason}; check space and permissions"
+        raise OutputError(text) from error
+
+
+def write_all(file: IO[bytes] | io.RawIOBase, data: bytes) -> None:
+    """Write to an unbuffered file, which may take a part at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def open_plain(path: Path, flags: int) -> int:
@@ -206,10 +213,8 @@ class Draft:
         with ExitStack() as stack:
             if (place := _place(path)) not in _held.get():
                 stack.enter_context(_lock(place))
-            try:
+            with writing(path):
                 folder = tempfile.mkdtemp(".tmp", f"{_stem(path)}.", os.fspath(path.parent))
-            except OSError as error:
-                raise unwritable(path, error) from error
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._stack = stack.pop_all()
         self.part: Final = Path(folder, path.name)
@@ -225,18 +230,17 @@ class Draft:
             return
         self.discard()
         if isinstance(error, OSError) and self._is_here(error):
-            raise unwritable(self.path, error) from error
+            with writing(self.path):
+                raise error
 
     def publish(self, *outdated: Path) -> None:
-        """Give what was written its name.
-
-        Args:
-            outdated: files that belong to what it replaces, and go with that.
+        """Give what was written its name; files that belong to what it replaces, and are outdated,
+        go.
 
         Raises:
             OutputError: it cannot be written.
         """
-        try:
+        with self._stack, writing(self.path):
             others = [made for made in self.part.parent.iterdir() if made != self.part]
             for made in (*others, self.part):
                 _flush(made)
@@ -249,10 +253,6 @@ class Draft:
             else:
                 os.replace(self.part, self.path)
             _flush_one(self.path.parent)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        finally:
-            self.discard()
 
     def discard(self) -> None:
         """Leave nothing behind; what has its name stays."""
@@ -290,10 +290,7 @@ def write_text(path: Path, text: str) -> None:
 def scratch(prefix: str) -> Iterator[Path]:
     """Make a folder for the length of a block, among the temporary files of the system.
 
-    Those that killed processes left are removed.
-
-    Args:
-        prefix: how its name begins, of one purpose.
+    Those that killed processes left are removed, by how their names begin.
     """
     _sweep_scratch(Path(tempfile.gettempdir()), prefix)
     hidden = Path(tempfile.mkdtemp(prefix="."))
@@ -324,16 +321,15 @@ def _sweep_scratch(temporary: Path, prefix: str) -> None:
 def _lock(place: Path) -> Iterator[None]:
     """Hold the lock of an output."""
     path = place.with_name(f"{_stem(place)}.lock")
-    try:
+    with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, alone = _open_locked(path)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"{place.name} is in use: another run writes the same output; wait for it or choose "
-            "another name"
-        ) from error
-    except OSError as error:
-        raise unwritable(place, error) from error
+        try:
+            descriptor, alone = _open_locked(path)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{place.name} is in use: another run writes the same output; wait for it or "
+                "choose another name"
+            ) from error
     held = _Held(descriptor)
     try:
         if alone:

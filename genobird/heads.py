@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genobird.batch import Places
+from genobird.batch import Places, in_rows
 from genobird.errors import UsageError
 from genobird.local import LocalConfig, LocalNetwork
-from genobird.rows import in_rows
 
 POSITIVE_WEIGHT = 8.0
 """How often a positive chromatin label counts in training (paper, table 21). Logits are ln 8 too
@@ -179,10 +178,6 @@ class Head(nn.Module):
 
         Heads on a frozen encoder begin with what this gives: only `keep` and the local network have
         weights here.
-
-        Args:
-            hidden: as in `forward`.
-            places: as in `forward`.
 
         Returns:
             [CLS], then mean and maximum of each cell, then what the local network sees: [P, R],

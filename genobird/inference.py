@@ -7,7 +7,7 @@ measured is what ships:
   bfloat16, those of the heads are not.
 - A pass takes sequences in the order they come until it holds so many bases, or so many sequences.
   What a pass holds therefore follows from the call alone, and the same call gives the same bits.
-- Heads compute places, and the encoder the tokens that are read, in multiples of `rows.ROWS`, so
+- Heads compute places, and the encoder the tokens that are read, in multiples of `batch.ROWS`, so
   that an answer does not depend on how many places are asked about.
 """
 
@@ -30,14 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from genobird.batch import PackedBatch, Places
+from genobird.batch import PackedBatch, Places, filled
 from genobird.checkpoint import Checkpoint
 from genobird.errors import GenobirdError, UsageError
 from genobird.files import renew_after_fork
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.places import Question, pack_questions
-from genobird.rows import filled
 
 logger = logging.getLogger(__name__)
 
@@ -240,11 +239,8 @@ def along(sequence: str, places: NDArray[np.int64], strand: str) -> tuple[str, N
 
 
 class Passes:
-    """How much goes through the model at once, on one device.
-
-    Args:
-        device: where the model is.
-        most: sequences per pass; None is as many as fit a fixed number of bases.
+    """How much goes through the model at once, on its device: `most` sequences, or as many as fit a
+    fixed number of bases.
     """
 
     def __init__(self, device: torch.device, most: int | None = None) -> None:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genobird.batch import in_rows
 from genobird.genome.sequence import NO_BASE, base_codes
-from genobird.rows import in_rows
 
 
 def bases_around(

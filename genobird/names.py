@@ -32,11 +32,8 @@ _forgetting = threading.Lock()
 
 
 def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the `__getattr__` of a package, whose import then stays light.
-
-    Args:
-        package: its name.
-        homes: public name -> the module that has it.
+    """Return the `__getattr__` of a package, whose import then stays light: public name -> its
+    module.
     """
 
     def load(name: str) -> object:
@@ -113,11 +110,7 @@ class _Finder:
 
 
 def require(module: str, purpose: str) -> Any:
-    """Import a module of an extra.
-
-    Args:
-        module: its name.
-        purpose: what it is needed for, as the start of a sentence.
+    """Import a module of an extra; the purpose is the start of a sentence.
 
     Raises:
         UsageError: it is not installed.

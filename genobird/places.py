@@ -38,14 +38,10 @@ def pack_places(
     head: HeadConfig,
     block_size: int,
 ) -> Places:
-    """Tokenise sequences, pack them and find the tokens and the bases around each place.
+    """Tokenise S sequences over ACGTN, pack them and find the tokens and the bases around each
+    place.
 
-    Args:
-        sequences: S strings over ACGTN, upper-case.
-        places: for each sequence, positions in bases (0-based) that the head is asked about.
-        tokenizer: of the model.
-        head: says which bases around a place are read.
-        block_size: of the model.
+    Places are positions in bases (0-based), for each sequence. The head says which bases are read.
     """
     return pack_questions(sequences, [Question(head, places)], tokenizer, block_size)[0]
 
@@ -53,14 +49,7 @@ def pack_places(
 def pack_questions(
     sequences: Sequence[str], questions: Sequence[Question], tokenizer: Tokenizer, block_size: int
 ) -> list[Places]:
-    """Pack sequences for several heads at once: the places of each, in one and the same batch.
-
-    Args:
-        sequences: as in `pack_places`.
-        questions: one per head.
-        tokenizer: of the model.
-        block_size: of the model.
-    """
+    """Pack sequences for several heads at once: the places of each, in one and the same batch."""
     encodings = tokenizer.encode_many(list(sequences))
     batch = pack([add_specials(encoding.ids) for encoding in encodings], block_size)
     return [_find(batch, encodings, sequences, *question) for question in questions]

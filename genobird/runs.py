@@ -35,8 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from genobird.errors import GenobirdError, UsageError
-from genobird.files import STDOUT, Kind, locked, open_plain, refuse_existing, unwritable
+from genobird.errors import GenobirdError, OutputError, UsageError
+from genobird.files import STDOUT, Kind, locked, open_plain, refuse_existing, write_all, writing
 
 logger = logging.getLogger(__name__)
 
@@ -198,11 +198,7 @@ def _goes_on(where: Path, known: Identity | None, asked: Identity, start: Start)
 
 
 def refuse_unfinished(where: Path, progress: str = "") -> NoReturn:
-    """Refuse to begin a run where an interrupted one has left work.
-
-    Args:
-        where: the work.
-        progress: how far it is, in words.
+    """Refuse to begin a run where an interrupted one has left work; `progress` says how far it is.
 
     Raises:
         UsageError: always.
@@ -312,11 +308,9 @@ class Ledger:
             OutputError: it cannot be written.
         """
         self.require_end()
-        try:
+        with writing(self.path):
             os.pwrite(self._file.fileno(), _DONE, 0)
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def require_end(self) -> None:
         """Refuse an input that ended before the work of the earlier run did.
@@ -350,10 +344,8 @@ class Ledger:
         self._file.close()
 
     def _open(self) -> io.FileIO:
-        try:
+        with writing(self.path):
             return io.FileIO(open_plain(self.path, os.O_RDWR | os.O_CREAT), "r+")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def _read_entry(self, start: int) -> tuple[bytes, int] | None:
         """Return the entry that begins at an offset, and its end; None behind the last whole one.
@@ -375,16 +367,15 @@ class Ledger:
     def _write(self, data: bytes) -> None:
         """Write at the end of what is whole; all of it or nothing."""
         try:
-            self._file.truncate(self._end)
-            self._file.seek(self._end)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())  # costs milliseconds, a piece of work seconds
-        except OSError as error:
+            with writing(self.path):
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+                write_all(self._file, data)
+                os.fsync(self._file.fileno())  # costs milliseconds, a piece of work seconds
+        except OutputError:
             with suppress(OSError):
                 self._file.truncate(self._end)
-            raise unwritable(self.path, error) from error
+            raise
         self._end += len(data)
 
 

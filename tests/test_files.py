@@ -23,8 +23,8 @@ from genobird.genome.vcf import VcfReader
 from genobird.genome.vcf_writer import VcfWriter
 from genobird.report.logo import draw_logo
 from genobird.scoring.background import Background
+from genobird.scoring.regions import _Track, require_backend
 from genobird.scoring.table import TableWriter
-from genobird.scoring.tracks import _Track, require_backend
 from genobird.tasks import features
 from genobird.tokenizer import Tokenizer
 from pipelines import grch37, steps

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from genobird.batch import ROWS, filled, in_rows
 from genobird.local import LocalConfig, LocalNetwork
-from genobird.rows import ROWS, filled, in_rows
 
 
 @pytest.mark.parametrize(("count", "full"), [(1, 16), (15, 16), (16, 16), (17, 32), (48, 48)])

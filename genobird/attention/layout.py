@@ -24,6 +24,16 @@ from genobird.attention.pattern import IntArray, Pattern, SequenceLists, sequenc
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# What a block pair is to the pattern, and its colour; the index is its value in the picture.
+_COLOURS = {
+    "not seen": "#f4f4f4",
+    "global": "#c44e52",
+    "window": "#4c72b0",
+    "random": "#55a868",
+    "seen": "#8172b3",
+}
+_GLOBAL, _WINDOW, _RANDOM, _SEEN = range(1, 5)
+
 _HANDLES = itertools.count(1)
 _LIVE: WeakValueDictionary[int, BlockLayout] = WeakValueDictionary()
 
@@ -177,9 +187,34 @@ class BlockLayout:
             sequence: the sequence.
             ax: matplotlib axes to draw on; new ones by default.
         """
-        from genobird.attention.picture import draw
+        from matplotlib import colors, patches, pyplot
 
-        return draw(self, head, sequence, ax)
+        pattern = self.pattern
+        first, last = (int(block) for block in self.cu_blocks[sequence : sequence + 2])
+        n_blocks = last - first
+        blocks = np.arange(n_blocks)
+        kinds = np.full((n_blocks, n_blocks), _SEEN if pattern.kind == "full" else _RANDOM)
+        if pattern.has_window:
+            kinds[abs(blocks[:, None] - blocks) <= pattern.window_blocks // 2] = _WINDOW
+        at_edges = [0, n_blocks - 1] if pattern.kind == "google" else blocks[: pattern.first_blocks]
+        for block in at_edges:
+            kinds[block] = kinds[:, block] = _GLOBAL
+        starts = self.row_starts[head * self.n_blocks + first :]
+        picture = np.zeros_like(kinds)
+        for i in blocks:
+            seen = self.keys[starts[i] : starts[i + 1]] - first
+            picture[i, seen] = kinds[i, seen]
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(5, 5))
+        names, colours = list(_COLOURS), list(_COLOURS.values())
+        ax.imshow(picture, cmap=colors.ListedColormap(colours), vmin=0, vmax=len(colours) - 1)
+        ax.set(xlabel="key block", ylabel="query block", title=f"{pattern.kind}, head {head}")
+        drawn = [
+            (name, colours[i]) for i, name in enumerate(_COLOURS) if i and (picture == i).any()
+        ]
+        handles = [patches.Patch(color=colour, label=name) for name, colour in drawn]
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        return ax
 
     def extra_tokens(self) -> Tensor:
         """Return where each sequence's extra global tokens stand, int64 [S, g * block_size]."""

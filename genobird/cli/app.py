@@ -154,9 +154,6 @@ def _options(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; of several threads one runs at a time, others wait.
 
-    Args:
-        argv: arguments without the program's name; default `sys.argv[1:]`.
-
     Raises:
         Exception: what genobird did not foresee, with `--debug` or GENOBIRD_DEBUG in the
             environment.

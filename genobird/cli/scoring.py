@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 with deferred():
     from genobird.genome import locus
     from genobird.report import logo as logos
-    from genobird.scoring import alleles, journal, regions, tracks
+    from genobird.scoring import alleles, journal, regions
     from genobird.scoring import mutagenesis as scans
     from genobird.scoring import table as tables
 
@@ -95,7 +95,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
     chosen = options.features
     if bigwig is not None:
-        files = tracks.track_paths(bigwig, tracks.outputs_of(scorer, chosen)).values()
+        files = regions.track_paths(bigwig, regions.outputs_of(scorer, chosen)).values()
         check_folder(bigwig, files, run.force)
     locus.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     start = Start(run.resume, run.force, processes=run.processes)
@@ -116,10 +116,10 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
             kept.seal()
         summary: dict[str, Any] = {"regions": counts.total(), "output": output}
         if bigwig is not None:
-            number = sum(1 for _ in tracks.bins_of(intervals, genome))
+            number = sum(1 for _ in regions.bins_of(intervals, genome))
             with progress_of("bins", number, run.quiet) as advance:
-                paths = tracks.write_tracks(
-                    *(scorer, tracks.bins_of(intervals, genome), genome, bigwig),
+                paths = regions.write_tracks(
+                    *(scorer, regions.bins_of(intervals, genome), genome, bigwig),
                     features=chosen,
                     force=run.force,
                     progress=advance,
@@ -139,7 +139,7 @@ def _opened(options: ScoreOptions) -> tuple[Genome, list[Interval], ChainFile | 
                 "--bigwig needs regions of the genome itself, not lifted: a BED file or a region "
                 "string"
             )
-        tracks.require_backend()
+        regions.require_backend()
         check_folder(options.bigwig)
     intervals = [] if of_fasta else read_intervals(options.regions)
     for name in ("fasta", "keep_going", "liftover") if of_fasta else ():

@@ -88,11 +88,9 @@ class Genotype:
 
 
 def genotype_of(record: Record, sample: int) -> Genotype:
-    """Read the genotype of a sample; a homozygous or haploid one is phased however it is written.
+    """Read the genotype of a sample, by its number from 0.
 
-    Args:
-        record: with samples.
-        sample: number of the sample, from 0.
+    A homozygous or haploid one is phased however it is written.
 
     Raises:
         VcfError: GT is malformed, or names an ALT that is not there.
@@ -127,12 +125,9 @@ def edit_of(variant: Variant) -> Edit:
 
 
 class PhasedCalls:
-    """The ALTs of one sample around any record, for records asked about in file order.
+    """The ALTs of one sample around any record of a sorted VCF or BCF file.
 
-    Args:
-        source: VCF or BCF file, sorted.
-        sample: name of the sample.
-        locator: says which ALTs can be scored.
+    Records are asked about in file order. The locator says which ALTs can be scored.
 
     Raises:
         UsageError: standard input, a chain file, or no such sample.

@@ -127,14 +127,8 @@ def place_on(
 ) -> Locator:
     """Make sure that variants belong to a genome, and return how they are put onto it.
 
-    Args:
-        genome: Where they are to be scored.
-        flank: Longest allele, see `check`.
-        source: What to call the variants in messages.
-        header: Lines of their VCF header, if they have one.
-        first: The alleles of the first records.
-        chain: From their assembly to the genome's.
-        strict: Whether another assembly is an error; otherwise it is a warning.
+    Their assembly is seen in their VCF header, if they have one, and in the alleles of the first
+    records; `source` is what messages call them. Unless `strict`, another one is a warning.
 
     Raises:
         AssemblyError: They are of another assembly than the genome, or than the chain starts from;
@@ -170,11 +164,8 @@ def require_chain(chain: ChainFile, genome: Genome) -> None:
 
 
 def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
-    """Say when a model learnt from another assembly than the genome; what it scores is sequence.
-
-    Args:
-        provenance: Facts about the model, with the name of its assembly under `assembly`.
-        genome: What it is to score.
+    """Say when a model's `provenance` has another assembly than the genome; what it scores is
+    sequence.
     """
     learnt = provenance.get("assembly")
     if learnt is not None and genome.assembly not in (None, learnt):

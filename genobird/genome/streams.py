@@ -96,10 +96,6 @@ def ends_whole(path: Path) -> bool:
 def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None, None]:
     """Yield the decompressed bytes of a file, or of standard input for `-`, in pieces.
 
-    Args:
-        source: A path or `-`.
-        error: What to raise for damaged data.
-
     Raises:
         UsageError: The file is missing, or standard input is closed.
         InputError: Of the kind `error`: the data are cut short or damaged.
@@ -130,12 +126,8 @@ def _checked(
 class Peeked:
     """The decompressed bytes of a source, opened once, the start of which can be looked at first.
 
-    A byte-order mark is left out.
-
-    Args:
-        source: A path or `-`.
-        error: What to raise for damaged data.
-        made: Bytes that are made as they are read, of no file; `source` is then what to call them.
+    A byte-order mark is left out. Bytes may also be made as they are read, of no file; the source
+    is then what to call them.
 
     Raises:
         UsageError: The file is missing.

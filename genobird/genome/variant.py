@@ -165,12 +165,9 @@ def left_align(variant: Variant, genome: Genome) -> Variant:
 
 
 def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
-    """Say whether a variant can be scored, and if not, why.
+    """Say whether an ALT as it stands in a VCF can be scored, and if not, why.
 
-    Args:
-        variant: Any ALT as it stands in a VCF, `.` for a missing one.
-        genome: Where REF is looked up.
-        flank: Longest allele, in bp after trimming.
+    REF is looked up in the genome. After trimming, alleles have up to `flank` bp.
     """
     if variant.alt in ("", "."):
         return Status.MISSING_ALT

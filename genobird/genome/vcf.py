@@ -171,11 +171,8 @@ def plain_vcf(variants: Iterable[Variant], assemblies: Iterable[str] = ()) -> It
 
 
 def require_fileformat(name: str, start: bytes) -> None:
-    """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table.
-
-    Args:
-        name: What to call the source.
-        start: Its first bytes.
+    """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table, by its
+    first bytes.
 
     Raises:
         VcfError: It begins with the line of columns of a VCF.
@@ -188,11 +185,7 @@ def require_fileformat(name: str, start: bytes) -> None:
 
 
 def require_vcf(name: str, start: bytes) -> None:
-    """Refuse what begins as no VCF or BCF does, and say what it is.
-
-    Args:
-        name: What to call the source.
-        start: Its first bytes, unpacked.
+    """Refuse what begins as no VCF or BCF does, and say what it is, by its first bytes, unpacked.
 
     Raises:
         VcfError: It is something else.

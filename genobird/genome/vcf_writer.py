@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import tempfile
-import urllib.parse
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import pysam.bcftools
 
 from genobird import __version__
 from genobird.errors import AssemblyError, ContigError, OutputError, VcfError
-from genobird.files import STDOUT, VCFS, Draft, check_output, unwritable
+from genobird.files import STDOUT, VCFS, Draft, check_output, writing
 from genobird.genome import assemblies, streams
 from genobird.genome.fasta import Genome
 from genobird.genome.index import quiet_htslib
@@ -172,11 +171,6 @@ def encode_info(text: str) -> str:
     return text.translate(_ESCAPED)
 
 
-def decode_info(text: str) -> str:
-    """Undo `encode_info`."""
-    return urllib.parse.unquote(text)
-
-
 def annotated_copy(
     reader: VcfReader,
     output: Path | str,
@@ -296,20 +290,17 @@ class VcfWriter:
         if self._file is None:
             return
         try:
-            self._flush()
-            if self._draft is None:
-                self._file.flush()
-                return
-            with quiet_htslib():
-                self._file.close()
-            self._file = None
-            if self._packed and not streams.ends_whole(self._text):
-                raise OSError("the last block was not written")
-            self._publish(self._draft)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+            with writing(self.path):
+                self._flush()
+                if self._draft is None:
+                    self._file.flush()
+                    return
+                with quiet_htslib():
+                    self._file.close()
+                self._file = None
+                if self._packed and not streams.ends_whole(self._text):
+                    raise OSError("the last block was not written")
+                self._publish(self._draft)
         finally:
             self.discard()
 
@@ -336,13 +327,9 @@ class VcfWriter:
     def _open(self) -> Any:
         if self._stdout:
             return sys.stdout.buffer
-        try:
-            if self._packed:
-                with quiet_htslib():
-                    return pysam.BGZFile(str(self._text), "wb")
-            return self._text.open("wb")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), quiet_htslib():
+            text = self._text
+            return pysam.BGZFile(str(text), "wb") if self._packed else text.open("wb")
 
     def _write(self, text: str) -> None:
         self._waiting.append(text)
@@ -353,13 +340,8 @@ class VcfWriter:
     def _flush(self) -> None:
         text = "".join(self._waiting)
         self._waiting, self._held = [], 0
-        try:
-            with quiet_htslib():
-                self._file.write(text.encode("utf-8", "surrogateescape"))
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), quiet_htslib():
+            self._file.write(text.encode("utf-8", "surrogateescape"))
 
     def _joined(self, info: str, added: Sequence[str]) -> str:
         kept = info

@@ -120,13 +120,8 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
 def export_model(
     checkpoint: Checkpoint, output: Path, *, encoder_only: bool = False, force: bool = False
 ) -> list[str]:
-    """Write a model as a directory of transformers: BigBirdForMaskedLM, or BigBirdModel.
-
-    Args:
-        checkpoint: the model.
-        output: the directory.
-        encoder_only: leave out the masked-LM head.
-        force: replace a checkpoint of a BigBird that is there.
+    """Write a model as a directory of transformers: BigBirdForMaskedLM, or BigBirdModel with the
+    encoder alone.
 
     Returns:
         What was left out.
@@ -291,10 +286,6 @@ def read_tokenizer(source: Path) -> tuple[Tokenizer, list[int]]:
 
 def their_tokenizer(tokenizer: Tokenizer, max_tokens: int) -> Any:
     """Return a PreTrainedTokenizerFast with our ids, and [CLS] and [SEP] around a sequence.
-
-    Args:
-        tokenizer: ours.
-        max_tokens: longest sequence of the model.
 
     Raises:
         InputError: it would segment DNA otherwise.

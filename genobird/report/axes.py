@@ -20,9 +20,8 @@ from genobird.report.summary import summarise_variants
 from genobird.scoring.alleles import Variants
 from genobird.scoring.inputs import Region, region_of
 from genobird.scoring.mutagenesis import TOP
-from genobird.scoring.regions import KEYS, region_frames
+from genobird.scoring.regions import KEYS, bins_of, region_frames
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.tracks import bins_of
 
 MOST_BP = 100_000
 """Longest region; every 200 bp cost one window."""

@@ -42,12 +42,9 @@ ALLELE_TESTS = {
 
 
 def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Path:
-    """Write the card of a model from its directory and its `evaluation.json`.
+    """Write the card of a model, `MODEL_CARD.md` in its directory by default.
 
-    Args:
-        model: checkpoint directory.
-        evaluation: file that `evaluate` wrote for this very model.
-        output: Markdown file; by default `MODEL_CARD.md` in the model's directory.
+    Its `evaluation.json` is the one that `evaluate` wrote for this very model.
 
     Raises:
         UsageError: a missing file.

@@ -46,12 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, numbers: Sequence[str], sep: str = "\t") -> pd.DataFrame:
-    """Read a table of text.
-
-    Args:
-        path: the file.
-        numbers: columns of numbers that it must have.
-        sep: what stands between cells.
+    """Read a table of text that has columns of these numbers.
 
     Raises:
         InputError: it is no table, or a column is missing or holds something else.

@@ -56,12 +56,8 @@ class Strip:
 
 
 def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
-    """Draw a logo and a heat map of each output of a mutagenesis table.
-
-    Args:
-        table: the long form of `mutagenesis`.
-        path: `.svg` or `.png`.
-        force: replace an existing file.
+    """Draw a logo and a heat map of each output of a mutagenesis table in the long form, `.svg` or
+    `.png`.
 
     Raises:
         UsageError: another ending, or a file that exists.
@@ -102,12 +98,7 @@ def strips_of(table: pd.DataFrame) -> dict[str, Strip]:
 
 
 def pair(strips: Sequence[Strip], title: str) -> str:
-    """Draw logos of alleles one below the other, on one scale, in the colours of a page.
-
-    Args:
-        strips: one per allele; their marks are drawn below one another.
-        title: for those who do not see the figure.
-    """
+    """Draw logos of alleles one below the other, on one scale, in the colours of a page."""
     with figure_of(4.2, 0.95 * len(strips)) as figure:
         draw_alleles(np.atleast_1d(figure.subplots(len(strips))), strips, PAGE_COLOURS)
         return svg(figure, title)

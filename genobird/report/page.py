@@ -109,18 +109,10 @@ def report(
     facts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write a report of tables on disk.
+    """Write a report of a region table, a variant table or both, each TSV or Parquet.
 
-    Logos take minutes, so the page is written without them and again with each that is drawn.
-
-    Args:
-        output: the HTML file.
-        regions: region table, TSV or Parquet.
-        variants: variant table, Parquet or TSV.
-        logos: how many of the first variants get a logo, if there is something that draws.
-        draw: draws them.
-        facts: what is known about the tables' origin beside their metadata, name -> value.
-        force: replace an existing file.
+    Logos of the first variants take minutes, so the page is written without them and again with
+    each that is drawn. `facts` are what is known about the tables' origin beside their metadata.
 
     Raises:
         UsageError: no table is given, one is missing, or the output exists or is no `.html`.
@@ -159,14 +151,8 @@ def render(
     title: str | None = None,
     logos: Logos | None = None,
 ) -> str:
-    """Return the page as text.
-
-    Args:
-        regions: what to show of a region table.
-        variants: what to show of a variant table.
-        facts: where it all comes from, name -> value.
-        title: heading.
-        logos: of some of the first variants.
+    """Return the page as text; `facts` say where it all comes from, logos are of some of the first
+    variants.
     """
     parts = {"Regions": regions, "Variants": variants}
     what = " and ".join(name for name, part in parts.items() if part).capitalize()

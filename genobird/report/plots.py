@@ -86,12 +86,8 @@ def figure_of(width: float, height: float, style: Mapping[Any, Any] = PAGE) -> I
 
 
 def save(figure: Figure, file: Path | IO[bytes], kind: str) -> None:
-    """Write a figure of `figure_of`, with its texts short, to the same bytes each time.
-
-    Args:
-        figure: it is still open.
-        file: where to.
-        kind: `svg` or `png`.
+    """Write an open figure of `figure_of` as `svg` or `png`, with its texts short, to the same
+    bytes each time.
     """
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
@@ -106,9 +102,7 @@ def save(figure: Figure, file: Path | IO[bytes], kind: str) -> None:
 def svg(figure: Figure, title: str) -> str:
     """Return an open figure as one `<svg>` element that can stand beside others in a page.
 
-    Args:
-        figure: of `figure_of`.
-        title: read to those who do not see the figure.
+    The title is read to those who do not see the figure.
     """
     file, title = io.BytesIO(), short(title, 120)
     save(figure, file, "svg")
@@ -145,13 +139,7 @@ def _of_page(name: str, value: str, mark: str) -> str:
 
 
 def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int = 20) -> str:
-    """Draw how probabilities spread from 0 to 1.
-
-    Args:
-        groups: name of a group -> its probabilities; one or two groups.
-        label: what the horizontal axis shows.
-        bins: bars from 0 to 1.
-    """
+    """Draw how the probabilities of one or two groups spread from 0 to 1."""
     with figure_of(7.2, 2.5) as figure:
         axes = figure.subplots()
         edges = np.linspace(0, 1, bins + 1)
@@ -200,13 +188,9 @@ def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int
 def along_contig(
     positions: Sequence[int], deltas: Sequence[float], names: Sequence[str], contig: str
 ) -> str:
-    """Draw effects of variants at their places on one contig.
+    """Draw effects of variants, ALT minus REF in logits, at their 1-based places on one contig.
 
-    Args:
-        positions: 1-based.
-        deltas: logit differences, ALT minus REF.
-        names: written beside a variant, where there is room; the first ones come first.
-        contig: name of the contig.
+    Names are written beside variants, where there is room; the first ones come first.
     """
     with figure_of(7.2, 2.6) as figure:
         axes = figure.subplots()
@@ -243,15 +227,8 @@ def panels(
     unit: bool = True,
     markers: bool = False,
 ) -> str:
-    """Draw panels of lines side by side, with one legend.
-
-    Args:
-        parts: title of a panel -> name of a line -> its points; the same names in every panel.
-        x: what the horizontal axes show.
-        y: what the vertical axes show.
-        diagonal: draw y = x.
-        unit: both axes go from 0 to 1.
-        markers: mark the points.
+    """Draw panels of the same lines side by side, with one legend; axes go from 0 to 1, unless
+    without `unit`.
     """
     handles: dict[str, Artist] = {}
     names = list(dict.fromkeys(name for lines in parts.values() for name in lines))
@@ -282,13 +259,7 @@ def panels(
 
 
 def scatter(groups: Mapping[str, Line], *, x: str, y: str) -> str:
-    """Draw points of 0 to 1 against each other, with the diagonal.
-
-    Args:
-        groups: name of a group -> its points.
-        x: what the horizontal axis shows.
-        y: what the vertical axis shows.
-    """
+    """Draw groups of points of 0 to 1 against each other, with the diagonal."""
     with figure_of(4.6, 4.6) as figure:
         axes = figure.subplots()
         low = min(0.5, *(float(np.min(values)) for line in groups.values() for values in line))

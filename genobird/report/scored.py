@@ -77,12 +77,10 @@ def write_report(
 def allele_logos(
     scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
 ) -> Iterator[tuple[Key, str]]:
-    """Draw logos and profiles of REF and ALT of variants, for the feature that leads each.
+    """Draw logos and profiles of REF and ALT of variants (rows of `VariantSummary.top`), for the
+    feature that leads each.
 
-    Args:
-        scorer: the model that the table was made with.
-        rows: of `VariantSummary.top`.
-        fasta: the genome of the variants, or that they were lifted to.
+    The genome is that of the variants, or that they were lifted to.
 
     Yields:
         `(record, allele)` and SVG, as soon as it is drawn.

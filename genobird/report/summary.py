@@ -202,12 +202,8 @@ def read_facts(path: Path) -> dict[str, str]:
 def summarise_regions(
     pieces: Iterable[pd.DataFrame], top: int = 60, background: str = BACKGROUND
 ) -> RegionSummary:
-    """Gather a region table.
-
-    Args:
-        pieces: the table, in order.
-        top: rows to keep.
-        background: how names of background regions begin.
+    """Gather a region table that comes in pieces, with the `top` rows; names of the background
+    begin so.
 
     Raises:
         TableError: a column is missing, or a value is none that it can hold.
@@ -248,11 +244,7 @@ def summarise_regions(
 
 
 def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> VariantSummary:
-    """Gather a variant table.
-
-    Args:
-        pieces: the table, in order.
-        top: rows to keep.
+    """Gather a variant table that comes in pieces, with the `top` rows.
 
     Raises:
         TableError: a column is missing, or a value is none that it can hold.

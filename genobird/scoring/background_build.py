@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from genobird import __version__
 from genobird.errors import AssemblyError, ContigError, UsageError
-from genobird.files import ARRAYS, check_output, file_sha256, unwritable
+from genobird.files import ARRAYS, check_output, file_sha256, write_all, writing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.streams import STDIN, require_file
@@ -181,21 +181,15 @@ class _Rows:
     def __init__(self, output: Path, width: int) -> None:
         self._output, self._width = output, width
         self._count = self._left_out = 0
-        try:
+        with writing(output):
             self._file = tempfile.TemporaryFile(dir=output.parent, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise unwritable(output, error) from error
 
     def write(self, batch: Batch) -> None:
         """Append the rows of a batch that miss no effect."""
         deltas = batch.table.to_numpy("<f4")
         whole = np.isfinite(deltas).all(axis=1)
-        rest = memoryview(deltas[whole].tobytes())
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise unwritable(self._output, error) from error
+        with writing(self._output):
+            write_all(self._file, deltas[whole].tobytes())
         self._count += int(whole.sum())
         self._left_out += int((~whole).sum())
 

@@ -107,19 +107,10 @@ def write_kipoi(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Counter[str]:
-    """Write the table of kipoi-veff2.
+    """Write the table of kipoi-veff2, `.tsv`, `.tsv.gz` or `-`, for a VCF or BCF, or `-`.
 
-    A label is the feature's name with `_` for `|`. Features of the same name keep it, as there.
-
-    Args:
-        scorer: a model with a chromatin head.
-        source: VCF or BCF, or `-`.
-        fasta: the genome.
-        output: `.tsv`, `.tsv.gz` or `-`.
-        prefix: how the columns call the model.
-        scores: names of `KIPOI_SCORES`.
-        force: replace an existing output.
-        progress: called with the number of new records.
+    Columns call the model `prefix`, and have the scores that are named, of `KIPOI_SCORES`. A label
+    is the feature's name with `_` for `|`. Features of the same name keep it, as there.
 
     Returns:
         How many ALTs have each status.
@@ -149,18 +140,9 @@ def write_selene(
 ) -> tuple[Counter[str], list[Path]]:
     """Write the tables of Selene's variant effect prediction, `FOLDER/STEM_SCORE.tsv`.
 
-    Every ALT has its row; there, those off the genome are in a file of their own. `strand` is
-    always `+`, as both strands are averaged; `ref_match` says whether the genome has REF there,
-    `contains_unk` whether there is N in the window.
-
-    Args:
-        scorer: a model with a chromatin head.
-        source: VCF or BCF, or `-`.
-        fasta: the genome.
-        folder: where the tables go; it is made if missing.
-        scores: names of `SELENE_SCORES`.
-        force: replace existing outputs.
-        progress: called with the number of new records.
+    Scores are those of `SELENE_SCORES`. Every ALT has its row; there, those off the genome are in a
+    file of their own. `strand` is always `+`, as both strands are averaged; `ref_match` says
+    whether the genome has REF there, `contains_unk` whether there is N in the window.
 
     Returns:
         How many ALTs have each status, and the files.

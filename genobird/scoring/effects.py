@@ -30,7 +30,7 @@ motif harness on validation sites (docs/experiments.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -64,7 +64,6 @@ from genobird.scoring.windows import (
     STRANDS,
     Queries,
     Window,
-    arrays,
     flag_at,
     larger_strand,
     promoter_reach,
@@ -170,14 +169,8 @@ def _scores(
     count: int,
     settings: EffectSettings,
 ) -> pd.DataFrame:
-    """Return the columns of the outputs.
-
-    Args:
-        found: of the variants that were scored.
-        rows: of these among all.
-        swapped: rows whose REF and ALT were exchanged.
-        count: number of all.
-        settings: which scores are wanted.
+    """Return the columns of the outputs, in `count` rows: `rows` were scored, `swapped` with REF
+    and ALT exchanged.
     """
     values = np.full((count, len(found.names), 2), np.nan, np.float32)
     values[rows] = found.values
@@ -334,14 +327,8 @@ def _windows(
     settings: EffectSettings,
     is_asked: bool,
 ) -> tuple[Floats, Floats, Floats]:
-    """Read promoter and chromatin windows, or both from one.
-
-    Args:
-        scorer: the model.
-        variants: as in `effects`.
-        genome: as in `effects`.
-        settings: how.
-        is_asked: whether chromatin or hidden states are wanted.
+    """Read promoter and chromatin windows, or both from one; `is_asked`: whether chromatin or
+    hidden states are wanted.
 
     Returns:
         Promoter logits [n, 2], chromatin logits [n, F, 2] and distances of hidden states [n]; 0
@@ -375,15 +362,14 @@ def _around(
     ask = scorer.starts_and_profiles if with_starts else scorer.profiles
 
     def predict(texts: list[str], places: list[list[int]]) -> Floats:
-        return np.concatenate(ask(texts, arrays(places), settings.embedding), axis=1)
+        return np.concatenate(ask(texts, places, settings.embedding), axis=1)
 
-    queries = Queries(predict)
-    rows = [
-        _ask(queries, variant, genome, (CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset))
+    asked = (
+        (variant, (CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset), "+")
         for variant in variants
         for offset in settings.offsets(variant.position)
-    ]
-    answers = _answers(queries, rows)  # [n * shifts, 2, S + F + D], S strands of starts
+    )
+    answers = _answers(predict, genome, asked)  # [n * shifts, 2, S + F + D], S strands of starts
     answers = answers.reshape(len(variants), settings.shifts, *answers.shape[1:])
     strands = len(STRANDS) * with_starts
     starts, logits, states = np.split(answers, [strands, strands + len(scorer.features)], axis=3)
@@ -397,20 +383,15 @@ def _promoter(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> Floats:
     """Return logits [n, 2] on the strand where the larger of both is largest."""
-
-    def predict(texts: list[str], places: list[list[int]]) -> Floats:
-        return scorer.promoter_logits(texts, arrays(places))
-
-    queries = Queries(predict)
-    rows = []
-    for variant in variants:
-        for offset in settings.offsets(variant.position):
-            for strand in STRANDS:
-                before, after = promoter_reach(strand)
-                reach = before + offset, after - offset
-                rows.append(_ask(queries, variant, genome, reach, strand))
-    logits = _answers(queries, rows).reshape(len(variants), settings.shifts, 2, 2)
-    return _larger(logits.mean(axis=1))
+    asked = (
+        (variant, (before + offset, after - offset), strand)
+        for variant in variants
+        for offset in settings.offsets(variant.position)
+        for strand in STRANDS
+        for before, after in [promoter_reach(strand)]
+    )
+    logits = _answers(scorer.promoter_logits, genome, asked)
+    return _larger(logits.reshape(len(variants), settings.shifts, 2, 2).mean(axis=1))
 
 
 def _larger(by_strand: Floats) -> Floats:
@@ -421,35 +402,30 @@ def _larger(by_strand: Floats) -> Floats:
 
 def _target_values(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> Floats:
     """Return what a table head predicts, [n, O, 2]."""
-
-    def predict(texts: list[str], places: list[list[int]]) -> Floats:
-        return scorer.target_values(texts, arrays(places))
-
-    queries = Queries(predict)
     reach = scorer.target_flank, scorer.target_flank
-    rows = [_ask(queries, variant, genome, reach) for variant in variants]
-    return _answers(queries, rows).transpose(0, 2, 1)
+    asked = ((variant, reach, "+") for variant in variants)
+    return _answers(scorer.target_values, genome, asked).transpose(0, 2, 1)
 
 
-def _ask(
-    queries: Queries[str, int],
-    variant: Variant,
+def _answers(
+    predict: Callable[[list[str], list[list[int]]], Floats],
     genome: Genome,
-    reach: tuple[int, int],
-    strand: str = "+",
-) -> tuple[int, int]:
-    """Ask about REF and ALT; return the rows of both answers."""
-    pair = windows(variant, genome, *reach)
-    ref = Window(pair.ref, pair.ref_anchor).along(strand)
-    alt = Window(pair.alt, pair.alt_anchor).along(strand)
-    # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
-    for window in sorted([ref, alt]):
-        queries.add(*window)
-    return queries.add(*ref), queries.add(*alt)
+    asked: Iterable[tuple[Variant, tuple[int, int], str]],
+) -> Floats:
+    """Return the answers to REF and ALT of variants, each along a strand, [asked, 2, ...].
 
-
-def _answers(queries: Queries[str, int], rows: Sequence[tuple[int, int]]) -> Floats:
-    """Return the answers to REF and ALT, [pairs, 2, ...]."""
+    With each variant comes how many bases before it, and from it on, its windows have.
+    """
+    queries = Queries(predict)
+    rows = []
+    for variant, reach, strand in asked:
+        pair = windows(variant, genome, *reach)
+        ref = Window(pair.ref, pair.ref_anchor).along(strand)
+        alt = Window(pair.alt, pair.alt_anchor).along(strand)
+        # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
+        for window in sorted([ref, alt]):
+            queries.add(*window)
+        rows.append((queries.add(*ref), queries.add(*alt)))
     return queries.answers()[np.array(rows, np.int64).reshape(-1, 2)]
 
 

@@ -41,7 +41,6 @@ from genobird.scoring.windows import (
     STRANDS,
     Queries,
     Window,
-    arrays,
     larger_strand,
     promoter_reach,
 )
@@ -94,15 +93,8 @@ class _Focus:
 class Haplotypes:
     """Score the ALTs of one sample with what lies on the same haplotype.
 
-    A context manager. Records have to come in file order.
-
-    Args:
-        scorer: the model.
-        source: VCF or BCF file, sorted; read a second time.
-        sample: name of the sample.
-        locator: says which ALTs can be scored, and has the genome.
-        features: columns, names or classes of chromatin features; None is all.
-        settings: how effects are computed.
+    A context manager, which reads a sorted VCF or BCF file a second time. Records have to come in
+    file order.
 
     Raises:
         UsageError, VcfError: see `PhasedCalls`.
@@ -244,7 +236,7 @@ class Haplotypes:
         """Return effects [asked, chosen features]."""
 
         def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            return self._scorer.profiles(texts, arrays(places))[0][:, self._chosen]
+            return self._scorer.profiles(texts, places)[0][:, self._chosen]
 
         queries = Queries(predict)
         reach = CHROMATIN_FLANK, CHROMATIN_FLANK
@@ -255,7 +247,7 @@ class Haplotypes:
         """Return effects [asked, 1] on the strand on which REF or the haplotype has the larger."""
 
         def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            return self._scorer.promoter_logits(texts, arrays(places))[:, None]
+            return self._scorer.promoter_logits(texts, places)[:, None]
 
         queries = Queries(predict)
 

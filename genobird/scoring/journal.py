@@ -41,11 +41,8 @@ _SAMPLES, _SAMPLE = 256, 1 << 16
 
 
 class Journal:
-    """Tables of chunks, as an earlier run scored them or made now and kept.
-
-    Args:
-        ledger: of the run; None keeps nothing.
-        processes: that share the run; see `workers`.
+    """Tables of chunks, as an earlier run scored them or made now and kept in a ledger, if there is
+    one.
     """
 
     def __init__(self, ledger: Ledger | None = None, processes: int = 1) -> None:
@@ -79,12 +76,6 @@ class Journal:
             return lambda: frame
         is_new = self._ledger.peek() is None
         return partial(self._made, self._ledger, key, begin(), is_new)
-
-    def frame(
-        self, number: int, content: Iterable[str], make: Callable[[], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """Return the table of a chunk, scored here if no earlier run did; see `begin`."""
-        return self.begin(number, content, lambda: make)()
 
     def skip(self, number: int) -> None:
         """Go past chunks in which nothing is to be scored, up to this one.

@@ -124,13 +124,8 @@ def draw_cuts(longest: int, count: int, seed: int) -> list[Cut]:
 def masked_runs(
     ref: Encoding, alt: Encoding, ref_span: tuple[int, int], alt_span: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the tokens to mask in REF and in ALT, half-open.
-
-    Args:
-        ref: tokens of the REF sequence.
-        alt: tokens of the ALT sequence.
-        ref_span: bases of the allele in the REF sequence.
-        alt_span: bases of the allele in the ALT sequence.
+    """Return the tokens to mask in REF and in ALT, half-open, for an allele at a span of bases in
+    each.
     """
     ref_edges, alt_edges = _edges(ref), _edges(alt)
     before = np.intersect1d(

@@ -142,9 +142,11 @@ def mutagenesis(
         ContigError, OutOfBoundsError: the region is not on the genome.
         InputError: it holds N, or more than half of its window is N.
     """
+    check_form(form)
     with opened(fasta) as genome:
         scan = prepare(scorer, region, genome, features=features, most_bp=most_bp)
-        return pd.concat(frames(scan, form), ignore_index=True)
+    tables = [_frame(scan, begin, logits, form) for begin, logits in scan.chunks()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def prepare(
@@ -187,17 +189,11 @@ def scan_site(
     scorer: Scorer, site: Site, first: int, length: int, features: Sequence[str] | None
 ) -> Scan:
     """Compute the unchanged window and choose the outputs; see `Scan` and `mutagenesis`."""
-    heads = scorer.checkpoint
-    default = features is None
-    asks_promoter = heads.promoter is not None if features is None else PROMOTER in features
-    named = None if features is None else [name for name in features if name != PROMOTER]
-    chosen = scorer.select_features(named) if heads.chromatin is not None or named else []
-    if not asks_promoter and not chosen:
-        raise UsageError("no output is chosen; name features of the model, or promoter")
+    asks_promoter, chosen = chosen_outputs(scorer, features)
     strand = _strand(scorer, site) if asks_promoter else ""
     ref = _ask(scorer, [site], strand, chosen)[0]
     promoters, profile = (ref[:1], ref[1:]) if asks_promoter else (ref[:0], ref)
-    if default:
+    if features is None:
         best = np.argsort(-profile, kind="stable")[:TOP]
         chosen, profile = [chosen[place] for place in best], profile[best]
     names = [PROMOTER] * asks_promoter + [scorer.features[place] for place in chosen]
@@ -205,15 +201,19 @@ def scan_site(
     return Scan(scorer, site, first, length, tuple(names), tuple(chosen), strand, logits)
 
 
-def frames(scan: Scan, form: Form = "long") -> Iterator[pd.DataFrame]:
-    """Yield the rows of successive bases of a region; see `mutagenesis`.
+def chosen_outputs(scorer: Scorer, features: Sequence[str] | None) -> tuple[bool, list[int]]:
+    """Tell whether the promoter is asked about, and the places of chromatin features that are.
 
     Raises:
-        UsageError: an unknown form.
+        UsageError: an output is unknown, or there is none.
     """
-    check_form(form)
-    for begin, logits in scan.chunks():
-        yield _frame(scan, begin, logits, form)
+    named = None if features is None else [name for name in features if name != PROMOTER]
+    has_promoter = scorer.checkpoint.promoter is not None
+    asks_promoter = has_promoter if features is None else PROMOTER in features
+    chosen = scorer.select_features(named)
+    if not asks_promoter and not chosen:
+        raise UsageError("no output is chosen; name features of the model, or promoter")
+    return asks_promoter, chosen
 
 
 def write_mutagenesis(
@@ -224,17 +224,11 @@ def write_mutagenesis(
 ) -> pd.DataFrame:
     """Write a table as it comes, and return it in the long form, whatever is written.
 
-    Args:
-        scan: see `prepare`.
-        writer: where to; stays open.
-        form: what is written; see `mutagenesis`.
-        progress: called with the number of bases that are done.
+    `progress` is called with the number of bases that are done.
 
     Raises:
-        UsageError: an unknown form.
         OutputError: the table cannot be written.
     """
-    check_form(form)
     parts = []
     for begin, logits in scan.chunks():
         parts.append(_frame(scan, begin, logits, "long"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genobird.errors import SequenceError, UsageError
 from genobird.scoring.effects import PROMOTER
+from genobird.scoring.mutagenesis import chosen_outputs
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -38,13 +39,10 @@ class OneHotModel(nn.Module):
 
     def __init__(self, scorer: Scorer, features: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.scorer, heads = scorer, scorer.checkpoint
-        named = None if features is None else [name for name in features if name != PROMOTER]
-        wants = heads.promoter is not None if features is None else PROMOTER in features
-        self.chosen = scorer.select_features(named)
-        self.names = [PROMOTER] * wants + [scorer.features[place] for place in self.chosen]
-        if not self.names:
-            raise UsageError("no output is chosen; name features of the model, or promoter")
+        self.scorer = scorer
+        asks_promoter, self.chosen = chosen_outputs(scorer, features)
+        chromatin = [scorer.features[place] for place in self.chosen]
+        self.names = [PROMOTER] * asks_promoter + chromatin
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict.

@@ -151,15 +151,10 @@ def merge(
     command: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Counter[str]:
-    """Merge the parts of a run.
+    """Merge the parts of a run: all of them, in any order, all `.vcf.gz` or all `.parquet`.
 
-    Args:
-        parts: all of them, in any order; all `.vcf.gz`, or all `.parquet`.
-        output: `.vcf`, `.vcf.gz` (with an index) or `.bcf` for VCF, `.parquet`, `.tsv` or
-            `.tsv.gz` for tables, or `-`.
-        force: replace an existing output.
-        command: command line for the header; those of the parts stay beside it.
-        progress: called with the number of new records or rows.
+    The output is `.vcf`, `.vcf.gz` (with an index) or `.bcf` for VCF, `.parquet`, `.tsv` or
+    `.tsv.gz` for tables, or `-`. The command goes into its header, beside those of the parts.
 
     Returns:
         How many ALTs have each status; records that were skipped are not counted.

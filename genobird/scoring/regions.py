@@ -1,17 +1,27 @@
-"""Regions of a genome, or whole sequences, to a table of probabilities.
+"""Regions of a genome, or whole sequences, to tables of probabilities and bigWig tracks.
 
 A region stands for its midpoint: the chromatin window is centred on it, and the promoter window
 takes it as transcription start, along the region's strand. Without a strand both are scored and
 the larger is reported. A window is clipped at the ends of the contig, never padded.
+
+Tracks have the probability of each 200-bp bin. Bins lie on the grid of the training labels, bin i
+is [200 i, 200 i + 200), so that the value of a place does not depend on the regions that it was
+asked for with. Each bin is scored as a region of its own: it gets the number that the table would
+give it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -22,6 +32,7 @@ from genobird.errors import (
     OutOfBoundsError,
     SequenceError,
 )
+from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
@@ -29,8 +40,9 @@ from genobird.genome.locus import beyond, require_chain, warn_of_training
 from genobird.genome.sequence import n_fraction, normalise
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
+from genobird.names import require
 from genobird.scoring.alleles import chain_file
-from genobird.scoring.effects import probabilities
+from genobird.scoring.effects import PROMOTER, probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
@@ -39,7 +51,6 @@ from genobird.scoring.windows import (
     CHROMATIN_FLANK,
     STRANDS,
     Window,
-    arrays,
     flag_of,
     parted,
     promoter_reach,
@@ -51,6 +62,10 @@ LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 """Where a region was lifted to; columns after the keys, only with a chain file."""
 LONGEST_BP = 2 * CHROMATIN_FLANK
 """A longer region is no longer represented by the window around its midpoint."""
+logger = logging.getLogger(__name__)
+BIN_BP: Final = 200
+ENDING: Final = ".bw"
+_UNSAFE = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +183,7 @@ def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) 
     with opened(fasta) as genome:
         sites = [_site(interval, genome) for interval in read_regions(regions)]
     scored = [site for site in sites if site.status is RegionStatus.OK]
-    places = arrays([[site.centre] for site in scored])
+    places = [[site.centre] for site in scored]
     _, states = scorer.profiles([site.text for site in scored], places, states=True)
     return _table(sites, [f"state{i}" for i in range(states.shape[1])], states)
 
@@ -178,12 +193,8 @@ def write_scores(
     writer: TableWriter,
     progress: Callable[[int], None] | None = None,
 ) -> Counter[str]:
-    """Write frames as they come and count the statuses.
-
-    Args:
-        frames: of `region_frames` or `sequence_frames`.
-        writer: where to; stays open.
-        progress: called with the number of new rows.
+    """Write frames as they come and count the statuses; `progress` is called with the number of new
+    rows.
     """
     counts: Counter[str] = Counter()
     for frame in frames:
@@ -363,7 +374,7 @@ def _target_values(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     flank = scorer.target_flank
     texts, places = parted([site.around(flank, flank) for site in sites])
     strands = [(site.lifted or site.interval).strand for site in sites]
-    return scorer.target_values(texts, arrays([[place] for place in places]), strands)
+    return scorer.target_values(texts, [[place] for place in places], strands)
 
 
 def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFrame:
@@ -391,3 +402,137 @@ def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     best = np.full(len(sites), -np.inf, np.float32)
     np.maximum.at(best, np.array(rows, dtype=np.int64), logits)
     return best
+
+
+def bins_of(intervals: Iterable[Interval], genome: Genome) -> Iterator[Interval]:
+    """Yield the bins that touch any of the intervals, each once, in the genome's order.
+
+    The last bin of a contig may be shorter. What lies off the genome is left out.
+    """
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for interval in intervals:
+        try:
+            contig = genome.resolve(interval.contig)
+        except (AssemblyError, ContigError):
+            continue
+        end = min(max(interval.end, interval.start + 1), genome.length(contig))
+        if interval.start < end:
+            first = interval.start // BIN_BP
+            wanted.setdefault(contig, []).append((first, -(-end // BIN_BP)))
+    for contig, length in genome.contigs.items():
+        reached = 0
+        for first, stop in sorted(wanted.get(contig, ())):
+            for at in range(max(first, reached), stop):
+                yield Interval(contig, at * BIN_BP, min((at + 1) * BIN_BP, length))
+            reached = max(reached, stop)
+
+
+def write_tracks(
+    scorer: Scorer,
+    bins: Iterable[Interval],
+    genome: Genome,
+    folder: Path,
+    *,
+    features: Sequence[str] | None = None,
+    force: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Score bins (see `bins_of`) and write one bigWig file per output: `promoter.bw`,
+    `K562_CTCF_None.bw`.
+
+    The promoter track has the larger probability of both strands. A bin that cannot be scored has
+    no value. All contigs of the genome go into the header; the folder is made if missing.
+
+    Returns:
+        The files; one of an output without any value is not made.
+
+    Raises:
+        UsageError: pyBigWig is not installed, or a file exists.
+        OutputError: a file cannot be written.
+    """
+    backend = require_backend()
+    names = outputs_of(scorer, features)
+    paths = track_paths(folder, names)
+    check_folder(folder, paths.values(), force)
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        tracks = {
+            name: stack.enter_context(_Track(backend, path, genome.contigs))
+            for name, path in paths.items()
+        }
+        for frame in region_frames(scorer, bins, genome, features):
+            for name, track in tracks.items():
+                track.write(frame, name)
+            if progress is not None:
+                progress(len(frame))
+    return [path for path in paths.values() if path.exists()]
+
+
+def outputs_of(scorer: Scorer, features: Sequence[str] | None) -> list[str]:
+    """Return the outputs of a region table, in order."""
+    promoter = [PROMOTER] if scorer.checkpoint.promoter is not None else []
+    chosen = [scorer.features[place] for place in scorer.select_features(features)]
+    return promoter + chosen + scorer.targets
+
+
+def track_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each output; characters that a shell would not like become `_`."""
+    paths: dict[str, Path] = {}
+    for name in names:
+        stem = _UNSAFE.sub("_", name).strip("_") or "track"
+        taken = set(paths.values())
+        tries = (f"{stem}{mark}{ENDING}" for mark in ("", *(f"_{n}" for n in range(2, 2_000))))
+        paths[name] = next(folder / one for one in tries if folder / one not in taken)
+    return paths
+
+
+def require_backend() -> ModuleType:
+    """Return pyBigWig.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    backend: ModuleType = require("pyBigWig", "a bigWig file")
+    return backend
+
+
+class _Track:
+    """One bigWig file, a draft until it is complete; none without a value."""
+
+    def __init__(self, backend: ModuleType, path: Path, contigs: Mapping[str, int]) -> None:
+        self._backend = backend
+        self._path = path
+        self._contigs = list(contigs.items())
+        self._draft = Draft(path)
+        self._file: Any = None
+
+    def __enter__(self) -> _Track:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with writing(self._path, (OSError, RuntimeError)):
+                if self._file is not None:
+                    self._file.close()
+            if kind is None and self._file is not None:
+                self._draft.publish()
+            elif kind is None:
+                logger.warning("%s is not written: no bin of it could be scored", self._path)
+        finally:
+            self._draft.discard()
+
+    def write(self, frame: pd.DataFrame, name: str) -> None:
+        """Append the bins of a frame that have a value; they come in order."""
+        found = frame[frame[name].notna()]
+        if found.empty:
+            return
+        with writing(self._path, (OSError, RuntimeError)):
+            if self._file is None:
+                self._file = self._backend.open(str(self._draft.part), "w")
+                self._file.addHeader(self._contigs)
+            self._file.addEntries(
+                found["chrom"].tolist(),
+                found["start"].tolist(),
+                ends=found["end"].tolist(),
+                values=found[name].tolist(),
+            )

@@ -91,15 +91,9 @@ Sink = Callable[[Batch], object]
 
 
 class VariantScan:
-    """Variants that lie on a genome, about to be scored.
+    """Variants that lie on a genome, about to be scored: all, or a part of the records.
 
-    Args:
-        scorer: the model.
-        source: the variants.
-        genome: where they lie.
-        settings: how they are placed and scored.
-        part: the part of the records that is read; None is all.
-        columns: those of the table that sinks read; None is all.
+    Sinks read all columns of the table, or those that are named.
 
     Raises:
         AssemblyError: the variants are of another assembly.
@@ -142,10 +136,6 @@ class VariantScan:
 
     def run(self, sinks: Sequence[Sink], journal: Journal = NO_JOURNAL) -> Counter[str]:
         """Hand every batch to every sink.
-
-        Args:
-            sinks: what takes the batches.
-            journal: keeps what is scored, and has what an earlier run scored.
 
         Returns:
             How many ALTs have each status; their sum is the number of ALTs (1 for a record

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from genobird.scoring.one_hot import OneHotModel
 
 Arrays = Sequence[NDArray[np.int64]]
+Positions = Sequence[Sequence[int] | NDArray[np.int64]]
+"""Of each sequence, positions in bases, 0-based."""
 MOST: Final = 65_536  # threads, or sequences per pass
 
 
@@ -136,11 +138,10 @@ class Scorer:
             UsageError: the model has no chromatin head.
         """
         self.inference.head("chromatin")
-        places = [np.array([centre], dtype=np.int64) for centre in centres]
-        return self.profiles(sequences, places)[0]
+        return self.profiles(sequences, [[centre] for centre in centres])[0]
 
     def profiles(
-        self, sequences: Sequence[str], places: Sequence[NDArray[np.int64]], states: bool = False
+        self, sequences: Sequence[str], places: Positions, states: bool = False
     ) -> tuple[Floats, Floats]:
         """Predict chromatin profiles at several places of each sequence, both strands averaged.
 
@@ -162,11 +163,13 @@ class Scorer:
         if not sequences:
             return np.zeros((0, outputs), np.float32), np.zeros((0, width), np.float32)
         config = HeadConfig() if head is None else head.config
-        values = self.inference.predict(readers, config, sequences, places, both_strands=True)
+        values = self.inference.predict(
+            readers, config, sequences, _arrays(places), both_strands=True
+        )
         return values[:, :outputs], values[:, outputs:]
 
     def promoter_logits(
-        self, sequences: Sequence[str], starts: Sequence[int] | Sequence[NDArray[np.int64]]
+        self, sequences: Sequence[str], starts: Sequence[int] | Positions
     ) -> Floats:
         """Predict promoters.
 
@@ -185,11 +188,10 @@ class Scorer:
         sequences = as_list(sequences)
         if not sequences:
             return np.zeros(0, np.float32)
-        places = [np.atleast_1d(np.asarray(start, dtype=np.int64)) for start in starts]
-        return self.inference.predict([head], head.config, sequences, places)[:, 0]
+        return self.inference.predict([head], head.config, sequences, _arrays(starts))[:, 0]
 
     def starts_and_profiles(
-        self, sequences: Sequence[str], places: Sequence[NDArray[np.int64]], states: bool = False
+        self, sequences: Sequence[str], places: Positions, states: bool = False
     ) -> tuple[Floats, Floats, Floats]:
         """Predict promoters and chromatin profiles of the same windows, each encoded once a strand.
 
@@ -213,13 +215,13 @@ class Scorer:
             asked = [Question(promoter.config, starts), Question(chromatin.config, centres)]
             return self.inference.predict_together(groups, asked, texts)
 
-        turned = [reverse_complement(text) for text in sequences]
+        turned, forward = [reverse_complement(text) for text in sequences], _arrays(places)
         # A start is a base; a bin's centre lies between two, so it is another place when turned.
-        pairs = list(zip(turned, places, strict=True))
+        pairs = list(zip(turned, forward, strict=True))
         starts = [len(text) - 1 - here for text, here in pairs]
         centres = [len(text) - here for text, here in pairs]
         strands = np.stack(
-            [predict(sequences, places, places), predict(turned, starts, centres)], axis=1
+            [predict(sequences, forward, forward), predict(turned, starts, centres)], axis=1
         )  # [P, 2, 1 + F + D]
         mean, outputs = strands[:, :, 1:].mean(axis=1), chromatin.config.outputs
         return strands[:, :, 0], mean[:, :outputs], mean[:, outputs:]
@@ -233,14 +235,14 @@ class Scorer:
     def target_values(
         self,
         sequences: Sequence[str],
-        places: Sequence[NDArray[np.int64]],
+        places: Positions,
         strands: Sequence[str] = "",
     ) -> Floats:
         """Predict the targets of a table head; see `Inference.target_values`.
 
         It was trained with `target_flank` bases on each side of a place.
         """
-        return self.inference.target_values(as_list(sequences), places, strands)
+        return self.inference.target_values(as_list(sequences), _arrays(places), strands)
 
     def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
@@ -357,6 +359,10 @@ class Scorer:
         return OneHotModel(self, None if features is None else as_list(features))
 
 
+def _arrays(places: Sequence[int] | Positions) -> Arrays:
+    return [np.atleast_1d(np.asarray(here, np.int64)) for here in places]
+
+
 def _mean_state(hidden: Tensor, places: Places) -> Tensor:
     """Return the mean hidden state over each place's cells, [P, D]."""
     edges = zip(places.spans[:, 0, 0].tolist(), places.spans[:, -1, 1].tolist(), strict=True)
@@ -431,14 +437,7 @@ def load(
     batch_size: int | Literal["auto"] = "auto",
     precision: Precision = "float32",
 ) -> Scorer:
-    """Load a model.
-
-    Args:
-        name_or_dir: a model directory; None is the bundled model.
-        device: see `Scorer`.
-        threads: see `Scorer`.
-        batch_size: see `Scorer`.
-        precision: see `Scorer`.
+    """Load the model of a directory, the bundled one by default; all else is as in `Scorer`.
 
     Raises:
         UsageError: there is no such directory, or no such device.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar, cast
@@ -16,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.api.types import is_numeric_dtype
 
-from genobird.files import STDOUT, TABLES, Draft, check_output, unwritable
+from genobird.errors import OutputError
+from genobird.files import STDOUT, TABLES, Draft, check_output, writing
 
 Item = TypeVar("Item")
 
@@ -54,10 +54,9 @@ class TableWriter:
         self._finished = False
         self._parquet: Any = None
         self._waiting: list[pd.DataFrame] = []
-        self._stdout = str(path) == STDOUT
-        self._draft = None if self._stdout else Draft(self.path)
-        self._raw: IO[bytes] = sys.stdout.buffer if self._draft is None else self._open(self._draft)
-        self._text: io.TextIOWrapper | None = None
+        self._draft = None if str(path) == STDOUT else Draft(self.path)
+        self._opened = ExitStack()
+        self._file = self._open()
 
     def __enter__(self) -> TableWriter:
         return self
@@ -74,15 +73,11 @@ class TableWriter:
         Raises:
             OutputError: the file cannot be written.
         """
-        try:
+        with writing(self.path):
             if self.path.suffix == ".parquet":
                 self._write_parquet(frame)
             else:
                 self._write_tsv(frame)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritable(self.path, error) from error
         self._fresh = False
         self.rows += len(frame)
 
@@ -95,25 +90,14 @@ class TableWriter:
         if self._finished:
             return
         try:
-            if self._parquet is not None:
+            with writing(self.path):
                 if any(map(len, self._waiting)):
                     self._write_group(self._waiting)
-                self._parquet.close()
-            if self._text is not None:
-                self._text.flush()
-                if self._stdout:
-                    self._text.detach()
-                else:
-                    self._text.close()
-            if self._stdout:
-                self._raw.flush()
-            else:
-                self._raw.close()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
+                self._file.flush()
+                self._opened.close()
+        except OutputError:
             self.discard()
-            raise unwritable(self.path, error) from error
+            raise
         self._finished = True
 
     def close(self) -> None:
@@ -128,47 +112,42 @@ class TableWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        if self._draft is None:
-            if self._text is not None:
-                with suppress(OSError, ValueError):
-                    self._text.detach()
-            return
-        for file in (self._parquet, self._text, self._raw):
-            with suppress(OSError, ValueError):
-                if file is not None:
-                    file.close()
-        self._draft.discard()
+        with suppress(OSError, ValueError):
+            self._opened.close()
+        if self._draft is not None:
+            self._draft.discard()
 
-    def _open(self, draft: Draft) -> IO[bytes]:
+    def _open(self) -> IO[bytes]:
+        if self._draft is None:
+            return sys.stdout.buffer
         try:
-            return draft.part.open("wb")
-        except OSError as error:
-            draft.discard()
-            raise unwritable(self.path, error) from error
+            with writing(self.path):
+                file = self._opened.enter_context(self._draft.part.open("wb"))
+        except OutputError:
+            self._draft.discard()
+            raise
+        if self.path.suffix != ".gz":
+            return file
+        # Without name and time, so that the same table has the same bytes.
+        packed = self._opened.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
+        return cast(IO[bytes], packed)
 
     def _write_tsv(self, frame: pd.DataFrame) -> None:
-        if self._text is None:
-            packed = self.path.suffix == ".gz"
-            raw = (  # without name and time, so that the same table has the same bytes
-                cast(IO[bytes], gzip.GzipFile("", "wb", 6, self._raw, mtime=0))
-                if packed
-                else self._raw
-            )
-            self._text = io.TextIOWrapper(cast(Any, raw), encoding="utf-8", newline="")
-        frame.to_csv(
-            self._text,
+        text = frame.to_csv(
             sep="\t",
             index=False,
             header=self._fresh,
             float_format=FLOAT_FORMAT,
             lineterminator="\n",
         )
+        self._file.write(text.encode())
 
     def _write_parquet(self, frame: pd.DataFrame) -> None:
         if self._parquet is None:
             facts = {f"genobird.{key}": value for key, value in self._meta.items()}
             schema = _schema(frame).with_metadata(facts)
-            self._parquet = pq.ParquetWriter(self._raw, schema, compression="zstd")
+            self._parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
+            self._opened.callback(self._parquet.close)
         self._waiting.append(frame)
         rows = max(1, _GROUP_CELLS // max(1, len(frame.columns)))
         while sum(map(len, self._waiting)) >= rows:

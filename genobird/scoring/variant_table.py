@@ -90,15 +90,8 @@ def list_variants(
 ) -> Counter[str]:
     """Score variants of any kind and write the table of `screen_variants` as it grows.
 
-    Until the output is complete, what is scored is kept in `<output>.partial`; see `journal`.
-
-    Args:
-        scorer: the model.
-        variants: see `screen_variants`.
-        fasta: the genome.
-        output: `.parquet`, `.tsv` or `.tsv.gz`, or `-`.
-        settings: how variants are placed and scored.
-        start: how the run is started; progress is called with the number of new ALTs.
+    Until the output (`.parquet`, `.tsv`, `.tsv.gz` or `-`) is complete, what is scored is kept in
+    `<output>.partial`; see `journal`. Progress is called with the number of new ALTs.
 
     Returns:
         How many ALTs have each status; their sum is the number of ALTs.

@@ -58,10 +58,8 @@ def promoter_reach(strand: str) -> tuple[int, int]:
 
 
 def larger_strand(logits: Floats) -> NDArray[np.intp]:
-    """Return the strand that counts, by its place in `STRANDS`: that of the largest logit.
-
-    Args:
-        logits: of several sequences on both strands, [n, 2, sequences].
+    """Return the strand that counts, by its place in `STRANDS`: that of the largest of logits [n,
+    2, sequences].
     """
     found: NDArray[np.intp] = logits.max(axis=2).argmax(axis=1)
     return found
@@ -70,11 +68,6 @@ def larger_strand(logits: Floats) -> NDArray[np.intp]:
 def parted(windows: Sequence[Window]) -> tuple[list[str], list[int]]:
     """Return the bases and the places of windows."""
     return [window.text for window in windows], [window.place for window in windows]
-
-
-def arrays(places: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
-    """Return the places of each window as the model takes them."""
-    return [np.array(here, np.int64) for here in places]
 
 
 class Queries(Generic[Asked, At]):

@@ -256,12 +256,7 @@ def answer(
 ) -> Counter[str]:
     """Score what is asked; the report is the last file, and is written again with each logo.
 
-    Args:
-        question: what is asked.
-        folder: where the files go, and where the VCF is.
-        scorer: the model.
-        genome: where it is scored.
-        progress: called with the number of new regions or records.
+    Files go where the VCF is. Progress is called with the number of new regions or records.
 
     Returns:
         How many regions or ALTs have each status.

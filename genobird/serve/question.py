@@ -108,13 +108,8 @@ def typed(text: str, genome: Genome, folder: Path, limits: Limits, logos: int = 
 
 
 def uploaded(name: str, folder: Path, limits: Limits, logos: int = 0) -> Question:
-    """Read through an uploaded VCF, so that what is wrong with it is told at once.
-
-    Args:
-        name: what its user calls it.
-        folder: where it lies, as `ASKED`.
-        limits: how much it may hold.
-        logos: see `Question`.
+    """Read through an uploaded VCF, the file `ASKED`, so that what is wrong with it is told at
+    once.
 
     Raises:
         VcfError: it is no VCF, or damaged.

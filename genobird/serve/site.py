@@ -68,14 +68,7 @@ class Place:
 
 
 class Site:
-    """The pages; `app` is the ASGI application.
-
-    Args:
-        jobs: the queue.
-        place: the genome.
-        token: what every address begins with.
-        limits: of one question.
-    """
+    """The pages; `app` is the ASGI application. Every address begins with the token."""
 
     def __init__(self, jobs: Jobs, place: Place, token: str, limits: Limits) -> None:
         self._jobs, self._place, self._token, self._limits = jobs, place, token, limits
@@ -252,12 +245,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was asked and answered is removed then.
 
-    Args:
-        scorer: the model.
-        place: the genome.
-        port: of 127.0.0.1; 0 is any that is free.
-        limits: of one question.
-        announce: called with the address, when it can be opened.
+    The port is one of 127.0.0.1; 0 is any that is free. The address is announced when it can be
+    opened.
 
     Raises:
         UsageError: the port is taken.

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from genobird.cli import main
-from genobird.scoring import tracks
+from genobird.scoring import regions
 
 
 class BigWigFile:
@@ -39,7 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def test_tracks_come_beside_the_table(capsys, options, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracks, "require_backend", lambda: SimpleNamespace(open=BigWigFile))
+    monkeypatch.setattr(regions, "require_backend", lambda: SimpleNamespace(open=BigWigFile))
     folder, table = tmp_path / "tracks", tmp_path / "out.tsv"
     arguments = ["-o", table, "--bigwig", folder, "--features", "DNase", "--json"]
     code, out, _ = run(capsys, "chr1:20,001-20,500", *options, *arguments)

@@ -249,7 +249,7 @@ def test_journal(place: Place) -> None:
         with kept([path], identity, Start(resume=True)) as journal:
             for number in range(4):
                 frame = pd.DataFrame({"chrom": ["c0"], "a|delta": [number + 0.5]})
-                found = journal.frame(number, [str(number)], lambda made=frame: made)
+                found = journal.begin(number, [str(number)], lambda made=frame: lambda: made)()
                 pd.testing.assert_frame_equal(found, frame)
             if stop:
                 raise KeyboardInterrupt

@@ -71,7 +71,7 @@ def test_every_figure_is_drawn_and_saved_in_one_place():
         for path in root.rglob("*.py")
         if ways.search(path.read_text())
     }
-    assert found == {"report/plots.py", "report/axes.py", "attention/picture.py"}
+    assert found == {"report/plots.py", "report/axes.py", "attention/layout.py"}
 
 
 def test_an_open_figure_is_literal_for_any_text():

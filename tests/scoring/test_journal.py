@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def run(
             for number in numbers:
                 content = f"item {number}" if contents is None else contents[number]
                 make = work(number, number not in unscored)
-                frames.append(journal.frame(number, [content], make))
+                frames.append(journal.begin(number, [content], lambda made=make: made)())
             if stop is not None:
                 raise stop
     except Killed:
@@ -116,7 +117,7 @@ def test_each_chunk_is_on_disk_before_the_next_is_scored(tmp_path, monkeypatch):
         for number in range(3):
             before = partial_of(output).read_bytes()
             assert synced[-1] == before
-            journal.frame(number, [f"item {number}"], Work()(number))
+            journal.begin(number, [f"item {number}"], partial(Work(), number))()
             assert len(synced[-1]) > len(before)
         journal.seal()
         assert synced[-1].startswith(b"genobird run 1 done")
@@ -206,7 +207,7 @@ def test_an_input_without_work_where_there_was_some_is_refused(tmp_path):
         with pytest.raises(UsageError, match="another input"):
             journal.skip(1)
         assert partial_of(output).read_bytes() == before
-        journal.frame(1, ["item 1"], lambda: frame_of(1))
+        journal.begin(1, ["item 1"], lambda: lambda: frame_of(1))()
         journal.skip(2)
 
 
@@ -271,7 +272,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text, message, option
 def test_two_runs_never_write_the_same_output(tmp_path):
     output = tmp_path / "out.tsv"
     with kept([output], IDENTITY, Start()) as journal:
-        journal.frame(0, ["item 0"], Work()(0))
+        journal.begin(0, ["item 0"], lambda: Work()(0))()
         for options in ({"resume": True}, {"force": True}):
             with pytest.raises(OutputError, match="in use: another run writes the same output"):
                 run(output, [0], **options)
@@ -284,7 +285,7 @@ def test_a_run_killed_while_its_outputs_got_their_names_may_replace_them(tmp_pat
     run(output, [0], stop=Killed)
     assert not may_replace(output, RESUME)
     with pytest.raises(Killed), kept([output], IDENTITY, RESUME) as journal:  # noqa: PT012
-        journal.frame(0, ["item 0"], Work()(0))
+        journal.begin(0, ["item 0"], lambda: Work()(0))()
         journal.seal()
         raise Killed
     assert may_replace(output, RESUME)
@@ -298,7 +299,7 @@ def test_nothing_can_be_resumed_without_a_file_or_a_saved_model(tmp_path):
     with pytest.raises(UsageError, match="standard output cannot be resumed"):
         may_replace("-", RESUME)
     with kept(["-"], IDENTITY, Start()) as journal:
-        journal.frame(0, ["item 0"], Work()(0))
+        journal.begin(0, ["item 0"], lambda: Work()(0))()
     unsaved = IDENTITY | {"model": ""}
     with pytest.raises(UsageError, match="never saved cannot resume"):
         run(tmp_path / "out.tsv", [0], identity=unsaved, resume=True)

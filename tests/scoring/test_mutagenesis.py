@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from genobird.errors import ContigError, InputError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
-from genobird.scoring.mutagenesis import duration, frames, others, prepare
+from genobird.scoring.mutagenesis import duration, others, prepare
 from genobird.scoring.scorer import load
 from tests.conftest import write_fasta
 
@@ -185,9 +185,8 @@ def test_outputs_that_are_not_there_are_refused(scorer, genome, features, messag
 
 
 def test_an_unknown_form_is_refused(scorer, genome):
-    scan = prepare(scorer, REGION, genome, features=["DNase"])
     with pytest.raises(UsageError, match="form 'wise' is unknown; allowed are long and wide"):
-        next(frames(scan, "wise"))
+        scorer.mutagenesis(REGION, genome, form="wise")
 
 
 @given(st.floats(0.01, 1e6))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from genobird.errors import OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
-from genobird.scoring import tracks
-from genobird.scoring.tracks import bins_of, outputs_of, track_paths, write_tracks
+from genobird.scoring import regions
+from genobird.scoring.regions import bins_of, outputs_of, track_paths, write_tracks
 
 
 class BigWigFile:
@@ -50,7 +50,7 @@ class BigWigFile:
 @pytest.fixture
 def backend(monkeypatch) -> None:
     fake = SimpleNamespace(open=BigWigFile)
-    monkeypatch.setattr(tracks, "require_backend", lambda: fake)
+    monkeypatch.setattr(regions, "require_backend", lambda: fake)
 
 
 def entries(path: Path) -> list[tuple[str, int, int, float]]:
@@ -151,7 +151,7 @@ def test_a_track_that_cannot_be_written_leaves_nothing(
 def test_without_pybigwig_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyBigWig", None)
     with pytest.raises(UsageError, match=r"pip install 'genobird\[bigwig\]'"):
-        tracks.require_backend()
+        regions.require_backend()
 
 
 def test_pybigwig_reads_back_what_was_written(scorer, genome, tmp_path):

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from genobird.batch import ROWS
 from genobird.checkpoint import Checkpoint
 from genobird.datasets import ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, ShardError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference
-from genobird.rows import ROWS
 from genobird.scoring.scorer import Scorer
 from genobird.shards import Shards
 from genobird.tasks.data import PretrainDataSettings
