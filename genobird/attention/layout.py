@@ -209,10 +209,8 @@ class BlockLayout:
         names, colours = list(_COLOURS), list(_COLOURS.values())
         ax.imshow(picture, cmap=colors.ListedColormap(colours), vmin=0, vmax=len(colours) - 1)
         ax.set(xlabel="key block", ylabel="query block", title=f"{pattern.kind}, head {head}")
-        drawn = [
-            (name, colours[i]) for i, name in enumerate(_COLOURS) if i and (picture == i).any()
-        ]
-        handles = [patches.Patch(color=colour, label=name) for name, colour in drawn]
+        drawn = np.unique(picture[picture > 0])
+        handles = [patches.Patch(color=colours[i], label=names[i]) for i in drawn]
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         return ax
 
