@@ -28,17 +28,14 @@ ROWS: Final = 16
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """Token ids of S sequences.
-
-    Attributes:
-        ids: int64 [T], T a multiple of `block_size`; PAD from a sequence's end to its last block's.
-        lengths: tokens of each sequence, specials included.
-        block_size: tokens per block.
-    """
+    """Token ids of S sequences."""
 
     ids: Tensor
+    """int64 [T], T a multiple of `block_size`; PAD from a sequence's end to its last block's."""
     lengths: tuple[int, ...]
+    """Tokens of each sequence, specials included."""
     block_size: int
+    """Tokens per block."""
 
     @cached_property
     def starts(self) -> Tensor:
@@ -92,21 +89,18 @@ class PackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Sequences and the places in them that a head is asked about.
-
-    Attributes:
-        batch: S sequences.
-        spans: int64 [P, C, 2], the tokens of each place's cells in the packed batch, half-open, at
-            least one token each.
-        owner: int64 [P], the sequence of each place.
-        bases: uint8 [P, L], the bases around each place (`local.bases_around`); L = 0 for heads
-            that read none.
-    """
+    """Sequences and the places in them that a head is asked about."""
 
     batch: PackedBatch
+    """S sequences."""
     spans: Tensor
+    """int64 [P, C, 2], the tokens of each place's cells in the packed batch, half-open, at least
+    one token each."""
     owner: Tensor
+    """int64 [P], the sequence of each place."""
     bases: Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.uint8))
+    """uint8 [P, L], the bases around each place (`local.bases_around`); L = 0 for heads that read
+    none."""
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -129,27 +123,24 @@ _NONE = torch.empty(0, dtype=torch.int64)
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
-    """Places in sequences, with labels.
-
-    Attributes:
-        places: what the head is asked about, P places; None where `pooled` or `bases` is given.
-        labels: float32 [P, F].
-        weights: float32 [P], how much each place counts; 1 on average over many batches.
-        targets: int64 [M], tokens that are hidden and whose piece is asked for; none without.
-        pieces: int64 [M], their true pieces.
-        pooled: float32 [P, R], what the head reads of a frozen encoder, where that is known.
-        bases: uint8 [P, L], all that a head with pool = local reads.
-        known: bool [P, F], which labels are known; None is all.
-    """
+    """Places in sequences, with labels."""
 
     places: Places | None
+    """What the head is asked about, P places; None where `pooled` or `bases` is given."""
     labels: Tensor
+    """float32 [P, F]."""
     weights: Tensor
+    """float32 [P], how much each place counts; 1 on average over many batches."""
     targets: Tensor = _NONE
+    """int64 [M], tokens that are hidden and whose piece is asked for; none without."""
     pieces: Tensor = _NONE
+    """int64 [M], their true pieces."""
     pooled: Tensor | None = None
+    """float32 [P, R], what the head reads of a frozen encoder, where that is known."""
     bases: Tensor | None = None
+    """uint8 [P, L], all that a head with pool = local reads."""
     known: Tensor | None = None
+    """bool [P, F], which labels are known; None is all."""
 
     @property
     def read(self) -> Tensor:

@@ -72,35 +72,32 @@ class Shapes(BaseModel):
 
 @dataclass
 class Checkpoint:
-    """An encoder with the heads it has, its tokenizer and its provenance.
-
-    Attributes:
-        encoder: the encoder.
-        tokenizer: the tokenizer it was trained with.
-        mlm: masked-language-model head.
-        nsp: next-sentence head: two logits on [CLS].
-        promoter: promoter head, one logit a place.
-        chromatin: chromatin head, F logits a place.
-        table: head for a user's own table, O outputs a place.
-        targets: what these outputs are; None without that head.
-        features: F rows `index name class`; empty without a chromatin head.
-        provenance: free facts: data, steps, commands, versions.
-        directory: where it was loaded from; None before that.
-    """
+    """An encoder with the heads it has, its tokenizer and its provenance."""
 
     encoder: BigBird
+    """The encoder."""
     tokenizer: Tokenizer
+    """The tokenizer it was trained with."""
     mlm: MaskedLMHead | None = None
+    """Masked-language-model head."""
     nsp: nn.Linear | None = None
+    """Next-sentence head: two logits on [CLS]."""
     promoter: Head | None = None
+    """Promoter head, one logit a place."""
     chromatin: Head | None = None
+    """Chromatin head, F logits a place."""
     table: Head | None = None
+    """Head for a user's own table, O outputs a place."""
     targets: Targets | None = None
+    """What these outputs are; None without that head."""
     features: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["index", "name", "class"])
     )
+    """F rows `index name class`; empty without a chromatin head."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    """Free facts: data, steps, commands, versions."""
     directory: Path | None = None
+    """Where it was loaded from; None before that."""
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the parts that have weights, by the prefix of their names."""

@@ -52,17 +52,14 @@ def file_sha256(path: Path) -> str:
 
 
 class Kind(NamedTuple):
-    """A kind of folder that genobird writes.
-
-    Attributes:
-        name: what messages call it.
-        file: what each folder of the kind holds.
-        mark: what stands in that file, and in no other of its name.
-    """
+    """A kind of folder that genobird writes."""
 
     name: str
+    """What messages call it."""
     file: str
+    """What each folder of the kind holds."""
     mark: str = ""
+    """What stands in that file, and in no other of its name."""
 
     def is_in(self, folder: Path) -> bool:
         """Tell whether a folder is of this kind; its other files may be damaged."""

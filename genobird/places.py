@@ -20,15 +20,12 @@ from genobird.tokenizer import Encoding, Tokenizer
 
 
 class Question(NamedTuple):
-    """What a head is asked about sequences.
-
-    Attributes:
-        head: says which bases around a place are read.
-        places: for each sequence, positions in bases (0-based).
-    """
+    """What a head is asked about sequences."""
 
     head: HeadConfig
+    """Says which bases around a place are read."""
     places: Sequence[NDArray[np.int64]]
+    """For each sequence, positions in bases (0-based)."""
 
 
 def pack_places(

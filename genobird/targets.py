@@ -30,29 +30,26 @@ class Objective(StrEnum):
 
 
 class Targets(BaseModel):
-    """What O outputs of a head are, and how their regions are read.
-
-    Attributes:
-        names: of the columns that are predicted, or of the classes, [O].
-        column: that holds the classes; empty for regression.
-        objective: regression, or classes that exclude each other.
-        means: of the values in training, [O]; none for classes.
-        scales: their standard deviations, [O]; none for classes.
-        signal: whether the values are the log1p of a mean signal.
-        stranded: whether regions are read along their strand, where they have one.
-        window_bp: bases that are encoded around a region's midpoint.
-    """
+    """What O outputs of a head are, and how their regions are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...] = Field(min_length=1)
+    """Of the columns that are predicted, or of the classes, [O]."""
     column: str = ""
+    """That holds the classes; empty for regression."""
     objective: Objective = Objective.regression
+    """Regression, or classes that exclude each other."""
     means: tuple[float, ...] = ()
+    """Of the values in training, [O]; none for classes."""
     scales: tuple[float, ...] = ()
+    """Their standard deviations, [O]; none for classes."""
     signal: bool = False
+    """Whether the values are the log1p of a mean signal."""
     stranded: bool = False
+    """Whether regions are read along their strand, where they have one."""
     window_bp: int = Field(2_000, ge=2, le=LONGEST_BP)
+    """Bases that are encoded around a region's midpoint."""
 
     @model_validator(mode="after")
     def _complete(self) -> Targets:

@@ -30,17 +30,14 @@ TILES = 32
 
 @dataclass(frozen=True)
 class _Sparse:
-    """Neighbouring rows of one head that see equally many key blocks.
-
-    Attributes:
-        rows: C query blocks.
-        keys: [C * W], key blocks.
-        last: [C * W, 1], which of these are the sequence's last block; None where none is.
-    """
+    """Neighbouring rows of one head that see equally many key blocks."""
 
     rows: slice
+    """C query blocks."""
     keys: Tensor
+    """[C * W], key blocks."""
     last: Tensor | None
+    """[C * W, 1], which of these are the sequence's last block; None where none is."""
 
     def mask(self, valid: int, size: int) -> Tensor | None:
         """Return what is added to the scores, 0 or -inf, [C, 1, W * B]; None where all keys count.
@@ -67,19 +64,16 @@ class _Runs:
 
 @dataclass(frozen=True)
 class _Part:
-    """A sequence in a packed batch.
-
-    Attributes:
-        tokens: of the sequence, padding included.
-        length: tokens without padding.
-        valid: tokens of its last block without padding.
-        runs: numbered within the sequence.
-    """
+    """A sequence in a packed batch."""
 
     tokens: slice
+    """Of the sequence, padding included."""
     length: int
+    """Tokens without padding."""
     valid: int
+    """Tokens of its last block without padding."""
     runs: _Runs
+    """Numbered within the sequence."""
 
 
 def _parts(layout: BlockLayout, device: torch.device) -> list[_Part]:

@@ -40,28 +40,25 @@ _LIVE: WeakValueDictionary[int, BlockLayout] = WeakValueDictionary()
 
 @dataclass(frozen=True, eq=False)
 class BlockLayout:
-    """The key blocks of each query block of a packed batch.
-
-    Attributes:
-        pattern: the rule it was made by.
-        lengths: valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks,
-            and the extra blocks before these.
-        lists: of each sequence; sequences of equally many blocks share theirs.
-        cu_blocks: [S + 1], the first block of each sequence, and the total N.
-        heads: number of heads, H.
-        n_blocks: blocks of the packed batch, N.
-        handle: stands for the layout where only numbers may be passed.
-        cache: what backends derive from the layout, such as lists on a device.
-    """
+    """The key blocks of each query block of a packed batch."""
 
     pattern: Pattern
+    """The rule it was made by."""
     lengths: tuple[int, ...]
+    """Valid tokens of each sequence; a sequence takes ceil(length / block_size) blocks, and the
+    extra blocks before these."""
     lists: tuple[SequenceLists, ...]
+    """Of each sequence; sequences of equally many blocks share theirs."""
     cu_blocks: IntArray = field(init=False)
+    """[S + 1], the first block of each sequence, and the total N."""
     heads: int = field(init=False)
+    """Number of heads, H."""
     n_blocks: int = field(init=False)
+    """Blocks of the packed batch, N."""
     handle: int = field(init=False)
+    """Stands for the layout where only numbers may be passed."""
     cache: dict[Hashable, Any] = field(init=False, repr=False)
+    """What backends derive from the layout, such as lists on a device."""
 
     def __post_init__(self) -> None:
         cu_blocks = np.cumsum([0, *(lists.n_blocks for lists in self.lists)])

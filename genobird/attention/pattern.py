@@ -29,19 +29,16 @@ BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 @dataclass(frozen=True, eq=False)
 class SequenceLists:
-    """Which key blocks each query block of one sequence of N blocks sees.
-
-    Attributes:
-        counts: [H, N], key blocks a query block sees.
-        keys: [sum of counts], these blocks, rows ordered by head and query block. A block named
-            twice counts twice in the softmax.
-        cache: what backends derive from the lists; it does not depend on how many tokens of the
-            last block are valid.
-    """
+    """Which key blocks each query block of one sequence of N blocks sees."""
 
     counts: IntArray
+    """[H, N], key blocks a query block sees."""
     keys: IntArray
+    """[sum of counts], these blocks, rows ordered by head and query block. A block named twice
+    counts twice in the softmax."""
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    """What backends derive from the lists; it does not depend on how many tokens of the last block
+    are valid."""
 
     def __reduce__(self) -> tuple[type[SequenceLists], tuple[object, ...]]:
         """Copy and pickle without what was cached."""
@@ -79,26 +76,24 @@ class Pattern:
     A sequence of at most `global_blocks + window_blocks + random_blocks` blocks gets full attention
     under `bigbird`. `google` is the released code's (see `google.py`): two global blocks, a window
     of three, full attention up to `2 * random_blocks + 5` blocks.
-
-    Attributes:
-        kind: one of `PATTERNS`.
-        block_size: tokens per block.
-        window_blocks: blocks of the sliding window, centred on the query's own block; odd.
-        global_blocks: the first blocks of a sequence, which see all and are seen by all.
-        random_blocks: distinct random blocks for each head and query block, drawn among the blocks
-            that the query does not see already.
-        seed: key of the random draw.
-        global_tokens: `internal` makes the first blocks of a sequence global (BigBird-ITC), `extra`
-            puts `global_blocks` blocks of tokens of their own before each sequence (BigBird-ETC).
     """
 
     kind: str = "bigbird"
+    """One of `PATTERNS`."""
     block_size: int = 64
+    """Tokens per block."""
     window_blocks: int = 3
+    """Blocks of the sliding window, centred on the query's own block; odd."""
     global_blocks: int = 2
+    """The first blocks of a sequence, which see all and are seen by all."""
     random_blocks: int = 3
+    """Distinct random blocks for each head and query block, drawn among the blocks that the query
+    does not see already."""
     seed: int = 0
+    """Key of the random draw."""
     global_tokens: str = "internal"
+    """`internal` makes the first blocks of a sequence global (BigBird-ITC), `extra` puts
+    `global_blocks` blocks of tokens of their own before each sequence (BigBird-ETC)."""
 
     def __post_init__(self) -> None:
         if self.kind not in PATTERNS:

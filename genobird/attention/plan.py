@@ -33,37 +33,31 @@ ITEM_FIELDS = 8
 
 @dataclass(frozen=True)
 class WorkList:
-    """One direction of the lists.
-
-    Attributes:
-        items: int32 [I, 8]: head, block, offset of the first entry in `entries`, entries but the
-            sequence's last block, all entries, slot of the partial sums or -1, whether it is the
-            first of its row, 0.
-        entries: int32 [E], blocks; in each row the sequence's last block, which alone may have
-            padding, comes last.
-        merges: int32 [M, 4]: head, block, first slot, slots; of rows that were cut.
-        slots: number of partial sums.
-    """
+    """One direction of the lists."""
 
     items: Tensor
+    """int32 [I, 8]: head, block, offset of the first entry in `entries`, entries but the sequence's
+    last block, all entries, slot of the partial sums or -1, whether it is the first of its row, 0.
+    """
     entries: Tensor
+    """int32 [E], blocks; in each row the sequence's last block, which alone may have padding, comes
+    last."""
     merges: Tensor
+    """int32 [M, 4]: head, block, first slot, slots; of rows that were cut."""
     slots: int
+    """Number of partial sums."""
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Everything the kernels need to know of a layout.
-
-    Attributes:
-        rows: query blocks and the key blocks that they see.
-        columns: key blocks and the query blocks that see them.
-        valid: int32 [N], valid tokens in each block.
-    """
+    """Everything the kernels need to know of a layout."""
 
     rows: WorkList
+    """Query blocks and the key blocks that they see."""
     columns: WorkList
+    """Key blocks and the query blocks that see them."""
     valid: Tensor
+    """int32 [N], valid tokens in each block."""
 
 
 def launch_plan(

@@ -24,22 +24,19 @@ PAPER_LENGTHS = (1024, 3072, 4096)
 
 
 class Rule(NamedTuple):
-    """Which blocks a layer sees.
-
-    Attributes:
-        block_size: tokens per block.
-        random_blocks: random blocks per query block, r.
-        seed: of the layer's random blocks.
-        longest: tokens for which the plan of `PAPER_LENGTHS` is drawn.
-        is_trained: whether random blocks are those of training; in evaluation, transformers takes
-            the first block each time.
-    """
+    """Which blocks a layer sees."""
 
     block_size: int
+    """Tokens per block."""
     random_blocks: int
+    """Random blocks per query block, r."""
     seed: int
+    """Of the layer's random blocks."""
     longest: int
+    """Tokens for which the plan of `PAPER_LENGTHS` is drawn."""
     is_trained: bool
+    """Whether random blocks are those of training; in evaluation, transformers takes the first
+    block each time."""
 
     def sees_all(self, tokens: int) -> bool:
         """Return whether so short a batch gets full attention."""

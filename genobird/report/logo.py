@@ -34,19 +34,16 @@ _FONT = "DejaVu Sans"  # comes with matplotlib
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Bases side by side, each with the effects of the bases that could stand in its place.
-
-    Attributes:
-        bases: L letters of A, C, G and T.
-        deltas: logit differences, [L, 4], in the order A, C, G, T; 0 for the base that is there.
-        label: what the strip is, written beside it.
-        mark: bases that are marked, half-open.
-    """
+    """Bases side by side, each with the effects of the bases that could stand in its place."""
 
     bases: str
+    """L letters of A, C, G and T."""
     deltas: NDArray[np.float32]
+    """Logit differences, [L, 4], in the order A, C, G, T; 0 for the base that is there."""
     label: str = ""
+    """What the strip is, written beside it."""
     mark: tuple[int, int] = (0, 0)
+    """Bases that are marked, half-open."""
 
     @property
     def heights(self) -> NDArray[np.float64]:

@@ -49,24 +49,21 @@ _THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
 
 @dataclass(frozen=True, eq=False)
 class RegionSummary:
-    """What stands out in a region table.
-
-    Attributes:
-        statuses: rows by status, most frequent first.
-        promoter: promoter probabilities of the scored rows that are no background.
-        background: the same of the background.
-        top: the scored rows with the highest promoter probability, best first; in their order
-            where the model has no promoter head (`promoter` is NaN then).
-        features: names of the chromatin columns.
-        flags: rows by flag.
-    """
+    """What stands out in a region table."""
 
     statuses: dict[str, int]
+    """Rows by status, most frequent first."""
     promoter: NDArray[np.float64]
+    """Promoter probabilities of the scored rows that are no background."""
     background: NDArray[np.float64]
+    """The same of the background."""
     top: pd.DataFrame
+    """The scored rows with the highest promoter probability, best first; in their order where the
+    model has no promoter head (`promoter` is NaN then)."""
     features: list[str]
+    """Names of the chromatin columns."""
     flags: dict[str, int] = field(default_factory=dict)
+    """Rows by flag."""
 
     @property
     def total(self) -> int:
@@ -93,39 +90,32 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class Rarity:
-    """How many ALTs have small E-values.
-
-    Attributes:
-        thresholds: E-values, falling from 1.
-        counts: ALTs at or below each.
-        total: ALTs with an E-value.
-    """
+    """How many ALTs have small E-values."""
 
     thresholds: NDArray[np.float64]
+    """E-values, falling from 1."""
     counts: NDArray[np.int64]
+    """ALTs at or below each."""
     total: int
+    """ALTs with an E-value."""
 
 
 @dataclass(frozen=True, eq=False)
 class VariantSummary:
-    """What stands out in a variant table.
-
-    Attributes:
-        statuses: rows (one an ALT) by status, most frequent first.
-        top: the rows with the smallest E-value, or, of equal ones and where the table has none, the
-            largest difference of any chromatin feature: the keys, `feature` with its `delta`,
-            `effects` (of the features that differ most, a list), `evalue`, `promoter`, `llr` and
-            its standard error `llr_se` (NaN where the table has none), `id` and `flags` (empty
-            where the table has none) and the columns of the place that REF was lifted to, where
-            there are.
-        rarity: how many E-values are small; None where the table has none.
-        flags: rows by flag.
-    """
+    """What stands out in a variant table."""
 
     statuses: dict[str, int]
+    """Rows (one an ALT) by status, most frequent first."""
     top: pd.DataFrame
+    """The rows with the smallest E-value, or, of equal ones and where the table has none, the
+    largest difference of any chromatin feature: the keys, `feature` with its `delta`, `effects` (of
+    the features that differ most, a list), `evalue`, `promoter`, `llr` and its standard error
+    `llr_se` (NaN where the table has none), `id` and `flags` (empty where the table has none) and
+    the columns of the place that REF was lifted to, where there are."""
     rarity: Rarity | None = None
+    """How many E-values are small; None where the table has none."""
     flags: dict[str, int] = field(default_factory=dict)
+    """Rows by flag."""
 
     @property
     def total(self) -> int:

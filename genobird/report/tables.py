@@ -45,18 +45,14 @@ _PLACES = {"tf_bins": "bins where a TF binds", "all_bins": "all bins"}
 
 @dataclass(frozen=True)
 class Sources:
-    """What the page is made of.
-
-    Attributes:
-        tables: `evaluation.json` by the table's name; those of table 6 are `table6-<negatives>`.
-        runs: pretraining run directories by name, for their curves.
-        published: table of published figures by feature, with `index`, `<model>_AUROC` and
-            `<model>_AUPRC`.
-    """
+    """What the page is made of."""
 
     tables: Mapping[str, Path]
+    """`evaluation.json` by the table's name; those of table 6 are `table6-<negatives>`."""
     runs: Mapping[str, Path] = field(default_factory=dict)
+    """Pretraining run directories by name, for their curves."""
     published: Path | None = None
+    """Table of published figures by feature, with `index`, `<model>_AUROC` and `<model>_AUPRC`."""
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,13 @@ MOST_TOKENS = 4_096
 
 @dataclass(frozen=True, eq=False)
 class AttentionMap:
-    """Attention of one layer over the T tokens of a sequence, [CLS] and [SEP] among them.
-
-    Attributes:
-        weights: [H, T, T], how much of what a token (row) reads comes from each token; rows sum to
-            1, but for what goes to learned global tokens, where the model has these.
-        spans: int32 [T, 2], bases of each token, 0-based half-open; empty for [CLS] and [SEP].
-    """
+    """Attention of one layer over the T tokens of a sequence, [CLS] and [SEP] among them."""
 
     weights: Floats
+    """[H, T, T], how much of what a token (row) reads comes from each token; rows sum to 1, but for
+    what goes to learned global tokens, where the model has these."""
     spans: NDArray[np.int32]
+    """int32 [T, 2], bases of each token, 0-based half-open; empty for [CLS] and [SEP]."""
 
 
 def attention_map(scorer: Scorer, sequence: str, layer: int = -1) -> AttentionMap:

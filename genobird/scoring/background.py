@@ -96,22 +96,19 @@ def ranks_of(count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """Sketches of a model's effects in a set of variants.
-
-    Attributes:
-        outputs: names of the outputs, as before `|delta` in the table of variants.
-        summed: places in `outputs` of those that the surprise is the mean of.
-        sizes: sketch of |ALT - REF| of each output.
-        surprises: sketch of the surprise; the only distribution in it.
-        facts: `model` (hash), `version`, `source`, `source_sha256`, `limit`, `seed`, `exclude`,
-            `command`, and those of `settings_facts`.
-    """
+    """Sketches of a model's effects in a set of variants."""
 
     outputs: tuple[str, ...]
+    """Names of the outputs, as before `|delta` in the table of variants."""
     summed: tuple[int, ...]
+    """Places in `outputs` of those that the surprise is the mean of."""
     sizes: Sketch
+    """Sketch of |ALT - REF| of each output."""
     surprises: Sketch
+    """Sketch of the surprise; the only distribution in it."""
     facts: dict[str, Any]
+    """`model` (hash), `version`, `source`, `source_sha256`, `limit`, `seed`, `exclude`, `command`,
+    and those of `settings_facts`."""
 
     @classmethod
     def of(

@@ -44,17 +44,14 @@ Tables = Mapping[Path | str, tuple[list[str], list[Score]]]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """ALTs that were scored together.
-
-    Attributes:
-        table: rows of `screen_variants`, with the `ID` of their records.
-        features: columns of the chromatin features.
-        unknown: whether the window of each ALT has N.
-    """
+    """ALTs that were scored together."""
 
     table: pd.DataFrame
+    """Rows of `screen_variants`, with the `ID` of their records."""
     features: Sequence[str]
+    """Columns of the chromatin features."""
     unknown: NDArray[np.bool_]
+    """Whether the window of each ALT has N."""
 
     @property
     def keys(self) -> pd.DataFrame:

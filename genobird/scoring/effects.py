@@ -98,20 +98,17 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Outputs of n variants.
-
-    Attributes:
-        names: of the O outputs.
-        weights: weight of a positive in the training of each; None where the output is no logit of
-            a probability.
-        values: REF and ALT of each output, [n, O, 2].
-        single: columns with one value per variant, [n], by name: `LLR_SE` and `DISTANCE`.
-    """
+    """Outputs of n variants."""
 
     names: list[str]
+    """Of the O outputs."""
     weights: list[float | None]
+    """Weight of a positive in the training of each; None where the output is no logit of a
+    probability."""
     values: Floats
+    """REF and ALT of each output, [n, O, 2]."""
     single: dict[str, Floats]
+    """Columns with one value per variant, [n], by name: `LLR_SE` and `DISTANCE`."""
 
 
 def screen(

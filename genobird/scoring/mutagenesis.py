@@ -42,27 +42,24 @@ Form = Literal["long", "wide"]
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Bases of a window, ready to be changed one after the other.
-
-    Attributes:
-        scorer: the model.
-        site: the window and the place that the outputs are asked about.
-        first: offset of the first base in the window.
-        length: number of bases, L.
-        names: outputs, O.
-        chosen: places of the chromatin outputs among `scorer.features`.
-        strand: of the promoter output, which comes first; empty where it is not asked for.
-        ref: logits of the unchanged window, [O].
-    """
+    """Bases of a window, ready to be changed one after the other."""
 
     scorer: Scorer
+    """The model."""
     site: Site
+    """The window and the place that the outputs are asked about."""
     first: int
+    """Offset of the first base in the window."""
     length: int
+    """Number of bases, L."""
     names: tuple[str, ...]
+    """Outputs, O."""
     chosen: tuple[int, ...]
+    """Places of the chromatin outputs among `scorer.features`."""
     strand: str
+    """Of the promoter output, which comes first; empty where it is not asked for."""
     ref: Floats
+    """Logits of the unchanged window, [O]."""
 
     @property
     def bases(self) -> str:
