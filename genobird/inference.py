@@ -288,40 +288,32 @@ class Passes:
             UsageError: the model lies on a GPU, and this process was forked from the one that put
                 it there.
         """
-        with self._lock:  # torch has threads enough for one pass
-            self._require_own_process()
-            return self._run(bases, prepare, compute)
-
-    def _run(
-        self,
-        bases: Sequence[int],
-        prepare: Callable[[slice], Ready],
-        compute: Callable[[Ready], Tensor],
-    ) -> Floats:
         results: list[Floats] = []
 
         def begin(first: int) -> tuple[slice, Future[Ready]]:
             part = slice(first, self._stop(bases, first))
             return part, self._thread.submit(prepare, part)
 
-        part, ready = begin(0)
-        while True:
-            ahead = None
-            try:
-                prepared = ready.result()
-                if part.stop < len(bases):
-                    ahead = begin(part.stop)
-                with torch.inference_mode():
-                    results.append(compute(prepared).float().cpu().numpy())
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._halve(bases, part, error)
-                part, ready = begin(part.start)
-                continue
-            if ahead is None:
-                return np.concatenate(results)
-            part, ready = ahead
+        with self._lock:  # torch has threads enough for one pass
+            self._require_own_process()
+            part, ready = begin(0)
+            while True:
+                ahead = None
+                try:
+                    prepared = ready.result()
+                    if part.stop < len(bases):
+                        ahead = begin(part.stop)
+                    with torch.inference_mode():
+                        results.append(compute(prepared).float().cpu().numpy())
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._halve(bases, part, error)
+                    part, ready = begin(part.start)
+                    continue
+                if ahead is None:
+                    return np.concatenate(results)
+                part, ready = ahead
 
     def _require_own_process(self) -> None:
         if self._process == os.getpid():

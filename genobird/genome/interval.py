@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,33 +129,26 @@ def strand_of(text: str) -> str:
     return "." if text == "*" else text
 
 
-def read_intervals(regions: Path | str | Interval | Iterable[Interval | str]) -> list[Interval]:
-    """Read regions: a BED file (`-` is standard input), a region string, intervals, or a list.
+def read_intervals(regions: Path | str) -> list[Interval]:
+    """Read regions: a BED file (`-` is standard input), or a region string.
 
     A string is a file if it ends as BED files do or if there is one of that name.
 
     Raises:
-        UsageError: The file is missing, a string is no region, or something else is in the list.
+        UsageError: The file is missing, or the string is no region.
         BedError: The file cannot be read.
     """
-    if isinstance(regions, str):
-        is_bed = regions == streams.STDIN or regions.lower().endswith(BED_ENDINGS)
-        return list(read_bed(regions)) if is_bed or exists(regions) else [_interval(regions)]
-    if isinstance(regions, Path):
+    text = str(regions)
+    is_bed = text == streams.STDIN or text.lower().endswith(BED_ENDINGS)
+    if isinstance(regions, Path) or is_bed or exists(text):
         return list(read_bed(regions))
-    return [_interval(one) for one in ([regions] if isinstance(regions, Interval) else regions)]
+    return [one_region(text)]
 
 
-def _interval(region: Interval | str) -> Interval:
-    if isinstance(region, Interval):
-        return region
-    if not isinstance(region, str):
-        raise UsageError(
-            f"{quoted(region)} is among the regions; give intervals, or strings as "
-            "chr20:1,000-2,000"
-        )
+def one_region(text: str) -> Interval:
+    """Read a region as `parse_region` does; where it is none, a BED may be meant."""
     try:
-        return parse_region(region)
+        return parse_region(text)
     except UsageError as error:
         raise UsageError(f"{error}; whole contigs or many regions: give a BED file") from None
 
@@ -176,26 +169,21 @@ def read_bed(source: Path | str) -> Iterator[Interval]:
 
 
 def _bed_intervals(source: Path | str) -> Iterator[Interval]:
-    peeked = streams.Peeked(source, BedError)
-    with closing(peeked):
-        yield from _intervals_of(peeked)
-
-
-def _intervals_of(peeked: streams.Peeked) -> Iterator[Interval]:
-    label = peeked.name
     empty = True
-    for number, line in enumerate(streams.split_lines(peeked), start=1):
-        text = line.rstrip("\r\n")
-        columns = text.split("\t") if "\t" in text else text.split()
-        if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
-            continue
-        try:
-            yield _bed_interval(columns)
-        except InputError as error:
-            if empty and (kind := streams.kind_of(peeked.start)):
-                raise BedError(f"{label} is no BED; {kind}") from None
-            raise BedError(f"{label}, line {number}: {error}") from None
-        empty = False
+    with closing(streams.Peeked(source, BedError)) as peeked:
+        label = peeked.name
+        for number, line in enumerate(streams.split_lines(peeked), start=1):
+            text = line.rstrip("\r\n")
+            columns = text.split("\t") if "\t" in text else text.split()
+            if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
+                continue
+            try:
+                yield _bed_interval(columns)
+            except InputError as error:
+                if empty and (kind := streams.kind_of(peeked.start)):
+                    raise BedError(f"{label} is no BED; {kind}") from None
+                raise BedError(f"{label}, line {number}: {error}") from None
+            empty = False
     if empty:
         kind = streams.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
         raise BedError(f"{label} holds no interval; {kind}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,24 +45,16 @@ _PIECE = 4096
 _WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
 _THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
+_RANKS = {_EVALUE: True, "size": False}  # the smallest E-values, then the largest effects
 
 
 @dataclass(frozen=True, eq=False)
-class RegionSummary:
-    """What stands out in a region table."""
+class Summary:
+    """What is counted in a table."""
 
     statuses: dict[str, int]
-    """Rows by status, most frequent first."""
-    promoter: NDArray[np.float64]
-    """Promoter probabilities of the scored rows that are no background."""
-    background: NDArray[np.float64]
-    """The same of the background."""
-    top: pd.DataFrame
-    """The scored rows with the highest promoter probability, best first; in their order where the
-    model has no promoter head (`promoter` is NaN then)."""
-    features: list[str]
-    """Names of the chromatin columns."""
-    flags: dict[str, int] = field(default_factory=dict)
+    """Rows by status, most frequent first; those of a variant table are ALTs."""
+    flags: dict[str, int]
     """Rows by flag."""
 
     @property
@@ -74,6 +66,21 @@ class RegionSummary:
     def scored(self) -> int:
         """Rows with status OK."""
         return self.statuses.get(_OK, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionSummary(Summary):
+    """What stands out in a region table."""
+
+    promoter: NDArray[np.float64]
+    """Promoter probabilities of the scored rows that are no background."""
+    background: NDArray[np.float64]
+    """The same of the background."""
+    top: pd.DataFrame
+    """The scored rows with the highest promoter probability, best first; in their order where the
+    model has no promoter head (`promoter` is NaN then)."""
+    features: list[str]
+    """Names of the chromatin columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,9 @@ class Rarity:
 
 
 @dataclass(frozen=True, eq=False)
-class VariantSummary:
+class VariantSummary(Summary):
     """What stands out in a variant table."""
 
-    statuses: dict[str, int]
-    """Rows (one an ALT) by status, most frequent first."""
     top: pd.DataFrame
     """The rows with the smallest E-value, or, of equal ones and where the table has none, the
     largest difference of any chromatin feature: the keys, `feature` with its `delta`, `effects` (of
@@ -114,18 +119,6 @@ class VariantSummary:
     the columns of the place that REF was lifted to, where there are."""
     rarity: Rarity | None = None
     """How many E-values are small; None where the table has none."""
-    flags: dict[str, int] = field(default_factory=dict)
-    """Rows by flag."""
-
-    @property
-    def total(self) -> int:
-        """Rows of the table."""
-        return sum(self.statuses.values())
-
-    @property
-    def scored(self) -> int:
-        """Rows with status OK."""
-        return self.statuses.get(_OK, 0)
 
 
 def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
@@ -192,8 +185,7 @@ def read_facts(path: Path) -> dict[str, str]:
 def summarise_regions(
     pieces: Iterable[pd.DataFrame], top: int = 60, background: str = BACKGROUND
 ) -> RegionSummary:
-    """Gather a region table that comes in pieces, with the `top` rows; names of the background
-    begin so.
+    """Gather a region table from its pieces, with the `top` rows.
 
     Raises:
         TableError: a column is missing, or a value is none that it can hold.
@@ -219,22 +211,22 @@ def summarise_regions(
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
         scores.append(scored[_PROMOTER].to_numpy(np.float64))
         marks.append(scored["name"].str.startswith(background).to_numpy(np.bool_))
-        best = _largest(best, scored, _PROMOTER, top)
+        best = _first(best, scored, {_PROMOTER: False}, top)
     promoter = np.concatenate(scores) if scores else np.empty(0)
     is_background = np.concatenate(marks) if marks else np.empty(0, np.bool_)
     known = np.isfinite(promoter)
     return RegionSummary(
         dict(statuses.most_common()),
+        dict(flags),
         promoter[known & ~is_background],
         promoter[known & is_background],
         best.reset_index(drop=True),
         [name for name in best.columns if name not in (*_NO_FEATURES, _PROMOTER)],
-        dict(flags),
     )
 
 
 def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> VariantSummary:
-    """Gather a variant table that comes in pieces, with the `top` rows.
+    """Gather a variant table from its pieces, with the `top` rows.
 
     Raises:
         TableError: a column is missing, or a value is none that it can hold.
@@ -254,10 +246,10 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
             [evalues] = _numbers(scored, [_EVALUE], "an E-value", 0, 1).T
             small += _at_most(evalues[np.isfinite(evalues)])
         if len(scored):
-            best = _first(best, _strongest(scored, features, top), top)
+            best = _first(best, _strongest(scored, features, top), _RANKS, top)
     rarity = Rarity(_THRESHOLDS, small, int(small[0])) if ranked else None
     best = best.reset_index(drop=True)
-    return VariantSummary(dict(statuses.most_common()), best, rarity, dict(flags))
+    return VariantSummary(dict(statuses.most_common()), dict(flags), best, rarity)
 
 
 def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -293,7 +285,7 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
         made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
     made["size"] = sizes.max(axis=1)
     made["row"] = np.arange(len(scored))
-    made = _first(pd.DataFrame(), made, count)
+    made = _first(pd.DataFrame(), made, _RANKS, count)
     effects = []
     for row in made.pop("row"):
         strongest = np.argsort(-sizes[row], kind="stable")[:STRONGEST]
@@ -337,17 +329,13 @@ def _effect(row: pd.DataFrame, name: str) -> Effect:
     return Effect(name, *map(float, parts))
 
 
-def _first(best: pd.DataFrame, more: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Keep the rows with the smallest E-values, then with the largest effects."""
+def _first(
+    best: pd.DataFrame, more: pd.DataFrame, ranks: Mapping[str, bool], count: int
+) -> pd.DataFrame:
+    """Keep the first rows by columns that ascend or fall; of equal ones those that came first."""
     rows = more if best.empty else pd.concat([best, more])
-    order = [_EVALUE, "size"]
-    return rows.sort_values(order, ascending=[True, False], kind="stable").head(count)
-
-
-def _largest(best: pd.DataFrame, more: pd.DataFrame, column: str, count: int) -> pd.DataFrame:
-    """Keep the rows with the largest values; of equal ones those that came first."""
-    rows = more if best.empty else pd.concat([best, more])
-    return rows.sort_values(column, ascending=False, kind="stable").head(count)
+    order, ascending = list(ranks), list(ranks.values())
+    return rows.sort_values(order, ascending=ascending, kind="stable").head(count)
 
 
 def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ import pandas as pd
 from Bio.Seq import MutableSeq, Seq, UndefinedSequenceError
 
 from genobird.errors import InputError, SequenceError, TableError, UsageError, quoted
-from genobird.genome.interval import Interval, read_intervals, strand_of
+from genobird.genome.interval import Interval, one_region, read_intervals, strand_of
 from genobird.genome.streams import position_of
 
 _ALIASES = {"alts": "alt"}  # as pysam calls them
@@ -177,8 +177,10 @@ def read_regions(regions: Regions) -> list[Interval]:
     Raises:
         BedError, TableError, UsageError: they cannot be read.
     """
-    if isinstance(regions, Path | str | Interval):
+    if isinstance(regions, Path | str):
         return read_intervals(regions)
+    if isinstance(regions, Interval):
+        return [regions]
     if (frame := _ROWS.frame_of(regions)) is not None:
         return list(_from_rows(_ROWS.of_frame(frame)))
     return list(map(region_of, _ROWS.listed(regions)))
@@ -190,8 +192,10 @@ def region_of(region: Interval | str | Sequence[Any] | Mapping[str, Any]) -> Int
     Raises:
         UsageError, TableError: it is none.
     """
-    if isinstance(region, Interval | str):
-        return read_intervals([region])[0]
+    if isinstance(region, Interval):
+        return region
+    if isinstance(region, str):
+        return one_region(region)
     cells = _ROWS.of(region)
     if cells is None:
         raise UsageError(

@@ -128,12 +128,9 @@ def masked_runs(
     each.
     """
     ref_edges, alt_edges = _edges(ref), _edges(alt)
-    before = np.intersect1d(
-        _at_most(ref_edges - ref_span[0], 0), _at_most(alt_edges - alt_span[0], 0)
-    )
-    behind = np.intersect1d(
-        _at_least(ref_edges - ref_span[1], 0), _at_least(alt_edges - alt_span[1], 0)
-    )
+    before = np.intersect1d(ref_edges - ref_span[0], alt_edges - alt_span[0])
+    behind = np.intersect1d(ref_edges - ref_span[1], alt_edges - alt_span[1])
+    before, behind = before[before <= 0], behind[behind >= 0]
 
     def run(edges: NDArray[np.int64], span: tuple[int, int]) -> tuple[int, int]:
         # Without a common boundary, as may happen at the end of a contig, everything is masked.
@@ -247,11 +244,3 @@ def _standard_errors(ratios: Doubles) -> Floats:
 def _edges(encoding: Encoding) -> NDArray[np.int64]:
     """Return the boundaries of T tokens, [T + 1]."""
     return np.concatenate([[0], encoding.spans[:, 1]]).astype(np.int64)
-
-
-def _at_most(values: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    return values[values <= limit]
-
-
-def _at_least(values: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    return values[values >= limit]

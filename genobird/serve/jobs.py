@@ -83,11 +83,6 @@ class Job:
     unwanted: bool = False
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state.is_over
-
-    @property
     def has_report(self) -> bool:
         """Whether there is an answer, if perhaps without its logos."""
         return (self.folder / REPORT).is_file()
@@ -222,7 +217,7 @@ class Jobs:
         return State.FAILED
 
     def _forget_old(self) -> None:
-        for job in [job for job in self._jobs.values() if job.is_over][:-KEPT]:
+        for job in [job for job in self._jobs.values() if job.state.is_over][:-KEPT]:
             self.forget(job)
 
 

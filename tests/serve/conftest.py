@@ -50,7 +50,7 @@ class Desk:
     def wait(self, *jobs: Job) -> None:
         """Wait until nothing more happens to jobs."""
         with self.jobs._change:
-            self.jobs._change.wait_for(lambda: all(job.is_over for job in jobs))
+            self.jobs._change.wait_for(lambda: all(job.state.is_over for job in jobs))
 
     def page(self, job: Job, name: str = "") -> str:
         """The text of the page of a job, or of one of its files."""
