@@ -274,11 +274,7 @@ class Draft:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8.
-
-    Raises:
-        OutputError: see `Draft`.
-    """
+    """Write a text file as UTF-8; for errors see `Draft`."""
     with Draft(path) as part:
         part.write_text(text, encoding="utf-8")
 

@@ -81,11 +81,7 @@ class Inference:
         self.passes: Final = Passes(self.device, most)
 
     def head(self, name: Literal["chromatin", "promoter", "table"]) -> Head:
-        """Return a head.
-
-        Raises:
-            UsageError: the model has none of this name.
-        """
+        """Return a head; UsageError where the model has none of this name."""
         found: Head | None = getattr(self.checkpoint, name)
         if found is None:
             raise UsageError(
@@ -376,11 +372,7 @@ def device_of(name: str) -> torch.device:
 
 
 def precision_of(name: str) -> Precision:
-    """Read `float32` or `bf16`.
-
-    Raises:
-        UsageError: it is neither.
-    """
+    """Read `float32` or `bf16`; UsageError for something else."""
     allowed = get_args(Precision)
     if name not in allowed:
         raise UsageError(f"precision {name!r} is unknown; allowed are {', '.join(allowed)}")

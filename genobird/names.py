@@ -110,11 +110,7 @@ class _Finder:
 
 
 def require(module: str, purpose: str) -> Any:
-    """Import a module of an extra; the purpose is the start of a sentence.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Import a module for a purpose (the start of a sentence); UsageError names its extra."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -198,11 +198,7 @@ def _goes_on(where: Path, known: Identity | None, asked: Identity, start: Start)
 
 
 def refuse_unfinished(where: Path, progress: str = "") -> NoReturn:
-    """Refuse to begin a run where an interrupted one has left work; `progress` says how far it is.
-
-    Raises:
-        UsageError: always.
-    """
+    """Refuse to begin a run where an interrupted one has left work, with its progress."""
     raise UsageError(
         f"{where} holds what an interrupted run has done{progress and f' ({progress})'}; pass "
         "--resume to go on from there, or --force to begin anew"
@@ -313,11 +309,7 @@ class Ledger:
             os.fsync(self._file.fileno())
 
     def require_end(self) -> None:
-        """Refuse an input that ended before the work of the earlier run did.
-
-        Raises:
-            UsageError: it did.
-        """
+        """Refuse an input that ended before the work of the earlier run did by a UsageError."""
         if self._next is not None:
             raise self.other_input()
 

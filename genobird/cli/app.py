@@ -214,11 +214,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _require_text(words: Sequence[str]) -> None:
-    """Refuse names that are no UTF-8 before work begins: htslib, Arrow and others cannot open them.
-
-    Raises:
-        UsageError: an argument is one.
-    """
+    """Refuse names that are no UTF-8 before work begins: htslib, Arrow and others need it."""
     for word in words:
         try:
             word.encode()

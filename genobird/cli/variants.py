@@ -248,11 +248,7 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
 
 
 def _table_of(report: Path, table: str | None, *, shard: bool) -> str:
-    """Return the table that a report is made from; beside the report where none is named.
-
-    Raises:
-        UsageError: there is no whole table to read.
-    """
+    """Return the table of a report; beside it where none is named. UsageError if none is whole."""
     if shard:
         raise UsageError(
             "--report is for a whole run; merge the shards, then: genobird report --variants TABLE"

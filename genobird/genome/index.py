@@ -122,11 +122,7 @@ class FastaIndex:
 
 
 def load(path: Path, kind: Compression) -> FastaIndex:
-    """Return the index that lies beside a FASTA file, or build it.
-
-    Raises:
-        FastaError: The file cannot be indexed; the message says why.
-    """
+    """Return the index beside a FASTA file, or build it; FastaError says why it cannot be."""
     fai, gzi = beside(path)
     if fai.exists():
         if fresh := _read(path, fai, gzi, kind):

@@ -151,11 +151,7 @@ def place_on(
 
 
 def require_chain(chain: ChainFile, genome: Genome) -> None:
-    """Refuse a chain file that leads to another assembly than the genome's.
-
-    Raises:
-        AssemblyError: It does.
-    """
+    """Refuse a chain file to another assembly than the genome's by an AssemblyError."""
     if difference := _difference(chain.target_lengths, chain.target, genome.contigs):
         raise AssemblyError(
             f"{chain.path} leads to another assembly than {genome.path}: {difference}; give the "

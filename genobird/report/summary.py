@@ -339,11 +339,7 @@ def _first(
 
 
 def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame:
-    """Return a copy of the scored rows, whose keys hold what they should.
-
-    Raises:
-        TableError: a column is missing or there twice, or a key is none.
-    """
+    """Copy the scored rows; TableError where a column is missing or twice, or a key is none."""
     missing = [key for key in keys if key not in piece]
     if missing:
         command = "score" if kind == "region" else "variants"

@@ -103,11 +103,7 @@ class VariantSource:
         liftover: Path | str | ChainFile | None = None,
         strict: bool = True,
     ) -> Locator:
-        """Make sure that the variants are of the genome's assembly; see `locus.place_on`.
-
-        Raises:
-            AssemblyError: They are not.
-        """
+        """Place the variants on a genome; AssemblyError where they are of another assembly."""
         first = [record.variants() for record in self.peek(SAMPLE)]
         chains = chain_file(liftover)
         header = [*self.header, *(f"##reference={name}" for name in self.assemblies)]
@@ -248,11 +244,7 @@ def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
 
 
 def _checked(variant: Variant) -> Variant:
-    """Return a variant that was made in Python, its position within 64 bits.
-
-    Raises:
-        UsageError: its position is no whole number, or the rest is no text.
-    """
+    """Return a variant of Python, its position within 64 bits; UsageError for what is none."""
     texts = variant.contig, variant.ref, variant.alt
     if not isinstance(variant.position, Integral) or not all(isinstance(x, str) for x in texts):
         raise UsageError(
@@ -263,11 +255,7 @@ def _checked(variant: Variant) -> Variant:
 
 
 def _alleles(row: Sequence[Any], where: str) -> list[Variant]:
-    """Read the cells chrom, pos (1-based), ref and alt.
-
-    Raises:
-        TableError: one is no position or no allele.
-    """
+    """Read the cells chrom, pos (1-based), ref and alt; TableError for what is none of these."""
     try:
         contig, ref, alts = text_of(row[0]), text_of(row[2]), texts_of(row[3])
     except TableError as error:
@@ -293,11 +281,7 @@ def _separator(header: str) -> str:
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    """Split a line.
-
-    Raises:
-        TableError: quotes of a CSV file hold what cannot be read.
-    """
+    """Split a line; TableError where quotes of a CSV file hold what cannot be read."""
     text = line.rstrip("\r")
     if separator != "," or '"' not in text:
         return text.split(None if separator == " " else separator)

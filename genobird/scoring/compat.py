@@ -169,11 +169,7 @@ def write_selene(
 
 
 def choose(wanted: Sequence[str], known: Mapping[str, Known]) -> dict[str, Known]:
-    """Return the scores of these names, each once.
-
-    Raises:
-        UsageError: one is unknown.
-    """
+    """Return the scores of these names, each once; UsageError for an unknown one."""
     for name in wanted:
         if name not in known:
             raise UsageError(f"score {name!r} is unknown; allowed are {', '.join(known)}")
@@ -225,11 +221,7 @@ def _has_n(genome: Genome, contig: str, position: int, status: str) -> bool:
 
 
 def _require_chromatin(scorer: Scorer) -> None:
-    """Refuse a model without chromatin head.
-
-    Raises:
-        UsageError: it has none.
-    """
+    """Refuse a model without chromatin head by a UsageError."""
     if scorer.checkpoint.chromatin is None:
         raise UsageError("the model has no chromatin head; choose another model")
 

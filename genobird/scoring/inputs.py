@@ -43,11 +43,7 @@ class Columns:
         return [plain.index(name) for name in self.needed] if known else None
 
     def frame_of(self, given: object) -> pd.DataFrame | None:
-        """Return a frame, also of a dict of columns; None of anything else.
-
-        Raises:
-            TableError: the columns have different lengths.
-        """
+        """Return a frame, also of a dict of columns (TableError: not of one length); else None."""
         if isinstance(given, Mapping) and any(
             plain_name(name) == self.needed[0] and isinstance(cells, _SEVERAL)
             for name, cells in given.items()
@@ -97,11 +93,7 @@ class Columns:
         return None
 
     def listed(self, given: object) -> Iterable[Any]:
-        """Return what was given as a list; one row becomes a list of one.
-
-        Raises:
-            UsageError: it cannot be listed.
-        """
+        """Return what was given as a list, one row as a list of one; UsageError if it is none."""
         if self._is_row(given):
             return [given]
         if not isinstance(given, Iterable) or (isinstance(given, np.ndarray) and given.ndim == 0):
@@ -187,11 +179,7 @@ def read_regions(regions: Regions) -> list[Interval]:
 
 
 def region_of(region: Interval | str | Sequence[Any] | Mapping[str, Any]) -> Interval:
-    """Read one of a list of regions.
-
-    Raises:
-        UsageError, TableError: it is none.
-    """
+    """Read one of a list of regions; UsageError or TableError for what is none."""
     if isinstance(region, Interval):
         return region
     if isinstance(region, str):
@@ -211,11 +199,7 @@ def _from_rows(rows: Iterable[Sequence[Any]]) -> Iterator[Interval]:
 
 
 def _from_cells(row: Sequence[Any], where: str) -> Interval:
-    """Read the cells chrom, start (0-based), end, name and strand; the last two may be missing.
-
-    Raises:
-        TableError: they are no region.
-    """
+    """Read chrom, start (0-based), end, perhaps name and strand; TableError for no region."""
     try:
         contig, name, strand = text_of(row[0]), text_of(row[3]), text_of(row[4])
         if not contig:

@@ -87,11 +87,7 @@ class Journal:
             raise self._ledger.other_input()
 
     def seal(self) -> None:
-        """Note that all outputs are complete, and about to get their names.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Note that all outputs are complete, and about to get their names; see `Ledger.seal`."""
         if self._ledger is not None:
             self._ledger.seal()
 
@@ -159,11 +155,7 @@ def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | 
 
 
 def hash_of_file(path: Path | str) -> str:
-    """Return the first 16 letters of the sha256 of a file's bytes.
-
-    Raises:
-        UsageError: it is missing.
-    """
+    """Return 16 letters of the sha256 of a file; UsageError where it is missing."""
     return file_sha256(require_file(path))[:16]
 
 

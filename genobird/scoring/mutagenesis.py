@@ -236,11 +236,7 @@ def write_mutagenesis(
 
 
 def check_form(form: str) -> None:
-    """Refuse an unknown form of the table.
-
-    Raises:
-        UsageError: it is neither long nor wide.
-    """
+    """Refuse an unknown form of the table by a UsageError."""
     if form not in ("long", "wide"):
         raise UsageError(f"form {form!r} is unknown; allowed are long and wide")
 

@@ -38,11 +38,7 @@ TABLE_ENDING: Final = ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part `index` (from 1) of `count`.
-
-    Raises:
-        UsageError: there is no such part.
-    """
+    """Part `index` (from 1) of `count`; UsageError where there is no such part."""
 
     index: int
     count: int
@@ -58,11 +54,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """Read `i/n`.
-
-        Raises:
-            UsageError: it is something else.
-        """
+        """Read `i/n`; UsageError for something else."""
         index, _, count = map(whole, text.partition("/"))
         if index is None or count is None:
             raise UsageError(f"shard {quoted(text)} found; give i/n, as 1/4, 2/4, 3/4 and 4/4")
@@ -89,11 +81,7 @@ class PartNote:
 
     @classmethod
     def read(cls, text: str, where: Path) -> PartNote:
-        """Read a note.
-
-        Raises:
-            ShardError: it is damaged.
-        """
+        """Read a note; ShardError where it is damaged."""
         try:
             facts = json.loads(text)
             return cls(Part(**facts["shard"]), int(facts["chunk"]), dict(facts["run"]))

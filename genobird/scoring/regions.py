@@ -487,11 +487,7 @@ def track_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def require_backend() -> ModuleType:
-    """Return pyBigWig.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Return pyBigWig; UsageError where it is not installed."""
     backend: ModuleType = require("pyBigWig", "a bigWig file")
     return backend
 

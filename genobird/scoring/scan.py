@@ -229,11 +229,7 @@ class VariantScan:
 
 
 def require_contigs(counts: Counter[str], genome: Genome) -> None:
-    """Refuse variants none of which lies on a contig of the genome.
-
-    Raises:
-        AssemblyError: there are variants, and all are NO_CONTIG.
-    """
+    """Refuse variants none of which lies on a contig of the genome by an AssemblyError."""
     total = counts.total()
     if total and counts[Status.NO_CONTIG.value] == total:
         known = ", ".join(list(genome.contigs)[:5])

@@ -112,11 +112,7 @@ class RefMismatch(StrEnum):
 
 
 def policy_of(text: str) -> RefMismatch:
-    """Read the policy for REF mismatches.
-
-    Raises:
-        UsageError: an unknown one.
-    """
+    """Read the policy for REF mismatches; UsageError for an unknown one."""
     try:
         return RefMismatch(text)
     except ValueError:

@@ -68,11 +68,7 @@ class TableWriter:
             self.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Append the rows of a frame.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Append the rows of a frame; OutputError where they cannot be written."""
         with writing(self.path):
             if self.path.suffix == ".parquet":
                 self._write_parquet(frame)
@@ -101,11 +97,7 @@ class TableWriter:
         self._finished = True
 
     def close(self) -> None:
-        """Finish the file and give it its name.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Finish the file and give it its name; OutputError where it cannot be written."""
         self.finish()
         if self._draft is not None:
             self._draft.publish()

@@ -116,10 +116,6 @@ def flag_of(window: str, centre: int) -> str:
 
 
 def flag_at(genome: Genome, contig: str, position: int) -> str:
-    """Return the flag of what is scored around a 0-based position.
-
-    Raises:
-        ContigError: The genome has no such contig.
-    """
+    """Return the flag of what is scored around a 0-based position of a contig."""
     near, start = genome.fetch_clipped(contig, position - NEAR, position + NEAR)
     return flag_of(near, position - start)

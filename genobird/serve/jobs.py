@@ -169,11 +169,7 @@ class Jobs:
                 shutil.rmtree(job.folder, ignore_errors=True)
 
     def require_wanted(self) -> None:
-        """Stop the job that is worked on, if it is not wanted any more.
-
-        Raises:
-            Cancelled: it is not.
-        """
+        """Stop the job that is worked on by `Cancelled`, if it is not wanted any more."""
         if self._closed or (self._current is not None and self._current.unwanted):
             raise Cancelled
 

@@ -32,11 +32,7 @@ class Limits:
     """Regions, or ALTs of a VCF."""
 
     def require(self, items: int, what: str) -> None:
-        """Refuse more than the limit.
-
-        Raises:
-            UsageError: there are.
-        """
+        """Refuse more than the limit by a UsageError."""
         if items > self.items:
             raise UsageError(
                 f"{what} holds more than {self.items:,} places, the most that this page takes; cut "
