@@ -22,14 +22,7 @@ from genobird.files import Draft, check_folder, write_text, writing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import read_bed
 from genobird.genome.vcf import VcfReader
-from genobird.report.page import (
-    auroc,
-    difference,
-    feature_label,
-    probability,
-    region_text,
-    render,
-)
+from genobird.report.page import auroc, difference, feature_label, probability, region_text, render
 from genobird.report.summary import (
     RegionSummary,
     VariantSummary,

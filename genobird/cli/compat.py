@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from genobird.cli.options import MODEL, NAMED, Compute, Run
-from genobird.cli.running import (
-    open_genome,
-    open_scorer,
-    progress_of,
-    refuse_same_file,
-    summarise,
-)
+from genobird.cli.running import open_genome, open_scorer, progress_of, refuse_same_file, summarise
 from genobird.config import Settings, argument, option
 from genobird.files import check_folder, check_output
 from genobird.names import deferred

@@ -170,12 +170,10 @@ class PhasedCalls:
         self._reader.close()
 
     def around(self, record: int, contig: str, position: int) -> list[Carried]:
-        """Return what the sample carries within `REACH` of a record.
+        """Return what the sample carries within `REACH` of a record, by its number and 0-based
+        place.
 
-        Args:
-            record: its number; not below that of an earlier call.
-            contig: of the record, as the file names it.
-            position: of the record, 0-based.
+        The number is not below that of an earlier call.
         """
         if not self._is_open:
             self._begin()

@@ -173,12 +173,10 @@ def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
 
 
 def beyond(ends: Mapping[str, int], genome: Genome, what: str = "the input") -> str:
-    """Ask whether positions that leave their contigs are of another assembly, and of which.
+    """Ask whether the largest end (0-based, half-open) on each contig is of another assembly, and
+    of which.
 
-    Args:
-        ends: The largest end (0-based, half-open) seen on each contig.
-        genome: The genome that they leave.
-        what: What holds the positions: `the BED`.
+    `what` holds the positions: `the BED`.
     """
     if genome.assembly is None:
         return f"is {what} from another assembly?"

@@ -73,11 +73,8 @@ class Starts:
         }
 
     def nearest(self, contig: str, position: int) -> tuple[str, int] | None:
-        """Return the gene of the nearest start, and how far behind that start a place lies.
-
-        Args:
-            contig: as the genome calls it.
-            position: 0-based.
+        """Return the gene of the start that is nearest to a 0-based position, and how far behind
+        that start it lies.
 
         Returns:
             The gene and the distance in bp along the gene's strand, negative before its start; of

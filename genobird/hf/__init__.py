@@ -2,7 +2,7 @@
 
     model = genobird.hf.accelerate(AutoModelForMaskedLM.from_pretrained(directory))
 
-`padded.py` attends over padded batches, `acceleration.py` puts that into a model and takes it out.
+`acceleration.py` attends over padded batches, puts that into a model and takes it out.
 Needs transformers (`pip install 'genobird[hf]'`); nothing else in genobird does.
 """
 

@@ -257,10 +257,7 @@ def _their_fields(shape: BigBirdConfig) -> dict[str, Any]:
 
 
 def read_tokenizer(source: Path) -> tuple[Tokenizer, list[int]]:
-    """Read the tokenizer of a checkpoint.
-
-    Args:
-        source: a directory with `tokenizer.json` or `spiece.model`; the former counts.
+    """Read the `tokenizer.json` of a checkpoint, or else its `spiece.model`.
 
     Returns:
         The tokenizer, and the id in the checkpoint of each of its pieces.

@@ -65,11 +65,9 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
 
 
 def model_card(provenance: Facts, evaluation: Facts) -> str:
-    """Write the card.
+    """Write the card as Markdown, from a checkpoint's provenance and what `evaluate` returns.
 
-    Args:
-        provenance: of the checkpoint; with its `config.json` under `shapes`, sizes are named too.
-        evaluation: what `evaluate` returns.
+    With the checkpoint's `config.json` under `shapes`, sizes are named too.
 
     Returns:
         Markdown.

@@ -160,12 +160,8 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int =
 
 
 def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> str:
-    """Draw how many alleles have an E-value of at most each threshold, and how many chance gives.
-
-    Args:
-        thresholds: E-values, falling from 1.
-        counts: alleles at or below each.
-        total: alleles with an E-value.
+    """Draw how many alleles have an E-value of at most each threshold, falling from 1, and how many
+    of the total chance gives.
     """
     with figure_of(7.2, 2.8) as figure:
         axes = figure.subplots()

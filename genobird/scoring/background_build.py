@@ -50,20 +50,12 @@ def build_background(
     settings: EffectSettings = DEFAULT,
     start: Start = FRESH,
 ) -> Background:
-    """Score variants and write the sketches of their effects.
+    """Score variants and write the sketches of their effects, `.npz`.
 
-    Args:
-        scorer: the model.
-        sources: a file of variants, see `screen_variants`, or several that count as one; not
-            standard input, which cannot be read twice.
-        fasta: the genome.
-        output: a name ending in `.npz`.
-        limit: draw so many of the ALTs that can be scored, each as likely as any other; None takes
-            all of them.
-        seed: of the draw.
-        exclude: leave out variants that touch these intervals.
-        settings: how effects are computed.
-        start: how the run is started; progress is called with the number of new variants.
+    Sources are a file of variants, see `screen_variants`, or several that count as one, but not
+    standard input: they are read twice. With a limit, so many of the ALTs that can be scored are
+    drawn, each as likely as any other. Variants that touch what is excluded are left out. Progress
+    is called with the number of new variants.
 
     Raises:
         UsageError: wrong arguments, the output or an unfinished run exists, or a run to resume is
@@ -168,11 +160,7 @@ def _on(genome: Genome, interval: Interval) -> Interval:
 
 
 class _Rows:
-    """Effects of variants, row by row in a file without a name.
-
-    Args:
-        output: the file lies in its folder.
-        width: number of outputs, D.
+    """Effects of variants, row by row in a file without a name, beside the output; D to a row.
 
     Raises:
         OutputError: nothing can be written there.

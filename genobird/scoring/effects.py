@@ -260,14 +260,9 @@ def effects(
     chosen: Sequence[int],
     settings: EffectSettings,
 ) -> Effects:
-    """Compute all outputs of the model.
+    """Compute all outputs of the model, and chromatin features at the places that are chosen.
 
-    Args:
-        scorer: the model.
-        variants: trimmed and left-aligned; REF is the genome's.
-        genome: their genome.
-        chosen: places of the chromatin features that are wanted.
-        settings: how.
+    Variants are trimmed and left-aligned; REF is the genome's.
 
     Raises:
         UsageError: windows that are not centred on the variant, with a head that reads [CLS] and

@@ -21,13 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird.genome.fasta import Genome
-from genobird.genome.haplotypes import (
-    Edit,
-    Phase,
-    PhasedCalls,
-    haplotype_windows,
-    together,
-)
+from genobird.genome.haplotypes import Edit, Phase, PhasedCalls, haplotype_windows, together
 from genobird.genome.locus import Locator
 from genobird.genome.variant import left_align
 from genobird.genome.vcf_writer import InfoField, Value

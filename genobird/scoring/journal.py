@@ -134,14 +134,11 @@ def kept(outputs: Sequence[Path | str], identity: Identity, start: Start) -> Ite
 
 
 def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | int) -> Identity:
-    """Return what decides the scores of a run; `model` is empty for one that was never saved.
+    """Return what decides the scores of a run, the genome for one; `model` is empty for one that
+    was never saved.
 
-    The number of threads and the batch size are left out: they change the last digits only.
-
-    Args:
-        scorer: the model; its kind of device and its chunk count too.
-        features: names or classes of the chromatin columns; None is all.
-        others: what else decides, the genome for one.
+    The number of threads and the batch size are left out: they change the last digits only. The
+    kind of device, and the chunk that goes with it, count.
     """
     return {
         "version": __version__,

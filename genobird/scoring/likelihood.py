@@ -105,12 +105,8 @@ def log_likelihoods(
 
 
 def draw_cuts(longest: int, count: int, seed: int) -> list[Cut]:
-    """Draw forced boundaries, up to the longest piece away; distances repeat as late as possible.
-
-    Args:
-        longest: bases of the longest piece.
-        count: how many pairs of boundaries.
-        seed: key of the draw.
+    """Draw forced boundaries, up to the bases of the longest piece away; distances repeat as late
+    as possible.
     """
     random = np.random.Generator(np.random.Philox(seed))
     rounds = range(-(-count // longest))

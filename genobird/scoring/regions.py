@@ -26,12 +26,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from genobird.errors import (
-    AssemblyError,
-    ContigError,
-    OutOfBoundsError,
-    SequenceError,
-)
+from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, SequenceError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome

@@ -32,13 +32,7 @@ from genobird.scoring.alleles import Allele, VariantSource, alleles_of
 from genobird.scoring.background import warn_of_settings
 from genobird.scoring.effects import first_output, scored_locus, screen
 from genobird.scoring.haplotypes import Haplotypes
-from genobird.scoring.journal import (
-    NO_JOURNAL,
-    Journal,
-    hash_of_file,
-    hash_of_genome,
-    identity_of,
-)
+from genobird.scoring.journal import NO_JOURNAL, Journal, hash_of_file, hash_of_genome, identity_of
 from genobird.scoring.parts import Part
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import RefMismatch, ScanSettings

@@ -97,12 +97,9 @@ class Job:
 
 
 class Jobs:
-    """A queue with one thread that works.
+    """A queue with one thread that works, and with a folder for each job.
 
-    Args:
-        folder: holds a folder for each job.
-        work: answers the question of a job and returns how many have each status; it calls
-            `require_wanted` now and then.
+    Work returns how many have each status, and calls `require_wanted` now and then.
     """
 
     def __init__(self, folder: Path, work: Callable[[Job], Counter[str]]) -> None:
