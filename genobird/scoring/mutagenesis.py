@@ -27,7 +27,7 @@ from genobird.scoring.effects import PROMOTER
 from genobird.scoring.inputs import region_of
 from genobird.scoring.regions import LONGEST_BP, Site
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.table import TableWriter, clean_text
+from genobird.scoring.table import TableWriter, as_list, clean_text
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, parted
 
 BASES = "ACGT"
@@ -204,9 +204,10 @@ def chosen_outputs(scorer: Scorer, features: Sequence[str] | None) -> tuple[bool
     Raises:
         UsageError: an output is unknown, or there is none.
     """
-    named = None if features is None else [name for name in features if name != PROMOTER]
+    wanted = None if features is None else as_list(features)
+    named = None if wanted is None else [name for name in wanted if name != PROMOTER]
     has_promoter = scorer.checkpoint.promoter is not None
-    asks_promoter = has_promoter if features is None else PROMOTER in features
+    asks_promoter = has_promoter if wanted is None else PROMOTER in wanted
     chosen = scorer.select_features(named)
     if not asks_promoter and not chosen:
         raise UsageError("no output is chosen; name features of the model, or promoter")

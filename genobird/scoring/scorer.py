@@ -8,13 +8,15 @@ many threads: on a CPU to the bit where the matrix library rounds as it did wher
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import cached_property
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -30,17 +32,13 @@ from genobird.heads import HeadConfig
 from genobird.inference import Floats, Inference, Precision, Reader
 from genobird.places import Question
 from genobird.scoring.inputs import Sequences, named_sequences
-from genobird.scoring.settings import DEFAULT, EffectSettings
 from genobird.scoring.table import as_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from genobird.genome.interval import Interval
-    from genobird.scoring.alleles import Variants
-    from genobird.scoring.attention_map import AttentionMap
+    from genobird.scoring import attention_map, mutagenesis, regions, variant_table
     from genobird.scoring.background import Background
-    from genobird.scoring.inputs import Regions
     from genobird.scoring.one_hot import OneHotModel
 
 Arrays = Sequence[NDArray[np.int64]]
@@ -51,6 +49,17 @@ MOST: Final = 65_536  # threads, or sequences per pass
 
 _NUMBER = re.compile(r"#[0-9]+$")
 _SHOWN = 3
+
+
+class Method:
+    """A function whose first parameter is a scorer, as a method of the scorer."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __get__(self, scorer: Scorer | None, _: type[Scorer]) -> Callable[..., Any]:
+        found = getattr(import_module(f"genobird.scoring.{self._module}"), self._name)
+        return found if scorer is None else MethodType(found, scorer)
 
 
 class Scorer:
@@ -278,85 +287,27 @@ class Scorer:
 
         return self.inference.passes.run([len(text) for text in texts], prepare, compute)
 
-    def score_sequences(
-        self, sequences: Sequences, *, features: Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """Score sequences; see `regions.score_sequences`."""
-        from genobird.scoring.regions import score_sequences
-
-        return score_sequences(self, sequences, features=features)
-
-    def score_regions(
-        self,
-        regions: Regions,
-        fasta: Path | str | Genome,
-        *,
-        strict: bool = False,
-        features: Sequence[str] | None = None,
-        liftover: Path | str | None = None,
-    ) -> pd.DataFrame:
-        """Score regions of a genome; see `regions.score_regions`."""
-        from genobird.scoring.regions import score_regions
-
-        return score_regions(
-            self, regions, fasta, strict=strict, features=features, liftover=liftover
-        )
-
-    def screen_variants(
-        self,
-        variants: Variants,
-        fasta: Path | str | Genome,
-        *,
-        ref_mismatch: str = "flag",
-        features: Sequence[str] | None = None,
-        liftover: Path | str | None = None,
-        ignore_build: bool = False,
-        settings: EffectSettings = DEFAULT,
-    ) -> pd.DataFrame:
-        """Score variants on a genome; see `variant_table.screen_variants`."""
-        from genobird.scoring.variant_table import screen_variants
-
-        return screen_variants(
-            *(self, variants, fasta),
-            ref_mismatch=ref_mismatch,
-            features=features,
-            liftover=liftover,
-            ignore_build=ignore_build,
-            settings=settings,
-        )
-
-    def mutagenesis(
-        self,
-        region: Interval | str,
-        fasta: Path | str | Genome,
-        *,
-        features: Sequence[str] | None = None,
-        form: Literal["long", "wide"] = "long",
-        most_bp: int = 2_000,
-    ) -> pd.DataFrame:
-        """Change every base of a region; see `mutagenesis.mutagenesis`."""
-        from genobird.scoring.mutagenesis import mutagenesis
-
-        named = None if features is None else as_list(features)
-        return mutagenesis(self, region, fasta, features=named, form=form, most_bp=most_bp)
-
-    def embed_regions(self, regions: Regions, fasta: Path | str | Genome) -> pd.DataFrame:
-        """Return hidden states of regions of a genome; see `regions.embed_regions`."""
-        from genobird.scoring.regions import embed_regions
-
-        return embed_regions(self, regions, fasta)
-
-    def attention(self, sequence: str, layer: int = -1) -> AttentionMap:
-        """Return which tokens attend to which; see `attention_map.attention_map`."""
-        from genobird.scoring.attention_map import attention_map
-
-        return attention_map(self, sequence, layer)
+    # What needs more than the model is a function of another module, loaded when it is first used.
+    if TYPE_CHECKING:
+        score_sequences = regions.score_sequences
+        score_regions = regions.score_regions
+        embed_regions = regions.embed_regions
+        screen_variants = variant_table.screen_variants
+        mutagenesis = mutagenesis.mutagenesis
+        attention = attention_map.attention_map
+    else:
+        score_sequences = Method("regions", "score_sequences")
+        score_regions = Method("regions", "score_regions")
+        embed_regions = Method("regions", "embed_regions")
+        screen_variants = Method("variant_table", "screen_variants")
+        mutagenesis = Method("mutagenesis", "mutagenesis")
+        attention = Method("attention_map", "attention_map")
 
     def module(self, features: Sequence[str] | None = None) -> OneHotModel:
         """Return the model as a function of one-hot bases; see `one_hot.OneHotModel`."""
         from genobird.scoring.one_hot import OneHotModel
 
-        return OneHotModel(self, None if features is None else as_list(features))
+        return OneHotModel(self, features)
 
 
 def _arrays(places: Sequence[int] | Positions) -> Arrays:
