@@ -20,7 +20,7 @@ from genobird.files import renew_after_fork
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
 from genobird.genome.streams import STDIN, position
-from genobird.genome.variant import Status, Variant, trim
+from genobird.genome.variant import Status, Variant, Window, trim
 from genobird.genome.vcf import Record, VcfReader
 
 REACH = 20_000
@@ -272,9 +272,8 @@ def together(focus: Carried, haplotype: int, near: Iterable[Carried]) -> list[Ed
 class HaplotypeWindow:
     """A stretch of a haplotype."""
 
-    sequence: str
-    anchor: int
-    """Offset of the base that stands where the asked one stands in the genome."""
+    window: Window
+    """Asked about the base that stands where the asked one stands in the genome."""
     edits: tuple[Edit, ...]
     """The edits that changed it, sorted."""
 
@@ -318,7 +317,7 @@ def haplotype_windows(
         behind, used = tail(right)
         ahead, also = _walk(genome, contig, left, position, length - len(behind), forward=False)
         seen = tuple(applied[number] for number in sorted(used | also))
-        return HaplotypeWindow(ahead + behind, len(ahead), seen)
+        return HaplotypeWindow(Window(ahead + behind, len(ahead)), seen)
 
     longest = max(len(tail([])[0]), len(tail(_split(edits, position)[1])[0]))
     length = min(before, position) + longest

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from genobird.errors import OutOfBoundsError, UsageError, quoted
 from genobird.genome import assemblies
 from genobird.genome.fasta import Genome
+from genobird.genome.sequence import reverse_complement
 from genobird.genome.streams import BASE_BEFORE, grouped
 
 _TEXT = re.compile(
@@ -77,19 +79,17 @@ class Variant:
         return f"{self.contig}:{self.position + 1}:{self.ref}>{self.alt}"
 
 
-@dataclass(frozen=True, slots=True)
-class AlleleWindows:
-    """The same stretch of genome with each allele."""
+class Window(NamedTuple):
+    """Bases, and the offset of the one that is asked about."""
 
-    ref: str
-    alt: str
-    start: int
-    """First base of the REF window on the contig, 0-based."""
-    ref_anchor: int
-    """Offset of the first base of REF in the REF window."""
-    alt_anchor: int
-    """Offset of the first base of ALT in the ALT window. It differs from `ref_anchor` only where
-    the contig ends and the window of the shorter allele therefore takes more genome on its left."""
+    text: str
+    place: int
+
+    def along(self, strand: str) -> Window:
+        """Return the window as a strand reads: turned around for `-`."""
+        if strand == "+":
+            return self
+        return Window(reverse_complement(self.text), len(self.text) - 1 - self.place)
 
 
 def parse_variant(text: str) -> Variant:
@@ -193,13 +193,14 @@ def check(variant: Variant, genome: Genome, flank: int = 8000) -> Status:
     return Status.OK if bases == ref else Status.REF_MISMATCH
 
 
-def windows(variant: Variant, genome: Genome, before: int, after: int) -> AlleleWindows:
-    """Return the genome around a variant with each allele, both windows equally long.
+def windows(variant: Variant, genome: Genome, before: int, after: int) -> tuple[Window, Window]:
+    """Return the genome around a variant with REF and with ALT, both windows equally long.
 
-    The first base of the variant lies `before` bases into the window, so of a window of
-    `before + after` bases. Windows are clipped at the ends of the contig, never padded. That of the
-    shorter allele makes up for it with more genome on its right, at the end of the contig on its
-    left; where the contig has no more bases it is shorter. An allele longer than `after` is cut.
+    They are asked about the first base of the allele. It lies `before` bases into the window, so of
+    a window of `before + after` bases. Windows are clipped at the ends of the contig, never padded.
+    That of the shorter allele makes up for it with more genome on its right, at the end of the
+    contig on its left; where the contig has no more bases it is shorter. An allele longer than
+    `after` is cut.
     On a genome that has ALT, the same variant with REF and ALT exchanged has the same two windows.
 
     Raises:
@@ -220,11 +221,12 @@ def windows(variant: Variant, genome: Genome, before: int, after: int) -> Allele
     tail = text[at + len(variant.ref) :]
     rights = [(allele + tail)[:after] for allele in (text[at:][: len(variant.ref)], variant.alt)]
     length = min(before, at) + max(map(len, rights))
-    anchors = [min(at, length - len(right)) for right in rights]
     ref, alt = (
-        text[at - left : at] + right.upper() for left, right in zip(anchors, rights, strict=True)
+        Window(text[at - left : at] + right.upper(), left)
+        for right in rights
+        for left in [min(at, length - len(right))]
     )
-    return AlleleWindows(ref, alt, variant.position - anchors[0], *anchors)
+    return ref, alt
 
 
 def hint(text: str) -> str:

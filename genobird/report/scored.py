@@ -23,7 +23,7 @@ import genobird
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import reverse_complement
-from genobird.genome.variant import AlleleWindows, Variant, left_align, windows
+from genobird.genome.variant import Variant, Window, left_align, windows
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.report.logo import Strip, pair
 from genobird.report.page import Key, feature_label, report
@@ -138,10 +138,9 @@ def profiles_of(
     """
     if feature not in scorer.features:
         return {}
-    window = _window(left_align(_variant(row), genome), genome)
-    sides = {"REF": (window.ref, window.ref_anchor), "ALT": (window.alt, window.alt_anchor)}
+    sides = _windows(left_align(_variant(row), genome), genome)
     lines: dict[str, Line] = {}
-    for name, (text, anchor) in sides.items():
+    for name, (text, anchor) in zip(("REF", "ALT"), sides, strict=True):
         places = np.arange(anchor - LOCUS_BP, anchor + LOCUS_BP + 1, _STEP_BP)
         places = places[(places >= 0) & (places < len(text))]
         logits = scorer.profiles([text], [places])[0][:, scorer.features.index(feature)]
@@ -157,18 +156,18 @@ def _profiles(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
     return panels(parts, x="bp from the variant", y="probability", unit=False) if lines else ""
 
 
-def _window(variant: Variant, genome: Genome) -> AlleleWindows:
+def _windows(variant: Variant, genome: Genome) -> tuple[Window, Window]:
     return windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
 
 
 def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
     """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
     variant = left_align(_variant(row), genome)
-    window = _window(variant, genome)
+    with_ref, with_alt = _windows(variant, genome)
     at = Interval(variant.contig, variant.position, variant.position + 1)
-    ref = _side(scorer, "REF", Site(at, _OK, window.ref, window.ref_anchor), variant.ref, feature)
+    ref = _side(scorer, "REF", Site(at, _OK, *with_ref), variant.ref, feature)
     at = replace(at, strand=ref.scan.strand or ".")
-    alt = _side(scorer, "ALT", Site(at, _OK, window.alt, window.alt_anchor), variant.alt, feature)
+    alt = _side(scorer, "ALT", Site(at, _OK, *with_alt), variant.alt, feature)
     return [ref, alt]
 
 

@@ -14,7 +14,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,48 +36,29 @@ from genobird.scoring.windows import CHROMATIN_FLANK
 
 Known = TypeVar("Known")
 Doubles = NDArray[np.float64]
-Score = Callable[["Part"], Doubles]
+Values = Callable[[str], Doubles]
+"""Returns one column of each feature, by its part, [n, F]; NaN where nothing was scored."""
+Score = Callable[[Values], Doubles]
 Progress = Callable[[int], None]
 Tables = Mapping[Path | str, tuple[list[str], list[Score]]]
 """By the file of each table, its columns and the scores that it has of every feature."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """ALTs that were scored together."""
-
-    table: pd.DataFrame
-    """Rows of `screen_variants`, with the `ID` of their records."""
-    features: Sequence[str]
-    """Columns of the chromatin features."""
-    unknown: NDArray[np.bool_]
-    """Whether the window of each ALT has N."""
-
-    @property
-    def keys(self) -> pd.DataFrame:
-        """Place, ID and alleles of each ALT."""
-        return self.table[["chrom", "pos", "ID", "ref", "alt"]]
-
-    def of(self, part: str) -> Doubles:
-        """Return one column of each feature, [n, F]; NaN where nothing was scored."""
-        columns = [f"{name}|{part}" for name in self.features]
-        return self.table[columns].to_numpy(np.float64)
-
+Keys = Callable[[pd.DataFrame, Genome], pd.DataFrame]
+"""Returns the first columns of rows of `screen_variants`, with the `ID` of their records."""
 
 _SHIFT = np.log(POSITIVE_WEIGHT)  # from raw logits to those of calibrated probabilities
 _SETTINGS = ScanSettings(effects=EffectSettings(scores=(PROBABILITY, DIFF)))
 
 KIPOI_SCORES: Mapping[str, Score] = {
-    "diff": lambda part: part.of("diff"),
-    "logit": lambda part: part.of("delta"),
-    "ref": lambda part: part.of("ref_p"),
-    "alt": lambda part: part.of("alt_p"),
-    "logit_ref": lambda part: part.of("ref") - _SHIFT,
-    "logit_alt": lambda part: part.of("alt") - _SHIFT,
-    "deepsea_effect": lambda part: np.abs(part.of("diff") * part.of("delta")),
+    "diff": lambda of: of("diff"),
+    "logit": lambda of: of("delta"),
+    "ref": lambda of: of("ref_p"),
+    "alt": lambda of: of("alt_p"),
+    "logit_ref": lambda of: of("ref") - _SHIFT,
+    "logit_alt": lambda of: of("alt") - _SHIFT,
+    "deepsea_effect": lambda of: np.abs(of("diff") * of("delta")),
 }
 SELENE_SCORES: Mapping[str, Mapping[str, Score]] = {
-    "abs_diffs": {"abs_diffs": lambda part: np.abs(part.of("diff"))},
+    "abs_diffs": {"abs_diffs": lambda of: np.abs(of("diff"))},
     "diffs": {"diffs": KIPOI_SCORES["diff"]},
     "logits": {"logits": KIPOI_SCORES["logit"]},
     "predictions": {
@@ -87,6 +68,7 @@ SELENE_SCORES: Mapping[str, Mapping[str, Score]] = {
 }
 """Scores by name, each with the files that it makes."""
 
+_KEYS = ["chrom", "pos", "ID", "ref", "alt"]
 KIPOI_KEYS = ("#CHROM", "POS", "ID", "REF", "ALT")
 SELENE_KEYS = ("chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk")
 
@@ -122,7 +104,7 @@ def write_kipoi(
     labels = [str(name).replace("|", "_") for name in scorer.checkpoint.features["name"]]
     columns = [*KIPOI_KEYS, *(f"{prefix}/{at}/{score}" for score in functions for at in labels)]
     tables = {output: (columns, list(functions.values()))}
-    return _write(scorer, source, fasta, tables, lambda part: part.keys, force, progress)
+    return _write(scorer, source, fasta, tables, lambda table, _: table[_KEYS], force, progress)
 
 
 def write_selene(
@@ -157,11 +139,13 @@ def write_selene(
         folder / f"{stem}_{name}.tsv": (columns, [function]) for name, function in functions.items()
     }
 
-    def keys(part: Part) -> pd.DataFrame:
-        return part.keys.assign(
+    def keys(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
+        places = zip(table["chrom"], table["pos"], table["status"], strict=True)
+        unknown = [_has_n(genome, contig, pos - 1, status) for contig, pos, status in places]
+        return table[_KEYS].assign(
             strand="+",
-            ref_match=~part.table["status"].isin(_NOT_FOUND),
-            contains_unk=part.unknown,
+            ref_match=~table["status"].isin(_NOT_FOUND),
+            contains_unk=np.array(unknown, np.bool_),
         )
 
     counts = _write(scorer, source, fasta, tables, keys, force, progress)
@@ -181,7 +165,7 @@ def _write(
     source: Path | str,
     fasta: Path | str | Genome,
     tables: Tables,
-    keys: Callable[[Part], pd.DataFrame],
+    keys: Keys,
     force: bool,
     progress: Progress,
 ) -> Counter[str]:
@@ -192,25 +176,20 @@ def _write(
         scan = VariantScan(_only_chromatin(scorer), VariantSource.of_vcf(reader), genome, _SETTINGS)
 
         def write(batch: Batch) -> None:
-            part = _part(scan, batch)
+            names = {record.number: clean_text(record.columns[2]) for record in batch.records}
+            rows = batch.table.assign(ID=[names[record] for record in batch.table["record"]])
+            first = keys(rows, genome)
+
+            def values(part: str) -> Doubles:
+                columns = [f"{name}|{part}" for name in scorer.features]
+                return rows[columns].to_numpy(np.float64)
+
             for path, (columns, functions) in tables.items():
-                blocks = [pd.DataFrame(function(part)) for function in functions]
-                table = pd.concat([keys(part), *blocks], axis=1)
-                writers[path].write(table.set_axis(columns, axis=1))
+                blocks = [pd.DataFrame(function(values)) for function in functions]
+                writers[path].write(pd.concat([first, *blocks], axis=1).set_axis(columns, axis=1))
             progress(len(batch.records))
 
         return scan.run([write])
-
-
-def _part(scan: VariantScan, batch: Batch) -> Part:
-    names = {record.number: clean_text(record.columns[2]) for record in batch.records}
-    table, genome = batch.table, scan.locator.genome
-    unknown = [
-        _has_n(genome, contig, pos - 1, status)
-        for contig, pos, status in zip(table["chrom"], table["pos"], table["status"], strict=True)
-    ]
-    keyed = table.assign(ID=[names[record] for record in table["record"]])
-    return Part(keyed, scan.scorer.features, np.array(unknown, np.bool_))
 
 
 def _has_n(genome: Genome, contig: str, position: int, status: str) -> bool:

@@ -63,7 +63,6 @@ from genobird.scoring.windows import (
     CHROMATIN_FLANK,
     STRANDS,
     Queries,
-    Window,
     flag_at,
     larger_strand,
     promoter_reach,
@@ -411,9 +410,7 @@ def _answers(
     queries = Queries(predict)
     rows = []
     for variant, reach, strand in asked:
-        pair = windows(variant, genome, *reach)
-        ref = Window(pair.ref, pair.ref_anchor).along(strand)
-        alt = Window(pair.alt, pair.alt_anchor).along(strand)
+        ref, alt = (window.along(strand) for window in windows(variant, genome, *reach))
         # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
         for window in sorted([ref, alt]):
             queries.add(*window)
@@ -430,15 +427,11 @@ def _likelihoods(
     for row, variant in enumerate(variants):
         if max(len(variant.ref), len(variant.alt)) > LLR_FLANK:
             continue
-        window = windows(variant, genome, LLR_FLANK, LLR_FLANK)
-        pair = AllelePair(
-            window.ref,
-            window.alt,
-            (window.ref_anchor, window.ref_anchor + len(variant.ref)),
-            (window.alt_anchor, window.alt_anchor + len(variant.alt)),
-        )
+        ref, alt = windows(variant, genome, LLR_FLANK, LLR_FLANK)
+        ref_span = ref.place, ref.place + len(variant.ref)
+        alt_span = alt.place, alt.place + len(variant.alt)
         rows.append(row)
-        pairs.append(pair)
+        pairs.append(AllelePair(ref.text, alt.text, ref_span, alt_span))
     values = np.full((len(variants), 2), np.nan, np.float32)
     errors = np.full(len(variants), np.nan, np.float32)
     values[rows], errors[rows] = log_likelihoods(

@@ -34,7 +34,6 @@ from genobird.scoring.windows import (
     CHROMATIN_FLANK,
     STRANDS,
     Queries,
-    Window,
     larger_strand,
     promoter_reach,
 )
@@ -281,9 +280,7 @@ def _ask(
             *(reach[0] + offset, reach[1] - offset),
             alone=alone,
         )
-        ref, joint, *single = [
-            queries.add(*Window(window.sequence, window.anchor).along(strand)) for window in windows
-        ]
+        ref, joint, *single = [queries.add(*one.window.along(strand)) for one in windows]
         # An ALT that the haplotype has in reach may lie beyond the window that has it alone.
         asked.append((ref, joint, dict(zip(windows[1].edits, single, strict=alone))))
     seen = sorted({edit for _, _, alts in asked for edit in alts})

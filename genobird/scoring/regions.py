@@ -33,6 +33,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.locus import beyond, require_chain, warn_of_training
 from genobird.genome.sequence import n_fraction, normalise
+from genobird.genome.variant import Window
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.names import require
@@ -42,14 +43,7 @@ from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_re
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
-from genobird.scoring.windows import (
-    CHROMATIN_FLANK,
-    STRANDS,
-    Window,
-    flag_of,
-    parted,
-    promoter_reach,
-)
+from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, flag_of, parted, promoter_reach
 from genobird.scoring.workers import Workers
 
 KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genobird.genome.fasta import Genome
-from genobird.genome.sequence import reverse_complement
+from genobird.genome.variant import Window
 from genobird.inference import Floats
 
 CHROMATIN_FLANK = 8_100
@@ -35,19 +35,6 @@ it was chosen by."""
 
 Asked = TypeVar("Asked", bound=Hashable)
 At = TypeVar("At", bound=Hashable)
-
-
-class Window(NamedTuple):
-    """Bases, and the offset of the one that the model is asked about."""
-
-    text: str
-    place: int
-
-    def along(self, strand: str) -> Window:
-        """Return the window as a strand reads: turned around for `-`."""
-        if strand == "+":
-            return self
-        return Window(reverse_complement(self.text), len(self.text) - 1 - self.place)
 
 
 def promoter_reach(strand: str) -> tuple[int, int]:

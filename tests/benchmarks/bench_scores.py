@@ -87,8 +87,8 @@ def at_offsets(scorer: Scorer, variant: Variant, genome: Genome, offsets: Sequen
     texts, places = [], []
     for offset in offsets:
         pair = windows(variant, genome, CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset)
-        texts += [pair.ref, pair.alt]
-        places += [pair.ref_anchor, pair.alt_anchor]
+        texts += [window.text for window in pair]
+        places += [window.place for window in pair]
     logits = scorer.chromatin_logits(texts, places).astype(np.float64)
     return logits[1::2] - logits[::2]
 
@@ -112,15 +112,12 @@ def report_segmentations(scorer: Scorer, variants: Sequence[Variant], genome: Ge
     """Masked-LM log-likelihood ratios: their size and their standard error over K segmentations."""
     pairs = []
     for variant in variants:
-        window = windows(variant, genome, LLR_FLANK, LLR_FLANK)
+        ref, alt = windows(variant, genome, LLR_FLANK, LLR_FLANK)
         spans = [
-            (anchor, anchor + len(allele))
-            for anchor, allele in (
-                (window.ref_anchor, variant.ref),
-                (window.alt_anchor, variant.alt),
-            )
+            (window.place, window.place + len(allele))
+            for window, allele in ((ref, variant.ref), (alt, variant.alt))
         ]
-        pairs.append(AllelePair(window.ref, window.alt, *spans))
+        pairs.append(AllelePair(ref.text, alt.text, *spans))
     likelihoods, errors = log_likelihoods(scorer, pairs, SEGMENTATIONS)
     head("segmentations", "size of `GB_LLR`, nats", "its standard error", "error / size")
     size = rms((likelihoods[:, 1] - likelihoods[:, 0]).astype(np.float64))
@@ -147,8 +144,7 @@ def report_precision(
 def report_edges(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> None:
     """Logits and effects where the genome ends near the variant, beside those in the middle."""
     pairs = [windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK) for variant in variants]
-    uncut = [(pair.ref, pair.ref_anchor) for pair in pairs]
-    uncut += [(pair.alt, pair.alt_anchor) for pair in pairs]
+    uncut = [ref for ref, _ in pairs] + [alt for _, alt in pairs]
 
     def logits_at(before: int, after: int) -> Doubles:  # [allele, n, F]
         texts = [text[max(0, at - before) : at + after] for text, at in uncut]

@@ -129,8 +129,7 @@ def naive(scorer: Scorer) -> Way:
 
 def of_alleles(variant: Variant, genome: Genome, before: int, after: int) -> list[tuple[str, int]]:
     """The windows of both alleles on both strands."""
-    pair = windows(variant, genome, before, after)
-    alleles = ((pair.ref, pair.ref_anchor), (pair.alt, pair.alt_anchor))
+    alleles = windows(variant, genome, before, after)
     return [stranded for allele in alleles for stranded in both_strands(*allele)]
 
 

@@ -89,8 +89,8 @@ def test_haplotype_windows_are_cut_from_the_contig_with_all_edits_made(
 
     found = haplotype_windows(short, "c", edits, position, before, after)
     for window, head, tail in zip(found, heads, tails, strict=True):
-        assert window.sequence == head + tail
-        assert window.anchor == len(head)
+        assert window.window.text == head + tail
+        assert window.window.place == len(head)
     assert found[0].edits == ()
     applied = list(found[1].edits)
     assert applied == sorted(applied)
@@ -99,17 +99,17 @@ def test_haplotype_windows_are_cut_from_the_contig_with_all_edits_made(
     assert single[:2] == found
     assert len(single) == 2 + len(applied)
     for edit, window in zip(applied, single[2:], strict=True):
-        assert len(window.sequence) <= before + after
+        assert len(window.window.text) <= before + after
         assert window.edits in ((edit,), ())  # another deletion may bring it into the window
 
 
 def test_a_base_that_another_edit_deletes_is_where_the_edit_is(short):
     gone = haplotype_windows(short, "c", [Edit(50, 60, "")], 55, 10, 10)[1]
-    assert gone.sequence == CONTIG[40:50] + CONTIG[60:70]
-    assert gone.anchor == 10
+    assert gone.window.text == CONTIG[40:50] + CONTIG[60:70]
+    assert gone.window.place == 10
     replaced = haplotype_windows(short, "c", [Edit(50, 60, "GGTT")], 52, 10, 10)[1]
-    assert replaced.sequence == CONTIG[42:50] + "GGTT" + CONTIG[60:68]
-    assert replaced.anchor == 10
+    assert replaced.window.text == CONTIG[42:50] + "GGTT" + CONTIG[60:68]
+    assert replaced.window.place == 10
     assert replaced.edits == (Edit(50, 60, "GGTT"),)
 
 
@@ -121,11 +121,10 @@ def test_with_one_variant_they_are_the_windows_that_a_variant_alone_has(short, p
         return
     aligned = left_align(variant, short)
     for before, after in ((20, 20), (50, 30), (0, 5)):
-        expected = windows(aligned, short, before, after)
         edit = edit_of(variant)
         found = haplotype_windows(short, "c", [edit], aligned.position, before, after, alone=True)
-        pairs = [(expected.ref, expected.ref_anchor), *[(expected.alt, expected.alt_anchor)] * 2]
-        assert [(one.sequence, one.anchor) for one in found] == pairs[: len(found)]
+        ref, alt = windows(aligned, short, before, after)
+        assert [one.window for one in found] == [ref, alt, alt][: len(found)]
 
 
 @given(st.integers(0, 99), st.text("ACGT", min_size=1, max_size=5), bases.filter(bool))
@@ -327,10 +326,10 @@ def test_haplotypes_of_a_file_are_those_of_a_slow_reading(short, tmp_path, data)
             text = CONTIG if contig == "c" else CONTIG[::-1]
             window = haplotype_windows(short, contig, edits, position, 500, 500)[1]
             expected = changed(text, edits)
-            if len(window.sequence) == len(expected):
-                assert window.sequence == expected
+            if len(window.window.text) == len(expected):
+                assert window.window.text == expected
             else:
-                assert window.sequence in expected
+                assert window.window.text in expected
     calls.close()
 
 

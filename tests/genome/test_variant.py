@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from genobird.errors import ContigError, OutOfBoundsError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import (
-    AlleleWindows,
     Status,
     Variant,
     check,
@@ -206,27 +205,26 @@ def test_applying_alt_then_ref_restores_the_window(
     end = min(len(sequence), position + data.draw(st.integers(1, 20)))
     variant = Variant("chr2", position, sequence[position:end], data.draw(DNA))
     before, after = data.draw(st.integers(0, 100)), data.draw(st.integers(30, 100))
-    pair = windows(variant, genome, before, after)
+    ref, alt = windows(variant, genome, before, after)
 
     mutated = applied(sequence, variant)
     lacking = max(0, min(after, len(mutated) - position) - (len(sequence) - position))
     start = max(0, position - before - lacking)
-    assert pair.start == start
-    assert pair.ref == sequence[start : position + after]
-    assert pair.ref_anchor == position - start
-    assert len(pair.alt) == len(pair.ref)
+    assert ref.text == sequence[start : position + after]
+    assert ref.place == position - start
+    assert len(alt.text) == len(ref.text)
 
-    alt_start = position - pair.alt_anchor
-    assert pair.alt == mutated[alt_start : alt_start + len(pair.alt)]
-    anchor = pair.alt_anchor
+    alt_start = position - alt.place
+    assert alt.text == mutated[alt_start : alt_start + len(alt.text)]
+    anchor = alt.place
     # Near the end of the contig the allele may be longer than the window's right side.
-    room = len(pair.alt) - anchor
-    assert pair.alt[anchor : anchor + len(variant.alt)] == variant.alt[:room]
+    room = len(alt.text) - anchor
+    assert alt.text[anchor : anchor + len(variant.alt)] == variant.alt[:room]
     if room >= len(variant.alt):
-        restored = pair.alt[:anchor] + variant.ref + pair.alt[anchor + len(variant.alt) :]
+        restored = alt.text[:anchor] + variant.ref + alt.text[anchor + len(variant.alt) :]
         assert sequence[alt_start:].startswith(restored)
-    if pair.alt_anchor > pair.ref_anchor:
-        assert alt_start + len(pair.alt) == len(mutated), "more on the left only at the contig end"
+    if alt.place > ref.place:
+        assert alt_start + len(alt.text) == len(mutated), "more on the left only at the contig end"
 
 
 @settings(max_examples=60)
@@ -241,34 +239,25 @@ def test_windows_are_the_same_from_the_genome_that_has_alt(
     before, after = data.draw(st.integers(0, 12)), data.draw(st.integers(1, 12))
     folder = tmp_path_factory.mktemp("genomes")
     with small_genome(folder, sequence) as genome:
-        pair = windows(variant, genome, before, after)
+        ref, alt = windows(variant, genome, before, after)
     turned = Variant("1", position, variant.alt, variant.ref)
     with small_genome(folder, applied(sequence, variant)) as genome:
-        back = windows(turned, genome, before, after)
-    assert (back.ref, back.ref_anchor) == (pair.alt, pair.alt_anchor)
-    assert (back.alt, back.alt_anchor) == (pair.ref, pair.ref_anchor)
+        assert windows(turned, genome, before, after) == (alt, ref)
 
 
 def test_windows_at_the_contig_ends_are_clipped_and_equally_long(tmp_path: Path) -> None:
     genome = small_genome(tmp_path, "AACCGGTTAC")
-    assert windows(Variant("1", 0, "A", "T"), genome, 3, 4) == AlleleWindows(
-        "AACC", "TACC", 0, 0, 0
-    )
-    assert windows(Variant("1", 4, "G", "GTT"), genome, 2, 4) == AlleleWindows(
-        "CCGGTT", "CCGTTG", 2, 2, 2
-    )
-    assert windows(Variant("1", 4, "GGT", "G"), genome, 2, 4) == AlleleWindows(
-        "CCGGTT", "CCGTAC", 2, 2, 2
-    )
-    assert windows(Variant("1", 7, "TAC", "T"), genome, 2, 5) == AlleleWindows(
-        "GTTAC", "CGGTT", 5, 2, 4
-    )
-    assert windows(Variant("1", 0, "AACCGGTTAC", "A"), genome, 20, 20) == AlleleWindows(
-        "AACCGGTTAC", "A", 0, 0, 0
+    assert windows(Variant("1", 0, "A", "T"), genome, 3, 4) == (("AACC", 0), ("TACC", 0))
+    assert windows(Variant("1", 4, "G", "GTT"), genome, 2, 4) == (("CCGGTT", 2), ("CCGTTG", 2))
+    assert windows(Variant("1", 4, "GGT", "G"), genome, 2, 4) == (("CCGGTT", 2), ("CCGTAC", 2))
+    assert windows(Variant("1", 7, "TAC", "T"), genome, 2, 5) == (("GTTAC", 2), ("CGGTT", 4))
+    assert windows(Variant("1", 0, "AACCGGTTAC", "A"), genome, 20, 20) == (
+        ("AACCGGTTAC", 0),
+        ("A", 0),
     ), "the contig has no more bases"
-    assert windows(Variant("1", 9, "C", "CGG"), genome, 2, 5) == AlleleWindows(
-        "GTTAC", "TACGG", 5, 4, 2
-    ), "an insertion behind the last base is seen"
+    assert windows(Variant("1", 9, "C", "CGG"), genome, 2, 5) == (("GTTAC", 4), ("TACGG", 2)), (
+        "an insertion behind the last base is seen"
+    )
 
 
 def test_a_variant_off_the_contig_has_no_windows(genome: Genome) -> None:
