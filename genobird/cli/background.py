@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ import yaml
 
 from genobird.cli.options import FASTA, JSON, MODEL, NAMED, Compute, Passes, ResumableRun
 from genobird.cli.running import (
-    command_line,
     open_genome,
     open_scorer,
     progress_of,
@@ -25,7 +23,7 @@ from genobird.errors import UsageError
 from genobird.files import ARRAYS, PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
 from genobird.names import deferred
-from genobird.runs import Start, may_replace
+from genobird.runs import may_replace
 from genobird.scoring.settings import (
     GRID,
     ONE_WINDOW,
@@ -83,7 +81,7 @@ def build(
     """
     inputs = {f"the input {path}": path for path in options.sources}
     refuse_same_file({"--output": options.output}, {**inputs, "--fasta": options.fasta})
-    replace = may_replace(options.output, Start(run.resume, run.force))
+    replace = may_replace(options.output, run.start())
     check_output(options.output, ARRAYS, replace)
     settings = EffectSettings(**dict(windows))
     intervals = [interval for text in options.exclude for interval in read_intervals(text)]
@@ -97,7 +95,7 @@ def build(
             seed=options.seed,
             exclude=intervals,
             settings=settings,
-            start=Start(run.resume, run.force, command_line(), advance, run.processes),
+            start=run.start(advance),
         )
     seconds = round(time.monotonic() - began, 3)
     if run.as_json:
@@ -177,8 +175,7 @@ def build_db(
     """
     output = options.output
     refuse_same_file({"--output": output}, {"BED": options.regions, "--fasta": options.fasta})
-    start = Start(run.resume, run.force, command_line(), processes=run.processes)
-    check_output(output, PACKED_VCFS, may_replace(output, start))
+    check_output(output, PACKED_VCFS, may_replace(output, run.start()))
     effects = EffectSettings(**dict(windows), phred=True)
     intervals = read_intervals(options.regions)
     began = time.monotonic()
@@ -195,7 +192,7 @@ def build_db(
             counts = variant_vcf.annotate_variants(
                 *(scorer, alleles.all_snvs(regions, genome, options.regions), genome, output),
                 settings=ScanSettings(effects=effects),
-                start=replace(start, progress=advance),
+                start=run.start(advance),
             )
     summary = {"snvs": counts.total(), "output": output}
     summarise("SNVs", summary, counts, scorer, run, began)

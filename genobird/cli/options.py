@@ -15,8 +15,10 @@ import typer
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
+from genobird.cli.running import command_line
 from genobird.config import COMMAS, Settings, option
 from genobird.files import STDOUT
+from genobird.runs import Start
 
 _STDOUT_FILES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -91,6 +93,10 @@ class ResumableRun(Run):
         default=1,
         ge=1,
     )
+
+    def start(self, progress: Callable[[int], None] | None = None) -> Start:
+        """Return how the run is started."""
+        return Start(self.resume, self.force, command_line(), progress, self.processes)
 
 
 class Made(Settings):

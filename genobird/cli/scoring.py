@@ -33,7 +33,7 @@ from genobird.errors import UsageError
 from genobird.files import PICTURES, TABLES, check_folder, check_output, locked
 from genobird.genome.interval import Interval, parse_region, read_intervals
 from genobird.names import deferred
-from genobird.runs import Start, may_replace
+from genobird.runs import may_replace
 
 if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
@@ -88,7 +88,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     inputs = {"the input": options.regions, "--fasta": options.fasta}
     inputs["--liftover"] = options.liftover
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
-    replace = may_replace(output, Start(run.resume, run.force))
+    replace = may_replace(output, run.start())
     check_output(output, TABLES, replace, stdout=True)
     genome, intervals, chain = _opened(options)
     began = time.monotonic()
@@ -98,10 +98,9 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
         files = regions.track_paths(bigwig, regions.outputs_of(scorer, chosen)).values()
         check_folder(bigwig, files, run.force)
     locus.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
-    start = Start(run.resume, run.force, processes=run.processes)
     with genome, locked(*([] if bigwig is None else [bigwig])):
         with (
-            journal.kept([output], journal.identity_of(scorer, chosen), start) as kept,
+            journal.kept([output], journal.identity_of(scorer, chosen), run.start()) as kept,
             tables.TableWriter(output, force=replace, meta=origin(scorer)) as writer,
             progress_of("regions", len(intervals) or None, run.quiet) as advance,
         ):

@@ -33,7 +33,7 @@ from genobird.errors import UsageError
 from genobird.files import PAGES, STDOUT, TABLES, VCFS, check_output, locked
 from genobird.genome.streams import Peeked
 from genobird.names import deferred
-from genobird.runs import Start, may_replace
+from genobird.runs import may_replace
 from genobird.scoring.settings import EffectSettings, ScanSettings, policy_of
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _score(
             records += number
             advance(number)
 
-        start = Start(run.resume, run.force, command_line(), count, run.processes)
+        start = run.start(count)
         genome, output = opened.genome, options.output
         if opened.vcf is None:
             given = opened.source if isinstance(opened.source, Peeked) else list(options.sources)
@@ -217,7 +217,7 @@ def _refuse_same_files(options: VariantOptions) -> None:
 def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun) -> Opened:
     """Open the inputs, and refuse what may be refused before torch is loaded."""
     output, table, report = options.output, options.table, options.report
-    replace = may_replace(output, Start(run.resume, run.force))
+    replace = may_replace(output, run.start())
     check_output(output, (*VCFS, *TABLES), replace, stdout=True)
     if table is not None:
         check_output(table, TABLES, replace, stdout=True)

@@ -91,13 +91,12 @@ def model_card(provenance: Facts, evaluation: Facts) -> str:
 
 def _identity(provenance: Facts, evaluation: Facts) -> Iterable[str]:
     digest = str(evaluation.get("model_sha256", ""))
-    text = (
+    yield (
         "A BigBird transformer over DNA that predicts "
         + listed(_outputs(evaluation))
         + f". Weights `{digest[:12]}` (first letters of the sha256), genobird "
         f"{evaluation.get('genobird', 'of unknown version')}."
     )
-    yield text
     shape = provenance.get("shapes", {}).get("encoder")
     if shape:
         yield (

@@ -103,9 +103,7 @@ def pair(strips: Sequence[Strip], title: str) -> str:
 
 def draw_alleles(grid: Iterable[Axes], strips: Sequence[Strip], colours: Mapping[str, str]) -> None:
     """Draw logos of alleles on axes, one each, on one scale."""
-    heights = np.concatenate([strip.heights for strip in strips])
-    low, high = min(0.0, heights.min()), max(0.0, heights.max())
-    room = 0.06 * (high - low) or 1.0
+    limits = _limits(strips)
     longest = max(len(strip.bases) for strip in strips)
     for axes, strip in zip(grid, strips, strict=True):
         begin, end = strip.mark
@@ -113,11 +111,19 @@ def draw_alleles(grid: Iterable[Axes], strips: Sequence[Strip], colours: Mapping
             axes.axvspan(begin - 0.5, end - 0.5, color=MUTED, alpha=0.3, linewidth=0)
         letters(axes, strip, colours)
         axes.axhline(0, color=INK, linewidth=0.5)
-        axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - room, high + room), xticks=[])
+        axes.set(xlim=(-0.5, longest - 0.5), ylim=limits, xticks=[])
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.tick_params(axis="y", labelsize=7, length=2)
         axes.set_ylabel(strip.label, rotation=0, ha="right", va="center", color=ACCENT)
         axes.spines["bottom"].set_visible(False)
+
+
+def _limits(strips: Sequence[Strip]) -> tuple[float, float]:
+    """Return a scale for the heights of strips, with room around them."""
+    heights = np.concatenate([strip.heights for strip in strips])
+    low, high = min(0.0, heights.min()), max(0.0, heights.max())
+    room = 0.06 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def letters(axes: Axes, strip: Strip, colours: Mapping[str, str]) -> None:
@@ -175,11 +181,8 @@ def _ticks(first: int, length: int, most: int) -> list[int]:
 
 def _logo_axes(axes: Axes, strip: Strip, title: str) -> None:
     letters(axes, strip, COLOURS)
-    heights = strip.heights
-    low, high = min(0.0, heights.min()), max(0.0, heights.max())
-    room = 0.06 * (high - low) or 1.0
     axes.axhline(0, color="#555555", linewidth=0.5)
-    axes.set(xlim=(-0.5, len(strip.bases) - 0.5), ylim=(low - room, high + room))
+    axes.set(xlim=(-0.5, len(strip.bases) - 0.5), ylim=_limits([strip]))
     axes.set_ylabel("importance (logit)")
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -154,14 +154,11 @@ class Haplotypes:
         found: dict[str, list[Value]] = {GB_PHASE.id: table[PHASE].tolist()}
         counts = _of_both(table, "count")
         best = counts.argmax(axis=1)
-        if GB_HAP_PROMOTER_JOINT in self.fields:
-            best = _largest(table, "promoter|joint")
-            for field, part in zip(_PROMOTER_FIELDS, ("joint", "sum"), strict=True):
-                found[field.id] = _picked(_of_both(table, f"promoter|{part}"), best)
-        if GB_HAP_JOINT in self.fields:
-            best = _largest(table, "chromatin|joint")
-            for field, part in zip(_CHROMATIN_FIELDS, ("joint", "sum", "top"), strict=True):
-                found[field.id] = _picked(_of_both(table, f"chromatin|{part}"), best)
+        for kind, fields in (("promoter", _PROMOTER_FIELDS), ("chromatin", _CHROMATIN_FIELDS)):
+            if fields[0] in self.fields:
+                best = _largest(table, f"{kind}|joint")
+                for field, part in zip(fields, ("joint", "sum", "top"), strict=False):
+                    found[field.id] = _picked(_of_both(table, f"{kind}|{part}"), best)
         found[GB_HAP_N.id] = [number or None for number in _picked(counts, best)]
         return {field.id: found[field.id] for field in self.fields}
 
@@ -177,43 +174,44 @@ class Haplotypes:
 
     def _table(self, phases: Sequence[str], asked: Sequence[_Focus]) -> pd.DataFrame:
         size = len(phases)
-        promoter, chromatin = self._effects(asked)
-        effects = chromatin or promoter
+        found = self._effects(asked)
         columns: dict[str, object] = {PHASE: phases}
         for number, name in enumerate(HAPLOTYPES):
             places = [place for place, focus in enumerate(asked) if focus.haplotype == number]
             rows = [asked[place].row for place in places]
             counts = np.zeros(size, np.int64)
-            counts[rows] = effects.counts[places] if effects else 1
+            counts[rows] = 1
             columns[f"{name}|count"] = counts
-            if promoter is not None:
-                columns[f"{name}|promoter|joint"] = _spread(size, rows, promoter.joint[places, 0])
-                columns[f"{name}|promoter|sum"] = _spread(size, rows, promoter.total[places, 0])
-            if chromatin is not None:
-                best = np.abs(chromatin.joint[places]).argmax(axis=1)
-                tops = np.full(size, None, object)
-                tops[rows] = [self._scorer.features[self._chosen[place]] for place in best]
-                columns[f"{name}|chromatin|top"] = pd.Series(tops, dtype=object)
-                joint, total = chromatin.joint[places, best], chromatin.total[places, best]
-                columns[f"{name}|chromatin|joint"] = _spread(size, rows, joint)
-                columns[f"{name}|chromatin|sum"] = _spread(size, rows, total)
+            for kind, effects in found.items():
+                counts[rows] = effects.counts[places]
+                best = np.abs(effects.joint[places]).argmax(axis=1)
+                if kind == "chromatin":
+                    tops = np.full(size, None, object)
+                    tops[rows] = [self._scorer.features[self._chosen[place]] for place in best]
+                    columns[f"{name}|chromatin|top"] = pd.Series(tops, dtype=object)
+                joint, total = effects.joint[places, best], effects.total[places, best]
+                columns[f"{name}|{kind}|joint"] = _spread(size, rows, joint)
+                columns[f"{name}|{kind}|sum"] = _spread(size, rows, total)
         return pd.DataFrame(columns)
 
-    def _effects(self, asked: Sequence[_Focus]) -> tuple[_Effects | None, _Effects | None]:
-        """Return effects on promoter and profiles; None where the model lacks them."""
+    def _effects(self, asked: Sequence[_Focus]) -> dict[str, _Effects]:
+        """Return effects on each head of the model: `promoter`, `chromatin`."""
         if shares_window(self._scorer, self._settings):
-            return self._together(asked)
-        return (
-            self._promoter(asked) if GB_HAP_PROMOTER_JOINT in self.fields else None,
-            self._chromatin(asked) if self._chosen else None,
-        )
+            promoter, chromatin = self._together(asked)
+            return {"promoter": promoter, "chromatin": chromatin}
+        found: dict[str, _Effects] = {}
+        if GB_HAP_PROMOTER_JOINT in self.fields:
+            found["promoter"] = self._promoter(asked)
+        if self._chosen:
+            found["chromatin"] = self._chromatin(asked)
+        return found
 
     def _together(self, asked: Sequence[_Focus]) -> tuple[_Effects, _Effects]:
         """Return what `_promoter` and `_chromatin` return, both read from the same windows."""
         strands = len(STRANDS)
 
         def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            starts, logits, _ = self._scorer.starts_and_profiles(texts, arrays(places))
+            starts, logits, _ = self._scorer.starts_and_profiles(texts, places)
             return np.concatenate([starts, logits[:, self._chosen]], axis=1)
 
         queries = Queries(predict)

@@ -226,7 +226,7 @@ def test_a_title_says_what_the_page_is_about(region_table, variant_table):
 def test_auroc_counts_pairs_in_the_right_order():
     def area(known: list[float], background: list[float]) -> float | None:
         empty = pd.DataFrame()
-        return auroc(RegionSummary({}, np.array(known), np.array(background), empty, []))
+        return auroc(RegionSummary({}, {}, np.array(known), np.array(background), empty, []))
 
     assert area([0.9, 0.8], [0.1, 0.2]) == 1
     assert area([0.1], [0.9]) == 0
