@@ -7,7 +7,6 @@ Enters package data, leaves a folder with `regions.tsv`, `variants.vcf.gz` with 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -30,7 +29,7 @@ from genobird.report.summary import (
     summarise_regions,
     summarise_variants,
 )
-from genobird.runs import Start
+from genobird.runs import Progress, Start, ignore
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.table import TableWriter
@@ -70,7 +69,7 @@ def run(
     *,
     force: bool = False,
     command: str = "genobird demo",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = ignore,
 ) -> Demonstration:
     """Score the bundled data and write the four results, none of them before all are whole.
 
@@ -126,7 +125,7 @@ def show(made: Demonstration) -> None:
 
 
 def _write(
-    scorer: Scorer, folder: Path, command: str, progress: Callable[[int], None] | None
+    scorer: Scorer, folder: Path, command: str, progress: Progress
 ) -> tuple[RegionSummary, VariantSummary]:
     with Genome(bundled(GENOME)) as genome:
         with TableWriter(folder / "regions.tsv") as writer:

@@ -50,6 +50,14 @@ _LENGTH: Final = struct.Struct("<QI")  # length and CRC-32 of an entry
 _MOST: Final = 1 << 20  # bytes of an identity
 
 
+Progress = Callable[[int], None]
+"""Called with the number of new items."""
+
+
+def ignore(_: int) -> None:
+    """Show no progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """How a run is started; none of it decides what comes out."""
@@ -60,17 +68,11 @@ class Start:
     """Replace existing outputs and, without `resume`, what an interrupted run has done."""
     command: str = ""
     """Command line, for the metadata of the outputs."""
-    progress: Callable[[int], None] | None = None
-    """Called with the number of new items."""
+    progress: Progress = ignore
     processes: int = 1
     """How many share the work."""
     is_kept: bool = True
     """Keep what is done for a later run, should this one be interrupted."""
-
-    def advance(self, number: int) -> None:
-        """Show that so many items more are done."""
-        if self.progress is not None:
-            self.progress(number)
 
 
 FRESH: Final = Start()

@@ -53,7 +53,7 @@ VERBS: Final = {
     "demo": "house.demo",
     "report": "house.report",
     "info": "house.info",
-    "schema": "schema.schema",
+    "schema": "house.schema",
     "doctor": "house.doctor",
     "background build": "background.build",
     "background info": "background.info",

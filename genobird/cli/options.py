@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from genobird.cli.running import command_line
 from genobird.config import COMMAS, Settings, option
 from genobird.files import STDOUT
-from genobird.runs import Start
+from genobird.runs import Progress, Start, ignore
 
 _STDOUT_FILES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -94,7 +94,7 @@ class ResumableRun(Run):
         ge=1,
     )
 
-    def start(self, progress: Callable[[int], None] | None = None) -> Start:
+    def start(self, progress: Progress = ignore) -> Start:
         """Return how the run is started."""
         return Start(self.resume, self.force, command_line(), progress, self.processes)
 

@@ -92,7 +92,7 @@ def build_background(
         asked = {**facts, "exclude": _sha256(facts["exclude"])}  # a BED may have many lines
         journal = stack.enter_context(kept([output], {**asked, **scan.identity}, start))
         with closing(_Rows(output, len(outputs))) as rows:
-            scan.run([rows.write, lambda batch: start.advance(len(batch.loci))], journal)
+            scan.run([rows.write, lambda batch: start.progress(len(batch.loci))], journal)
             facts |= {"version": __version__, "command": start.command}
             background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
         journal.seal()

@@ -27,6 +27,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
 from genobird.genome.vcf import VcfReader
 from genobird.heads import POSITIVE_WEIGHT
+from genobird.runs import Progress, ignore
 from genobird.scoring.alleles import VariantSource
 from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
@@ -39,7 +40,6 @@ Doubles = NDArray[np.float64]
 Values = Callable[[str], Doubles]
 """Returns one column of each feature, by its part, [n, F]; NaN where nothing was scored."""
 Score = Callable[[Values], Doubles]
-Progress = Callable[[int], None]
 Tables = Mapping[Path | str, tuple[list[str], list[Score]]]
 """By the file of each table, its columns and the scores that it has of every feature."""
 Keys = Callable[[pd.DataFrame, Genome], pd.DataFrame]
@@ -84,7 +84,7 @@ def write_kipoi(
     prefix: str,
     scores: Sequence[str] = ("diff",),
     force: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = ignore,
 ) -> Counter[str]:
     """Write the table of kipoi-veff2, `.tsv`, `.tsv.gz` or `-`, for a VCF or BCF, or `-`.
 
@@ -115,7 +115,7 @@ def write_selene(
     *,
     scores: Sequence[str] = ("diffs",),
     force: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = ignore,
 ) -> tuple[Counter[str], list[Path]]:
     """Write the tables of Selene's variant effect prediction, `FOLDER/STEM_SCORE.tsv`.
 

@@ -9,7 +9,7 @@ about each variant's own place instead.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import n_fraction
 from genobird.inference import Floats
+from genobird.runs import Progress, ignore
 from genobird.scoring.effects import PROMOTER
 from genobird.scoring.inputs import region_of
 from genobird.scoring.regions import LONGEST_BP, Site
@@ -218,7 +219,7 @@ def write_mutagenesis(
     scan: Scan,
     writer: TableWriter,
     form: Form = "long",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = ignore,
 ) -> pd.DataFrame:
     """Write a table as it comes, and return it in the long form, whatever is written.
 
@@ -231,8 +232,7 @@ def write_mutagenesis(
     for begin, logits in scan.chunks():
         parts.append(_frame(scan, begin, logits, "long"))
         writer.write(parts[-1] if form == "long" else _frame(scan, begin, logits, form))
-        if progress is not None:
-            progress(len(logits))
+        progress(len(logits))
     return pd.concat(parts, ignore_index=True)
 
 

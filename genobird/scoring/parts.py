@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -30,6 +30,7 @@ from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
 from genobird.genome.streams import STDIN, require_file, whole
 from genobird.genome.vcf import Record, VcfReader
 from genobird.genome.vcf_writer import VcfWriter
+from genobird.runs import Progress, ignore
 from genobird.scoring.table import TableWriter, in_chunks
 
 HEADER_KEY: Final = "genobirdShard"
@@ -137,7 +138,7 @@ def merge(
     *,
     force: bool = False,
     command: str = "",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = ignore,
 ) -> Counter[str]:
     """Merge the parts of a run: all of them, in any order, all `.vcf.gz` or all `.parquet`.
 
@@ -170,7 +171,7 @@ def _merge_vcfs(
     output: Path | str,
     force: bool,
     command: str,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -187,8 +188,7 @@ def _merge_vcfs(
             for record in records:
                 writer.write(record, {})
                 counts.update(_statuses(record))
-            if progress is not None:
-                progress(len(records))
+            progress(len(records))
             if len(records) < size:
                 break
         for part, rest in zip(parts, chunks, strict=True):
@@ -205,7 +205,7 @@ def _merge_tables(
     output: Path | str,
     force: bool,
     command: str,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -224,8 +224,7 @@ def _merge_tables(
         for frame in _rows_in_order([_rows(files[part.path], part, rows) for part in parts]):
             writer.write(frame)
             counts.update(frame["status"])
-            if progress is not None:
-                progress(len(frame))
+            progress(len(frame))
         if not writer.rows:
             writer.write(schema.empty_table().to_pandas())
     return counts

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ from genobird.genome.variant import Window
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.names import require
+from genobird.runs import Progress, ignore
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.effects import PROMOTER, probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
@@ -180,7 +181,7 @@ def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) 
 def write_scores(
     frames: Iterable[pd.DataFrame],
     writer: TableWriter,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = ignore,
 ) -> Counter[str]:
     """Write frames as they come and count the statuses; `progress` is called with the number of new
     rows.
@@ -189,8 +190,7 @@ def write_scores(
     for frame in frames:
         writer.write(frame)
         counts.update(frame["status"])
-        if progress is not None:
-            progress(len(frame))
+        progress(len(frame))
     return counts
 
 
@@ -424,7 +424,7 @@ def write_tracks(
     *,
     features: Sequence[str] | None = None,
     force: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = ignore,
 ) -> list[Path]:
     """Score bins (see `bins_of`) and write one bigWig file per output: `promoter.bw`,
     `K562_CTCF_None.bw`.
@@ -452,8 +452,7 @@ def write_tracks(
         for frame in region_frames(scorer, bins, genome, features):
             for name, track in tracks.items():
                 track.write(frame, name)
-            if progress is not None:
-                progress(len(frame))
+            progress(len(frame))
     return [path for path in paths.values() if path.exists()]
 
 

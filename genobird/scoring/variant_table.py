@@ -109,7 +109,7 @@ def list_variants(
             TableWriter(output, force=replace, meta=meta) as writer,
         ):
             rows = rows_to(writer.write, settings.policy)
-            counts = scan.run([rows, lambda batch: start.advance(len(batch.loci))], journal)
+            counts = scan.run([rows, lambda batch: start.progress(len(batch.loci))], journal)
             writer.finish()
             journal.seal()
     return counts

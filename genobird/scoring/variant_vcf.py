@@ -174,7 +174,7 @@ def annotate_variants(
             writer = stack.enter_context(TableWriter(table, force=replace, meta=table_facts(meta)))
             sinks.append(rows_to(writer.write, settings.policy))
         vcf = stack.enter_context(_annotated_copy(scan, reader, output, meta, replace))
-        sinks += [partial(_write_records, vcf, scan), lambda b: start.advance(len(b.records))]
+        sinks += [partial(_write_records, vcf, scan), lambda b: start.progress(len(b.records))]
         counts = scan.run(sinks, journal)
         if writer is not None:
             writer.finish()

@@ -22,7 +22,7 @@ from genobird.errors import GenobirdError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.report.scored import write_report
 from genobird.report.summary import read_pieces
-from genobird.runs import Start
+from genobird.runs import Progress, Start
 from genobird.scoring.regions import region_frames, write_scores
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.table import TableWriter
@@ -240,7 +240,7 @@ def answer(
     folder: Path,
     scorer: Scorer,
     genome: Genome,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> Counter[str]:
     """Score what is asked; the report is the last file, and is written again with each logo.
 
