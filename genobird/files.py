@@ -95,8 +95,7 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
 def check_output(
     output: Path | str, endings: tuple[str, ...], force: bool = False, *, stdout: bool = False
 ) -> None:
-    """Refuse a file before work begins; its name may end so, or it is `-` where standard output is
-    allowed.
+    """Refuse an output before work begins, by the ending of its name or its folder.
 
     Raises:
         UsageError: it ends otherwise, its folder is missing, or it exists and `force` is not given.
@@ -117,8 +116,7 @@ def check_output(
 
 
 def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) -> None:
-    """Refuse a folder for several files, as far as they are known, before work begins; it need not
-    exist.
+    """Refuse a folder for several files, as far as known, before work begins; it need not exist.
 
     Raises:
         UsageError: it cannot be made, or one of the files exists and `force` is not given.
@@ -231,8 +229,7 @@ class Draft:
                 raise error
 
     def publish(self, *outdated: Path) -> None:
-        """Give what was written its name; files that belong to what it replaces, and are outdated,
-        go.
+        """Give what was written its name; outdated files of what it replaces go.
 
         Raises:
             OutputError: it cannot be written.

@@ -235,9 +235,7 @@ def along(sequence: str, places: NDArray[np.int64], strand: str) -> tuple[str, N
 
 
 class Passes:
-    """How much goes through the model at once, on its device: `most` sequences, or as many as fit a
-    fixed number of bases.
-    """
+    """How much goes through the model at once: `most` sequences, or a fixed number of bases."""
 
     def __init__(self, device: torch.device, most: int | None = None) -> None:
         self.device: Final = device

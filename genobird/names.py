@@ -32,9 +32,7 @@ _forgetting = threading.Lock()
 
 
 def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the `__getattr__` of a package, whose import then stays light: public name -> its
-    module.
-    """
+    """Return the `__getattr__` of a package, by the module of each public name."""
 
     def load(name: str) -> object:
         if name not in homes:

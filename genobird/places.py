@@ -35,8 +35,7 @@ def pack_places(
     head: HeadConfig,
     block_size: int,
 ) -> Places:
-    """Tokenise S sequences over ACGTN, pack them and find the tokens and the bases around each
-    place.
+    """Tokenise S sequences over ACGTN, pack them and find tokens and bases around each place.
 
     Places are positions in bases (0-based), for each sequence. The head says which bases are read.
     """

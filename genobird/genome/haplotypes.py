@@ -170,8 +170,7 @@ class PhasedCalls:
         self._reader.close()
 
     def around(self, record: int, contig: str, position: int) -> list[Carried]:
-        """Return what the sample carries within `REACH` of a record, by its number and 0-based
-        place.
+        """Return what the sample carries within `REACH` of a record and its 0-based position.
 
         The number is not below that of an earlier call.
         """

@@ -160,9 +160,7 @@ def require_chain(chain: ChainFile, genome: Genome) -> None:
 
 
 def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
-    """Say when a model's `provenance` has another assembly than the genome; what it scores is
-    sequence.
-    """
+    """Say when a model learnt from another assembly than the genome; what it scores is sequence."""
     learnt = provenance.get("assembly")
     if learnt is not None and genome.assembly not in (None, learnt):
         logger.warning(
@@ -173,8 +171,7 @@ def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
 
 
 def beyond(ends: Mapping[str, int], genome: Genome, what: str = "the input") -> str:
-    """Ask whether the largest end (0-based, half-open) on each contig is of another assembly, and
-    of which.
+    """Ask of which assembly the largest ends on contigs are (0-based, half-open), if of another.
 
     `what` holds the positions: `the BED`.
     """

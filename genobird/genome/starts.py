@@ -73,8 +73,7 @@ class Starts:
         }
 
     def nearest(self, contig: str, position: int) -> tuple[str, int] | None:
-        """Return the gene of the start that is nearest to a 0-based position, and how far behind
-        that start it lies.
+        """Return the gene of the start that is nearest to a 0-based position, and how far it is.
 
         Returns:
             The gene and the distance in bp along the gene's strand, negative before its start; of

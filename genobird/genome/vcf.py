@@ -171,8 +171,7 @@ def plain_vcf(variants: Iterable[Variant], assemblies: Iterable[str] = ()) -> It
 
 
 def require_fileformat(name: str, start: bytes) -> None:
-    """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table, by its
-    first bytes.
+    """Refuse a VCF that has lost the lines before `#CHROM`, which else reads as a table.
 
     Raises:
         VcfError: It begins with the line of columns of a VCF.

@@ -120,8 +120,7 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
 def export_model(
     checkpoint: Checkpoint, output: Path, *, encoder_only: bool = False, force: bool = False
 ) -> list[str]:
-    """Write a model as a directory of transformers: BigBirdForMaskedLM, or BigBirdModel with the
-    encoder alone.
+    """Write a model as a directory of transformers' BigBirdForMaskedLM or, alone, BigBirdModel.
 
     Returns:
         What was left out.

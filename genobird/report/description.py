@@ -19,8 +19,7 @@ _WIDTH = 100
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Gather shape, parameters, vocabulary, heads, features, hashes, origin and test figures of a
-    model.
+    """Gather shape, vocabulary, heads, features, hashes, origin and test figures of a model.
 
     Returns:
         What can be written as JSON. `feature_names` are the columns of each class;

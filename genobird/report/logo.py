@@ -53,8 +53,7 @@ class Strip:
 
 
 def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
-    """Draw a logo and a heat map of each output of a mutagenesis table in the long form, `.svg` or
-    `.png`.
+    """Draw a logo and a heat map of each output of a long mutagenesis table, `.svg` or `.png`.
 
     Raises:
         UsageError: another ending, or a file that exists.

@@ -151,9 +151,7 @@ def render(
     title: str | None = None,
     logos: Logos | None = None,
 ) -> str:
-    """Return the page as text; `facts` say where it all comes from, logos are of some of the first
-    variants.
-    """
+    """Return the page as text; `facts` say where it all comes from."""
     parts = {"Regions": regions, "Variants": variants}
     what = " and ".join(name for name, part in parts.items() if part).capitalize()
     details = _details(variants.top, logos or {}) if variants else []

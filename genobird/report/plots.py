@@ -86,9 +86,7 @@ def figure_of(width: float, height: float, style: Mapping[Any, Any] = PAGE) -> I
 
 
 def save(figure: Figure, file: Path | IO[bytes], kind: str) -> None:
-    """Write an open figure of `figure_of` as `svg` or `png`, with its texts short, to the same
-    bytes each time.
-    """
+    """Write an open figure as `svg` or `png`, its texts short, to the same bytes each time."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_text(short(text.get_text()))
@@ -160,9 +158,7 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int =
 
 
 def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> str:
-    """Draw how many alleles have an E-value of at most each threshold, falling from 1, and how many
-    of the total chance gives.
-    """
+    """Draw how many alleles have E-values up to falling thresholds, and how many chance gives."""
     with figure_of(7.2, 2.8) as figure:
         axes = figure.subplots()
         shown = counts > 0
@@ -223,9 +219,7 @@ def panels(
     unit: bool = True,
     markers: bool = False,
 ) -> str:
-    """Draw panels of the same lines side by side, with one legend; axes go from 0 to 1, unless
-    without `unit`.
-    """
+    """Draw panels of the same lines side by side, with one legend; `unit` axes go from 0 to 1."""
     handles: dict[str, Artist] = {}
     names = list(dict.fromkeys(name for lines in parts.values() for name in lines))
     with figure_of(min(9.0, 1.4 + 2.7 * len(parts)) if len(parts) > 1 else 5.4, 3.3) as figure:

@@ -77,9 +77,9 @@ def write_report(
 def allele_logos(
     scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
 ) -> Iterator[tuple[Key, str]]:
-    """Draw logos and profiles of REF and ALT of variants (rows of `VariantSummary.top`), for the
-    feature that leads each.
+    """Draw logos and profiles of REF and ALT, for the feature that leads each.
 
+    Rows are of `VariantSummary.top`.
     The genome is that of the variants, or that they were lifted to.
 
     Yields:

@@ -295,9 +295,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def all_snvs(intervals: Iterable[Interval], genome: Genome, name: str) -> streams.Peeked:
-    """Return a VCF of all SNVs of sorted intervals (see `joined`), one per record; none where the
-    genome has N.
-    """
+    """Return a VCF of all SNVs of intervals that `joined` returned, none where the genome has N."""
     text = plain_vcf(_snvs(intervals, genome))
     return streams.Peeked(name, VcfError, (line.encode() for line in text))
 

@@ -165,9 +165,7 @@ def _scores(
     count: int,
     settings: EffectSettings,
 ) -> pd.DataFrame:
-    """Return the columns of the outputs, in `count` rows: `rows` were scored, `swapped` with REF
-    and ALT exchanged.
-    """
+    """Return the columns of `count` rows, of which `rows` were scored and `swapped` turned back."""
     values = np.full((count, len(found.names), 2), np.nan, np.float32)
     values[rows] = found.values
     values[swapped] = values[swapped, :, ::-1]
@@ -318,8 +316,7 @@ def _windows(
     settings: EffectSettings,
     is_asked: bool,
 ) -> tuple[Floats, Floats, Floats]:
-    """Read promoter and chromatin windows, or both from one; `is_asked`: whether chromatin or
-    hidden states are wanted.
+    """Read promoter and, where these or hidden states are asked for, chromatin windows.
 
     Returns:
         Promoter logits [n, 2], chromatin logits [n, F, 2] and distances of hidden states [n]; 0

@@ -41,9 +41,7 @@ _SAMPLES, _SAMPLE = 256, 1 << 16
 
 
 class Journal:
-    """Tables of chunks, as an earlier run scored them or made now and kept in a ledger, if there is
-    one.
-    """
+    """Tables of chunks, that an earlier run scored or that are made now, and kept in a ledger."""
 
     def __init__(self, ledger: Ledger | None = None, processes: int = 1) -> None:
         self._ledger = ledger
@@ -134,8 +132,7 @@ def kept(outputs: Sequence[Path | str], identity: Identity, start: Start) -> Ite
 
 
 def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | int) -> Identity:
-    """Return what decides the scores of a run, the genome for one; `model` is empty for one that
-    was never saved.
+    """Return what decides the scores of a run; `model` is empty for one that was never saved.
 
     The number of threads and the batch size are left out: they change the last digits only. The
     kind of device, and the chunk that goes with it, count.

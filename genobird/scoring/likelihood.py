@@ -120,9 +120,7 @@ def draw_cuts(longest: int, count: int, seed: int) -> list[Cut]:
 def masked_runs(
     ref: Encoding, alt: Encoding, ref_span: tuple[int, int], alt_span: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the tokens to mask in REF and in ALT, half-open, for an allele at a span of bases in
-    each.
-    """
+    """Return the tokens to mask, half-open, for an allele at a span of bases in REF and in ALT."""
     ref_edges, alt_edges = _edges(ref), _edges(alt)
     before = np.intersect1d(ref_edges - ref_span[0], alt_edges - alt_span[0])
     behind = np.intersect1d(ref_edges - ref_span[1], alt_edges - alt_span[1])

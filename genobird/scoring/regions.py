@@ -183,9 +183,7 @@ def write_scores(
     writer: TableWriter,
     progress: Progress = ignore,
 ) -> Counter[str]:
-    """Write frames as they come and count the statuses; `progress` is called with the number of new
-    rows.
-    """
+    """Write frames as they come, show progress in rows and count the statuses."""
     counts: Counter[str] = Counter()
     for frame in frames:
         writer.write(frame)
@@ -426,8 +424,7 @@ def write_tracks(
     force: bool = False,
     progress: Progress = ignore,
 ) -> list[Path]:
-    """Score bins (see `bins_of`) and write one bigWig file per output: `promoter.bw`,
-    `K562_CTCF_None.bw`.
+    """Score bins (see `bins_of`) and write a bigWig file per output, such as `promoter.bw`.
 
     The promoter track has the larger probability of both strands. A bin that cannot be scored has
     no value. All contigs of the genome go into the header; the folder is made if missing.

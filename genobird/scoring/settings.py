@@ -88,9 +88,7 @@ class EffectSettings(Settings):
         return self
 
     def offsets(self, position: int) -> list[int]:
-        """Return how far from the middle of each window a variant lies, in bp, by its first base,
-        0-based.
-        """
+        """Return how far from the middle of each window a 0-based position lies, in bp."""
         off_grid = (position + self.grid // 2) % self.grid - self.grid // 2 if self.grid else 0
         return [off_grid + SHIFT_BP * (2 * k - self.shifts + 1) // 2 for k in range(self.shifts)]
 

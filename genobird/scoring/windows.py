@@ -45,9 +45,7 @@ def promoter_reach(strand: str) -> tuple[int, int]:
 
 
 def larger_strand(logits: Floats) -> NDArray[np.intp]:
-    """Return the strand that counts, by its place in `STRANDS`: that of the largest of logits [n,
-    2, sequences].
-    """
+    """Return the place in `STRANDS` of the largest logit, [n] for [n, 2, sequences]."""
     found: NDArray[np.intp] = logits.max(axis=2).argmax(axis=1)
     return found
 

@@ -104,8 +104,7 @@ def typed(text: str, genome: Genome, folder: Path, limits: Limits, logos: int = 
 
 
 def uploaded(name: str, folder: Path, limits: Limits, logos: int = 0) -> Question:
-    """Read through an uploaded VCF, the file `ASKED`, so that what is wrong with it is told at
-    once.
+    """Read through the uploaded VCF `ASKED`, so that what is wrong with it is told at once.
 
     Raises:
         VcfError: it is no VCF, or damaged.
