@@ -132,7 +132,10 @@ def variants(
 ) -> None:
     """Score variants. Records of a VCF stay as they are and gain INFO keys GB_*."""
     output, report = options.output, options.report
-    _refuse_same_files(options)
+    names = ("fasta", "liftover", "genes", "background")
+    inputs = {f"the input {text}": text for text in options.sources}
+    inputs |= {f"--{name}": getattr(options, name) for name in names}
+    refuse_same_file({"--output": output, "--table": options.table, "--report": report}, inputs)
     opened = _opened(options, effects, run)
     # All that may be refused has been: torch takes seconds to load.
     began = time.monotonic()
@@ -199,19 +202,6 @@ def _score(
                 start=start,
             )
     return records, counts
-
-
-def _refuse_same_files(options: VariantOptions) -> None:
-    outputs = {"--output": options.output, "--table": options.table, "--report": options.report}
-    inputs = {"--fasta": options.fasta, "--liftover": options.liftover, "--genes": options.genes}
-    refuse_same_file(
-        outputs,
-        {
-            **{f"the input {text}": text for text in options.sources},
-            **inputs,
-            "--background": options.background,
-        },
-    )
 
 
 def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun) -> Opened:

@@ -24,6 +24,7 @@ from genobird.files import PAGES, check_output, write_text
 from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
     BACKGROUND,
+    LLR,
     Effect,
     RegionSummary,
     VariantSummary,
@@ -60,8 +61,6 @@ _FEWEST = 5  # values that a figure is drawn of
 _BASES = 12  # of an allele that are written
 _DETAILED = 10
 _RARE = 0.01  # E-value that the page counts at
-
-LLR = "llr"
 
 Key = tuple[int, int]
 """`(record, allele)` of a variant."""

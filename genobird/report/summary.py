@@ -24,6 +24,7 @@ from genobird.genome.interval import STRANDS, RegionStatus
 from genobird.genome.streams import Peeked
 from genobird.genome.variant import Status
 from genobird.report.plots import short
+from genobird.scoring.table import outputs_in
 from genobird.targets import MARK
 
 REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
@@ -36,7 +37,7 @@ BACKGROUND = "background"
 """A region whose name begins so is shown as a place to compare with, not as a promoter."""
 
 _OK = "OK"
-_PROMOTER, _LLR, _EVALUE = "promoter", "llr", "evalue"
+_PROMOTER, LLR, _EVALUE = "promoter", "llr", "evalue"
 _TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status", FLAGS)
 _NO_FEATURES = (*REGION_KEYS, FLAGS, "lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
 _LARGEST = 10**18  # of a position; no genome comes near
@@ -260,10 +261,9 @@ def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _features(piece: pd.DataFrame) -> list[str]:
-    ends = [str(name) for name in piece.columns if str(name).endswith("|delta")]
-    outputs = [name.removesuffix("|delta") for name in ends]
+    outputs = outputs_in(piece.columns)
     features = [
-        name for name in outputs if name not in (_PROMOTER, _LLR) and not name.startswith(MARK)
+        name for name in outputs if name not in (_PROMOTER, LLR) and not name.startswith(MARK)
     ]
     if not features and outputs:  # a model without a chromatin head
         return outputs[:1]
@@ -280,7 +280,7 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     lifted = [name for name in LIFTED if name in scored]
     made = scored[[*VARIANT_KEYS, FLAGS, *lifted]].copy()
     made["id"] = _texts(scored["id"]) if "id" in scored else ""
-    known = {_PROMOTER: f"{_PROMOTER}|delta", _LLR: f"{_LLR}|delta", "llr_se": f"{_LLR}|se"}
+    known = {_PROMOTER: f"{_PROMOTER}|delta", LLR: f"{LLR}|delta", "llr_se": f"{LLR}|se"}
     for name, column in {**known, _EVALUE: _EVALUE}.items():
         made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
     made["size"] = sizes.max(axis=1)

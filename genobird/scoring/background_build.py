@@ -34,6 +34,7 @@ from genobird.scoring.journal import kept
 from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings, ScanSettings
+from genobird.scoring.table import outputs_in
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def build_background(
     alone.background = None  # what is ranked is not ranked among others
     with ExitStack() as stack:
         genome = stack.enter_context(opened(fasta))
-        outputs = _outputs(alone, genome)
+        outputs = outputs_in(screen(alone, [], genome).columns)
         drawn = ((variant,) for variant in _draw(files, genome, limit, seed, exclude))
         source = VariantSource.of_rows("the draw", drawn)
         deltas = [f"{name}|delta" for name in outputs]
@@ -102,11 +103,6 @@ def build_background(
 
 def _sha256(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _outputs(scorer: Scorer, genome: Genome) -> list[str]:
-    columns = screen(scorer, [], genome).columns
-    return [name.removesuffix("|delta") for name in columns if name.endswith("|delta")]
 
 
 def _summed(scorer: Scorer, outputs: Sequence[str]) -> list[int]:

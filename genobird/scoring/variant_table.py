@@ -22,7 +22,7 @@ from genobird.scoring.regions import KEYS, LIFTED
 from genobird.scoring.scan import Batch, Sink, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
-from genobird.scoring.table import TableWriter
+from genobird.scoring.table import TableWriter, outputs_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -203,7 +203,7 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
 
 def _features(table: pd.DataFrame) -> list[str]:
     """Return the outputs of a table of variants, in order."""
-    names = [name.removesuffix("|delta") for name in table.columns if name.endswith("|delta")]
+    names = outputs_in(table.columns)
     if not names or not {*COLUMNS} <= set(table.columns):
         raise TableError(
             f"columns {', '.join(map(str, table.columns[:4]))}, ... are of no table of scores; "
