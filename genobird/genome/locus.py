@@ -47,6 +47,14 @@ class Locus:
     place: Place | None = None
     """Where REF was lifted to."""
 
+    @property
+    def lifted(self) -> tuple[str, int, str] | tuple[None, None, None]:
+        """Contig, 1-based position and strand that REF was lifted to, if it was."""
+        place = self.place
+        return (
+            (None, None, None) if place is None else (place.contig, place.start + 1, place.strand)
+        )
+
 
 class Locator:
     """Put variants onto a genome.

@@ -241,11 +241,10 @@ def _outputs(found: Effects, values: Floats, scores: Sequence[str]) -> pd.DataFr
 
 
 def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
-    places = [locus.place for locus in loci]
     columns = (
-        text_column([None if place is None else place.contig for place in places]),
-        pd.Series([place and place.start + 1 for place in places], dtype="Int64"),
-        text_column([None if place is None else place.strand for place in places]),
+        text_column([locus.lifted[0] for locus in loci]),
+        pd.Series([locus.lifted[1] for locus in loci], dtype="Int64"),
+        text_column([locus.lifted[2] for locus in loci]),
     )
     return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
 

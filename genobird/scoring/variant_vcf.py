@@ -308,12 +308,8 @@ def _info(
 
 def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
     """Return where each allele was lifted to, by INFO key."""
-    places = [locus.place for locus in loci]
-    contig, start, strand = (field.id for field in GB_LIFTED)
     return {
-        contig: [place.contig if place else None for place in places],
-        start: [place.start + 1 if place else None for place in places],
-        strand: [place.strand if place else None for place in places],
+        field.id: [locus.lifted[part] for locus in loci] for part, field in enumerate(GB_LIFTED)
     }
 
 
