@@ -79,8 +79,7 @@ def allele_logos(
 ) -> Iterator[tuple[Key, str]]:
     """Draw logos and profiles of REF and ALT, for the feature that leads each.
 
-    Rows are of `VariantSummary.top`.
-    The genome is that of the variants, or that they were lifted to.
+    Rows are of `VariantSummary.top`; the genome is theirs, or that they were lifted to.
 
     Yields:
         `(record, allele)` and SVG, as soon as it is drawn.
