@@ -30,7 +30,7 @@ def stub_logits(monkeypatch: pytest.MonkeyPatch) -> None:
         scorer: Scorer, sequences: Sequence[str], places: Places, states: bool = False
     ) -> tuple[Floats, Floats, Floats]:
         turned = [reverse_complement(text) for text in sequences]
-        back = [len(text) - 1 - here for text, here in zip(sequences, places, strict=True)]
+        back = [len(text) - 1 - np.asarray(at) for text, at in zip(sequences, places, strict=True)]
         along = promoter_logits(scorer, sequences, places), promoter_logits(scorer, turned, back)
         return np.stack(along, axis=1), *profiles(scorer, sequences, places, states)
 
