@@ -35,6 +35,7 @@ from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatc
 from genobird.scoring.table import TableWriter
 from genobird.scoring.variant_table import rows_to, run_facts, table_facts
 from genobird.scoring.windows import EDGE, LEAST, NEAR
+from genobird.targets import MARK
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def info_fields(
         *([GB_EMBEDDING] if settings.embedding else []),
         *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
         *([_gb_dnase(cells)] if (cells := _accessible(scorer)) else []),
+        *([_gb_targets(scorer.targets)] if scorer.targets else []),
     ]
 
 
@@ -107,6 +109,12 @@ def _accessible(scorer: Scorer) -> list[str]:
 def _gb_dnase(columns: Sequence[str]) -> InfoField:
     cells = ", ".join(dict.fromkeys(name.split("|")[0] for name in columns))
     return InfoField("GB_DNASE", f"DNase accessibility logit, ALT - REF, mean over {cells}")
+
+
+def _gb_targets(columns: Sequence[str]) -> InfoField:
+    names = "|".join(column.removeprefix(MARK) for column in columns)
+    text = f"Targets of the table head, ALT - REF, separated by |: {names}"
+    return InfoField("GB_TARGETS", text, type="String")
 
 
 def annotate_variants(
@@ -282,6 +290,11 @@ def _columns(
     if cells := [name for name, column in accessible.items() if column in frame.columns]:
         means = frame[[accessible[name] for name in cells]].mean(axis=1)
         columns[_gb_dnase(cells).id] = [_value(x) for x in means]
+    if scorer.targets:
+        deltas = frame[[f"{name}|delta" for name in scorer.targets]].to_numpy(np.float64)
+        columns[_gb_targets(scorer.targets).id] = [
+            None if np.isnan(row).any() else "|".join(f"{x:.6g}" for x in row) for row in deltas
+        ]
     return columns
 
 

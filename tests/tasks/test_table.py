@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pysam
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.variant_vcf import annotate_variants
 from genobird.targets import Targets
 from genobird.tasks.fit import FitSettings
 from genobird.tasks.label_table import (
@@ -220,6 +222,25 @@ def test_a_variant_has_the_values_of_both_alleles(world):
         assert found[f"{name}|alt"] == pytest.approx(alt[place], rel=1e-5)
         assert found[f"{name}|delta"] == pytest.approx(alt[place] - ref[place], abs=1e-5)
     assert not found["top"].startswith("table|")
+
+
+def test_a_vcf_has_the_changes_of_all_targets(world, tmp_path):
+    scorer = Scorer(untrained(world))
+    with Genome(world / "genome.fa") as genome:
+        base = genome.fetch_clipped("c", 300, 301)[0]
+    first, second = [other for other in "ACGT" if other != base][:2]
+    head = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "in.vcf").write_text(f"{head}c\t301\t.\t{base}\t{first},*,{second}\t.\t.\t.\n")
+    annotate_variants(scorer, tmp_path / "in.vcf", world / "genome.fa", tmp_path / "out.vcf")
+    with pysam.VariantFile(str(tmp_path / "out.vcf")) as file:
+        assert file.header.info["GB_TARGETS"].description.endswith("separated by |: a|b")
+        [record] = file
+    found = record.info["GB_TARGETS"]
+    assert found[1] in (None, ".")
+    table = scorer.screen_variants(tmp_path / "in.vcf", world / "genome.fa")
+    expected = table.loc[[0, 2], ["table|a|delta", "table|b|delta"]].to_numpy(np.float64)
+    values = [[float(text) for text in found[k].split("|")] for k in (0, 2)]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_losses_leave_out_what_is_unknown(world):
