@@ -94,26 +94,14 @@ def finetune(
     of held-out places are in `output/held_out.json` and in `provenance["chromatin"]` of the model;
     those of a `table`, in the same file and in `provenance["table"]`.
 
-    Args:
-        what: the head, or `peaks`: a chromatin head for peak files of one's own; `table`: a head
-            for values or classes of regions.
-        output: the run's folder.
-        settings: of the same kind: `ChromatinConfig`, `MLMConfig`, `PeaksConfig`, `PromoterConfig`,
-            `TableConfig`.
-        resume: see `pretrain`.
-        force: see `pretrain`.
-        progress: see `pretrain`.
-        provenance: see `pretrain`.
-        values: see `pretrain`; such as `checkpoint` and `data_path`, `peaks` and `fasta`, or
-            `labels`, `fasta` and `target`.
-
-    Returns:
-        The model that was written.
+    `what` is the head, or `peaks`: a chromatin head for peak files of one's own; `table`: a head
+    for values or classes of regions. The settings are of the same kind: `ChromatinConfig`,
+    `MLMConfig`, `PeaksConfig`, `PromoterConfig`, `TableConfig`. Their fields may be `values`, such
+    as `checkpoint` and `data_path`, `peaks` and `fasta`, or `labels`, `fasta` and `target`. All
+    else is as for `pretrain`: the other arguments, the model that is returned, and the errors.
 
     Raises:
-        ConfigError: see `pretrain`.
-        UsageError: see `pretrain`; there is no such head.
-        InputError: see `pretrain`.
+        UsageError: there is no such head.
     """
     if what not in FINETUNINGS:
         known = ", ".join(FINETUNINGS)
