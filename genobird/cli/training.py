@@ -22,7 +22,6 @@ from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
 from genobird.names import deferred
-from genobird.report.evaluation import shown
 from genobird.tasks.settings import EvaluateData, LabelledData, PeakData, TableData
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ with deferred():
     from genobird.baselines import train as baseline_training
     from genobird.genome import sequence as sequences
     from genobird.report import card as cards
+    from genobird.report import evaluation as reported
     from genobird.report import tables as pages
     from genobird.tasks import evaluate as evaluation
     from genobird.tasks import training
@@ -249,8 +249,8 @@ def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
     for track in made.provenance["chromatin"]["tracks"]:
         typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
         for figure in ("auroc", "auprc"):
-            own, rival = track[figure], track["gc"][figure]
-            typer.echo(f"  {figure.upper()} {shown(own)}, of GC content {shown(rival)}")
+            own, rival = map(reported.shown, (track[figure], track["gc"][figure]))
+            typer.echo(f"  {figure.upper()} {own}, of GC content {rival}")
     _tell(run)
 
 
@@ -283,7 +283,7 @@ def finetune_table(
     for split, figures in made.provenance["table"]["figures"].items():
         for name, found in figures.get("targets", {"classes": figures}).items():
             texts = [
-                f"{figure} {shown(interval)}"
+                f"{figure} {reported.shown(interval)}"
                 for figure, interval in found.items()
                 if isinstance(interval, dict) and "point" in interval
             ]
