@@ -12,7 +12,7 @@ import pytest
 
 from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
-from genobird.runs import partial_of
+from genobird.runs import ignore, partial_of
 from tests.scoring.calls import annotate_variants
 from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
 
@@ -60,7 +60,7 @@ def run(scorer, short, tmp_path, screen, source):
     def annotate(stop: int | None = None, **options: object) -> tuple[bytes, bytes, int]:
         output, table = tmp_path / "out.vcf.gz", tmp_path / "out.tsv"
         before = screen.scored
-        progress = None if stop is None else stop_after(stop)
+        progress = ignore if stop is None else stop_after(stop)
         arguments = {"source": source, "table": table, "progress": progress} | options
         read = arguments.pop("source")
         annotate_variants(scorer, read, short, output, **arguments)
