@@ -161,7 +161,8 @@ def test_the_heads_that_are_not_asked_for_cost_nothing_and_stay(
     def refuse(*_: object) -> None:
         raise AssertionError("the promoter head was asked")
 
-    monkeypatch.setattr(type(scorer), "promoter_logits", refuse)
+    for asked in ("promoter_logits", "starts_and_profiles"):
+        monkeypatch.setattr(type(scorer), asked, refuse)
     write_kipoi(scorer, vcf, tiny_genome_path, tmp_path / "out.tsv", prefix="M", scores=["alt"])
     assert scorer.checkpoint.promoter is not None
     assert scorer.checkpoint.mlm is not None

@@ -9,6 +9,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
 from genobird.scoring.effects import KEYS
+from genobird.scoring.settings import EffectSettings
 from tests.conftest import write_fasta
 
 EXACT = {"rtol": 0, "atol": 2e-5}
@@ -60,7 +61,7 @@ def test_chromatin_is_that_of_both_windows_centred_on_the_variant(
 def test_the_promoter_strand_is_that_of_the_larger_logit_for_both_alleles(
     scorer, genome, snv, tiny_contigs
 ):
-    table = scorer.screen_variants([snv], genome)
+    table = scorer.screen_variants([snv], genome, settings=EffectSettings(one_window=False))
     contig = tiny_contigs["chr1"]
     changed = contig[:AT] + snv.alt + contig[AT + 1 :]
     logits = np.array(
@@ -164,8 +165,10 @@ def test_an_alt_scores_the_same_alone_and_among_others(scorer, genome, snv):
 
 def test_windows_that_alleles_share_are_predicted_once(scorer, genome, snv, monkeypatch):
     counts = []
-    real = scorer.profiles
-    monkeypatch.setattr(scorer, "profiles", lambda s, *a: counts.append(len(s)) or real(s, *a))
+    real = scorer.starts_and_profiles
+    monkeypatch.setattr(
+        scorer, "starts_and_profiles", lambda s, *a: counts.append(len(s)) or real(s, *a)
+    )
     others = [Variant("chr1", AT, snv.ref, other(snv.ref, shift)) for shift in (1, 2, 3)]
     scorer.screen_variants([*others, snv, *others], genome)
     assert counts == [4]
