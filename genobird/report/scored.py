@@ -56,7 +56,12 @@ def write_report(
     logos: int = 0,
     force: bool = False,
 ) -> None:
-    """Write the report of tables that a model has just made of a genome; see `page.report`."""
+    """Write the report of tables that a model has just made of a genome; see `page.report`.
+
+    A model of neither promoters nor profiles has no logos.
+    """
+    parts = scorer.checkpoint
+    is_drawn = parts.promoter is not None or parts.chromatin is not None
     facts = {
         "genome": f"{genome.path.name}, {genome.assembly or 'unknown assembly'}",
         "model": f"{scorer.model_hash or 'unsaved'}, on {scorer.device}",
@@ -68,7 +73,7 @@ def write_report(
         regions=regions,
         variants=variants,
         logos=logos,
-        draw=partial(allele_logos, scorer, fasta=genome),
+        draw=partial(allele_logos, scorer, fasta=genome) if is_drawn else None,
         facts=facts,
         force=force,
     )
@@ -132,18 +137,25 @@ def profiles_of(
     """Predict a chromatin feature along the locus, with either allele of a row of a table.
 
     Returns:
-        `REF` and `ALT` -> bases from the variant, and the probability there; empty for an output
-        that is no chromatin feature.
+        `REF` and `ALT` -> bases from the variant, where the genome has them, and the probability
+        there; empty for an output that is no chromatin feature.
     """
     if feature not in scorer.features:
         return {}
-    sides = _windows(left_align(_variant(row), genome), genome)
+    variant = left_align(_variant(row), genome)
+    alleles = {"REF": variant.ref, "ALT": variant.alt}
     lines: dict[str, Line] = {}
-    for name, (text, anchor) in zip(("REF", "ALT"), sides, strict=True):
+    for (name, allele), (text, anchor) in zip(
+        alleles.items(), _windows(variant, genome), strict=True
+    ):
         places = np.arange(anchor - LOCUS_BP, anchor + LOCUS_BP + 1, _STEP_BP)
-        places = places[(places >= 0) & (places < len(text))]
-        logits = scorer.profiles([text], [places])[0][:, scorer.features.index(feature)]
-        lines[name] = (places - anchor).tolist(), probabilities(logits, POSITIVE_WEIGHT).tolist()
+        beyond = places >= anchor + len(allele)
+        is_in_genome = beyond | (places < anchor + len(variant.ref))  # not within an insertion
+        kept = is_in_genome & (places >= 0) & (places < len(text))
+        logits = scorer.profiles([text], [places[kept]])[0][:, scorer.features.index(feature)]
+        across = places - anchor + beyond * (len(variant.ref) - len(allele))
+        found = probabilities(logits, POSITIVE_WEIGHT)
+        lines[name] = across[kept].tolist(), found.tolist()
     return lines
 
 
@@ -151,8 +163,16 @@ def _profiles(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
     """Draw the profiles of the leading feature, if it has any."""
     feature = str(row["feature"])
     lines = profiles_of(scorer, row, genome, feature)
-    parts = {feature_label(feature): lines}
-    return panels(parts, x="bp from the variant", y="probability", unit=False) if lines else ""
+    if not lines:
+        return ""
+    is_point = any(len(across) == 1 for across, _ in lines.values())
+    return panels(
+        {feature_label(feature): lines},
+        x="bp from the variant",
+        y="probability",
+        unit=False,
+        markers=is_point,
+    )
 
 
 def _windows(variant: Variant, genome: Genome) -> tuple[Window, Window]:

@@ -318,15 +318,23 @@ def warn_of_settings(background: Background | None, settings: EffectSettings) ->
     wanted = settings_facts(settings)
     found = {"one_window": 0} | background.facts  # older files do not name it
     others = {name: found[name] for name, n in wanted.items() if found.get(name, n) != n}
+    from genobird.scoring.effects import LLR, PROMOTER
+
+    outputs = set(background.outputs)
+    if PROMOTER not in outputs or outputs <= {PROMOTER, LLR}:
+        others.pop("one_window", None)  # there are no two heads to share it
     if not others:
         return
-    from genobird.scoring.effects import LLR
-
     moved = "quantiles and E-values are"
+    # Nothing but these depends on how a sequence is cut, and on the promoter's window.
+    alone = {"segmentations": LLR, "one_window": PROMOTER}
     summed = {background.outputs[place] for place in background.summed}
-    if set(others) == {"segmentations"} and LLR not in summed:
-        moved = f"{LLR}|{QUANTILE} is"  # nothing else depends on how a sequence is cut
+    if set(others) <= set(alone) and not summed & {alone[name] for name in others}:
+        names = [f"{alone[name]}|{QUANTILE}" for name in others]
+        moved = f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'}"
+    windows = {0: "two windows", 1: "one window"}
+    told = [windows[n] if name == "one_window" else f"{name} {n}" for name, n in others.items()]
     logger.warning(
         "the background was made with %s: %s a little off; build one with the settings of this run",
-        *(", ".join(f"{name} {value}" for name, value in others.items()), moved),
+        *(", ".join(told), moved),
     )

@@ -226,13 +226,16 @@ def _encode(tokenizer: Tokenizer, text: str, span: tuple[int, int], cut: Cut | N
 
 
 def _standard_errors(ratios: Doubles) -> Floats:
-    """Return the standard error of the mean of [P, strand, K] over strands and segmentations."""
+    """Return the standard error of the mean of [P, strand, K] over strands and segmentations.
+
+    NaN where nothing varies: near the end of a contig all segmentations may be the same.
+    """
     count = ratios.shape[2]
     if count == 1:
         return np.full(len(ratios), np.nan, np.float32)
     variances = ratios.var(axis=2, ddof=1) / count  # of each strand's mean
     errors: Floats = (np.sqrt(variances.sum(axis=1)) / 2).astype(np.float32)
-    return errors
+    return np.where(errors == 0, np.float32(np.nan), errors)
 
 
 def _edges(encoding: Encoding) -> NDArray[np.int64]:

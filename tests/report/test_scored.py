@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.checkpoint import Checkpoint
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, left_align
 from genobird.report import scored
-from genobird.report.scored import _variant, allele_logos, profiles_of, sides_of
-from genobird.scoring.scorer import load
+from genobird.report.scored import _variant, allele_logos, profiles_of, sides_of, write_report
+from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
 from tests.conftest import write_fasta
 
@@ -117,11 +118,38 @@ def test_profiles_have_the_probabilities_of_the_table_at_the_variant(
         first = -1_500 if variant.position >= 1_500 else -(variant.position // 50 * 50)
         for side, column in (("REF", "ref_p"), ("ALT", "alt_p")):
             across, up = found[side]
-            assert across[0] >= -variant.position
-            assert (min(across), max(across)) == (first, 1_500)
+            gone = len(variant.ref) - len(variant.alt) if side == "ALT" else 0
+            assert (min(across), max(across)) == (first, 1_500 + gone)
             expected = table[f"{FEATURE}|{column}"][0]
             np.testing.assert_allclose(up[across.index(0)], expected, **EXACT)
     assert profiles_of(scorer, row(variant), genome, "promoter") == {}
+
+
+def test_places_behind_an_insertion_are_those_of_the_genome(scorer, genome, tiny_contigs):
+    base = tiny_contigs["chr1"][AT]
+    longer = left_align(Variant("chr1", AT, base, base + "GATTACA" * 30), genome)
+    lines = profiles_of(scorer, row(longer), genome, FEATURE)
+    ref, alt = (lines[side][0] for side in ("REF", "ALT"))
+    assert alt == sorted(alt)
+    assert max(alt) == 1_500 - 210
+    assert [x for x in alt if x <= 0] == [x for x in ref if x <= 0]
+    assert not {50, 100, 150, 200} & set(alt)
+
+
+def test_a_model_without_promoters_and_profiles_has_a_report_without_logos(
+    tiny_checkpoint, tiny_genome_path, tiny_contigs, tmp_path
+):
+    checkpoint = Checkpoint.load(tiny_checkpoint)
+    checkpoint.promoter = checkpoint.chromatin = None
+    alone = Scorer(checkpoint, device="cpu")
+    base = tiny_contigs["chr1"][AT]
+    variant = Variant("chr1", AT, base, other(base))
+    table = tmp_path / "v.parquet"
+    alone.screen_variants([variant], tiny_genome_path).to_parquet(table)
+    with Genome(tiny_genome_path) as genome:
+        page = tmp_path / "r.html"
+        write_report(page, alone, genome, "genobird", variants=table, logos=1)
+    assert "still being computed" not in page.read_text()
 
 
 def test_logos_come_one_after_the_other_and_what_remains_is_said(

@@ -170,7 +170,7 @@ def test_what_is_no_background_is_refused(tmp_path):
     [
         (EffectSettings(), ""),
         (EffectSettings(segmentations=1), "segmentations 2: llr|quantile is a little off"),
-        (EffectSettings(one_window=False), "one_window 1: quantiles and E-values are a little off"),
+        (EffectSettings(one_window=False), ""),
         (EffectSettings(shifts=3), "shifts 1: quantiles and E-values are a little off"),
         (EffectSettings(shifts=3, segmentations=1), "quantiles and E-values are a little off"),
     ],
@@ -181,6 +181,12 @@ def test_a_warning_names_what_other_settings_move(settings, message, caplog):
     warn_of_settings(made, settings)
     assert len(caplog.records) == bool(message)
     assert message in caplog.text
+    caplog.clear()
+    both = Background.of(deltas_of(9, 3), ["promoter", "llr", "a"], [2], **facts)
+    warn_of_settings(both, EffectSettings(one_window=False))
+    assert "made with one window: promoter|quantile is a little off" in caplog.text
+    warn_of_settings(both, EffectSettings(one_window=False, segmentations=1))
+    assert "llr|quantile and promoter|quantile are a little off" in caplog.text
     caplog.clear()
     summed = Background.of(deltas_of(9, 3), ["llr", "a", "b"], [0, 1, 2], **facts)
     warn_of_settings(summed, EffectSettings(segmentations=1))
