@@ -143,7 +143,8 @@ def writing(path: Path | str, faults: tuple[type[Exception], ...] = (OSError,)) 
         raise
     except faults as error:
         reason = getattr(error, "strerror", None) or str(error)
-        text = f"{path} cannot be written: {reason}; check space and permissions"
+        name = "standard output" if str(path) == STDOUT else path
+        text = f"{name} cannot be written: {reason}; check space and permissions"
         raise OutputError(text) from error
 
 
