@@ -16,7 +16,7 @@ import pytest
 from genobird import files
 from genobird.bits_per_base import BaseBits
 from genobird.corpus import build
-from genobird.datasets import Predictions
+from genobird.datasets import Predictions, write_arrays
 from genobird.errors import OutputError
 from genobird.files import Draft, file_sha256, locked, open_plain, scratch, write_text
 from genobird.genome.vcf import VcfReader
@@ -25,7 +25,6 @@ from genobird.report.logo import draw_logo
 from genobird.scoring.background import Background
 from genobird.scoring.regions import _Track, require_backend
 from genobird.scoring.table import TableWriter
-from genobird.tasks import features
 from genobird.tokenizer import Tokenizer
 from pipelines import grch37, steps
 from tests.models import tiny_checkpoint
@@ -91,7 +90,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.bw": track,
     "a.svg": logo,
     "p.npz": lambda path: Predictions(*PLACES, np.zeros((1, 1)), np.zeros((1, 1))).save(path),
-    "h.npz": lambda path: features._write(path, {"pooled": np.zeros((99, 9), np.float16)}),
+    "h.npz": lambda path: write_arrays(path, pooled=np.zeros((99, 9), np.float16)),
     "e.npz": lambda path: Background.of(EFFECTS, ["a", "b"], [0, 1], model="0123").save(path),
     "b.npz": lambda path: BaseBits(*PLACES, np.array([9]), np.zeros(9)).save(path),
     "corpus": corpus,

@@ -51,7 +51,7 @@ def test_variants_are_timed_beside_a_naive_loop_and_a_network(
     text = capsys.readouterr().out
     assert text.startswith("Model `")
     (rows,) = tables(text)
-    ways = ["naive", "float32", "one window", "grid", "bf16", "bf16 grid", "DeepSEA"]
+    ways = ["naive", "two windows", "float32", "grid", "bf16", "bf16 grid", "DeepSEA"]
     assert [row[0] for row in rows] == ways
     assert rows[0][1] == timed
     assert rows[0][4:6] == ["1.0", "1.0"]
