@@ -8,7 +8,7 @@ it back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from genobird.errors import TableError
 from genobird.files import PICTURES, Draft, check_output
+from genobird.genome.sequence import reverse_complement
 from genobird.report.plots import ACCENT, INK, MUTED, figure_of, save, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
 
@@ -50,6 +51,12 @@ class Strip:
         """How much each base matters, [L]: minus the mean of its three deltas."""
         heights: NDArray[np.float64] = -self.deltas.astype(np.float64).sum(axis=1) / 3
         return heights
+
+    def turned(self) -> Strip:
+        """Return the strip as the other strand reads it."""
+        bases, (begin, end) = reverse_complement(self.bases), self.mark
+        mark = len(bases) - end, len(bases) - begin
+        return replace(self, bases=bases, deltas=self.deltas[::-1, ::-1], mark=mark)
 
 
 def draw_logo(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:

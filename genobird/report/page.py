@@ -28,6 +28,7 @@ from genobird.report.summary import (
     Effect,
     RegionSummary,
     VariantSummary,
+    is_turned,
     read_facts,
     read_pieces,
     summarise_regions,
@@ -96,6 +97,8 @@ class Detail:
     logo: str | None
     awaited: bool
     """The logo is still to be drawn."""
+    turned: bool
+    """The variant lies on the other strand of the genome that it was scored on."""
 
 
 def report(
@@ -348,7 +351,8 @@ def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
             (row["record"], row["allele"]),
         )
         logo = logos.get(key)
-        found.append(Detail(row, changes, logo, key in logos and logo is None))
+        awaited = key in logos and logo is None
+        found.append(Detail(row, changes, logo, awaited, is_turned(row)))
     return found
 
 

@@ -28,7 +28,7 @@ from genobird.heads import POSITIVE_WEIGHT
 from genobird.report.logo import Strip, pair
 from genobird.report.page import Key, feature_label, report
 from genobird.report.plots import Line, panels
-from genobird.report.summary import LIFTED
+from genobird.report.summary import LIFTED, is_turned
 from genobird.scoring.effects import probabilities
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
 from genobird.scoring.regions import Site
@@ -114,10 +114,13 @@ class Side:
     scan: Scan
     mark: tuple[int, int]
     """The bases of the allele, in the scan."""
+    is_turned: bool = False
+    """Whether the table has the variant on the other strand."""
 
     def strip(self) -> Strip:
-        """Compute what changing its bases does."""
-        return Strip(self.scan.bases, self.scan.deltas()[:, :, 0], self.label, self.mark)
+        """Compute what changing its bases does; they read as the table has the variant."""
+        strip = Strip(self.scan.bases, self.scan.deltas()[:, :, 0], self.label, self.mark)
+        return strip.turned() if self.is_turned else strip
 
 
 def _variant(row: Mapping[Any, Any]) -> Variant:
@@ -125,8 +128,8 @@ def _variant(row: Mapping[Any, Any]) -> Variant:
     ref, alt = str(row["ref"]).upper(), str(row["alt"]).upper()
     if LIFTED[0] not in row:
         return Variant(str(row["chrom"]), int(row["pos"]) - 1, ref, alt)
-    contig, pos, strand = (row[name] for name in LIFTED)
-    if strand == "-":
+    contig, pos = (row[name] for name in LIFTED[:2])
+    if is_turned(row):
         ref, alt = reverse_complement(ref), reverse_complement(alt)
     return Variant(str(contig), int(pos) - 1, ref, alt)
 
@@ -137,13 +140,17 @@ def profiles_of(
     """Predict a chromatin feature along the locus, with either allele of a row of a table.
 
     Returns:
-        `REF` and `ALT` -> bases from the variant, where the genome has them, and the probability
-        there; empty for an output that is no chromatin feature.
+        `REF` and `ALT` -> bases from POS, along the strand on which the row has the variant and
+        where the genome has them, and the probability there; empty for an output that is no
+        chromatin feature.
     """
     if feature not in scorer.features:
         return {}
-    variant = left_align(_variant(row), genome)
+    written = _variant(row)
+    variant = left_align(written, genome)
     alleles = {"REF": variant.ref, "ALT": variant.alt}
+    pos = written.end - 1 if is_turned(row) else written.position  # the base that POS names
+    step = -1 if is_turned(row) else 1
     lines: dict[str, Line] = {}
     for (name, allele), (text, anchor) in zip(
         alleles.items(), _windows(variant, genome), strict=True
@@ -154,8 +161,9 @@ def profiles_of(
         kept = is_in_genome & (places >= 0) & (places < len(text))
         logits = scorer.profiles([text], [places[kept]])[0][:, scorer.features.index(feature)]
         across = places - anchor + beyond * (len(variant.ref) - len(allele))
+        across = step * (variant.position + across[kept] - pos)
         found = probabilities(logits, POSITIVE_WEIGHT)
-        lines[name] = across[kept].tolist(), found.tolist()
+        lines[name] = across[::step].tolist(), found[::step].tolist()
     return lines
 
 
@@ -181,22 +189,27 @@ def _windows(variant: Variant, genome: Genome) -> tuple[Window, Window]:
 
 def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
     """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
-    variant = left_align(_variant(row), genome)
+    variant, turned = left_align(_variant(row), genome), is_turned(row)
+    is_anchored = len(variant.ref) != len(variant.alt) and variant.ref[0] == variant.alt[0]
+    shift = int(turned and is_anchored)  # the table has an indel's anchor at its other end
     with_ref, with_alt = _windows(variant, genome)
     at = Interval(variant.contig, variant.position, variant.position + 1)
-    ref = _side(scorer, "REF", Site(at, _OK, *with_ref), variant.ref, feature)
-    at = replace(at, strand=ref.scan.strand or ".")
-    alt = _side(scorer, "ALT", Site(at, _OK, *with_alt), variant.alt, feature)
-    return [ref, alt]
+    ref = _side(scorer, Site(at, _OK, *with_ref), shift, len(variant.ref), feature)
+    at = replace(at, strand=ref[0].strand or ".")
+    alt = _side(scorer, Site(at, _OK, *with_alt), shift, len(variant.alt), feature)
+    return [Side("REF", *ref, turned), Side("ALT", *alt, turned)]
 
 
-def _side(scorer: Scorer, label: str, site: Site, allele: str, feature: str) -> Side:
-    before = _known(site.text[max(0, site.centre - SPAN) : site.centre][::-1])
-    first = site.centre - before
-    end = min(site.centre + len(allele) + SPAN, first + _LONGEST)
-    length = before + _known(site.text[site.centre : end])
-    scan = scan_site(scorer, site, first, length, [feature])
-    return Side(label, scan, (before, min(before + len(allele), length)))
+def _side(
+    scorer: Scorer, site: Site, shift: int, length: int, feature: str
+) -> tuple[Scan, tuple[int, int]]:
+    """Return the bases around an allele, ready to be changed, and which of them are its own."""
+    centre = site.centre + shift
+    before = _known(site.text[max(0, centre - SPAN) : centre][::-1])
+    first = centre - before
+    end = min(centre + length + SPAN, first + _LONGEST)
+    known = before + _known(site.text[centre:end])
+    return scan_site(scorer, site, first, known, [feature]), (before, min(before + length, known))
 
 
 def _known(bases: str) -> int:

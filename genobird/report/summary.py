@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -251,6 +252,11 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
     rarity = Rarity(_THRESHOLDS, small, int(small[0])) if ranked else None
     best = best.reset_index(drop=True)
     return VariantSummary(dict(statuses.most_common()), dict(flags), best, rarity)
+
+
+def is_turned(row: Mapping[Any, Any]) -> bool:
+    """Tell whether a row of a table has its variant on the other strand than the genome."""
+    return bool(row.get(LIFTED[2]) == "-")
 
 
 def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:

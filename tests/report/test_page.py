@@ -190,6 +190,14 @@ def test_logos_stand_with_their_variants(ranked_table):
     assert "<b>Logos</b>" not in render(None, summary, {})
 
 
+def test_a_logo_of_the_other_strand_says_that_it_reads_as_the_input(ranked_table):
+    lifted = {"lifted_chrom": "chr1", "lifted_pos": 9, "lifted_strand": list("+-+-+-+-")}
+    summary = summarise_variants([ranked_table.assign(**lifted)])
+    logos = {(record, 1): "<svg>logo</svg>" for record in (2, 3)}
+    page = render(None, summary, {}, logos=logos)
+    assert page.count("along the strand of the input") == 1
+
+
 def test_the_llr_is_named_and_shows_its_standard_error(ranked_table):
     table = ranked_table.assign(**{"llr|delta": -1.234, "llr|se": 0.456})
     page = render(None, summarise_variants([table]), {})

@@ -104,6 +104,51 @@ def test_a_lifted_variant_is_taken_where_it_was_lifted_to():
     )
 
 
+def turned(variant: Variant, pos: int) -> dict[str, object]:
+    """A row of a variant that was lifted to the other strand, as the input has it at POS."""
+    ref, alt = reverse_complement(variant.ref), reverse_complement(variant.alt)
+    lifted = {"lifted_chrom": "chr1", "lifted_pos": variant.position + 1, "lifted_strand": "-"}
+    return row(Variant("old", pos - 1, ref, alt), **lifted)
+
+
+def test_what_was_lifted_to_the_other_strand_is_drawn_along_the_strand_of_the_input(
+    scorer, genome, tiny_contigs
+):
+    base = tiny_contigs["chr1"][AT]
+    snv = Variant("chr1", AT, base, other(base))
+    plain, there = (profiles_of(scorer, one, genome, FEATURE) for one in (row(snv), turned(snv, 9)))
+    for name, (across, up) in plain.items():
+        assert there[name] == ([-x for x in across[::-1]], up[::-1])
+    sides = [sides_of(scorer, one, genome, FEATURE) for one in (row(snv), turned(snv, 9))]
+    for both in zip(*sides, strict=True):
+        plain, there = (side.strip() for side in both)
+        assert there.bases == reverse_complement(plain.bases)
+        assert there.bases[slice(*there.mark)] == reverse_complement(plain.bases[1])
+        np.testing.assert_allclose(there.deltas[0, 0], plain.deltas[2, 3], **EXACT)  # A, T
+        np.testing.assert_allclose(there.heights, plain.heights[::-1], **EXACT)
+
+
+def test_a_lifted_deletion_has_the_alleles_of_the_input_and_lies_behind_pos(
+    scorer, genome, tiny_contigs
+):
+    contig = tiny_contigs["chr1"]
+    at = next(n for n in range(AT, AT + 99) if len(set(contig[n - 1 : n + 3])) == 4)
+    deletion = Variant("chr1", at, contig[at : at + 3], contig[at + 2])  # the last is kept
+    asked = turned(deletion, 9)
+    for side, allele in zip(sides_of(scorer, asked, genome, FEATURE), ("ref", "alt"), strict=True):
+        strip = side.strip()
+        assert strip.bases[slice(*strip.mark)] == asked[allele]
+    lines = profiles_of(scorer, asked, genome, FEATURE)
+    # POS is the kept base, and the place that the table asks about is the third behind it.
+    table = scorer.screen_variants(
+        [deletion], genome, settings=EffectSettings(scores=("probability",))
+    )
+    for name, column in (("REF", "ref_p"), ("ALT", "alt_p")):
+        across, up = lines[name]
+        expected = table[f"{FEATURE}|{column}"][0]
+        np.testing.assert_allclose(up[across.index(3)], expected, **EXACT)
+
+
 @pytest.mark.parametrize("at", [AT, 700])
 def test_profiles_have_the_probabilities_of_the_table_at_the_variant(
     scorer, genome, tiny_contigs, at
