@@ -146,8 +146,9 @@ def masked_section(name: str, evaluation: Facts) -> Section:
         "accuracies (per cent, @512) are those of English text.",
         "figure8": "The same encoder trained with windows of different length and the same number "
         "of tokens per step. All are asked for the same tokens of the same windows; a model with "
-        "a shorter context sees the window in pieces. The paper's figure ends near 22, 24 and 27 "
-        "per cent for 512, 1024 and 4096 tokens.",
+        "a shorter context sees the window in pieces. Global tokens are a sequence's first ones "
+        "(ITC) or learned and put before it (ETC). The paper's figure ends near 22, 24 and 27 per "
+        "cent for 512, 1024 and 4096 tokens.",
         "table5": "n-gram models read from left to right, from what stands before a token, all of "
         "it known. Masked models see both sides, with a part of the tokens hidden. Both are asked "
         "for the same tokens.",
@@ -195,9 +196,17 @@ def _masked_cells(found: Facts, difference: Facts | None, figures: Iterable[str]
 def _masked_label(name: str, facts: Facts | None) -> str:
     if facts is None:
         return name_of(name)
-    pattern, tokens = facts["encoder"]["pattern"], facts["settings"]["masked_context"]
-    tokens = tokens or facts["settings"]["masked"]["max_tokens"]
-    return f"{'full attention (BERT)' if pattern == 'full' else pattern}, {tokens:,} tokens"
+    settings = facts["settings"]
+    tokens = settings["masked_context"] or settings["masked"]["max_tokens"]
+    return f"{_attention(facts['encoder'])}, {tokens:,} tokens"
+
+
+def _attention(encoder: Facts) -> str:
+    """Say what an encoder's tokens attend to."""
+    if encoder["pattern"] == "full":
+        return "full attention (BERT)"
+    learned = encoder.get("global_tokens") == "extra"
+    return f"{encoder['pattern']}, learned global tokens (ETC)" if learned else encoder["pattern"]
 
 
 def _masked_paper(table: str, name: str, known: Facts) -> str:
@@ -342,7 +351,7 @@ def chromatin_section(
                     for f in ("auroc", "auprc")
                 ]
                 paper = PAPER_AUROC.get(name, {}).get(kind, "")
-                label = _with_width(name, evaluation)
+                label = _chromatin_label(name, evaluation)
                 rows.append([f"{kind} ({cells['features']})", label, *shows, paper])
         if published is not None:
             rows += _published_rows(table, names, f"{what}_positives")
@@ -381,8 +390,11 @@ def _contigs(evaluation: Facts, part: str) -> list[str]:
     return list(dict.fromkeys(contig for contig, *_ in rows))
 
 
-def _with_width(name: str, evaluation: Facts) -> str:
-    """Name a model, and how wide it is where that is not as published."""
+def _chromatin_label(name: str, evaluation: Facts) -> str:
+    """Name a model by its attention, or a baseline with its width where it is not as published."""
+    compared = evaluation["data"].get("compared", {})
+    if name in compared:
+        return _attention(compared[name]["encoder"])
     facts = evaluation["data"].get("baselines", {}).get("chromatin", {}).get(name, {})
     width = facts.get("shape", {}).get("width", 1)
     return name_of(name) if width == 1 else f"{name_of(name)}, {width:g} of its width"

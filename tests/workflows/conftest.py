@@ -72,4 +72,6 @@ def snakemake(project, programs) -> Run:
 def profile(request: pytest.FixtureRequest) -> str:
     """A profile's name; options of SLURM's are known only where its executor is installed."""
     name: str = request.param
+    if name == "slurm":
+        pytest.importorskip("snakemake_executor_plugin_slurm", reason="wants the extra [slurm]")
     return name

@@ -49,7 +49,9 @@ def test_masked_models_are_compared_on_the_same_tokens(rebuilt):
     assert set(table1["masked"]["baselines"]) == {"pattern-window"}
     assert table1["encoder"]["pattern"] == "full"
     assert table1["data"]["compared"]["pattern-window"]["encoder"]["pattern"] == "window"
-    assert set(figure8["masked"]["baselines"]) == {"pattern-full", "context-64"}
+    assert set(figure8["masked"]["baselines"]) == {"pattern-full", "context-64", "etc-128"}
+    encoders = {name: facts["encoder"] for name, facts in figure8["data"]["compared"].items()}
+    assert encoders["etc-128"] == figure8["encoder"] | {"global_tokens": "extra"}
     assert figure8["settings"]["masked_context"] == 128
     assert figure8["data"]["compared"]["context-64"]["settings"]["masked_context"] == 64
     assert set(table5["masked"]["baselines"]) == {"pattern-full", "ngram_bases", "ngram_tokens"}
@@ -68,7 +70,7 @@ def test_contexts_and_patterns_see_the_same_number_of_tokens(rebuilt):
         seen[path.name] = facts["tokens_seen"]
         assert facts["config"]["fit"]["seed"] == 0
     assert set(seen.values()) == {4 * 256}
-    assert set(seen) == {"pattern-window", "pattern-full", "context-64", "context-128"}
+    assert set(seen) == {"pattern-window", "pattern-full", "context-64", "context-128", "etc-128"}
 
 
 @pytest.mark.slow
@@ -90,8 +92,11 @@ def test_each_kind_of_negatives_has_its_own_windows_and_models(rebuilt):
 @pytest.mark.slow
 def test_chromatin_is_measured_beside_every_baseline(rebuilt):
     found = read(rebuilt / "table7" / "evaluation.json")
-    names = {"composition", "gapped_kmers", "convolution", "deepsea", "danq"}
+    names = {"composition", "gapped_kmers", "convolution", "deepsea", "danq", "etc-128"}
     assert set(found["chromatin"]["baselines"]) == names
+    encoder = found["data"]["compared"]["etc-128"]["encoder"]
+    assert encoder == found["encoder"] | {"global_tokens": "extra"}
+    assert "bigbird, learned global tokens (ETC)" in (rebuilt / "table7.html").read_text()
     features = pd.read_csv(rebuilt / "table7" / "per_feature.tsv", sep="\t")
     assert {f"all_bins_auroc_{name}" for name in names} <= set(features.columns)
 
@@ -144,8 +149,8 @@ def data(project):
 def test_the_default_configuration_plans_every_model_once(data, snakemake):
     log = snakemake("reproduce", CONFIG / "config.yaml", "--dry-run")
     steps = planned(log)
-    assert steps["pretrain"] == 5 + 2
-    assert steps["masked"] == 5 + 1
+    assert steps["pretrain"] == 5 + 2 + 1
+    assert steps["masked"] == 5 + 1 + 1
     assert steps["compare_masked"] == 3
     for rule in ("finetune_promoter", "promoter_baselines", "compare_promoters"):
         assert steps[rule] == 3
@@ -160,16 +165,24 @@ def test_the_default_configuration_plans_every_model_once(data, snakemake):
     ("target", "trains"),
     [
         ("table1", {"pretrain": 5}),
-        ("figure8", {"pretrain": 2 + 1}),
+        ("figure8", {"pretrain": 2 + 1 + 1}),
         ("table5", {"pretrain": 2, "ngrams": 1}),
         ("table6", {"pretrain": 1, "finetune_promoter": 3, "promoter_baselines": 3}),
-        ("table7", {"pretrain": 1, "finetune_chromatin": 1, "chromatin_baselines": 1}),
+        (
+            "table7",
+            {
+                "pretrain": 2,
+                "finetune_chromatin": 1,
+                "finetune_chromatin_etc": 1,
+                "chromatin_baselines": 1,
+            },
+        ),
     ],
 )
 def test_a_target_trains_what_its_table_needs(data, snakemake, target, trains):
     steps = planned(snakemake("reproduce", CONFIG / "config.yaml", "--dry-run", target))
     kinds = {"pretrain", "ngrams", "finetune_promoter", "finetune_chromatin"}
-    kinds |= {"promoter_baselines", "chromatin_baselines"}
+    kinds |= {"finetune_chromatin_etc", "promoter_baselines", "chromatin_baselines"}
     assert {rule: n for rule, n in steps.items() if rule in kinds} == trains
 
 
@@ -178,8 +191,8 @@ def test_a_trained_model_is_measured_instead_of_a_new_one(data, project, snakema
         (project / name).mkdir(exist_ok=True)
     config = data | {"start": "encoder", "chromatin_model": "finished"}
     steps = planned(snakemake("reproduce", config, "--dry-run", "table6", "table7"))
-    assert "pretrain" not in steps
-    assert "finetune_chromatin" not in steps
+    for rule in ("pretrain", "finetune_chromatin", "finetune_chromatin_etc"):
+        assert rule not in steps
     assert steps["finetune_promoter"] == 3
     assert steps["compare_chromatin"] == 1
 

@@ -8,6 +8,13 @@ def context_run(context):
     return f"context-{context}"
 
 
+# BigBird-ETC: global tokens are learned and stand before the sequence. Elsewhere they are its own first ones (ITC).
+ETC = f"etc-{LONGEST}"
+WITH_ETC = config["etc"]
+# Table 7 compares both where their heads are trained alike.
+ETC_PROFILES = WITH_ETC and not (config["start"] or config["chromatin_model"])
+
+
 # Run -> what its configuration has beside the file: a key of `pretrain`, tokens at once, pattern.
 RUNS = {
     **{
@@ -18,6 +25,7 @@ RUNS = {
         context_run(length): ("figure8", length, "bigbird")
         for length in config["contexts"]
     },
+    **({ETC: ("figure8", LONGEST, "bigbird")} if WITH_ETC else {}),
 }
 
 
@@ -36,6 +44,7 @@ COMPARED = {
                 for length in sorted(config["contexts"])
                 if length != LONGEST
             ),
+            *([ETC] if WITH_ETC else []),
         ],
     ),
     "table5": (context_run(LONGEST), [DENSE]),
@@ -47,11 +56,13 @@ def run_settings(wildcards):
     sequences = max(1, config["tokens_per_step"] // context)
     # Dense attention is the same function with blocks of any size; large ones are faster.
     dense = ["--set model.block_size=64"] if pattern == "full" else []
+    learned = ["--set model.global_tokens=extra"] if wildcards.run == ETC else []
     return [
         f"--set data.max_tokens={context}",
         f"--set data.sequences={sequences}",
         f"--set model.pattern={pattern}",
         *dense,
+        *learned,
     ]
 
 

@@ -126,6 +126,46 @@ rule finetune_chromatin:
         " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
 
 
+if ETC_PROFILES:
+
+    use rule finetune_chromatin as finetune_chromatin_etc with:
+        input:
+            checkpoint=f"{OUT}/runs/{ETC}/model",
+            data=f"{OUT}/data/chromatin",
+            settings=config["finetune"]["chromatin"],
+        output:
+            directory(f"{OUT}/chromatin_etc/model"),
+        log:
+            f"{OUT}/logs/finetune_chromatin_etc.log",
+        benchmark:
+            f"{OUT}/benchmarks/finetune_chromatin_etc.tsv"
+
+    rule evaluate_etc:
+        input:
+            model=f"{OUT}/chromatin_etc/model",
+            chromatin=f"{OUT}/data/chromatin",
+            settings=config["evaluate"],
+        output:
+            directory(f"{OUT}/profiles/{ETC}"),
+        log:
+            f"{OUT}/logs/evaluate_etc.log",
+        benchmark:
+            f"{OUT}/benchmarks/evaluate_etc.tsv"
+        conda:
+            "../envs/genobird.yaml"
+        threads: config["threads"]
+        resources:
+            gpu=config["gpus"],
+            mem_mb=16000,
+            runtime=480,
+        params:
+            name=ETC,
+        shell:
+            "exec genobird evaluate {input.model} --name {params.name} --config {input.settings}"
+            " --chromatin {input.chromatin} --set threads={threads} --output {output} --force"
+            " > {log} 2>&1"
+
+
 rule chromatin_baselines:
     input:
         chromatin=f"{OUT}/data/chromatin",
@@ -154,7 +194,10 @@ rule compare_chromatin:
     input:
         model=config["chromatin_model"] or f"{OUT}/chromatin/model",
         chromatin=f"{OUT}/data/chromatin",
-        baselines=f"{OUT}/chromatin_baselines",
+        baselines=[
+            f"{OUT}/chromatin_baselines",
+            *([f"{OUT}/profiles/{ETC}"] if ETC_PROFILES else []),
+        ],
         settings=config["evaluate"],
     output:
         figures=report(
@@ -176,7 +219,10 @@ rule compare_chromatin:
         runtime=480,
     params:
         folder=subpath(output.figures, parent=True),
+        baselines=lambda wildcards, input: [
+            f"--baselines {path}" for path in input.baselines
+        ],
     shell:
         "exec genobird evaluate {input.model} --config {input.settings} --chromatin {input.chromatin}"
-        " --baselines {input.baselines} --set threads={threads} --output {params.folder} --force"
+        " {params.baselines} --set threads={threads} --output {params.folder} --force"
         " > {log} 2>&1"

@@ -14,7 +14,7 @@ rule pretrain:
     benchmark:
         f"{OUT}/benchmarks/pretrain.{{run}}.tsv"
     wildcard_constraints:
-        run="pattern-[^/]+|context-[0-9]+",
+        run="pattern-[^/]+|context-[0-9]+|etc-[0-9]+",
     conda:
         "../envs/genobird.yaml"
     threads: config["threads"]
