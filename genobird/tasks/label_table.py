@@ -7,6 +7,7 @@ TSV, CSV or Parquet with the columns `chrom start end` (0-based half-open) and p
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _KEYS: Final = ("chrom", "start", "end", "strand", "name", "split")
 _NEEDED: Final = _KEYS[:3]
 _SHOWN: Final = 12  # columns in a message
+_FEW: Final = 10  # rows of a class, of which fewer are warned of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +304,10 @@ def labels_of(
     if targets.is_classes:
         found = table.classes(targets.column)
         numbers = found.map({name: number for number, name in enumerate(targets.names)})
-        problem = f"is not among the classes that are trained, {_some(targets.names)}"
+        problem = (
+            f"is not among the classes that are trained, {_some(targets.names)}; leave the cell "
+            "empty, or have rows of it to train on"
+        )
         _refuse_rows(table.path, targets.column, found[numbers.isna()], problem)
         columns = [np.asarray(numbers.reindex(table.cells.index), np.float64)]
     elif targets.signal:
@@ -330,6 +337,26 @@ def fitted(labels: Labels) -> Labels:
         raise TableError(f"{labels.path}: values are too large; give them in another unit")
     update = {"means": tuple(means.tolist()), "scales": tuple(scales.tolist())}
     return replace(labels, targets=targets.model_copy(update=update))
+
+
+def warn_of_few(labels: Labels) -> None:
+    """Warn of classes with few rows to train on, and of targets that a split knows nothing of."""
+    values, targets = labels.values, labels.targets
+    known = values == np.arange(len(targets.names)) if targets.is_classes else np.isfinite(values)
+    counts = {
+        f"to {verb} on": known[labels.splits == split].sum(axis=0)
+        for split, verb in ((TRAIN, "train"), (VALIDATION, "validate"), (TEST, "test"))
+        if (labels.splits == split).any()
+    }
+    least = _FEW if targets.is_classes else 1
+    for number, name in enumerate(targets.names):
+        rows = {use: int(found[number]) for use, found in counts.items()}
+        if rows["to train on"] < least or 0 in rows.values():
+            logger.warning(
+                "%s: %s has few rows (%s); what has few is hardly learnt, what has none to be "
+                "validated or tested on is not measured",
+                *(labels.path, name, ", ".join(f"{count} {use}" for use, count in rows.items())),
+            )
 
 
 def signals_by_name(files: Iterable[Path]) -> dict[str, Path]:

@@ -44,6 +44,7 @@ from genobird.tasks.label_table import (
     labels_of,
     signals_by_name,
     targets_of,
+    warn_of_few,
 )
 from genobird.tasks.run_folder import ENCODED, REPORT
 from genobird.tasks.settings import TableData
@@ -238,4 +239,6 @@ def _labels(config: TableConfig, genome: Genome) -> Labels:
     table, signals = LabelTable.read(config.labels, genome), signals_by_name(config.bigwig)
     splits = divided(table, genome, config.validation, config.held_out, config.fit.seed)
     targets = targets_of(table, splits, config.target, config.objective, signals, config.window_bp)
-    return fitted(labels_of(table, splits, genome, targets, signals))
+    labels = fitted(labels_of(table, splits, genome, targets, signals))
+    warn_of_few(labels)
+    return labels

@@ -28,6 +28,7 @@ from genobird.tasks.label_table import (
     labels_of,
     signals_by_name,
     targets_of,
+    warn_of_few,
 )
 from genobird.tasks.table import TableBatches, TableTask
 from tests.conftest import random_dna, write_fasta
@@ -331,6 +332,34 @@ def test_places_that_are_held_out_divide_a_table(world, tmp_path):
     with Genome(world / "genome.fa") as genome:
         splits = divided(table, genome, ("c:26-40",), ("d", "c:41-50"), 0)
     assert splits.tolist() == ["train", "train", "", "validation", "test", "test"]
+
+
+def test_classes_with_few_rows_and_targets_without_are_told_with_their_counts(
+    world, tmp_path, caplog
+):
+    rows = [("a", "1", "train")] * 10 + [("b", "2", "train")] * 9
+    rows += [("a", "1", "validation"), ("b", "2", "validation"), ("a", "", "test")]
+    text = "chrom\tstart\tend\ts\tx\tsplit\n" + "".join(
+        f"c\t0\t100\t{s}\t{x}\t{split}\n" for s, x, split in rows
+    )
+    table = read(world, text, tmp_path)
+    for column, told in (
+        ("s", "b has few rows (9 to train on, 1 to validate on, 0 to test on)"),
+        ("x", "x has few rows (19 to train on, 2 to validate on, 0 to test on)"),
+    ):
+        warn_of_few(labelled(world, table, [column]))
+        (message,) = caplog.messages
+        assert f"mine.tsv: {told}; " in message
+        caplog.clear()
+
+
+def test_a_training_warns_of_a_class_that_has_a_single_row(train, world, tmp_path, caplog):
+    cells = pd.read_csv(world / "table.tsv", sep="\t")
+    rare = cells.index[cells["split"] == "train"][0]
+    cells.loc[rare, "state"] = "rare"
+    cells.to_csv(tmp_path / "mine.tsv", sep="\t", index=False)
+    train(labels=tmp_path / "mine.tsv", target=["state"], fit={**SHORT, "steps": 1})
+    assert "rare has few rows (1 to train on, 0 to validate on, 0 to test on)" in caplog.text
 
 
 def test_a_bigwig_gives_the_log_of_its_mean_signal(world, tmp_path):
