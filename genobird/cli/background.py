@@ -17,6 +17,7 @@ from genobird.cli.running import (
     progress_of,
     refuse_same_file,
     summarise,
+    tell,
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError
@@ -88,7 +89,7 @@ def build(
     genome = open_genome(options.fasta)
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, processes=run.processes)
-    with genome, progress_of("variants", options.limit, run.quiet) as advance:
+    with genome, progress_of("variants", options.limit) as advance:
         made = background_build.build_background(
             *(scorer, options.sources, genome, options.output),
             limit=options.limit,
@@ -101,11 +102,10 @@ def build(
     if run.as_json:
         facts = {**_facts(made), "output": str(options.output), "seconds": seconds}
         typer.echo(json.dumps(facts))
-    elif not run.quiet:
-        typer.echo(
+    else:
+        tell(
             f"{made.count:,} variants, {len(made.outputs)} outputs in {seconds:.1f} s: "
-            f"{options.output}",
-            err=True,
+            f"{options.output}"
         )
 
 
@@ -188,7 +188,7 @@ def build_db(
                 "there is no background to rank among; make one with genobird background build, "
                 "and name it with --background"
             )
-        with progress_of("SNVs", 3 * sum(one.length for one in regions), run.quiet) as advance:
+        with progress_of("SNVs", 3 * sum(one.length for one in regions)) as advance:
             counts = variant_vcf.annotate_variants(
                 *(scorer, alleles.all_snvs(regions, genome, options.regions), genome, output),
                 settings=ScanSettings(effects=effects),
@@ -196,9 +196,9 @@ def build_db(
             )
     summary = {"snvs": counts.total(), "output": output}
     summarise("SNVs", summary, counts, scorer, run, began)
-    if not (run.quiet or run.as_json):
+    if not run.as_json:
         fields = variant_vcf.info_fields(scorer, settings=effects)
-        typer.echo(_recipes(output, [field.id for field in fields]))
+        tell(_recipes(output, [field.id for field in fields]), err=False)
 
 
 def _recipes(output: str, keys: list[str]) -> str:

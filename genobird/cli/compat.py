@@ -77,11 +77,11 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
     chosen = list(compat.choose(options.scores or ["diff"], compat.KIPOI_SCORES))
     began = time.monotonic()
     scorer = _scorer(options.model, compute)
-    if options.length is not None and not run.quiet:
+    if options.length is not None:
         logger.info("--seq-length %d is not used: the model sees 16,200 bp", options.length)
     with (
         open_genome(options.fasta) as genome,
-        progress_of("records", None, run.quiet) as advance,
+        progress_of("records", None) as advance,
     ):
         counts = compat.write_kipoi(
             *(scorer, options.source, genome, output),
@@ -107,7 +107,7 @@ def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
     scorer = open_scorer(options.model, compute, compute.precision)
     with (
         open_genome(options.fasta) as genome,
-        progress_of("records", None, run.quiet) as advance,
+        progress_of("records", None) as advance,
     ):
         counts, paths = compat.write_selene(
             *(scorer, options.source, genome, folder),

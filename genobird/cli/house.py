@@ -16,14 +16,16 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import BaseModel
 
-from genobird.cli.options import DEVICE, FORCE, JSON, MODEL, QUIET, THREADS, Compute
+from genobird.cli.options import DEVICE, JSON, MODEL, THREADS, Compute, Made
 from genobird.cli.running import (
     command_line,
+    is_hushed,
     open_genome,
     open_scorer,
     progress_of,
     provenance,
     refuse_same_file,
+    tell,
 )
 from genobird.config import Settings, argument, option
 from genobird.errors import UsageError, quoted
@@ -49,24 +51,21 @@ TABLES = {"score": "score_regions", "variants": "screen_variants"}
 """Verb -> the method of a scorer whose table it writes."""
 
 
-class DemoOptions(Settings):
+class DemoOptions(Made):
     """Where the results go, and what computes them."""
 
     output: Path = option("Folder of the results.", "-o", default=Path("genobird-demo"))
     model: Path | None = MODEL
     device: str = DEVICE
     threads: int | None = THREADS
-    force: bool = FORCE
-    quiet: bool = QUIET
 
 
-class ReportOptions(Settings):
+class ReportOptions(Made):
     """Which tables a report is made from."""
 
     output: Path = option("HTML file.", "-o", default=...)
     regions: Path | None = option("Table of genobird score, TSV or Parquet.")
     variants: Path | None = option("Table of genobird variants, TSV or Parquet.")
-    force: bool = FORCE
 
 
 class InfoOptions(Settings):
@@ -92,14 +91,15 @@ def demo(options: DemoOptions) -> None:
     """
     check_folder(options.output, options.output.glob("*"), options.force)
     scorer = scorers.load(options.model, options.device, threads=options.threads)
-    with progress_of("places", demonstration.count(), options.quiet) as advance:
+    with progress_of("places", demonstration.count()) as advance:
         made = demonstration.run(
             *(scorer, options.output),
             force=options.force,
             command=command_line(),
             progress=advance,
         )
-    demonstration.show(made)
+    if not is_hushed():
+        demonstration.show(made)
 
 
 def report(options: ReportOptions) -> None:
@@ -112,7 +112,7 @@ def report(options: ReportOptions) -> None:
     refuse_same_file({"the report": output}, tables)
     facts = {"command": command_line()}
     page.report(output, regions=regions, variants=variants, facts=facts, force=options.force)
-    typer.echo(f"report written to {output}", err=True)
+    tell(f"report written to {output}")
 
 
 def info(options: InfoOptions) -> None:
@@ -173,24 +173,22 @@ def serve(options: ServeOptions, compute: Compute) -> None:
 
 def _announce(address: str) -> None:
     typer.echo(f"open {address}")
-    typer.echo("Ctrl-C ends it", err=True)
+    tell("Ctrl-C ends it")
 
 
-class ImportOptions(Settings):
+class ImportOptions(Made):
     """Which checkpoint becomes which model directory."""
 
     directory: Path = argument("Checkpoint: config.json, weights, tokenizer.json or spiece.model.")
     output: Path = DIRECTORY
-    force: bool = FORCE
 
 
-class ExportOptions(Settings):
+class ExportOptions(Made):
     """Which model becomes which checkpoint."""
 
     output: Path = DIRECTORY
     model: Path | None = MODEL
     encoder_only: bool = option("Leave out the masked-LM head.", default=False)
-    force: bool = FORCE
 
 
 def import_hf(options: ImportOptions) -> None:
@@ -199,7 +197,7 @@ def import_hf(options: ImportOptions) -> None:
     refuse_same_file({"--output": options.output}, {"the checkpoint": options.directory})
     checkpoint, left = exchange.import_model(options.directory, provenance())
     checkpoint.save(options.output, force=options.force)
-    _tell(options.output, left)
+    _tell_model(options.output, left)
 
 
 def export_hf(options: ExportOptions) -> None:
@@ -209,13 +207,13 @@ def export_hf(options: ExportOptions) -> None:
     left = exchange.export_model(
         checkpoint, options.output, encoder_only=options.encoder_only, force=options.force
     )
-    _tell(options.output, left)
+    _tell_model(options.output, left)
 
 
-def _tell(output: Path, left: list[str]) -> None:
+def _tell_model(output: Path, left: list[str]) -> None:
     for part in left:
-        typer.echo(f"left out: {part}", err=True)
-    typer.echo(f"model written to {output}", err=True)
+        tell(f"left out: {part}")
+    tell(f"model written to {output}")
 
 
 class SchemaOptions(Settings):

@@ -15,7 +15,7 @@ import typer
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
-from genobird.cli.running import command_line
+from genobird.cli.running import command_line, hushed
 from genobird.config import COMMAS, Settings, option
 from genobird.files import STDOUT
 from genobird.runs import Progress, Start, ignore
@@ -49,7 +49,11 @@ DEVICE: Final = option("auto, cpu, cuda or cuda:N.", default="auto")
 THREADS: Final = option("CPU threads; torch's choice by default.", ge=1)
 FORCE: Final = option("Replace existing outputs.", default=False)
 JSON: Final = option("Write JSON instead of text.", "--json", default=False)
-QUIET: Final = option("No progress, no summary.", "-q", default=False)
+QUIET: Final = option(
+    "Nothing but warnings and errors, and what is asked for on standard output.",
+    "-q",
+    default=False,
+)
 OVERRIDES: Final = option("key=value or section.key=value; repeatable.", "--set", default=())
 
 
@@ -104,6 +108,7 @@ class Made(Settings):
 
     output: Path = option("Where to write.", "-o", default=...)
     force: bool = option("Replace an existing output.", default=False)
+    quiet: bool = QUIET
 
 
 class Configured(Made):
@@ -135,7 +140,8 @@ def add(app: typer.Typer, name: str, verb: Callable[..., Any]) -> None:
             values = {name: given.pop(name) for name in kind.model_fields}
             chosen = {name: value for name, value in values.items() if value is not None}
             given[parameter] = kind(**chosen)
-        return verb(**given)
+        with hushed(any(getattr(given[parameter], "quiet", False) for parameter in models)):
+            return verb(**given)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {}  # those of the verb

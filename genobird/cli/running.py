@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ with deferred():
     from genobird.scoring import scorer as scorers
 
 logger = logging.getLogger(__name__)
+_GENOBIRD: Final = logging.getLogger("genobird")
 
 # Seconds between plain lines of progress, where there is no terminal.
 _PLAIN_SECONDS = 15.0
@@ -107,6 +108,29 @@ def origin(scorer: Scorer) -> dict[str, str]:
     return {"version": genobird.__version__, "model": model, "command": command_line()}
 
 
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Let genobird say nothing but warnings and errors in the block, if `quiet`."""
+    level = _GENOBIRD.level
+    if quiet:
+        _GENOBIRD.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _GENOBIRD.setLevel(level)
+
+
+def is_hushed() -> bool:
+    """Tell whether nothing but warnings and errors is said."""
+    return not _GENOBIRD.isEnabledFor(logging.INFO)
+
+
+def tell(text: str, *, err: bool = True) -> None:
+    """Say something about the work on standard error, or output, unless `--quiet` is given."""
+    if not is_hushed():
+        typer.echo(text, err=err)
+
+
 def summarise(
     unit: str,
     summary: dict[str, Any],
@@ -128,18 +152,16 @@ def summarise(
             "seconds": round(seconds, 3),
         }
         typer.echo(json.dumps(facts), err=to_stdout)
-    elif not run.quiet:
+    else:
         listing = ", ".join(f"{status} {count:,}" for status, count in statuses.items())
         where = "standard output" if to_stdout else summary["output"]
-        typer.echo(
-            f"{counts.total():,} {unit} in {seconds:.1f} s ({listing or 'none'}): {where}", err=True
-        )
+        tell(f"{counts.total():,} {unit} in {seconds:.1f} s ({listing or 'none'}): {where}")
 
 
 @contextmanager
-def progress_of(unit: str, total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show how far work is: a bar on a terminal, else a line now and then."""
-    if quiet:
+def progress_of(unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far work is: a bar on a terminal, else a line now and then; not if `--quiet`."""
+    if is_hushed():
         yield lambda _: None
     elif sys.stderr.isatty():
         from rich import console, progress

@@ -21,6 +21,7 @@ from genobird.cli.options import (
     Run,
 )
 from genobird.cli.running import (
+    is_hushed,
     open_genome,
     open_scorer,
     origin,
@@ -102,7 +103,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
         with (
             journal.kept([output], journal.identity_of(scorer, chosen), run.start()) as kept,
             tables.TableWriter(output, force=replace, meta=origin(scorer)) as writer,
-            progress_of("regions", len(intervals) or None, run.quiet) as advance,
+            progress_of("regions", len(intervals) or None) as advance,
         ):
             if options.of_fasta:
                 frames = regions.sequence_frames(scorer, genome.stream(), chosen, journal=kept)
@@ -116,7 +117,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
         summary: dict[str, Any] = {"regions": counts.total(), "output": output}
         if bigwig is not None:
             number = sum(1 for _ in regions.bins_of(intervals, genome))
-            with progress_of("bins", number, run.quiet) as advance:
+            with progress_of("bins", number) as advance:
                 paths = regions.write_tracks(
                     *(scorer, regions.bins_of(intervals, genome), genome, bigwig),
                     features=chosen,
@@ -191,13 +192,13 @@ def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None
         scan = scans.prepare(
             scorer, interval, genome, features=options.features, most_bp=options.max_bp
         )
-    if not run.quiet and scan.size > _SOON:
+    if scan.size > _SOON and not is_hushed():
         logger.info("%s windows, %s", f"{scan.size:,}", scans.duration(scan.seconds()))
     summary = {"region": str(interval), "outputs": scan.names, "output": output}
     with locked(output, *([] if logo is None else [logo])):
         with (
             tables.TableWriter(output, force=run.force, meta=origin(scorer)) as writer,
-            progress_of("bases", scan.length, run.quiet) as advance,
+            progress_of("bases", scan.length) as advance,
         ):
             table = scans.write_mutagenesis(scan, writer, form, advance)
         if logo is not None:

@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 
 from genobird.cli.options import OVERRIDES, Configured, Made, Names
-from genobird.cli.running import provenance, refuse_same_file
+from genobird.cli.running import is_hushed, provenance, refuse_same_file, tell
 from genobird.config import argument, described, load_config, option
 from genobird.errors import SequenceError, UsageError
 from genobird.files import refuse_existing
@@ -50,12 +50,11 @@ class TrainingRun(Configured):
     """A training: its configuration, and what becomes of it."""
 
     resume: bool = option("Continue an unfinished run.", default=False)
-    quiet: bool = option("No progress bar.", default=False)
 
     @property
     def bar(self) -> bool:
-        """Whether progress is shown: on a terminal alone."""
-        return not self.quiet and sys.stderr.isatty()
+        """Whether a bar is shown: on a terminal alone."""
+        return sys.stderr.isatty() and not is_hushed()
 
 
 class PeakOptions(PeakData):
@@ -162,7 +161,10 @@ def corpus(options: CorpusOptions) -> None:
     intervals = list(read_bed(options.regions)) if options.regions else None
     made = corpora.build(options.fastas, options.output, settings, intervals, options.force)
     counts = made.index.counts
-    typer.echo(f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp")
+    tell(
+        f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp",
+        err=False,
+    )
 
 
 def tokenizer_train(options: VocabularyOptions) -> None:
@@ -175,7 +177,7 @@ def tokenizer_train(options: VocabularyOptions) -> None:
         *(text, output, options.kind.value, options.vocab_size, options.max_piece),
         options.threads,
     )
-    typer.echo(f"{made.vocab_size:,} pieces, sha256 {made.sha256[:12]}")
+    tell(f"{made.vocab_size:,} pieces, sha256 {made.sha256[:12]}", err=False)
 
 
 def tokenizer_encode(
@@ -208,7 +210,9 @@ def shards(options: ShardOptions) -> None:
     made = store.write(
         *(options.corpus, tokenizer, options.output, options.threads), force=options.force
     )
-    typer.echo(f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp per token")
+    tell(
+        f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp per token", err=False
+    )
 
 
 def pretrain(
@@ -247,10 +251,10 @@ def _on_peaks(run: TrainingRun, options: PeakOptions) -> None:
     files = {name: getattr(options, name) for name in PeakData.model_fields}
     made = _train(partial(training.finetune, "peaks", **files), "finetune chromatin peaks", run)
     for track in made.provenance["chromatin"]["tracks"]:
-        typer.echo(f"{track['name']}: {track['positives']} held-out bins with a peak")
+        tell(f"{track['name']}: {track['positives']} held-out bins with a peak", err=False)
         for figure in ("auroc", "auprc"):
             own, rival = map(reported.shown, (track[figure], track["gc"][figure]))
-            typer.echo(f"  {figure.upper()} {own}, of GC content {rival}")
+            tell(f"  {figure.upper()} {own}, of GC content {rival}", err=False)
     _tell(run)
 
 
@@ -287,7 +291,7 @@ def finetune_table(
                 for figure, interval in found.items()
                 if isinstance(interval, dict) and "point" in interval
             ]
-            typer.echo(f"{split}, {name}: {', '.join(texts)}")
+            tell(f"{split}, {name}: {', '.join(texts)}", err=False)
     _tell(run)
 
 
@@ -297,7 +301,7 @@ def _finetune(what: Head, run: TrainingRun) -> None:
 
 
 def _tell(run: TrainingRun) -> None:
-    typer.echo(f"model written to {run.output / 'model'}", err=True)
+    tell(f"model written to {run.output / 'model'}")
 
 
 def _train(train: Callable[..., Checkpoint], verb: str, run: TrainingRun) -> Checkpoint:
@@ -372,7 +376,7 @@ def baselines(options: BaselineOptions, data: LabelledData) -> None:
         resume=options.resume,
         force=options.force,
     )
-    typer.echo(f"baselines written to {options.output}", err=True)
+    tell(f"baselines written to {options.output}")
 
 
 def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
@@ -385,7 +389,7 @@ def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
         provenance=provenance(),
         **dict(data),
     )
-    typer.echo(f"figures written to {options.output / evaluation.EVALUATION}", err=True)
+    tell(f"figures written to {options.output / evaluation.EVALUATION}")
 
 
 def card(options: CardOptions) -> None:
@@ -393,7 +397,7 @@ def card(options: CardOptions) -> None:
     refuse_same_file({"--output": options.output}, {"--evaluation": options.evaluation})
     refuse_existing(options.output, options.force)
     cards.write_card(options.model, options.evaluation, options.output)
-    typer.echo(f"card written to {options.output}", err=True)
+    tell(f"card written to {options.output}")
 
 
 def tables(options: TablesOptions) -> None:
@@ -402,7 +406,7 @@ def tables(options: TablesOptions) -> None:
     inputs = {f"--table {name}": path for name, path in sources.tables.items()}
     refuse_same_file({"--output": options.output}, {**inputs, "--published": options.published})
     pages.write_tables(sources, options.output, options.force)
-    typer.echo(f"tables written to {options.output}", err=True)
+    tell(f"tables written to {options.output}")
 
 
 def _named(items: Iterable[str]) -> dict[str, Path]:

@@ -141,7 +141,7 @@ def variants(
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
     scorer.background = background.background_of(scorer, options.background)
-    if scorer.background is None and options.background == background.MODEL and not run.quiet:
+    if scorer.background is None and options.background == background.MODEL:
         logger.info("the model has no background, so no E-values: see genobird background build")
     pages = [] if report is None else [report]  # what is scored locks its own outputs
     with locked(*pages), opened.genome:
@@ -178,7 +178,7 @@ def _score(
         genes=options.genes,
     )
     unit = "alleles" if opened.vcf is None else "records"
-    with progress_of(unit, None, run.quiet) as advance:
+    with progress_of(unit, None) as advance:
 
         def count(number: int) -> None:
             nonlocal records
@@ -290,7 +290,7 @@ def merge(options: MergeOptions, run: Run) -> None:
     refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
     check_output(output, (*VCFS, *TABLES), run.force, stdout=True)
     began = time.monotonic()
-    with progress_of("records", None, run.quiet) as advance:
+    with progress_of("records", None) as advance:
         counts = parts.merge(
             shards, output, force=run.force, command=command_line(), progress=advance
         )

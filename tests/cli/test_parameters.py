@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from genobird.cli.options import add
+from genobird.cli.app import VERBS, load_verb
+from genobird.cli.options import QUIET, add
 from genobird.config import COMMAS, Settings, argument, option
 from genobird.errors import UsageError
 
@@ -108,3 +110,14 @@ def test_settings_refuse_nonsense_from_python_in_one_line(wrong, message):
 def test_a_list_without_names_is_misuse():
     with pytest.raises(UsageError, match="a list ' , ' without names found"):
         Fruit(baskets=("a",), kinds=" , ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_that_write_files_may_be_quiet_and_all_mean_the_same(verb):
+    parts = [p.annotation for p in signature(load_verb(verb), eval_str=True).parameters.values()]
+    fields = {
+        name: field for part in parts for name, field in getattr(part, "model_fields", {}).items()
+    }
+    assert ("quiet" in fields) == bool({"output", "folder"} & fields.keys())
+    if "quiet" in fields:
+        assert fields["quiet"].description == QUIET.description

@@ -42,7 +42,7 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
     base = ("finetune", "chromatin", "--output", tmp_path / "run", "--peaks", peaks)
     genome = ("--fasta", tiny_genome_path, "--model", tiny_checkpoint)
     held_out = ("--held-out", "chr1:1-20,000", "--steps", "2")
-    out = run(capsys, *base, *genome, *held_out, *FAST, "--name", "my TF", "--quiet")
+    out = run(capsys, *base, *genome, *held_out, *FAST, "--name", "my TF")
     lines = out.splitlines()
     assert lines[0] == "my TF: 25 held-out bins with a peak"
     assert lines[1].startswith("  AUROC 0.")
@@ -68,11 +68,26 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
 TABLE_FAST = [
     word
     for setting in (
-        *("fit.steps=2", "fit.device=cpu", "fit.threads=1", "fit.loggers=[csv]", "window_bp=200"),
+        *("fit.steps=2", "fit.device=cpu", "fit.threads=1", "fit.precision=float32"),
+        *("fit.loggers=[csv]", "window_bp=200"),
         *("regions=4", "head.hidden=4"),
     )
     for word in ("--set", setting)
 ]
+
+
+def test_quiet_trainings_and_measurements_say_nothing(
+    capsys, table, tiny_genome_path, tiny_checkpoint, tmp_path
+):
+    data = (table, "--fasta", tiny_genome_path)
+    trained = ("finetune", "table", *data, "--target", "activity", "--model", tiny_checkpoint)
+    made = tmp_path / "run"
+    measured = ("evaluate", made / "model", "--table", *data, "--set", "resamples=5")
+    for words, output in ((trained + tuple(TABLE_FAST), made), (measured, tmp_path / "figures")):
+        assert main([str(word) for word in (*words, "--output", output, "--quiet")]) == 0
+        assert capsys.readouterr() == ("", "")
+        assert main([str(word) for word in (*words, "--output", output, "--force")]) == 0
+        assert f"written to {output}" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -98,7 +113,7 @@ def test_a_head_is_trained_on_one_s_own_table_measured_and_scores(
     capsys, table, target, columns, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "table", table, "--fasta", tiny_genome_path, "--target", target)
-    run_to = ("--model", tiny_checkpoint, "-o", tmp_path / "run", "--quiet")
+    run_to = ("--model", tiny_checkpoint, "-o", tmp_path / "run")
     out = run(capsys, *base, *run_to, *TABLE_FAST)
     figure = "accuracy" if target == "state" else "pearson"
     assert out.startswith("validation, ")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 ON = "-f in/genome.fa -m in/model --device cpu --threads 1 -q"
 PLAIN = "-m in/model --device cpu --threads 1 -q"
-FIT = "--quiet --set fit.steps=2 --set fit.warmup_steps=1 --set fit.device=cpu --set fit.threads=1"
+FIT = "--set fit.steps=2 --set fit.warmup_steps=1 --set fit.device=cpu --set fit.threads=1"
 FIT += " --set fit.precision=float32 --set fit.log_every=1"
 START = f"--output run --set checkpoint=in/model {FIT}"
 SHAPE = "passes=1 start_max=500 sentences=[4,9] sentence_bp=[90,110]"
@@ -67,7 +67,7 @@ CASES = {
     "finetune-mlm": f"finetune mlm {START} --set shards=in/corpus.shards --set least=[2]"
     " --set data.max_tokens=66",
     "finetune-peaks": "finetune chromatin --output run --peaks in/peaks.bed --fasta in/long.fa"
-    " --model in/model --held-out chr1:1-10,000 --steps 2 --name mine --quiet"
+    " --model in/model --held-out chr1:1-10,000 --steps 2 --name mine"
     " --set context_bp=200 --set resamples=5 --set device=cpu --set min_positives=5"
     " --set threads=1 --set precision=float32",
     "finetune-table": "finetune table in/table.tsv --fasta in/long.fa --target height,width"

@@ -39,7 +39,7 @@ rule finetune_promoter:
     shell:
         "exec genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
-        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+        " --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 rule promoter_baselines:
@@ -123,7 +123,7 @@ rule finetune_chromatin:
     shell:
         "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
-        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+        " --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 if ETC_PROFILES:

@@ -29,7 +29,7 @@ rule pretrain:
         "exec genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
         " --set tokenizer={input.tokenizer} {params.settings} --set fit.threads={threads}"
-        " --resume --quiet > {log} 2>&1"
+        " --resume > {log} 2>&1"
 
 
 rule ngrams:

@@ -25,7 +25,7 @@ rule pretrain:
     shell:
         "exec genobird pretrain --config {input.settings} --output {params.run}"
         " --set shards={input.shards} --set validation_shards={input.validation}"
-        " --set tokenizer={input.tokenizer} --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+        " --set tokenizer={input.tokenizer} --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 if LOCAL:
@@ -61,7 +61,7 @@ if LOCAL:
             "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
             " --set checkpoint={input.checkpoint} --set data_path={input.data}"
             " {params.auxiliary} {params.sites} {params.motifs}"
-            " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+            " --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 rule finetune_chromatin:
@@ -97,7 +97,7 @@ rule finetune_chromatin:
         "exec genobird finetune chromatin --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
         " {params.auxiliary}"
-        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+        " --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 if LOCAL:
@@ -148,7 +148,7 @@ rule finetune_promoter:
     shell:
         "exec genobird finetune promoter --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set data_path={input.data}"
-        " --set fit.threads={threads} --resume --quiet > {log} 2>&1"
+        " --set fit.threads={threads} --resume > {log} 2>&1"
 
 
 rule finetune_mlm:
@@ -175,5 +175,5 @@ rule finetune_mlm:
     shell:
         "exec genobird finetune mlm --config {input.settings} --output {params.run}"
         " --set checkpoint={input.checkpoint} --set shards={input.shards}"
-        " --set validation_shards={input.validation} --set fit.threads={threads} --resume --quiet"
+        " --set validation_shards={input.validation} --set fit.threads={threads} --resume"
         " > {log} 2>&1"
