@@ -63,12 +63,12 @@ _BASES = 12  # of an allele that are written
 _DETAILED = 10
 _RARE = 0.01  # E-value that the page counts at
 
-Key = tuple[int, int]
-"""`(record, allele)` of a variant."""
-Logos = Mapping[Key, str | None]
-"""Variants -> SVG; None is still to be drawn."""
+Key = tuple[int, ...]
+"""`(record, allele)` of a variant, `(rank,)` of a region, from 0 on."""
+Pictures = Mapping[Key, str | None]
+"""Variants and regions -> SVG; None is still to be drawn."""
 Draw = Callable[[pd.DataFrame], Iterable[tuple[Key, str]]]
-"""Draws the logos of rows of a summary, one after the other; see `allele_logos`."""
+"""Draws rows of a summary, one after the other; see `allele_logos` and `region_curves`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,14 @@ class Detail:
     """The variant lies on the other strand of the genome that it was scored on."""
 
 
+@dataclass(frozen=True)
+class Locus:
+    """One of the first regions, with its curves; None are still to be drawn."""
+
+    row: Mapping[Any, Any]
+    curves: str | None
+
+
 def report(
     output: Path,
     *,
@@ -108,13 +116,16 @@ def report(
     variants: Path | None = None,
     logos: int = 0,
     draw: Draw | None = None,
+    curves: int = 0,
+    trace: Draw | None = None,
     facts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
     """Write a report of a region table, a variant table or both, each TSV or Parquet.
 
-    Logos of the first variants take minutes, so the page is written without them and again with
-    each that is drawn. `facts` are what is known about the tables' origin beside their metadata.
+    Logos of the first variants and curves of the first regions take time, so the page is written
+    without them and again with each that is drawn. `facts` are what is known about the tables'
+    origin beside their metadata.
 
     Raises:
         UsageError: no table is given, one is missing, or the output exists or is no `.html`.
@@ -134,16 +145,25 @@ def report(
             found = {k: v for k, v in read_facts(path).items() if v not in known}
             origin |= {f"{key} ({name})": value for key, value in found.items()}
     origin |= facts or {}
-    drawn: dict[Key, str | None] = {}
-    rows = variant_summary.top.head(logos) if draw and variant_summary else pd.DataFrame()
-    if len(rows):
-        drawn = dict.fromkeys(zip(rows["record"], rows["allele"], strict=True))
-    write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
-    if draw is not None and drawn:
-        logger.info("%s is written; %d logo(s) follow", output, len(drawn))
-        for key, logo in draw(rows):
-            drawn[key] = logo
-            write_text(output, render(region_summary, variant_summary, origin, logos=drawn))
+    asked: list[tuple[Draw, pd.DataFrame]] = []
+    if draw and variant_summary and logos:
+        asked.append((draw, variant_summary.top.head(logos)))
+    if trace and region_summary and curves:
+        asked.append((trace, region_summary.top.head(curves)))
+    drawn: dict[Key, str | None] = {key: None for _, rows in asked for key in _keys(rows)}
+    write_text(output, render(region_summary, variant_summary, origin, pictures=drawn))
+    if drawn:
+        logger.info("%s is written; %d picture(s) follow", output, len(drawn))
+    for way, rows in asked:
+        for key, picture in way(rows):
+            drawn[key] = picture
+            write_text(output, render(region_summary, variant_summary, origin, pictures=drawn))
+
+
+def _keys(rows: pd.DataFrame) -> list[Key]:
+    if "record" in rows:
+        return list(zip(rows["record"], rows["allele"], strict=True))
+    return [(rank,) for rank in range(len(rows))]
 
 
 def render(
@@ -151,12 +171,13 @@ def render(
     variants: VariantSummary | None,
     facts: Mapping[str, str],
     title: str | None = None,
-    logos: Logos | None = None,
+    pictures: Pictures | None = None,
 ) -> str:
     """Return the page as text; `facts` say where it all comes from."""
     parts = {"Regions": regions, "Variants": variants}
     what = " and ".join(name for name, part in parts.items() if part).capitalize()
-    details = _details(variants.top, logos or {}) if variants else []
+    pictures = pictures or {}
+    details = _details(variants.top, pictures) if variants else []
     values: dict[str, Any] = {
         "title": title or f"{what} scored by genobird",
         "regions": regions,
@@ -166,6 +187,7 @@ def render(
         "histogram": _histogram(regions) if regions else None,
         "auroc": auroc(regions) if regions else None,
         "heat": _heat(regions) if regions else None,
+        "loci": _loci(regions.top, pictures) if regions else [],
         "along": _along(variants) if variants else None,
         "named": variants is not None and (variants.top.get("id", _NONE) != "").any(),
         "likely": variants is not None and variants.top.get(LLR, _NONE).notna().any(),
@@ -343,17 +365,22 @@ def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
     return {"at": _RARE, "found": found, "expected": expected, "figure": figure}
 
 
-def _details(top: pd.DataFrame, logos: Logos) -> list[Detail]:
+def _details(top: pd.DataFrame, pictures: Pictures) -> list[Detail]:
     found = []
     for row in top.head(_DETAILED).to_dict("records"):
         changes, key = (
             [_change(effect) for effect in row["effects"]],
             (row["record"], row["allele"]),
         )
-        logo = logos.get(key)
-        awaited = key in logos and logo is None
+        logo = pictures.get(key)
+        awaited = key in pictures and logo is None
         found.append(Detail(row, changes, logo, awaited, is_turned(row)))
     return found
+
+
+def _loci(top: pd.DataFrame, pictures: Pictures) -> list[Locus]:
+    rows = enumerate(top.to_dict("records"))
+    return [Locus(row, pictures[(rank,)]) for rank, row in rows if (rank,) in pictures]
 
 
 def _change(effect: Effect) -> Change:

@@ -218,8 +218,12 @@ def panels(
     diagonal: bool = False,
     unit: bool = True,
     markers: bool = False,
+    shaded: tuple[float, float] | None = None,
 ) -> str:
-    """Draw panels of the same lines side by side, with one legend; `unit` axes go from 0 to 1."""
+    """Draw panels of the same lines side by side, with one legend; `unit` axes go from 0 to 1.
+
+    A stretch of the x axis may be shaded.
+    """
     handles: dict[str, Artist] = {}
     names = list(dict.fromkeys(name for lines in parts.values() for name in lines))
     with figure_of(min(9.0, 1.4 + 2.7 * len(parts)) if len(parts) > 1 else 5.4, 3.3) as figure:
@@ -227,6 +231,8 @@ def panels(
         for axes, (title, lines) in zip(grid[0], parts.items(), strict=True):
             if diagonal:
                 axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, zorder=0)
+            if shaded:
+                axes.axvspan(*shaded, color=MUTED, alpha=0.3, linewidth=0)
             for name, (across, up) in lines.items():
                 place = names.index(name)
                 [handles[name]] = axes.plot(

@@ -1,8 +1,8 @@
 """The report of tables that have just been made, with the model and the genome still open.
 
-Pictures of the alleles of a variant show which bases around it make what is predicted, and where. A
-logo costs three windows per base and allele, so they are drawn of a few variants and a few bases;
-the profile along the locus costs one window per allele.
+Logos of the alleles of a variant show which bases around it make what is predicted. A logo costs
+three windows per base and allele, so they are drawn of a few variants and a few bases. Curves along
+the locus (`curves`) cost one per allele, or a few per region.
 """
 
 from __future__ import annotations
@@ -16,32 +16,25 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import genobird
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
-from genobird.genome.sequence import reverse_complement
-from genobird.genome.variant import Variant, Window, left_align, windows
-from genobird.heads import POSITIVE_WEIGHT
+from genobird.genome.variant import left_align
+from genobird.report.curves import region_curves, variant_curves, variant_of, windows_of
 from genobird.report.logo import Strip, pair
-from genobird.report.page import Key, feature_label, report
-from genobird.report.plots import Line, panels
-from genobird.report.summary import LIFTED, is_turned
-from genobird.scoring.effects import probabilities
+from genobird.report.page import Key, report
+from genobird.report.summary import is_turned
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
 from genobird.scoring.regions import Site
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.windows import CHROMATIN_FLANK
 
 logger = logging.getLogger(__name__)
 
 SPAN = 10
 """Bases on each side of a variant that its logos show."""
 _LONGEST = 40  # letters of one allele with its surroundings
-LOCUS_BP, _STEP_BP = 1_500, 50
-"""Bases on each side of a variant that its profile shows, and between two places of it."""
 _OK = RegionStatus.OK
 
 
@@ -54,11 +47,12 @@ def write_report(
     regions: Path | None = None,
     variants: Path | None = None,
     logos: int = 0,
+    curves: int = 0,
     force: bool = False,
 ) -> None:
     """Write the report of tables that a model has just made of a genome; see `page.report`.
 
-    A model of neither promoters nor profiles has no logos.
+    A model of neither promoters nor profiles has no pictures. Regions were not lifted.
     """
     parts = scorer.checkpoint
     is_drawn = parts.promoter is not None or parts.chromatin is not None
@@ -74,6 +68,8 @@ def write_report(
         variants=variants,
         logos=logos,
         draw=partial(allele_logos, scorer, fasta=genome) if is_drawn else None,
+        curves=curves,
+        trace=partial(region_curves, scorer, fasta=genome) if is_drawn else None,
         facts=facts,
         force=force,
     )
@@ -102,7 +98,7 @@ def allele_logos(
             logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
             began = time.monotonic()
             logos = pair([side.strip() for side in sides], _title(row))
-            yield (row["record"], row["allele"]), logos + _profiles(scorer, row, genome)
+            yield (row["record"], row["allele"]), logos + variant_curves(scorer, row, genome)
             each = (time.monotonic() - began) / windows[place]
 
 
@@ -123,76 +119,12 @@ class Side:
         return strip.turned() if self.is_turned else strip
 
 
-def _variant(row: Mapping[Any, Any]) -> Variant:
-    """Return a variant on the genome that it was scored on."""
-    ref, alt = str(row["ref"]).upper(), str(row["alt"]).upper()
-    if LIFTED[0] not in row:
-        return Variant(str(row["chrom"]), int(row["pos"]) - 1, ref, alt)
-    contig, pos = (row[name] for name in LIFTED[:2])
-    if is_turned(row):
-        ref, alt = reverse_complement(ref), reverse_complement(alt)
-    return Variant(str(contig), int(pos) - 1, ref, alt)
-
-
-def profiles_of(
-    scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str
-) -> dict[str, Line]:
-    """Predict a chromatin feature along the locus, with either allele of a row of a table.
-
-    Returns:
-        `REF` and `ALT` -> bases from POS, along the strand on which the row has the variant and
-        where the genome has them, and the probability there; empty for an output that is no
-        chromatin feature.
-    """
-    if feature not in scorer.features:
-        return {}
-    written = _variant(row)
-    variant = left_align(written, genome)
-    alleles = {"REF": variant.ref, "ALT": variant.alt}
-    pos = written.end - 1 if is_turned(row) else written.position  # the base that POS names
-    step = -1 if is_turned(row) else 1
-    lines: dict[str, Line] = {}
-    for (name, allele), (text, anchor) in zip(
-        alleles.items(), _windows(variant, genome), strict=True
-    ):
-        places = np.arange(anchor - LOCUS_BP, anchor + LOCUS_BP + 1, _STEP_BP)
-        beyond = places >= anchor + len(allele)
-        is_in_genome = beyond | (places < anchor + len(variant.ref))  # not within an insertion
-        kept = is_in_genome & (places >= 0) & (places < len(text))
-        logits = scorer.profiles([text], [places[kept]])[0][:, scorer.features.index(feature)]
-        across = places - anchor + beyond * (len(variant.ref) - len(allele))
-        across = step * (variant.position + across[kept] - pos)
-        found = probabilities(logits, POSITIVE_WEIGHT)
-        lines[name] = across[::step].tolist(), found[::step].tolist()
-    return lines
-
-
-def _profiles(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
-    """Draw the profiles of the leading feature, if it has any."""
-    feature = str(row["feature"])
-    lines = profiles_of(scorer, row, genome, feature)
-    if not lines:
-        return ""
-    is_point = any(len(across) == 1 for across, _ in lines.values())
-    return panels(
-        {feature_label(feature): lines},
-        x="bp from the variant",
-        y="probability",
-        unit=False,
-        markers=is_point,
-    )
-
-
-def _windows(variant: Variant, genome: Genome) -> tuple[Window, Window]:
-    return windows(variant, genome, CHROMATIN_FLANK, CHROMATIN_FLANK)
-
-
 def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: str) -> list[Side]:
     """Prepare both alleles of a row of a table in the windows that the variant was scored in."""
-    variant, turned = left_align(_variant(row), genome), is_turned(row)
+    variant, turned = left_align(variant_of(row), genome), is_turned(row)
     is_anchored = len(variant.ref) != len(variant.alt) and variant.ref[0] == variant.alt[0]
     shift = int(turned and is_anchored)  # the table has an indel's anchor at its other end
-    with_ref, with_alt = _windows(variant, genome)
+    with_ref, with_alt = windows_of(variant, genome)
     at = Interval(variant.contig, variant.position, variant.position + 1)
     ref = _side(scorer, Site(at, _OK, *with_ref), shift, len(variant.ref), feature)
     at = replace(at, strand=ref[0].strand or ".")

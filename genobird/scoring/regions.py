@@ -171,7 +171,7 @@ def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) 
         BedError, TableError, UsageError: the regions cannot be read.
     """
     with opened(fasta) as genome:
-        sites = [_site(interval, genome) for interval in read_regions(regions)]
+        sites = [site_of(interval, genome) for interval in read_regions(regions)]
     scored = [site for site in sites if site.status is RegionStatus.OK]
     places = [[site.centre] for site in scored]
     _, states = scorer.profiles([site.text for site in scored], places, states=True)
@@ -211,7 +211,7 @@ def region_frames(
     if chain is not None:
         require_chain(chain, genome)
     sites = (
-        _site(interval, genome) if chain is None else _lifted_site(interval, genome, chain)
+        site_of(interval, genome) if chain is None else _lifted_site(interval, genome, chain)
         for interval in intervals
     )
     for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
@@ -266,7 +266,8 @@ def _beyond(interval: Interval, length: int) -> bool:
     return interval.end > length or interval.midpoint >= length
 
 
-def _site(interval: Interval, genome: Genome) -> Site:
+def site_of(interval: Interval, genome: Genome) -> Site:
+    """Return a region with its bases, or with the reason why it cannot be scored."""
     try:
         contig = genome.resolve(interval.contig)
     except (AssemblyError, ContigError):
@@ -287,7 +288,7 @@ def _lifted_site(interval: Interval, genome: Genome, chain: ChainFile) -> Site:
     lifted = chain.lift(interval)
     if lifted is None:
         return Site(interval, RegionStatus.NOT_LIFTED)
-    return replace(_site(lifted, genome), interval=interval, lifted=lifted)
+    return replace(site_of(lifted, genome), interval=interval, lifted=lifted)
 
 
 def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:

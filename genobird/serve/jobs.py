@@ -40,6 +40,8 @@ DOWNLOADS = {
 }
 """Files of an answer, and what they are; regions have no VCF."""
 
+CURVES: Final = 5
+"""Regions that get curves."""
 MOST_WAITING: Final = 50
 KEPT: Final = 20
 """Answers that are kept; an older one gives way."""
@@ -84,7 +86,7 @@ class Job:
 
     @property
     def has_report(self) -> bool:
-        """Whether there is an answer, if perhaps without its logos."""
+        """Whether there is an answer, if perhaps without its pictures."""
         return (self.folder / REPORT).is_file()
 
     def advance(self, number: int) -> None:
@@ -242,7 +244,7 @@ def answer(
     genome: Genome,
     progress: Progress,
 ) -> Counter[str]:
-    """Score what is asked; the report is the last file, and is written again with each logo.
+    """Score what is asked; the report is the last file, and is written again with each picture.
 
     Files go where the VCF is. Progress is called with the number of new regions or records.
 
@@ -273,5 +275,6 @@ def answer(
         regions=None if is_vcf else parquet,
         variants=parquet if is_vcf else None,
         logos=question.logos,
+        curves=CURVES,
     )
     return counts

@@ -31,7 +31,7 @@ from genobird.genome.fasta import Genome
 from genobird.names import require
 from genobird.report.page import STATUSES, environment
 from genobird.scoring.scorer import Scorer
-from genobird.serve.jobs import DOWNLOADS, KEPT, REPORT, Job, Jobs, State, answer
+from genobird.serve.jobs import CURVES, DOWNLOADS, KEPT, REPORT, Job, Jobs, State, answer
 from genobird.serve.question import ASKED, Limits, Question, typed, uploaded
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -178,7 +178,7 @@ class Site:
             before = self._jobs.before(job)
             return f"Waiting: {before} before it." if before else "Waiting."
         if state is State.RUNNING:
-            return "The report is ready; logos follow." if has_report else "Scoring."
+            return "The report is ready; pictures follow." if has_report else "Scoring."
         return {
             State.DONE: "Done.",
             State.FAILED: "This could not be scored.",
@@ -194,6 +194,7 @@ class Site:
             place=self._place,
             limits=self._limits,
             logos=_LOGOS,
+            curves=CURVES,
             kept=KEPT,
         )
 

@@ -183,7 +183,7 @@ def test_e_values_are_set_against_what_the_background_gives(ranked_table, varian
 
 def test_logos_stand_with_their_variants(ranked_table):
     summary = summarise_variants([ranked_table])
-    page = render(None, summary, {}, logos={(3, 1): "<svg>logo of rs3</svg>"})
+    page = render(None, summary, {}, pictures={(3, 1): "<svg>logo of rs3</svg>"})
     cards = page.split('<article class="card"')
     assert ["logo of rs3" in card for card in cards] == [False, False, True] + [False] * 5
     assert "<b>Logos</b>" in page
@@ -194,7 +194,7 @@ def test_a_logo_of_the_other_strand_says_that_it_reads_as_the_input(ranked_table
     lifted = {"lifted_chrom": "chr1", "lifted_pos": 9, "lifted_strand": list("+-+-+-+-")}
     summary = summarise_variants([ranked_table.assign(**lifted)])
     logos = {(record, 1): "<svg>logo</svg>" for record in (2, 3)}
-    page = render(None, summary, {}, logos=logos)
+    page = render(None, summary, {}, pictures=logos)
     assert page.count("along the strand of the input") == 1
 
 

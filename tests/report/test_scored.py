@@ -8,10 +8,12 @@ import pytest
 
 from genobird.checkpoint import Checkpoint
 from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, left_align
 from genobird.report import scored
-from genobird.report.scored import _variant, allele_logos, profiles_of, sides_of, write_report
+from genobird.report.curves import profiles_of, region_lines, variant_of
+from genobird.report.scored import allele_logos, sides_of, write_report
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
 from tests.conftest import write_fasta
@@ -97,9 +99,9 @@ def test_bases_behind_an_n_are_left_out(scorer, tmp_path, tiny_contigs, monkeypa
 def test_a_lifted_variant_is_taken_where_it_was_lifted_to():
     variant = Variant("chrA", 10, "AC", "A")
     lifted = {"lifted_chrom": "chr1", "lifted_pos": 500, "lifted_strand": "-"}
-    assert _variant(row(variant)) == variant
-    assert _variant(row(variant, **lifted)) == Variant("chr1", 499, reverse_complement("AC"), "T")
-    assert _variant(row(variant, **lifted | {"lifted_strand": "+"})) == Variant(
+    assert variant_of(row(variant)) == variant
+    assert variant_of(row(variant, **lifted)) == Variant("chr1", 499, reverse_complement("AC"), "T")
+    assert variant_of(row(variant, **lifted | {"lifted_strand": "+"})) == Variant(
         "chr1", 499, "AC", "A"
     )
 
@@ -168,6 +170,71 @@ def test_profiles_have_the_probabilities_of_the_table_at_the_variant(
             expected = table[f"{FEATURE}|{column}"][0]
             np.testing.assert_allclose(up[across.index(0)], expected, **EXACT)
     assert profiles_of(scorer, row(variant), genome, "promoter") == {}
+
+
+@pytest.mark.parametrize("strand", [".", "+", "-"])
+@pytest.mark.parametrize("length", [400, 5_000])
+def test_curves_of_a_region_have_its_probabilities_at_the_midpoint(scorer, genome, strand, length):
+    region = Interval("chr1", AT, AT + length, strand)
+    found = region_lines(scorer, region, genome, [FEATURE])
+    names = {"+": "promoter, + strand", "-": "promoter, \N{MINUS SIGN} strand"}
+    asked = [names[one] for one in names if strand in (".", one)]
+    assert list(found) == [*asked, FEATURE]
+    [scored] = scorer.score_regions([region], genome).to_dict("records")
+    at_midpoint = {}
+    for name, (across, up) in found.items():
+        assert across == sorted(across)
+        assert (min(across), max(across)) == ((-1_500, 1_500) if length == 400 else (-4_500, 4_500))
+        at_midpoint[name] = up[across.index(0)]
+    np.testing.assert_allclose(at_midpoint[FEATURE], scored[FEATURE], **EXACT)
+    np.testing.assert_allclose(max(at_midpoint[one] for one in asked), scored["promoter"], **EXACT)
+
+
+def test_curves_ask_about_places_of_the_genome_alone(scorer, genome, tiny_contigs):
+    length = len(tiny_contigs["chr1"])
+    for region in (Interval("chr1", 100, 300), Interval("chr1", length - 300, length - 100)):
+        for across, _ in region_lines(scorer, region, genome, [FEATURE]).values():
+            assert 0 <= region.midpoint + min(across) < 100 or min(across) == -1_500
+            assert length - 100 <= region.midpoint + max(across) < length or max(across) == 1_500
+
+
+def test_a_promoter_along_the_reverse_strand_is_that_of_the_turned_genome(
+    scorer, genome, tiny_contigs, tmp_path
+):
+    contig = tiny_contigs["chr1"]
+    [(across, up)] = region_lines(scorer, Interval("chr1", AT, AT + 1, "-"), genome, []).values()
+    turned = write_fasta(tmp_path / "turned.fa", {"chr1": reverse_complement(contig)})
+    at = len(contig) - 1 - AT
+    with Genome(turned) as other_way:
+        region = Interval("chr1", at, at + 1, "+")
+        [(there, same)] = region_lines(scorer, region, other_way, []).values()
+    assert across == [-x for x in there[::-1]]
+    np.testing.assert_allclose(up, same[::-1], **EXACT)
+
+
+def test_the_first_regions_of_a_report_are_drawn(scorer, genome, tmp_path):
+    regions = [Interval("chr1", at, at + 200, ".", f"r{at}") for at in (AT, AT + 400)]
+    table = tmp_path / "r.parquet"
+    scored = scorer.score_regions(regions, genome)
+    scored.to_parquet(table)
+    page = tmp_path / "r.html"
+    write_report(page, scorer, genome, "genobird", regions=table, curves=1)
+    text = page.read_text()
+    best = scored.loc[scored["promoter"].idxmax()]
+    assert text.count("probability against bp from the midpoint") == 1
+    assert f"<h3>1. {best['name']} chr1:{best['start'] + 1:,}" in text
+    assert "still being computed" not in text
+    assert "<script" not in text
+
+
+def test_a_head_that_reads_no_places_has_no_curve(tiny_checkpoint, genome):
+    checkpoint = Checkpoint.load(tiny_checkpoint)
+    checkpoint.promoter = None
+    checkpoint.chromatin.config = checkpoint.chromatin.config.model_copy(update={"pool": "cls"})
+    alone = Scorer(checkpoint, device="cpu")
+    assert region_lines(alone, Interval("chr1", AT, AT + 1), genome, [FEATURE]) == {}
+    snv = Variant("chr1", AT, "A", "C")
+    assert profiles_of(alone, row(snv), genome, FEATURE) == {}
 
 
 def test_places_behind_an_insertion_are_those_of_the_genome(scorer, genome, tiny_contigs):

@@ -14,7 +14,7 @@ import pytest
 
 from genobird.genome.fasta import Genome
 from genobird.serve import jobs as queue
-from genobird.serve.jobs import Job, State
+from genobird.serve.jobs import REPORT, Job, State
 from genobird.serve.question import Limits
 from tests.serve.conftest import TOKEN, desk_of
 
@@ -80,6 +80,7 @@ def test_regions_are_answered_without_a_vcf(desk, tiny_scorer, tiny_genome_path)
     table = pd.read_parquet(job.folder / "scored.parquet")
     expected = tiny_scorer.score_regions(["chr1:701-900:-"], tiny_genome_path)
     np.testing.assert_array_equal(table["promoter"].head(1), expected["promoter"])
+    assert "probability against bp from the midpoint: chr1:701-900" in desk.page(job, REPORT)
 
 
 def test_an_uploaded_vcf_keeps_its_records_and_its_name_is_only_shown(desk, change):
