@@ -161,8 +161,9 @@ class MutagenesisOptions(Settings):
     output: Annotated[str, NAMED] = TABLE
     logo: Path | None = option("Sequence logo and heat map of each output: .svg or .png.")
     features: Names = option(
-        "Outputs, separated by commas: promoter, chromatin columns, cells, targets or classes; "
-        "default: promoter and the five chromatin features predicted highest there."
+        "Outputs, separated by commas: promoter, chromatin columns, cells, targets or classes, "
+        "table|NAME of a table head; default: promoter, the five chromatin features predicted "
+        "highest there and a table head's outputs."
     )
     form: str = option(
         "long: one row per change and output; wide: one row per change.", default="long"
@@ -175,7 +176,8 @@ def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None
     """Change every base of a region to the three others and predict the effects.
 
     Effects are on the midpoint of the region (chromatin: the 200 bp around it; promoter: a
-    transcription start there, along the strand), whichever base is changed. Values are logits.
+    transcription start there, along the strand), whichever base is changed. Values are logits; a
+    table head's are in its own units.
     """
     output, logo = options.output, options.logo
     refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": options.fasta})

@@ -25,6 +25,7 @@ from genobird.files import PICTURES, Draft, check_output
 from genobird.genome.sequence import reverse_complement
 from genobird.report.plots import ACCENT, INK, MUTED, figure_of, save, svg
 from genobird.report.plots import BASES as PAGE_COLOURS
+from genobird.targets import MARK
 
 COLOURS = {"A": "#1b8a4b", "C": "#2a5fa5", "G": "#d98e04", "T": "#c2313b"}
 COLUMNS = ("chrom", "pos", "ref", "alt", "output", "delta")
@@ -157,12 +158,13 @@ def _draw(strips: Mapping[str, Strip], table: pd.DataFrame, file: Path, kind: st
             2 * len(strips), 1, sharex=True, squeeze=False, height_ratios=[3, 2] * len(strips)
         )
         for (output, strip), axes in zip(strips.items(), grid[:, 0].reshape(-1, 2), strict=True):
-            _logo_axes(axes[0], strip, _title(table, output))
+            unit = "value" if output.startswith(MARK) else "logit"
+            _logo_axes(axes[0], strip, _title(table, output, unit), unit)
             image = _heat_axes(axes[1], strip)
             bar = figure.colorbar(
                 image, ax=list(axes), pad=0.01, fraction=min(0.04, 0.3 / width), aspect=14
             )
-            bar.set_label("ALT - REF, logit")
+            bar.set_label(f"ALT - REF, {unit}")
             bar.outline.set_linewidth(0.5)
         last = grid[-1, 0]
         at = _ticks(first, length, most=max(3, int(width)))
@@ -171,11 +173,11 @@ def _draw(strips: Mapping[str, Strip], table: pd.DataFrame, file: Path, kind: st
         save(figure, file, kind)
 
 
-def _title(table: pd.DataFrame, output: str) -> str:
+def _title(table: pd.DataFrame, output: str, unit: str) -> str:
     if "ref_logit" not in table:
         return output
-    logit = table.loc[table["output"] == output, "ref_logit"].iloc[0]
-    return f"{output}   REF logit {logit:+.2f}"
+    value = table.loc[table["output"] == output, "ref_logit"].iloc[0]
+    return f"{output}   REF {unit} {value:+.2f}"
 
 
 def _ticks(first: int, length: int, most: int) -> list[int]:
@@ -185,11 +187,11 @@ def _ticks(first: int, length: int, most: int) -> list[int]:
     return list(range(-(-first // step) * step, first + length, step))
 
 
-def _logo_axes(axes: Axes, strip: Strip, title: str) -> None:
+def _logo_axes(axes: Axes, strip: Strip, title: str, unit: str) -> None:
     letters(axes, strip, COLOURS)
     axes.axhline(0, color="#555555", linewidth=0.5)
     axes.set(xlim=(-0.5, len(strip.bases) - 0.5), ylim=_limits([strip]))
-    axes.set_ylabel("importance (logit)")
+    axes.set_ylabel(f"importance ({unit})")
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(axis="x", length=0, labelbottom=False)

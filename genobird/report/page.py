@@ -34,6 +34,7 @@ from genobird.report.summary import (
     summarise_regions,
     summarise_variants,
 )
+from genobird.targets import MARK
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Change:
-    """What a variant does to one output, in probabilities; NaN where there is none."""
+    """What a variant does to one output, in probabilities or values; NaN where there is none."""
 
     effect: Effect
     ref: float
@@ -103,7 +104,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Locus:
-    """One of the first regions, with its curves; None are still to be drawn."""
+    """One of the first regions with its curves, None where they are still to be drawn."""
 
     row: Mapping[Any, Any]
     curves: str | None
@@ -193,6 +194,7 @@ def render(
         "likely": variants is not None and variants.top.get(LLR, _NONE).notna().any(),
         "rarity": _rarity(variants) if variants else None,
         "details": details,
+        "unit": "in its units" if variants and _is_of_table(variants.top) else "in logits",
         "quantiles": any(np.isfinite(c.effect.quantile) for d in details for c in d.changes),
         "logos": any(detail.logo or detail.awaited for detail in details),
         "background": BACKGROUND,
@@ -349,7 +351,8 @@ def _along(variants: VariantSummary) -> str | None:
         return None
     names = [name if place < _NAMED else "" for place, name in enumerate(top["id"])]
     contig = str(top["chrom"].iloc[0])
-    return along_contig(top["pos"].tolist(), top["delta"].tolist(), names, contig)
+    unit = "value" if _is_of_table(top) else "logit"
+    return along_contig(top["pos"].tolist(), top["delta"].tolist(), names, contig, unit)
 
 
 def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
@@ -380,7 +383,12 @@ def _details(top: pd.DataFrame, pictures: Pictures) -> list[Detail]:
 
 def _loci(top: pd.DataFrame, pictures: Pictures) -> list[Locus]:
     rows = enumerate(top.to_dict("records"))
-    return [Locus(row, pictures[(rank,)]) for rank, row in rows if (rank,) in pictures]
+    return [Locus(row, found) for rank, row in rows if (found := pictures.get((rank,), "")) != ""]
+
+
+def _is_of_table(top: pd.DataFrame) -> bool:
+    """Tell whether the effects are of a table head: without chromatin all are of one output."""
+    return bool(top.get("feature", _NONE).str.startswith(MARK).any())
 
 
 def _change(effect: Effect) -> Change:
@@ -389,6 +397,8 @@ def _change(effect: Effect) -> Change:
 
     if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)
+    if effect.name.startswith(MARK):  # in units of its own
+        return Change(effect, effect.ref, effect.alt)
     weight = 1.0 if effect.name == PROMOTER else POSITIVE_WEIGHT
     ref, alt = probabilities(np.array([effect.ref, effect.alt], np.float32), weight)
     return Change(effect, float(ref), float(alt))

@@ -178,9 +178,13 @@ def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int
 
 
 def along_contig(
-    positions: Sequence[int], deltas: Sequence[float], names: Sequence[str], contig: str
+    positions: Sequence[int],
+    deltas: Sequence[float],
+    names: Sequence[str],
+    contig: str,
+    unit: str = "logit",
 ) -> str:
-    """Draw effects of variants, ALT minus REF in logits, at their 1-based places on one contig.
+    """Draw effects of variants, ALT minus REF, at their 1-based places on one contig.
 
     Names are written beside variants, where there is room; the first ones come first.
     """
@@ -206,7 +210,7 @@ def along_contig(
                 fontsize=8,
             )
         axes.margins(y=0.2)
-        axes.set(xlabel=f"{contig}, Mb", ylabel="ALT minus REF, logit")
+        axes.set(xlabel=f"{contig}, Mb", ylabel=f"ALT minus REF, {unit}")
         return svg(figure, f"Effects of variants along {contig}")
 
 

@@ -52,10 +52,10 @@ def write_report(
 ) -> None:
     """Write the report of tables that a model has just made of a genome; see `page.report`.
 
-    A model of neither promoters nor profiles has no pictures. Regions were not lifted.
+    A model of neither promoters nor profiles nor a table has no pictures. Regions were not lifted.
     """
     parts = scorer.checkpoint
-    is_drawn = parts.promoter is not None or parts.chromatin is not None
+    is_drawn = any(head is not None for head in (parts.promoter, parts.chromatin, parts.table))
     facts = {
         "genome": f"{genome.path.name}, {genome.assembly or 'unknown assembly'}",
         "model": f"{scorer.model_hash or 'unsaved'}, on {scorer.device}",

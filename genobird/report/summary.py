@@ -271,8 +271,8 @@ def _features(piece: pd.DataFrame) -> list[str]:
     features = [
         name for name in outputs if name not in (_PROMOTER, LLR) and not name.startswith(MARK)
     ]
-    if not features and outputs:  # a model without a chromatin head
-        return outputs[:1]
+    if not features and outputs:  # a model without a chromatin head; of an LLR nothing is drawn
+        return sorted(outputs, key=LLR.__eq__)[:1]
     if not features:
         raise TableError(
             "the variant table has no column <feature>|delta; give the table of genobird variants"

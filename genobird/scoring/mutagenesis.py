@@ -8,6 +8,7 @@ about each variant's own place instead.)
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import n_fraction
@@ -26,10 +27,11 @@ from genobird.inference import Floats
 from genobird.runs import Progress, ignore
 from genobird.scoring.effects import PROMOTER
 from genobird.scoring.inputs import region_of
-from genobird.scoring.regions import LONGEST_BP, Site
+from genobird.scoring.regions import LONGEST_BP, Site, target_values_of
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.table import TableWriter, as_list, clean_text
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, parted
+from genobird.targets import MARK
 
 BASES = "ACGT"
 KEYS = ("chrom", "pos", "ref", "alt")
@@ -39,6 +41,8 @@ TOP = 5
 """Chromatin features that are taken where none is named: those with the highest REF logit."""
 
 Form = Literal["long", "wide"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +61,12 @@ class Scan:
     """Outputs, O."""
     chosen: tuple[int, ...]
     """Places of the chromatin outputs among `scorer.features`."""
+    targets: tuple[int, ...]
+    """Places of the outputs of a table head among `scorer.targets`; they come last."""
     strand: str
     """Of the promoter output, which comes first; empty where it is not asked for."""
     ref: Floats
-    """Logits of the unchanged window, [O]."""
+    """Logits of the unchanged window, [O]; of a table head, values as it gives them."""
 
     @property
     def bases(self) -> str:
@@ -75,7 +81,7 @@ class Scan:
     def seconds(self) -> float:
         """Estimate how long all windows take, by computing the REF window once more."""
         began = time.monotonic()
-        _ask(self.scorer, [self.site], self.strand, self.chosen)
+        self._ask([self.site])
         return (time.monotonic() - began) * self.size
 
     def chunks(self) -> Iterator[tuple[int, Floats]]:
@@ -92,7 +98,7 @@ class Scan:
                 for offset in range(begin, end)
                 for alt in others(self.bases[offset])
             ]
-            logits = _ask(self.scorer, sites, self.strand, self.chosen)
+            logits = self._ask(sites)
             yield begin, logits.reshape(end - begin, 3, len(self.names))
 
     def deltas(self) -> Floats:
@@ -103,6 +109,9 @@ class Scan:
                 at = [BASES.index(alt) for alt in others(self.bases[row])]
                 table[row, at] = values - self.ref
         return table
+
+    def _ask(self, sites: Sequence[Site]) -> Floats:
+        return _ask(self.scorer, sites, self.strand, self.chosen, self.targets)
 
     def _changed(self, offset: int, alt: str) -> Site:
         text, at = self.site.text, self.first + offset
@@ -125,18 +134,21 @@ def mutagenesis(
         region: 0-based `Interval`, or 1-based text as `chr20:1,001-1,200`. The promoter is asked
             about along its strand; without one, on the strand on which REF has the larger logit.
         fasta: the genome.
-        features: `promoter`, and columns, names or classes of the chromatin head; None is the
-            promoter and the `TOP` chromatin features with the highest REF logit.
+        features: `promoter`, columns, names or classes of the chromatin head, and columns of a
+            table head, as `table|activity`; None is the promoter, the `TOP` chromatin features with
+            the highest REF logit and, where its window holds the region, all of a table head.
         form: `long` has a row per changed base and output, `wide` one per changed base.
         most_bp: longest region that is allowed.
 
     Returns:
         `chrom pos ref alt`, `pos` 1-based; then in the long form `output ref_logit alt_logit
         delta`, in the wide form `<output>|ref`, `<output>|alt` and `<output>|delta`. Values are
-        logits, the delta is ALT minus REF.
+        logits, of a table head in the units that it was trained in, or probabilities of classes;
+        the delta is ALT minus REF.
 
     Raises:
-        UsageError: the region is too long, or an output is unknown.
+        UsageError: the region is too long, for the window of a table head too, or an output is
+            unknown.
         ContigError, OutOfBoundsError: the region is not on the genome.
         InputError: it holds N, or more than half of its window is N.
     """
@@ -173,6 +185,7 @@ def prepare(
     if n_fraction(text) > 0.5:
         raise InputError(f"more than half of the window around {interval} is N; choose another")
     site = Site(interval, RegionStatus.OK, text, interval.midpoint - start)
+    _require_targets_window(scorer, interval, features)
     scan = scan_site(scorer, site, interval.start - start, interval.length, features)
     if interval.length > most_bp:
         raise UsageError(
@@ -187,32 +200,65 @@ def scan_site(
     scorer: Scorer, site: Site, first: int, length: int, features: Sequence[str] | None
 ) -> Scan:
     """Compute the unchanged window and choose the outputs; see `Scan` and `mutagenesis`."""
-    asks_promoter, chosen = chosen_outputs(scorer, features)
+    asks_promoter, chosen, targets = chosen_outputs(scorer, features)
+    if features is None and length > 2 * scorer.target_flank:
+        targets = []
     strand = _strand(scorer, site) if asks_promoter else ""
-    ref = _ask(scorer, [site], strand, chosen)[0]
-    promoters, profile = (ref[:1], ref[1:]) if asks_promoter else (ref[:0], ref)
+    ref = _ask(scorer, [site], strand, chosen, targets)[0]
+    promoters, profile, values = np.split(ref, np.cumsum([asks_promoter, len(chosen)]))
     if features is None:
         best = np.argsort(-profile, kind="stable")[:TOP]
         chosen, profile = [chosen[place] for place in best], profile[best]
     names = [PROMOTER] * asks_promoter + [scorer.features[place] for place in chosen]
-    logits = np.concatenate([promoters, profile])
-    return Scan(scorer, site, first, length, tuple(names), tuple(chosen), strand, logits)
+    names += [scorer.targets[place] for place in targets]
+    found = np.concatenate([promoters, profile, values])
+    outputs = tuple(chosen), tuple(targets)
+    return Scan(scorer, site, first, length, tuple(names), *outputs, strand, found)
 
 
-def chosen_outputs(scorer: Scorer, features: Sequence[str] | None) -> tuple[bool, list[int]]:
-    """Tell whether the promoter is asked about, and the places of chromatin features that are.
+def chosen_outputs(
+    scorer: Scorer, features: Sequence[str] | None
+) -> tuple[bool, list[int], list[int]]:
+    """Tell whether the promoter is asked about, and places of features and of a table head's.
 
     Raises:
         UsageError: an output is unknown, or there is none.
     """
     wanted = None if features is None else as_list(features)
-    named = None if wanted is None else [name for name in wanted if name != PROMOTER]
+    known = (PROMOTER, *scorer.targets)
+    named = None if wanted is None else [name for name in wanted if name not in known]
     has_promoter = scorer.checkpoint.promoter is not None
     asks_promoter = has_promoter if wanted is None else PROMOTER in wanted
+    if unknown := [name for name in named or () if str(name).startswith(MARK)]:
+        has = ", ".join(scorer.targets) or "no table head"
+        raise UsageError(f"the model has no output {quoted(unknown[0])}; it has {has}")
     chosen = scorer.select_features(named)
-    if not asks_promoter and not chosen:
+    targets = [
+        place for place, name in enumerate(scorer.targets) if wanted is None or name in wanted
+    ]
+    if not asks_promoter and not chosen and not targets:
         raise UsageError("no output is chosen; name features of the model, or promoter")
-    return asks_promoter, chosen
+    return asks_promoter, chosen, targets
+
+
+def _require_targets_window(
+    scorer: Scorer, interval: Interval, features: Sequence[str] | None
+) -> None:
+    """Refuse outputs of a table head that does not see the region; if others are there, warn."""
+    most = 2 * scorer.target_flank
+    named = [name for name in scorer.targets if features is None or name in as_list(features)]
+    if not named or interval.length <= most:
+        return
+    found = (
+        f"the table head sees {most:,} bp around the midpoint, and {interval} has "
+        f"{interval.length:,} bp"
+    )
+    has_others = scorer.checkpoint.promoter is not None or bool(scorer.features)
+    if features is not None or not has_others:
+        raise UsageError(
+            f"{found}; choose a region of up to {most:,} bp, or leave out {', '.join(named)}"
+        )
+    logger.warning("%s: its outputs are left out", found)
 
 
 def write_mutagenesis(
@@ -255,8 +301,14 @@ def duration(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} h"
 
 
-def _ask(scorer: Scorer, sites: Sequence[Site], strand: str, chosen: Sequence[int]) -> Floats:
-    """Return logits [S, O]: the promoter where a strand is given, then the chosen features."""
+def _ask(
+    scorer: Scorer,
+    sites: Sequence[Site],
+    strand: str,
+    chosen: Sequence[int],
+    targets: Sequence[int],
+) -> Floats:
+    """Return [S, O]: the promoter where a strand is given, chosen features, a table head's."""
     blocks: list[Floats] = []
     if strand:
         windows = [site.promoter(strand) for site in sites]
@@ -264,6 +316,8 @@ def _ask(scorer: Scorer, sites: Sequence[Site], strand: str, chosen: Sequence[in
     if chosen:
         profile = scorer.chromatin_logits([s.text for s in sites], [s.centre for s in sites])
         blocks.append(profile[:, list(chosen)])
+    if targets:
+        blocks.append(target_values_of(scorer, sites)[:, list(targets)])
     return np.concatenate(blocks, axis=1)
 
 

@@ -22,13 +22,15 @@ _LETTERS = np.frombuffer(b"ACGTN", dtype=np.uint8)
 class OneHotModel(nn.Module):
     """One-hot bases [B, 4, L] -> logits [B, O] at the midpoint of each sequence.
 
-    What is asked is what `score_sequences` reports as probabilities: chromatin of both strands,
-    averaged, and the promoter along the given strand. The model reads tokens, and which tokens a
-    sequence has is no smooth function of its bases: there is no gradient, and no half of a base.
+    What is asked is what `score_sequences` reports: as logits chromatin of both strands, averaged,
+    and the promoter along the given strand; then what a table head predicts, in its own units. The
+    model reads tokens, and which tokens a sequence has is no smooth function of its bases: there is
+    no gradient, and no half of a base.
 
     Args:
         scorer: the model; it stays on its device, and the logits go to that of the bases.
-        features: `promoter`, and columns, names or classes of the chromatin head; None is all.
+        features: `promoter`, columns, names or classes of the chromatin head, and columns of a
+            table head; None is all.
 
     Attributes:
         names: of the O outputs.
@@ -40,9 +42,10 @@ class OneHotModel(nn.Module):
     def __init__(self, scorer: Scorer, features: Sequence[str] | None = None) -> None:
         super().__init__()
         self.scorer = scorer
-        asks_promoter, self.chosen = chosen_outputs(scorer, features)
+        asks_promoter, self.chosen, self.targets = chosen_outputs(scorer, features)
         chromatin = [scorer.features[place] for place in self.chosen]
-        self.names = [PROMOTER] * asks_promoter + chromatin
+        targets = [scorer.targets[place] for place in self.targets]
+        self.names = [PROMOTER] * asks_promoter + chromatin + targets
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict.
@@ -66,6 +69,12 @@ class OneHotModel(nn.Module):
             found.append(self.scorer.promoter_logits(texts, centres)[:, None])
         if self.chosen:
             found.append(self.scorer.chromatin_logits(texts, centres)[:, self.chosen])
+        if self.targets:
+            centre, flank = x.shape[2] // 2, self.scorer.target_flank
+            first = max(0, centre - flank)
+            seen = [text[first : centre + flank] for text in texts]
+            values = self.scorer.target_values(seen, [[centre - first]] * len(seen))
+            found.append(values[:, self.targets])
         return torch.from_numpy(np.concatenate(found, axis=1)).to(x.device)
 
 

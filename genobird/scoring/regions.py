@@ -352,12 +352,12 @@ def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.D
         blocks.append(probabilities(logits[:, chosen], POSITIVE_WEIGHT))
     if scorer.targets:
         names += scorer.targets
-        blocks.append(_target_values(scorer, scored))
+        blocks.append(target_values_of(scorer, scored))
     found = np.concatenate(blocks, axis=1) if scored else np.zeros((0, len(names)), np.float32)
     return _table(sites, names, found)
 
 
-def _target_values(scorer: Scorer, sites: Sequence[Site]) -> Floats:
+def target_values_of(scorer: Scorer, sites: Sequence[Site]) -> Floats:
     """Return what a table head predicts along the strand of each site, [n, O]."""
     flank = scorer.target_flank
     texts, places = parted([site.around(flank, flank) for site in sites])

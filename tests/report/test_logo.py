@@ -86,6 +86,12 @@ def test_a_logo_in_svg_is_well_formed_and_names_outputs_and_places(tmp_path):
         "ALT - REF",
     ):
         assert part in texts
+    assert "value" not in texts
+    draw_logo(table.replace("promoter", "table|a"), path, force=True)
+    texts = "".join(ElementTree.parse(path).getroot().itertext())
+    for part in ("table|a   REF value -1.23", "importance (value)", "ALT - REF, value"):
+        assert part in texts
+    draw_logo(table, path, force=True)
     again = tmp_path / "again.svg"
     draw_logo(table, again)
     assert again.read_bytes() == path.read_bytes()

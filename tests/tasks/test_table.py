@@ -17,6 +17,9 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.report import scored
+from genobird.report.page import fine
+from genobird.scoring.mutagenesis import prepare
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.variant_vcf import annotate_variants
 from genobird.targets import Targets
@@ -242,6 +245,87 @@ def test_a_vcf_has_the_changes_of_all_targets(world, tmp_path):
     expected = table.loc[[0, 2], ["table|a|delta", "table|b|delta"]].to_numpy(np.float64)
     values = [[float(text) for text in found[k].split("|")] for k in (0, 2)]
     np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strand", ["", ":-"])
+def test_mutagenesis_asks_the_head_in_its_own_window_along_the_strand(world, strand):
+    scorer = Scorer(untrained(world, stranded=True))
+    with Genome(world / "genome.fa") as genome:
+        text, _ = genome.fetch_clipped("c", 201, 401)
+    table = scorer.mutagenesis(
+        f"c:301-302{strand}", world / "genome.fa", features=["table|b", "promoter"], form="wide"
+    )
+    assert list(table.columns[4:]) == [
+        f"{name}|{part}" for name in ("promoter", "table|b") for part in ("ref", "alt", "delta")
+    ]
+    assert table["pos"].tolist() == [301] * 3 + [302] * 3
+    texts = [text]
+    for pos, alt in zip(table["pos"], table["alt"], strict=True):
+        texts.append(text[: pos - 202] + alt + text[pos - 201 :])
+    places, strands = [np.array([100])] * len(texts), (strand[1:] or ".") * len(texts)
+    values = scorer.target_values(texts, places, strands)[:, 1]
+    np.testing.assert_allclose(table["table|b|ref"], values[0], rtol=1e-5)
+    np.testing.assert_allclose(table["table|b|alt"], values[1:], rtol=1e-5)
+    np.testing.assert_allclose(table["table|b|delta"], values[1:] - values[0], atol=1e-5)
+
+
+def test_mutagenesis_takes_the_head_by_itself_only_where_its_window_holds_the_region(world, caplog):
+    scorer = Scorer(untrained(world))
+    names = ("table|a", "table|b")
+    with Genome(world / "genome.fa") as genome:
+        fits = prepare(scorer, "c:301-500", genome)
+        assert fits.names[-2:] == names
+        assert not caplog.records
+        wider = prepare(scorer, "c:301-501", genome)
+        assert not set(names) & set(wider.names)
+        assert len(wider.names) == len(fits.names) - 2
+        assert "200 bp around the midpoint, and c:301-501 has 201 bp" in caplog.text
+        with pytest.raises(UsageError, match=r"region of up to 200 bp, or leave out table\|a$"):
+            prepare(scorer, "c:301-501", genome, features=["promoter", "table|a"])
+        with pytest.raises(UsageError, match=r"no output 'table\|c'; it has table\|a, table\|b"):
+            prepare(scorer, "c:301-302", genome, features="table|c")
+        scorer.checkpoint.promoter, scorer.features = None, []
+        with pytest.raises(UsageError, match="region of up to 200 bp"):
+            prepare(scorer, "c:301-501", genome)
+
+
+def test_the_module_of_one_hot_bases_has_the_values_of_score_sequences(world):
+    scorer, text = Scorer(untrained(world)), random_dna(301, seed=5)
+    module = scorer.module(["table|b", "promoter"])
+    bases = torch.tensor([["ACGT".index(base) for base in text]])
+    found = module(torch.nn.functional.one_hot(bases, 4).mT.float())
+    assert module.names == ["promoter", "table|b"]
+    expected = scorer.score_sequences([text])["table|b"]
+    np.testing.assert_allclose(found[:, 1].numpy(), expected, rtol=1e-5)
+
+
+def test_a_report_of_a_table_head_alone_has_its_logos_in_its_units(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(scored, "SPAN", 1)
+    model = untrained(world)
+    model.promoter = model.chromatin = None
+    scorer = Scorer(model)
+    with Genome(world / "genome.fa") as genome:
+        base = genome.fetch_clipped("c", 300, 301)[0]
+        other = {"A": "C"}.get(base, "A")
+        table = scorer.screen_variants([f"c:301:{base}>{other}"], genome)
+        table.to_parquet(tmp_path / "v.parquet")
+        page = tmp_path / "r.html"
+        scored.write_report(page, scorer, genome, "g", variants=tmp_path / "v.parquet", logos=1)
+    text = page.read_text()
+    assert "Bases around c:301 that matter for table|a" in text
+    assert "difference of a feature, in its units" in text
+    for allele in ("ref", "alt"):  # values, no probabilities
+        assert f'<td class="n">{fine(table[f"table|a|{allele}"][0])}</td>' in text
+
+
+def test_a_report_of_regions_of_a_table_head_alone_has_no_curves(world, tmp_path):
+    model = untrained(world)
+    model.promoter = model.chromatin = None
+    scorer, page = Scorer(model), tmp_path / "r.html"
+    with Genome(world / "genome.fa") as genome:
+        scorer.score_regions(["c:301-302"], genome).to_parquet(tmp_path / "r.parquet")
+        scored.write_report(page, scorer, genome, "g", regions=tmp_path / "r.parquet", curves=1)
+    assert "Along the loci" not in page.read_text()
 
 
 def test_losses_leave_out_what_is_unknown(world):
