@@ -101,11 +101,17 @@ def strips_of(table: pd.DataFrame) -> dict[str, Strip]:
     return strips
 
 
-def pair(strips: Sequence[Strip], title: str) -> str:
+def pair(strips: Sequence[Strip], title: str, unit: str = "logit") -> str:
     """Draw logos of alleles one below the other, on one scale, in the colours of a page."""
     with figure_of(4.2, 0.95 * len(strips)) as figure:
         draw_alleles(np.atleast_1d(figure.subplots(len(strips))), strips, PAGE_COLOURS)
+        figure.supylabel(unit, fontsize=8)
         return svg(figure, title)
+
+
+def unit_of(output: str) -> str:
+    """Return what the numbers of an output are; a table head has units of its own."""
+    return "value" if output.startswith(MARK) else "logit"
 
 
 def draw_alleles(grid: Iterable[Axes], strips: Sequence[Strip], colours: Mapping[str, str]) -> None:
@@ -158,7 +164,7 @@ def _draw(strips: Mapping[str, Strip], table: pd.DataFrame, file: Path, kind: st
             2 * len(strips), 1, sharex=True, squeeze=False, height_ratios=[3, 2] * len(strips)
         )
         for (output, strip), axes in zip(strips.items(), grid[:, 0].reshape(-1, 2), strict=True):
-            unit = "value" if output.startswith(MARK) else "logit"
+            unit = unit_of(output)
             _logo_axes(axes[0], strip, _title(table, output, unit), unit)
             image = _heat_axes(axes[1], strip)
             bar = figure.colorbar(

@@ -102,7 +102,7 @@ def svg(figure: Figure, title: str) -> str:
 
     The title is read to those who do not see the figure.
     """
-    file, title = io.BytesIO(), short(title, 120)
+    file, title = io.BytesIO(), short(title, 240)
     save(figure, file, "svg")
     root = ElementTree.fromstring(file.getvalue())
     for metadata in root.findall("{*}metadata"):
@@ -255,7 +255,7 @@ def panels(
         columns = 2 if len(parts) == 1 else min(len(handles), 4)
         artists, labels = list(handles.values()), list(handles)
         figure.legend(artists, labels, loc="outside lower center", ncols=columns)
-        return svg(figure, f"{y} against {x}: {', '.join(parts)}")
+        return svg(figure, f"{y} against {x}: {', '.join(parts)}; lines: {', '.join(names)}")
 
 
 def scatter(groups: Mapping[str, Line], *, x: str, y: str) -> str:

@@ -23,7 +23,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.variant import left_align
 from genobird.report.curves import region_curves, variant_curves, variant_of, windows_of
-from genobird.report.logo import Strip, pair
+from genobird.report.logo import Strip, pair, unit_of
 from genobird.report.page import Key, report
 from genobird.report.summary import is_turned
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
@@ -97,7 +97,8 @@ def allele_logos(
             of = f"logo {place + 1} of {len(found)}"
             logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
             began = time.monotonic()
-            logos = pair([side.strip() for side in sides], _title(row))
+            unit = unit_of(str(row["feature"]))
+            logos = pair([side.strip() for side in sides], _title(row), unit)
             yield (row["record"], row["allele"]), logos + variant_curves(scorer, row, genome)
             each = (time.monotonic() - began) / windows[place]
 

@@ -16,6 +16,7 @@ from genobird.report.page import (
     allele,
     auroc,
     difference,
+    environment,
     evalue,
     feature_label,
     fine,
@@ -24,7 +25,7 @@ from genobird.report.page import (
     render,
     report,
 )
-from genobird.report.plots import along_contig, below, histogram
+from genobird.report.plots import _LINES, ACCENT, along_contig, below, histogram
 from genobird.report.summary import RegionSummary, summarise_regions, summarise_variants
 
 
@@ -96,6 +97,7 @@ def test_a_page_of_one_table_has_nothing_of_the_other(part, region_table, varian
     page = render(regions, variants, {})
     assert ('id="promoters"' in page) == (part == "regions")
     assert ('id="variants"' in page) == (part == "variants")
+    assert ("<b>Difference</b>" in page) == (part == "variants")
     assert 'id="origin"' not in page
 
 
@@ -129,6 +131,27 @@ def test_figures_are_svg_in_the_colours_of_the_page(figure):
     assert "var(--accent)" in figure
     assert not re.search(r"#[0-9a-f]{6}", figure)
     assert "font-family: 'DejaVu" not in figure
+
+
+def luminance(colour):
+    parts = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_drawn_stands_out_from_the_page(theme):
+    """By 3 to 1, as WCAG asks of graphics; text by 4.5 to 1."""
+    source, _, _ = environment().loader.get_source(environment(), "base.html.j2")
+    light, dark = source.split("prefers-color-scheme: dark")
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light if theme == "light" else dark))
+    drawn = {f"line {n}": colour for n, colour in enumerate(_LINES) if colour != ACCENT}
+    drawn |= {name: colours[name] for name in colours if name.startswith(("base-", "muted"))}
+    wanted = dict.fromkeys(drawn, 3.0) | dict.fromkeys(("ink", "soft", "accent"), 4.5)
+    for name, least in wanted.items():
+        for ground in ("page", "card"):
+            pair = sorted(luminance((drawn | colours)[one]) + 0.05 for one in (name, ground))
+            assert pair[1] / pair[0] >= least, (name, ground)
 
 
 def test_figures_are_the_same_each_time():

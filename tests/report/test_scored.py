@@ -275,9 +275,13 @@ def test_logos_come_one_after_the_other_and_what_remains_is_said(
     assert key == (0, 2)
     assert "logo 1 of 2: 36 windows left, about " in caplog.text
     assert "logo 2 of 2" not in caplog.text
+    assert ">logit</text>" in logo
     labels = [svg.get("aria-label") for svg in ElementTree.fromstring(f"<p>{logo}</p>")]
     title = f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
-    assert labels == [title, "probability against bp from the variant: A DNase"]
+    assert labels == [
+        title,
+        "probability against bp from the variant: A DNase; lines: REF, ALT",
+    ]
     assert [key for key, _ in drawn] == [(1, 2)]
     assert "logo 2 of 2: 18 windows left, about " in caplog.text
 
