@@ -52,6 +52,7 @@ VERBS: Final = {
     "serve": "house.serve",
     "demo": "house.demo",
     "report": "house.report",
+    "report multiqc": "house.report_multiqc",
     "info": "house.info",
     "schema": "house.schema",
     "doctor": "house.doctor",

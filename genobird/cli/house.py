@@ -40,7 +40,7 @@ with deferred():
     from genobird.cli import app, training
     from genobird.genome import fasta
     from genobird.hf import exchange
-    from genobird.report import description, page
+    from genobird.report import description, multiqc, page
     from genobird.scoring import haplotypes, variant_vcf
     from genobird.scoring import scorer as scorers
     from genobird.serve import question, site
@@ -66,6 +66,15 @@ class ReportOptions(Made):
     output: Path = option("HTML file.", "-o", default=...)
     regions: Path | None = option("Table of genobird score, TSV or Parquet.")
     variants: Path | None = option("Table of genobird variants, TSV or Parquet.")
+
+
+class MultiqcOptions(Made):
+    """Which tables are counted."""
+
+    tables: tuple[Path, ...] = argument(
+        "Tables of genobird score and genobird variants, one a sample, TSV or Parquet.", "TABLE"
+    )
+    output: Path = option("File whose name ends with _mqc.tsv.", "-o", default=...)
 
 
 class InfoOptions(Settings):
@@ -113,6 +122,14 @@ def report(options: ReportOptions) -> None:
     facts = {"command": command_line()}
     page.report(output, regions=regions, variants=variants, facts=facts, force=options.force)
     tell(f"report written to {output}")
+
+
+def report_multiqc(options: MultiqcOptions) -> None:
+    """Count the rows of score tables by status, in a file that MultiQC shows."""
+    tables = {f"the table {path}": path for path in options.tables}
+    refuse_same_file({"--output": options.output}, tables)
+    multiqc.write_statuses(options.output, options.tables, options.force)
+    tell(f"statuses of {len(tables)} table(s) written to {options.output}")
 
 
 def info(options: InfoOptions) -> None:

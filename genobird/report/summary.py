@@ -123,8 +123,12 @@ class VariantSummary(Summary):
     """How many E-values are small; None where the table has none."""
 
 
-def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
+def read_pieces(path: Path, only: str | None = None) -> Iterator[pd.DataFrame]:
     """Yield the rows of a table in pieces, numbered from 0 on; TSV unless the name says `.parquet`.
+
+    Args:
+        path: the table.
+        only: the one column that is wanted, where it is there; None is all.
 
     Raises:
         UsageError: there is no such file.
@@ -137,7 +141,7 @@ def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
         if path.suffix == ".parquet":
             rows = 0
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_PIECE):
+                for batch in file.iter_batches(_PIECE, columns=only and [only]):
                     piece = batch.to_pandas()
                     piece.index = pd.RangeIndex(rows, rows := rows + len(piece))
                     yield piece
@@ -148,6 +152,7 @@ def read_pieces(path: Path) -> Iterator[pd.DataFrame]:
                 dtype=dict.fromkeys(_TEXT, str),
                 keep_default_na=False,
                 na_values=[""],
+                usecols=None if only is None else only.__eq__,
                 chunksize=_PIECE,
                 low_memory=False,
             ) as pieces:
@@ -170,6 +175,22 @@ def _require_rows(path: Path) -> None:
         raise TableError(
             f"{path} is a VCF, a report needs the table; give the file of genobird variants --table"
         )
+
+
+def count_statuses(path: Path) -> Counter[str]:
+    """Count the rows of a region table or a variant table by status.
+
+    Raises:
+        UsageError: there is no such file.
+        TableError: it cannot be read as a table, has no statuses, or one that is unknown.
+    """
+    counts: Counter[str] = Counter()
+    for piece in read_pieces(path, "status"):
+        if "status" not in piece:
+            raise TableError(f"{path} has no column status; {_WANTED}")
+        _require_one_of(piece, "status", dict.fromkeys((*Status, *RegionStatus)))
+        counts.update(piece["status"])
+    return counts
 
 
 def read_facts(path: Path) -> dict[str, str]:

@@ -51,7 +51,8 @@ CASES = {
     "compat-selene": f"compat selene in/calls.vcf in/genome.fa out {PLAIN} -s diffs -s predictions",
     "report": f"score in/regions.bed {ON} -o regions.tsv"
     f" && variants in/calls.tsv {ON} -o variants.tsv"
-    " && report --regions regions.tsv --variants variants.tsv -o out.html",
+    " && report --regions regions.tsv --variants variants.tsv -o out.html"
+    " && report multiqc regions.tsv variants.tsv -o statuses_mqc.tsv",
     "corpus": f"corpus in/long.fa -o out --regions in/peaks.bed {LAW} --set both_strands=true",
     "tokenizer": "tokenizer train in/corpus -o out.model --vocab-size 40 --max-piece 6"
     " && tokenizer info out.model && tokenizer encode out.model GATTACANNGATTACA",

@@ -95,6 +95,14 @@ def test_each_record_is_kept_and_each_alt_has_its_row(scored, project):
 
 
 @pytest.mark.slow
+def test_statuses_of_all_samples_are_counted_for_multiqc(scored):
+    table = pd.read_csv(scored / "statuses_mqc.tsv", sep="\t", comment="#", index_col="Sample")
+    assert list(table.columns) == ["OK", "AMBIGUOUS", "REF_MISMATCH", "SYMBOLIC"]
+    assert table.to_numpy().tolist() == [[5, 0, 0, 0], [1, 1, 0, 0], [2, 0, 1, 1]]
+    assert list(table.index) == ["places", "edge.of-the_contig", "some"]
+
+
+@pytest.mark.slow
 def test_a_second_run_does_nothing(scored, snakemake, config):
     assert "Nothing to be done" in snakemake("score", config)
 
@@ -115,7 +123,7 @@ def test_another_file_in_the_sheet_is_the_only_one_scored(scored, project, snake
     (project / "longer.tsv").write_text(f"{sheet}new\tmy files/places.bed\n")
     log = snakemake("score", config | {"samples": "longer.tsv"}, "--dry-run", "--printshellcmds")
     assert re.findall(r"exec genobird .* --output (\S+)", log) == [
-        f"{config['output']}/regions/new.tsv"
+        f"{config['output']}/{name}" for name in ("regions/new.tsv", "statuses_mqc.tsv")
     ]
 
 

@@ -129,3 +129,25 @@ rule merge:
         "(genobird variants merge {input.vcfs:q} --output {output.vcf:q} --force"
         " && genobird variants merge {input.tables:q} --output {output.table:q} --force)"
         " > {log:q} 2>&1"
+
+
+# Seconds of one core, so it does not wait in the queue of a cluster.
+rule statuses:
+    input:
+        expand(rules.regions.output, sample=REGIONS.index),
+        expand(f"{OUT}/variants/{{sample}}.parquet", sample=VARIANTS.index),
+    output:
+        f"{OUT}/statuses_mqc.tsv",
+    log:
+        f"{OUT}/logs/statuses.log",
+    benchmark:
+        f"{OUT}/benchmarks/statuses.tsv"
+    localrule: True
+    conda:
+        "../envs/genobird.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "exec genobird report multiqc {input:q} --output {output:q} --force > {log:q} 2>&1"
