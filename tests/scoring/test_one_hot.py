@@ -50,3 +50,46 @@ def test_what_is_not_one_hot_or_wants_a_gradient_is_refused(scorer):
         assert module(bases).shape == (1, 1)
     with pytest.raises(UsageError, match="no feature or class 'DNas'"):
         scorer.module("DNas")
+
+
+@pytest.fixture
+def wrapped(scorer, tmp_path, monkeypatch):
+    """The module in a model of gReLU's, whose network gives [batch, outputs, 1]."""
+    lightning = pytest.importorskip("grelu.lightning", reason="gReLU is not installed")
+    # gReLU would lower the precision of products for all tests that follow.
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
+    monkeypatch.chdir(tmp_path)  # where Lightning keeps its logs
+    settings = {"task": "regression", "loss": "mse"}
+    model = lightning.LightningModel({"model_type": "ConvModel", "n_tasks": 1}, settings)
+    model.model = torch.nn.Sequential(scorer.module("promoter"), torch.nn.Unflatten(1, (-1, 1)))
+    model.data_params = {"tasks": {"name": ["promoter"]}}
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")  # of gReLU and of what it imports
+def test_grelu_mutates_with_the_module_and_is_told_that_it_has_no_gradient(scorer, wrapped):
+    from grelu.interpret.score import ISM_predict, get_attributions
+
+    text = random_dna(120, seed=5)
+    found = ISM_predict(text, wrapped, start_pos=58, end_pos=61, num_workers=0)
+    assert found.shape == (4, 3)
+    changed = [text[:at] + base + text[at + 1 :] for base in "ACGT" for at in (58, 59, 60)]
+    expected = scorer.module("promoter")(one_hot(*changed)).numpy().reshape(4, 3)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-5)
+    for method in ("deepshap", "saliency", "inputxgradient", "integratedgradients"):
+        with pytest.raises(UsageError, match="the model reads tokens: it has none"):
+            get_attributions(wrapped, [text], method=method, n_shuffles=2)
+
+
+@pytest.mark.skipif(not hasattr(np, "Inf"), reason="evolve of gReLU 1.1.0 needs NumPy 1")
+@pytest.mark.filterwarnings("ignore")
+def test_grelu_evolves_sequences_by_the_logits_of_the_module(scorer, wrapped):
+    from grelu.design import evolve
+
+    text = random_dna(120, seed=6)
+    found = evolve([text], wrapped, max_iter=1, positions=[59, 60], num_workers=0, verbose=False)
+    assert len(found) == 1 + 2 * 3
+    expected = scorer.module("promoter")(one_hot(*found["seq"]))[:, 0].numpy()
+    np.testing.assert_allclose(found["prediction_score"], expected, atol=1e-5)
+    np.testing.assert_allclose(found["promoter"], expected, atol=1e-5)
