@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -70,16 +71,35 @@ def open_scorer(
                 f"batch size {quoted(compute.batch_size)} found; auto or a number is allowed"
             )
         size = number
-    exact = inference.precision_of(precision)
-    scorer = scorers.load(
-        *(model, compute.device), threads=compute.threads, batch_size=size, precision=exact
-    )
+    with _kept():
+        exact = inference.precision_of(precision)
+        scorer = scorers.load(
+            *(model, compute.device), threads=compute.threads, batch_size=size, precision=exact
+        )
     if processes > 1 and scorer.device.type != "cpu":
         raise UsageError(
             f"--processes {processes} and device {scorer.device} found; one process keeps a GPU "
             "busy: leave --processes out, or compute with --device cpu"
         )
     return scorer
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Look for no cycles while torch is loaded, nor later among what was there then: modules stay.
+
+    This spares a tenth of the time of a short command. It is done once in a process: what a later
+    command of the same process leaves behind is not kept.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

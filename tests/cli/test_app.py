@@ -109,3 +109,21 @@ def test_a_verb_is_loaded_without_the_others():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[True, False]"
+
+
+def test_what_is_loaded_is_searched_for_cycles_no_more_and_nothing_later_is_kept():
+    code = (
+        "import gc\n"
+        "from genobird.cli import options, running\n"
+        "from genobird.errors import UsageError\n"
+        "for _ in range(2):\n"
+        "    try:\n"
+        "        running.open_scorer(None, options.Passes(), 'float16')\n"
+        "    except UsageError as error:\n"
+        "        print('float16' in str(error), gc.isenabled(), gc.get_freeze_count())\n"
+        "    later = [[] for _ in range(50_000)]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = (line.split() for line in done.stdout.splitlines())
+    assert first[:2] == second[:2] == ["True", "True"]
+    assert 100_000 < int(first[2]) >= int(second[2])
