@@ -16,6 +16,7 @@ import pytest
 import genobird
 from genobird.cli import app, main
 from genobird.genome.fasta import Genome
+from genobird.names import EXTRAS
 
 HEAVY = ("matplotlib", "pandas", "pyarrow", "pysam", "pytorch_lightning", "sentencepiece", "torch")
 BED = "chr1\t20000\t20200\tone\t.\t+\n"
@@ -304,6 +305,18 @@ def test_help_loads_nothing_heavy():
 def test_every_verb_has_help(arguments, capsys):
     assert main([*arguments, "--help"]) == 0
     assert "Usage: " in capsys.readouterr().out
+
+
+def test_info_loads_nothing_of_the_extra_of_training(tiny_checkpoint):
+    code = (
+        "import json, sys; from genobird.cli import main; code = main(['info', sys.argv[1]]); "
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    words = [sys.executable, "-c", code, str(tiny_checkpoint)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    exit_code, modules = json.loads(done.stdout.splitlines()[-1])
+    assert exit_code == 0
+    assert set(modules).isdisjoint({"matplotlib", *EXTRAS["train"]})
 
 
 def test_info_describes_a_model_as_json(tiny_checkpoint, capsys):

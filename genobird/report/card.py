@@ -11,10 +11,10 @@ from pathlib import Path
 from genobird.errors import InputError
 from genobird.files import write_text
 from genobird.report.evaluation import (
-    NAMES,
     Facts,
     listed,
     name_of,
+    names,
     number,
     read_json,
     shown,
@@ -244,7 +244,7 @@ def _baselines(evaluation: Facts) -> Iterable[str]:
     facts = evaluation.get("data", {}).get("baselines", {})
     rows = []
     for kind in ("chromatin", "promoters"):
-        for name in NAMES:
+        for name in names():
             found = facts.get(kind, {}).get(name)
             if found:
                 steps = (

@@ -10,21 +10,27 @@ from typing import Any
 
 import pandas as pd
 
-from genobird.baselines.train import MODELS
 from genobird.errors import InputError, UsageError
+from genobird.names import deferred
+
+with deferred():
+    from genobird.baselines import train as baselines  # needs the extra of training
 
 Facts = Mapping[str, Any]
 
-NAMES = {
-    **{name: model.title for name, model in MODELS.items()},
-    "bert_512": "dense transformer of 512 tokens",
-    "counts": "counts of neighbouring pieces alone",
-}
+
+def names() -> dict[str, str]:
+    """Return what models are called, by their names in an evaluation."""
+    return {
+        **{name: model.title for name, model in baselines.MODELS.items()},
+        "bert_512": "dense transformer of 512 tokens",
+        "counts": "counts of neighbouring pieces alone",
+    }
 
 
 def name_of(model: str) -> str:
     """Return what a model is called; one that is not known keeps its name."""
-    return NAMES.get(model, model)
+    return names().get(model, model)
 
 
 def read_json(path: Path) -> dict[str, Any]:
