@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from genobird.errors import ConfigError, UsageError, quoted
 
@@ -41,7 +42,6 @@ def option(
     metavar: str | None = None,
     ge: float | None = None,
     le: float | None = None,
-    repr: bool = True,
 ) -> Any:
     """Return a field of settings that is an option on the command line.
 
@@ -52,16 +52,22 @@ def option(
         metavar: what the value is called in the help; default its type.
         ge: smallest value.
         le: largest value.
-        repr: whether `repr` of the settings shows it.
     """
     extra: Any = {"flags": flags, "metavar": metavar}
-    return Field(default, description=text, ge=ge, le=le, repr=repr, json_schema_extra=extra)
+    return Field(default, description=text, ge=ge, le=le, json_schema_extra=extra)
 
 
 def argument(text: str, metavar: str | None = None, default: Any = ...) -> Any:
     """Return a field of settings that is an argument on the command line, given by its place."""
     extra: Any = {"argument": True, "metavar": metavar}
     return Field(default, description=text, json_schema_extra=extra)
+
+
+def flag_of(name: str, field: FieldInfo) -> str:
+    """Return what the option of a field is called, without the name that turns it off."""
+    extra: Any = field.json_schema_extra
+    long = (flag.partition("/")[0] for flag in extra["flags"] if flag.startswith("--"))
+    return next(long, f"--{name.replace('_', '-')}")
 
 
 def split_names(names: str | Sequence[str] | None) -> Sequence[str] | None:

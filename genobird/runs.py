@@ -220,10 +220,10 @@ def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_leaves(facts))
 
 
-def differences(known: Identity, asked: Identity) -> list[str]:
-    """Tell in what two runs differ, key by key."""
+def differences(known: Identity, asked: Identity, where: str = "before") -> list[str]:
+    """Tell in what a run differs from a known one, key by key; `where` says which that is."""
     return [
-        f"{key} {_shown(known.get(key))}, now {_shown(asked.get(key))}"
+        f"{key} {_shown(asked.get(key))}, {where} {_shown(known.get(key))}"
         for key in dict.fromkeys((*known, *asked))
         if known.get(key) != asked.get(key)
     ]
@@ -429,4 +429,8 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
     return "not given" if value is None else str(value)

@@ -118,7 +118,7 @@ def test_only_a_run_whose_outputs_were_complete_may_be_replaced_when_it_is_resum
 def test_another_run_is_refused_with_each_key_that_differs(tmp_path):
     stopped(tmp_path / "out", b"one")
     other = {"model": "0123", "limit": 5, "exclude": []}
-    message = r"another run \(limit not given, now 5; exclude \['chr1:1-5'\], now \[\]\); give what"
+    message = r"another run \(limit 5, before not given; exclude none, before chr1:1-5\); give what"
     with pytest.raises(UsageError, match=message), begun([tmp_path / "out"], other, RESUME):
         pass
     assert partial_of(tmp_path / "out").exists()
@@ -159,7 +159,9 @@ def test_the_folder_of_a_run_goes_on_or_is_dropped_and_becomes_the_output(tmp_pa
     ):
         run_in_folder(output)
     for start in (RESUME, Start(resume=True, force=True)):
-        with pytest.raises(UsageError, match=r"another run \(limit not given, now 5\); give what"):
+        with pytest.raises(
+            UsageError, match=r"another run \(limit 5, before not given\); give what"
+        ):
             run_in_folder(output, {**ASKED, "limit": 5}, start)
     assert run_in_folder(output, ASKED, RESUME, "two") == ["one"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -285,7 +285,7 @@ def test_shards_of_something_else_are_refused_unless_forced(
         shards.write(corpus.path, other, output)
     moved = build([tiny_genome_path], tmp_path / "c", SETTINGS.model_copy(update={"seed": 5}))
     with pytest.raises(
-        UsageError, match=r"s is of another run \(corpus \w{12}, now \w{12}\); give"
+        UsageError, match=r"s is of another run \(corpus \w{12}, before \w{12}\); give"
     ):
         shards.write(moved.path, tiny_tokenizer, output)
     assert shards.write(corpus.path, other, output, force=True).index.vocab_size == 30

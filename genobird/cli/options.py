@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from genobird.cli.running import command_line, hushed
-from genobird.config import COMMAS, Settings, option
+from genobird.config import COMMAS, Settings, flag_of, option
 from genobird.files import STDOUT
 from genobird.runs import Progress, Start, ignore
 
@@ -167,12 +167,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     if "argument" in extra:
         info: Any = typer.Argument(**facts)
     else:
-        long = () if any(flag.startswith("--") for flag in extra["flags"]) else (_flag(name),)
+        long = (
+            () if any(flag.startswith("--") for flag in extra["flags"]) else (flag_of(name, field),)
+        )
         info = typer.Option(*long, *extra["flags"], **facts)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -79,7 +79,6 @@ def build_background(
         "limit": limit,
         "seed": seed,
         "exclude": [str(interval) for interval in exclude],
-        **settings_facts(settings),
     }
     alone = copy.copy(scorer)
     alone.background = None  # what is ranked is not ranked among others
@@ -94,7 +93,7 @@ def build_background(
         journal = stack.enter_context(kept([output], {**asked, **scan.identity}, start))
         with closing(_Rows(output, len(outputs))) as rows:
             scan.run([rows.write, lambda batch: start.progress(len(batch.loci))], journal)
-            facts |= {"version": __version__, "command": start.command}
+            facts |= {**settings_facts(settings), "version": __version__, "command": start.command}
             background = Background.of(rows.complete(), outputs, _summed(scorer, outputs), **facts)
         journal.seal()
         background.save(output)

@@ -131,18 +131,18 @@ def kept(outputs: Sequence[Path | str], identity: Identity, start: Start) -> Ite
         yield Journal(ledger, start.processes)
 
 
-def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: str | int) -> Identity:
+def identity_of(scorer: Scorer, features: Sequence[str] | None, **others: Any) -> Identity:
     """Return what decides the scores of a run; `model` is empty for one that was never saved.
 
     The number of threads and the batch size are left out: they change the last digits only. The
-    kind of device, and the chunk that goes with it, count.
+    kind of device, and the chunk that goes with it, count. What an option sets is named by it.
     """
     return {
         "version": __version__,
         "model": scorer.model_hash,
-        "features": "all" if features is None else ",".join(features),
-        "device": scorer.device.type,
-        "precision": scorer.precision,
+        "--features": "all" if features is None else ",".join(features),
+        "--device": scorer.device.type,
+        "--precision": scorer.precision,
         "chunk": scorer.chunk,
         **others,
     }

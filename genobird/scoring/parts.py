@@ -30,7 +30,7 @@ from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
 from genobird.genome.streams import STDIN, require_file, whole
 from genobird.genome.vcf import Record, VcfReader
 from genobird.genome.vcf_writer import VcfWriter
-from genobird.runs import Progress, ignore
+from genobird.runs import Identity, Progress, differences, ignore
 from genobird.scoring.table import TableWriter, in_chunks
 
 HEADER_KEY: Final = "genobirdShard"
@@ -73,7 +73,7 @@ class PartNote:
     part: Part
     chunk: int
     """Records per chunk."""
-    run: Mapping[str, str | int]
+    run: Identity
     """Input, model, genome and settings; the same in all parts of a run."""
 
     def text(self) -> str:
@@ -239,8 +239,8 @@ def _in_order(parts: Sequence[_Made]) -> list[_Made]:
         number = part.note.part.index
         if other := _difference(first, part):
             raise ShardError(
-                f"{first.path} and {part.path} are of different runs: {other}; give the shards "
-                "of one run"
+                f"{part.path} is of another run than {first.path} ({other}); give the shards of "
+                "one run"
             )
         if number in found:
             raise ShardError(
@@ -263,10 +263,9 @@ def _difference(one: _Made, other: _Made) -> str:
         {"shards": part.note.part.count, **part.note.run, "chunk": part.note.chunk}
         for part in (one, other)
     )
-    keys = [key for key in dict.fromkeys((*here, *there)) if here.get(key) != there.get(key)]
-    if keys:
-        return ", ".join(f"{key} {here.get(key)} and {there.get(key)}" for key in keys)
-    return "" if one.facts == other.facts else "their headers have other lines or columns"
+    if one.facts != other.facts and here == there:
+        return "their headers have other lines or columns"
+    return "; ".join(differences(here, there, "there"))
 
 
 def _vcf_part(path: Path, header: Sequence[str]) -> _Made:

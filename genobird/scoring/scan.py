@@ -123,9 +123,9 @@ class VariantScan:
             genome=hash_of_genome(self.locator.genome),
             liftover=hash_of_file(chain.path) if chain else "no",
             background=background.hash if background else "none",
-            swap="yes" if self.settings.policy is RefMismatch.SWAP else "no",
-            settings=repr(self.settings.effects),
             genes=hash_of_file(self.settings.genes) if self.settings.genes else "none",
+            **{"--ref-mismatch": "swap" if self.settings.policy is RefMismatch.SWAP else "other"},
+            **self.settings.effects.identity,
         )
 
     def run(self, sinks: Sequence[Sink], journal: Journal = NO_JOURNAL) -> Counter[str]:

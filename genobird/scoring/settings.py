@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 from pydantic import model_validator
 
-from genobird.config import COMMAS, Settings, option
+from genobird.config import COMMAS, Settings, flag_of, option
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class EffectSettings(Settings):
         "Add the distance between hidden states of REF and ALT.", default=False
     )
     phred: bool = option(
-        "Add GB_PHRED, the E-value as -10 log10.", default=False, repr=False
+        "Add GB_PHRED, the E-value as -10 log10.", default=False
     )  # computed from another key, it is no part of what identifies a run
 
     @model_validator(mode="after")
@@ -86,6 +86,13 @@ class EffectSettings(Settings):
         if unknown:
             raise UsageError(f"score {unknown[0]!r} is unknown; allowed: {', '.join(SCORES)}")
         return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides scores, by option."""
+        values = self.model_dump(mode="json", exclude={"phred"})
+        fields = type(self).model_fields
+        return {flag_of(name, fields[name]): value for name, value in values.items()}
 
     def offsets(self, position: int) -> list[int]:
         """Return how far from the middle of each window a 0-based position lies, in bp."""

@@ -167,12 +167,12 @@ def annotate_variants(
             scan.haplotypes = stack.enter_context(
                 Haplotypes(scorer, path, phased, scan.locator, settings.features, settings.effects)
             )
-            identity = {**identity, "phased": phased, "calls": hash_of_file(path)}
+            identity = {**identity, "--phased": phased, "calls": hash_of_file(path)}
         meta = run_facts(scorer, start.command, scan.locator.chain)
         if part is not None:
-            run = {**identity, "input": hash_of_file(path), "ref_mismatch": settings.ref_mismatch}
+            run = {**identity, "input": hash_of_file(path), "--ref-mismatch": settings.ref_mismatch}
             meta[HEADER_KEY] = PartNote(part, scorer.chunk, run).text()
-            identity = {**identity, "shard": str(part)}
+            identity = {**identity, "--shard": str(part)}
         files = [output] if table is None else [output, table]
         journal = stack.enter_context(kept(files, identity, start))
         doubts = Doubts(genome)

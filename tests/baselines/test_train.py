@@ -240,7 +240,7 @@ def test_a_run_that_was_stopped_goes_on_behind_the_last_model(promoter_path, tmp
         train_baselines(output, promoters=promoter_path, config=config)
     other = config.model_copy(update={"seed": 7})
     for force in (False, True):
-        with pytest.raises(UsageError, match=r"is of another run \(seed 0, now 7\); give what"):
+        with pytest.raises(UsageError, match=r"is of another run \(seed 7, before 0\); give what"):
             train_baselines(output, promoters=promoter_path, config=other, resume=True, force=force)
     threads = config.model_copy(update={"threads": torch.get_num_threads()})
     train_baselines(output, promoters=promoter_path, config=threads, resume=True)

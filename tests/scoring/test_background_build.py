@@ -177,10 +177,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     ledger.write_bytes(ledger.read_bytes()[: ledger.stat().st_size - cut])  # as a kill leaves it
     with pytest.raises(UsageError, match=r"a.npz.partial holds .*pass --resume .* or --force"):
         build_background(quick, vcf, genome, output, limit=10)
-    with pytest.raises(UsageError, match=r"another run \(limit 10, now 9; seed 0, now 3\)"):
+    with pytest.raises(UsageError, match=r"another run \(limit 9, before 10; seed 3, before 0\)"):
         build_background(quick, vcf, genome, output, limit=9, seed=3, start=RESUME)
     other = write_fasta(tmp_path / "other.fa", tiny_contigs | {"chr9": "ACGT" * 50})
-    with Genome(other) as edited, pytest.raises(UsageError, match=r"another run \(genome \w+, now"):
+    with (
+        Genome(other) as edited,
+        pytest.raises(UsageError, match=r"another run \(genome \w+, before"),
+    ):
         build_background(quick, vcf, edited, output, limit=10, start=RESUME)
     scored, real = [], module.effects
 

@@ -174,9 +174,12 @@ def test_force_with_resume_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "4567"}, r"another run \(model 0123, now 4567\); give what it was begun with"),
-        ({"model": "4567", "chunk": 3}, r"\(model 0123, now 4567; chunk 2, now 3\)"),
-        ({"shard": "1/2"}, r"\(shard not given, now 1/2\)"),
+        (
+            {"model": "4567"},
+            r"another run \(model 4567, before 0123\); give what it was begun with",
+        ),
+        ({"model": "4567", "chunk": 3}, r"\(model 4567, before 0123; chunk 3, before 2\)"),
+        ({"shard": "1/2"}, r"\(shard 1/2, before not given\)"),
     ],
 )
 def test_work_of_another_run_is_refused_with_what_differs(tmp_path, changes, message):
@@ -354,13 +357,13 @@ def test_identity_holds_what_decides_scores(scorer):
         >= {
             "version": __version__,
             "model": scorer.model_hash,
-            "features": "all",
-            "device": "cpu",
+            "--features": "all",
+            "--device": "cpu",
             "chunk": scorer.chunk,
             "genome": "abc",
         }.items()
     )
-    assert identity_of(scorer, ["TF", "DNase"])["features"] == "TF,DNase"
+    assert identity_of(scorer, ["TF", "DNase"])["--features"] == "TF,DNase"
 
 
 def test_a_file_is_known_by_its_bytes(tmp_path):

@@ -226,13 +226,13 @@ def test_shards_of_different_runs_are_refused_with_what_differs(run, tmp_path, k
     made = run.shards(25, 2)[kind]
     output = tmp_path / f"m{made[0].name.removeprefix('s1')}"
     for name, options, message in (
-        ("other", {"count": 24}, r"input \w+ and \w+"),
-        ("other", {"count": 25, "ref_mismatch": "skip"}, "ref_mismatch flag and skip"),
-        ("other", {"count": 25, "features": ["TF"]}, "features all and TF"),
-        ("other", {"count": 25, "shard": "2/3"}, "shards 2 and 3"),
+        ("other", {"count": 24}, r"input \w+, there \w+"),
+        ("other", {"count": 25, "ref_mismatch": "skip"}, "--ref-mismatch skip, there flag"),
+        ("other", {"count": 25, "features": ["TF"]}, "--features TF, there all"),
+        ("other", {"count": 25, "shard": "2/3"}, "shards 3, there 2"),
     ):
         other = run(name, **({"shard": "2/2"} | options), force=True)[kind]
-        with pytest.raises(ShardError, match=f"are of different runs: .*{message}"):
+        with pytest.raises(ShardError, match=rf"is of another run than .*s1\..* \(.*{message}"):
             merge([made[0], other], output)
     assert not output.exists()
 

@@ -13,6 +13,7 @@ import pytest
 from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.runs import ignore, partial_of
+from genobird.scoring.settings import EffectSettings
 from tests.scoring.calls import annotate_variants
 from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
 
@@ -105,8 +106,13 @@ def test_what_changes_no_score_may_change(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": ["TF"]}, "features all, now TF"),
-        ({"ref_mismatch": "swap"}, "swap no, now yes"),
+        ({"features": ["TF"]}, r"\(--features TF, before all\)"),
+        ({"ref_mismatch": "swap"}, r"\(--ref-mismatch swap, before other\)"),
+        (
+            {"effects": EffectSettings(shifts=4, grid=64, one_window=False, scores=("diff",))},
+            r"\(--shifts 4, before 1; --window-grid 64, before 0; --one-window no, before yes; "
+            r"--scores diff, before none\)",
+        ),
     ],
 )
 def test_what_changes_scores_may_not(run, change, message):
@@ -126,7 +132,7 @@ def test_another_genome_or_input_is_refused(run, scorer, tmp_path, source, short
     write_vcf(source, lines)
     copy = tmp_path / "other.fa"
     copy.write_text(short.path.read_text().replace("ACGT", "ACGA", 1))
-    with Genome(copy) as other, pytest.raises(UsageError, match=r"genome \w+, now \w+"):
+    with Genome(copy) as other, pytest.raises(UsageError, match=r"genome \w+, before \w+"):
         annotate_variants(scorer, source, other, tmp_path / "out.vcf.gz", resume=True)
 
 

@@ -88,7 +88,7 @@ def test_a_run_that_is_through_is_not_called_unfinished(run):
     [
         (
             {"steps": 9},
-            r"run is of another run \(fit\.steps 4, now 9\); give",
+            r"run is of another run \(fit\.steps 9, before 4\); give",
         ),
         (
             {"seed": 3, "precision": "bf16"},
