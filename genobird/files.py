@@ -75,21 +75,62 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
     What is no folder of the kind that will be written, and not empty, is never replaced.
 
     Raises:
-        UsageError: it exists and `force` is not given, or it is something else.
+        UsageError: it exists and `force` is not given, or it is something else; see
+            `require_place`, also for OutputError.
     """
+    require_place(output)
     if not output.exists():
         return
+    if kind is not None and not kind.is_in(output):
+        refuse_foreign(output, kind.name)
     if not force:
         raise UsageError(f"output {output} exists; choose another name or pass --force")
-    if kind is None or kind.is_in(output):
+
+
+def refuse_foreign(output: Path, kind: str) -> None:
+    """Refuse what is no folder of a kind by a UsageError, unless the folder is empty.
+
+    What begins with a point is not counted: systems and schedulers leave such files in folders.
+    """
+    names = None
+    if output.is_dir():
+        names = sorted(one.name for one in output.iterdir() if not one.name.startswith("."))
+    if names == []:
         return
-    names = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else None
-    if names != []:
-        found = "is a file" if names is None else f"holds {', '.join(names[:3])}"
-        more = f" and {len(names) - 3} more" if names and len(names) > 3 else ""
-        raise UsageError(
-            f"output {output} exists and is no {kind.name}: it {found}{more}; choose another name"
-        )
+    found = "is a file" if names is None else f"holds {', '.join(names[:3])}"
+    more = f" and {len(names) - 3} more" if names and len(names) > 3 else ""
+    raise UsageError(
+        f"output {output} exists and is no {kind}: it {found}{more}, which --force does not remove "
+        "either; choose another name"
+    )
+
+
+def require_place(output: Path, *, inside: bool = False) -> None:
+    """Refuse a path where no file can be made, before work begins; its folder may be missing.
+
+    Args:
+        output: the path.
+        inside: it is a folder, in which files are made if it exists.
+
+    Raises:
+        UsageError: a file is where a folder is needed.
+        OutputError: its folder takes no files, or no file can have its name.
+    """
+    with writing(output):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(_place(output))
+        ways = (output, *output.absolute().parents) if inside else output.absolute().parents
+        folder = next(place for place in ways if place.exists())
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder} is a file, and output {output} needs a folder there; choose another"
+            )
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except FileNotFoundError:  # as /proc says it
+            raise OutputError(
+                f"{output} cannot be written: {folder} takes no files; choose another folder"
+            ) from None
 
 
 def check_output(
@@ -108,11 +149,10 @@ def check_output(
         allowed = ", ".join(endings) + (f" and {STDOUT}" if stdout else "")
         hint = ", in lower case" if path.name.lower().endswith(endings) else ""
         raise UsageError(f"output {path} has an unknown ending; allowed are {allowed}{hint}")
-    with writing(path):
-        if path.is_dir() or not path.parent.is_dir():
-            raise UsageError(f"output {path} is no file in an existing folder; make the folder")
-        refuse_existing(path, force)
-        tempfile.TemporaryFile(dir=path.parent).close()
+    require_place(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"output {path} is no file in an existing folder; make the folder")
+    refuse_existing(path, force)
 
 
 def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) -> None:
@@ -120,8 +160,10 @@ def check_folder(folder: Path, files: Iterable[Path] = (), force: bool = False) 
 
     Raises:
         UsageError: it cannot be made, or one of the files exists and `force` is not given.
+        OutputError: see `require_place`.
     """
-    if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
+    require_place(folder, inside=True)
+    if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder} is no folder in an existing folder; make that first")
     existing = [path for path in files if path.exists()]
     if existing and not force:
@@ -144,8 +186,9 @@ def writing(path: Path | str, faults: tuple[type[Exception], ...] = (OSError,)) 
     except faults as error:
         reason = getattr(error, "strerror", None) or str(error)
         name = "standard output" if str(path) == STDOUT else path
-        text = f"{name} cannot be written: {reason}; check space and permissions"
-        raise OutputError(text) from error
+        is_long = getattr(error, "errno", None) == errno.ENAMETOOLONG
+        remedy = "choose a shorter name" if is_long else "check space and permissions"
+        raise OutputError(f"{name} cannot be written: {reason}; {remedy}") from error
 
 
 def write_all(file: IO[bytes] | io.RawIOBase, data: bytes) -> None:

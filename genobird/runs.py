@@ -36,7 +36,16 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from genobird.errors import GenobirdError, OutputError, UsageError
-from genobird.files import STDOUT, Kind, locked, open_plain, refuse_existing, write_all, writing
+from genobird.files import (
+    STDOUT,
+    Kind,
+    locked,
+    open_plain,
+    refuse_existing,
+    require_place,
+    write_all,
+    writing,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +101,13 @@ def may_replace(output: Path | str, start: Start) -> bool:
     Raises:
         UsageError: an earlier run left work, and neither `force` nor `resume` is given; or there is
             nothing beside which a ledger could lie.
+        OutputError: no ledger can be written there.
     """
     if str(output) == STDOUT:
         if start.resume:
             raise UsageError("standard output cannot be resumed; name a file with --output")
         return start.force
+    require_place(partial_of(output))
     head = _read_head(partial_of(output))
     if head is None:
         return start.force

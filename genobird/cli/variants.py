@@ -208,7 +208,6 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
     """Open the inputs, and refuse what may be refused before torch is loaded."""
     output, table, report = options.output, options.table, options.report
     replace = may_replace(output, run.start())
-    check_output(output, (*VCFS, *TABLES), replace, stdout=True)
     if table is not None:
         check_output(table, TABLES, replace, stdout=True)
     if report is not None:
@@ -224,6 +223,8 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
         raise UsageError("--scores are columns of the table; name one with --table or --report")
     if options.report_logos is not None and report is None:
         raise UsageError("--report-logos is of the report; name one with --report")
+    if vcf is not None and part is not None:
+        parts.require_part_outputs(None, vcf.source, output, table)
     check_output(output, VCFS if vcf else TABLES, replace, stdout=True)
     if report is not None:
         whole = _table_of(report, table if vcf else output, shard=part is not None)
@@ -288,7 +289,6 @@ def merge(options: MergeOptions, run: Run) -> None:
     """Join the shards of genobird variants --shard into the file of a single run."""
     shards, output = options.shards, options.output
     refuse_same_file({"--output": output}, {f"the shard {path}": path for path in shards})
-    check_output(output, (*VCFS, *TABLES), run.force, stdout=True)
     began = time.monotonic()
     with progress_of("records", None) as advance:
         counts = parts.merge(

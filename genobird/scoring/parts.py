@@ -93,16 +93,17 @@ class PartNote:
 
 
 def require_part_outputs(
-    model: str, source: Path | str, output: Path | str, table: Path | str | None
+    model: str | None, source: Path | str, output: Path | str, table: Path | str | None
 ) -> None:
     """Refuse a model, an input or outputs that a part cannot have.
 
-    A part is written in formats that hold its note, and in which a missing end is noticed.
+    A part is written in formats that hold its note, and in which a missing end is noticed. Of a
+    model that is not loaded yet, the hash is None.
 
     Raises:
         UsageError: they are others.
     """
-    if not model:
+    if model == "":
         raise UsageError("a model that was never saved has no shards; save it first")
     if str(source) == STDIN:
         raise UsageError(
@@ -153,15 +154,15 @@ def merge(
         ShardError: a part is missing, there twice, of another run or incomplete.
         VcfError, OutputError: a part is damaged, or the output cannot be written.
     """
-    paths = [require_file(path) for path in parts]
-    if paths and all(path.name.endswith(PACKED_VCFS) for path in paths):
-        check_output(output, VCFS, force, stdout=True)
-        return _merge_vcfs(paths, output, force, command, progress)
-    if paths and all(path.name.endswith(TABLE_ENDING) for path in paths):
-        check_output(output, TABLES, force, stdout=True)
-        return _merge_tables(paths, output, force, command, progress)
+    for kind, endings, join in (
+        (PACKED_VCFS, VCFS, _merge_vcfs),
+        (TABLE_ENDING, TABLES, _merge_tables),
+    ):
+        if parts and all(str(path).endswith(kind) for path in parts):
+            check_output(output, endings, force, stdout=True)
+            return join([require_file(path) for path in parts], output, force, command, progress)
     raise UsageError(
-        f"{len(paths)} shards found that are not all .vcf.gz or all .parquet; merge the VCFs and "
+        f"{len(parts)} shards found that are not all .vcf.gz or all .parquet; merge the VCFs and "
         "the tables of a run one after the other"
     )
 

@@ -21,7 +21,7 @@ import yaml
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, UsageError
-from genobird.files import locked, refuse_existing
+from genobird.files import locked, refuse_existing, refuse_foreign, require_place, write_text
 from genobird.runs import flat, refuse_unfinished
 
 SETTINGS, STATE, MODEL, LOGS = "config.yaml", "last.ckpt", "model", "logs"
@@ -158,21 +158,20 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
         force: replace what is there.
 
     Raises:
-        UsageError: both are asked for, a run is there and neither is, what is there is no run, or
-            something that the settings name would be replaced.
-        OutputError: another process trains in the folder.
+        UsageError: both are asked for, a run is there and neither is, other files are there and no
+            run, or something that the settings name would be replaced.
+        OutputError: another process trains in the folder, or no file can be made there.
     """
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it; choose one")
-    for place in (output, *output.parents):
-        if place.exists() and not place.is_dir():
-            raise UsageError(f"{place} is a file, and a run needs a folder; choose another place")
+    require_place(output, inside=True)
     with locked(output):
         _restore(output)
         if not (resume or force):
             _refuse_run(output)
-        if force:
+        if not (resume and _present(output, SAVED)):
             _refuse_others(output)
+        if force:
             _refuse_inputs(output, settings)
         existed = output.exists()
         output.mkdir(parents=True, exist_ok=True)
@@ -180,7 +179,7 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
             _set_aside(output)
         if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
             text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-            (output / SETTINGS).write_text(text)
+            write_text(output / SETTINGS, text)
         try:
             yield
         except BaseException:
@@ -205,17 +204,14 @@ def _refuse_run(output: Path) -> None:
 
 
 def _refuse_others(output: Path) -> None:
-    """Refuse to replace what has only the names of a run's files."""
-    found = _present(output, FILES)
+    """Refuse a folder of other files, also of such as have only the names of a run's files."""
     try:
         settings = yaml.safe_load((output / SETTINGS).read_text())
     except (OSError, ValueError, yaml.YAMLError):
         settings = None
     is_run = isinstance(settings, dict) and ("fit" in settings or "held_out" in settings)
-    if found and not is_run:
-        raise UsageError(
-            f"{output} holds {', '.join(found)} and is no run of genobird; choose another place"
-        )
+    if output.exists() and not (is_run or (output / BAD_BATCH).exists()):
+        refuse_foreign(output, "run of genobird")
 
 
 def _refuse_inputs(output: Path, settings: Any) -> None:

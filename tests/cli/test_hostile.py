@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from genobird import files
 from genobird.cli import main
 from genobird.cli.options import as_named
 from genobird.scoring import effects as module
@@ -153,6 +156,7 @@ WRONG = {
 @pytest.mark.parametrize("output", ["out.txt", "none/out.tsv", "there.tsv"])
 def test_a_wrong_output_is_refused_before_torch_is_loaded(output, tmp_path):
     (tmp_path / "there.tsv").write_text("kept")
+    (tmp_path / "in.vcf").write_text(HEADER.format(""))
     code = (
         "import json, sys\nfrom genobird.cli import main\n"
         "codes = [main([*words, '-o', sys.argv[2]]) for words in json.loads(sys.argv[1])]\n"
@@ -170,6 +174,70 @@ def test_a_wrong_output_is_refused_before_torch_is_loaded(output, tmp_path):
     assert len(done.stderr.splitlines()) == len(WRONG)
     assert all("output" in line for line in done.stderr.splitlines())
     assert (tmp_path / "there.tsv").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("words", "output", "allowed"),
+    [
+        (["variants", "in.vcf"], "out.VCF", ".vcf, .vcf.gz, .vcf.bgz, .bcf and -, in lower case"),
+        (["variants", "chr1:5:A>C"], "out.TSV", ".tsv, .tsv.gz, .parquet and -, in lower case"),
+        (["variants", "merge", "a.vcf.gz"], "out.tsv", ".vcf, .vcf.gz, .vcf.bgz, .bcf and -"),
+        (["variants", "merge", "a.parquet"], "out.vcf", ".tsv, .tsv.gz, .parquet and -"),
+    ],
+)
+def test_the_refusal_of_an_ending_lists_what_is_allowed_there(
+    words, output, allowed, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.vcf").write_text(HEADER.format(""))
+    genome = [] if "merge" in words else ["-f", "x.fa"]
+    assert main([*words, *genome, "-o", output]) == 2
+    message = f"genobird: error: output {output} has an unknown ending; allowed are {allowed}\n"
+    assert capsys.readouterr().err == message
+
+
+LONG = "x" * 150
+NO_PLACES = {
+    "a path through a file": ("file/out", "file is a file, and output .* needs a folder there"),
+    "a long name": (LONG * 2, "File name too long; choose a shorter name"),
+    "no place for files": ("closed/out", "closed takes no files; choose another folder"),
+}
+WRITERS = [
+    (["variants", "in.vcf", "-f", "x.fa"], ".vcf"),
+    (["score", "in.bed", "-f", "x.fa"], ".tsv"),
+    (["build-db", "in.bed", "-f", "x.fa"], ".vcf.gz"),
+    (["demo"], ""),
+    (["pretrain", "--set", "shards=s", "--set", "validation_shards=v", "--set", "tokenizer=t"], ""),
+    (["finetune", "table", "t.tsv", "-f", "x.fa", "--target", "x"], ""),
+    (["baselines", "--promoters", "p.parquet"], ""),
+    (["evaluate", "m", "--promoters", "p.parquet"], ""),
+    (["card", "m", "--evaluation", "e.json"], ""),
+    (["tokenizer", "train", "corpus"], ""),
+    (["corpus", "x.fa"], ""),
+    (["import-hf", "m"], ""),
+]
+
+
+@pytest.mark.parametrize("case", NO_PLACES)
+@pytest.mark.parametrize(("words", "ending"), WRITERS, ids=lambda words: str(words[0:2]))
+def test_where_no_file_can_be_made_is_told_before_anything_is_read(
+    words, ending, case, tmp_path, monkeypatch, capsys
+):
+    def closed(dir: Path) -> None:  # root may write everywhere, but not where /proc is
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{dir}/x")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.vcf").write_text(HEADER.format(""))
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "closed").mkdir()
+    output, message = NO_PLACES[case]
+    if output.startswith("closed"):
+        monkeypatch.setattr(files.tempfile, "TemporaryFile", closed)
+    assert main([*words, "-o", f"{output}{ending}"]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["closed", "file", "in.vcf"]
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])

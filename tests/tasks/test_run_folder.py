@@ -107,17 +107,30 @@ def test_force_replaces_runs_alone(tmp_path):
     (folder / "logs").mkdir(parents=True)
     (folder / "model").mkdir()
     (folder / "logs" / "thesis.txt").write_text("years")
-    with pytest.raises(UsageError, match="project holds model, logs and is no run of genobird"):
+    with pytest.raises(
+        UsageError, match="project exists and is no run of genobird: it holds logs, m"
+    ):
         run(folder, force=True)
     (folder / "config.yaml").write_text("theirs: 1")
     with pytest.raises(UsageError, match="and is no run of genobird"):
         run(folder, force=True)
     assert (folder / "logs" / "thesis.txt").read_text() == "years"
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("years")
-    run(other, force=True)
-    assert (other / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("how", [{}, {"force": True}, {"resume": True}])
+@pytest.mark.parametrize("name", ["thesis.txt", "config.yaml", "held_out.json"])
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path, name, how):
+    (tmp_path / name).write_text("years: 5")
+    message = f"exists and is no run of genobird: it holds {name}, which --force does not remove"
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path, **how)
+    assert contents(tmp_path) == {name: "years: 5"}
+
+
+def test_an_empty_folder_with_what_a_scheduler_notes_takes_a_run(tmp_path):
+    (tmp_path / ".snakemake_timestamp").touch()
+    run(tmp_path, resume=True)
+    assert (tmp_path / "model" / "weights").exists()
 
 
 @pytest.mark.parametrize("inner", ["model", "model/model.safetensors", "encoded"])
@@ -179,7 +192,7 @@ def test_the_batch_that_ended_a_run_before_it_saved_anything_stays(tmp_path, fin
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "g.fa").write_text(">chr1")
-    with pytest.raises(UsageError, match=r"g\.fa is a file, and a run needs a folder"):
+    with pytest.raises(UsageError, match=r"g\.fa is a file, and .* needs a folder there"):
         run(tmp_path / "g.fa", force=True)
-    with pytest.raises(UsageError, match=r"g\.fa is a file, and a run needs a folder"):
+    with pytest.raises(UsageError, match=r"g\.fa is a file, and .* needs a folder there"):
         run(tmp_path / "g.fa" / "run", force=True)
