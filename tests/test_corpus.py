@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from genobird import corpus as corpora
 from genobird.corpus import CorpusSettings, build, draw, inside_regions, read, too_much_n
-from genobird.errors import AssemblyError, ContigError, InputError, OutputError, UsageError
+from genobird.errors import AssemblyError, ContigError, InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction, n_runs, reverse_complement
@@ -372,7 +372,7 @@ def test_an_empty_corpus_is_an_error(tiny_genome_path: Path, tmp_path: Path) -> 
 
 def test_an_output_that_cannot_be_made_is_named(tiny_genome_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"corpus cannot be written: .*; check space"):
+    with pytest.raises(UsageError, match=r"file is a file, and output .*corpus needs a folder"):
         build([tiny_genome_path], tmp_path / "file" / "corpus", SMALL)
 
 

@@ -280,7 +280,7 @@ def test_shards_of_something_else_are_refused_unless_forced(
 ) -> None:
     output = copy_of(written, tmp_path / "s")
     other = Tokenizer.train([tiny_contigs["chr2"]], tmp_path / "t.model", vocab_size=30)
-    message = rf"\(tokenizer {tiny_tokenizer.sha256[:12]}, now {other.sha256[:12]}\); give what"
+    message = rf"\(tokenizer {other.sha256[:12]}, before {tiny_tokenizer.sha256[:12]}\); give wh"
     with pytest.raises(UsageError, match=message):
         shards.write(corpus.path, other, output)
     moved = build([tiny_genome_path], tmp_path / "c", SETTINGS.model_copy(update={"seed": 5}))

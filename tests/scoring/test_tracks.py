@@ -129,7 +129,7 @@ def test_existing_tracks_need_force(scorer, genome, tmp_path, backend):
     bins = list(bins_of([Interval("chr1", 30_000, 30_001)], genome))
     with pytest.raises(UsageError, match=r"promoter\.bw exists; choose another folder or"):
         write_tracks(scorer, bins, genome, tmp_path, features=["DNase"])
-    with pytest.raises(UsageError, match="is no folder in an existing folder"):
+    with pytest.raises(UsageError, match=r"promoter\.bw is a file, and output"):
         write_tracks(scorer, bins, genome, tmp_path / "promoter.bw", features=["DNase"])
     write_tracks(scorer, bins, genome, tmp_path, features=["DNase"], force=True)
     assert len(entries(tmp_path / "promoter.bw")) == 1

@@ -324,8 +324,8 @@ def test_auxiliary_labels_neither_come_nor_go_when_a_run_is_resumed(
     """Torch said that sizes do not match."""
     first, second = (chromatin_config(auxiliary_path=p) for p in (None, auxiliary_path)[::turn])
     finetune_chromatin(first, Run(tmp_path / "run", progress=False))
-    said = (r"not given", r"\w{64}")[::turn]
-    message = r"sha256\.auxiliary_path {}, now {}\);".format(*said)
+    said = (r"\w{64}", r"not given")[::turn]
+    message = r"sha256\.auxiliary_path {}, before {}\);".format(*said)
     with pytest.raises(UsageError, match=message):
         finetune_chromatin(second, Run(tmp_path / "run", resume=True, progress=False))
 

@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_crash(world, model, tmp
             train(world, model, tmp_path / "parts", steps=6)
     with pytest.raises(UsageError, match="parts holds what an interrupted run has done; pass"):
         train(world, model, tmp_path / "parts", steps=6)
-    with pytest.raises(UsageError, match=r"settings\.steps 6, now 7\); give what it was"):
+    with pytest.raises(UsageError, match=r"settings\.steps 7, before 6\); give what it was"):
         train(world, model, tmp_path / "parts", steps=7, resume=True)
     monkeypatch.setattr(Inference, "predict", None)  # all states are on disk
     train(world, model, tmp_path / "parts", steps=6, resume=True)
@@ -190,7 +190,7 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
         with pytest.raises(RuntimeError, match="power cut"):
             train(world, model, tmp_path / "parts", **changes)
     monkeypatch.setattr("genobird.inference.fastest", lambda device: "float32")
-    with pytest.raises(UsageError, match=r"settings\.precision bf16, now float32"):
+    with pytest.raises(UsageError, match=r"settings\.precision float32, before bf16"):
         train(world, model, tmp_path / "parts", resume=True, **changes | {"precision": "float32"})
     train(world, model, tmp_path / "parts", resume=True, **changes)
     whole, parts = (Checkpoint.load(tmp_path / run / "model") for run in ("whole", "parts"))

@@ -92,7 +92,7 @@ def test_a_run_that_is_through_is_not_called_unfinished(run):
         ),
         (
             {"seed": 3, "precision": "bf16"},
-            r"fit\.seed 0, now 3; fit\.precision float32, now bf16\);",
+            r"fit\.seed 3, before 0; fit\.precision bf16, before float32\);",
         ),
     ],
     ids=["one", "two"],

@@ -55,7 +55,7 @@ def test_a_state_of_another_version_is_compared_where_both_speak(tmp_path):
 
 def test_each_key_that_differs_is_named(tmp_path):
     asked = identity({**FACTS, "data": {"deeper": {"rate": 0.2}}, "tokenizer": "xyz"})
-    message = r"data\.deeper\.rate 0\.1, now 0\.2; tokenizer abc, now xyz\); give"
+    message = r"data\.deeper\.rate 0\.2, before 0\.1; tokenizer xyz, before abc\); give"
     with pytest.raises(UsageError, match=message):
         refuse(saved(tmp_path), asked)
 
@@ -63,8 +63,8 @@ def test_each_key_that_differs_is_named(tmp_path):
 def test_what_was_not_given_and_now_is_counts(tmp_path):
     for before, now in ((None, "abc"), ("abc", None)):
         run = saved(tmp_path, identity=identity({"sha256": {"more": before}}))
-        said = [value or "not given" for value in (before, now)]
-        with pytest.raises(UsageError, match=r"sha256\.more {}, now {}\);".format(*said)):
+        said = [value or "not given" for value in (now, before)]
+        with pytest.raises(UsageError, match=r"sha256\.more {}, before {}\);".format(*said)):
             refuse(run, identity({"sha256": {"more": now}}))
 
 
@@ -73,7 +73,7 @@ def test_a_section_that_was_not_given_and_now_is_counts(tmp_path, turned):
     """They share no key, and any local network was accepted in place of none."""
     sides = [{"head": {"local": None, "hidden": 8}}, {"head": {"local": {"filters": 64}}}]
     before, now = sides[::-1] if turned else sides
-    said = "given, now not given" if turned else "not given, now given"
+    said = "not given, before given" if turned else "given, before not given"
     with pytest.raises(UsageError, match=rf"\(head\.local {said}\);"):
         refuse(saved(tmp_path, identity=identity(before)), identity(now))
 
