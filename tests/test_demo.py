@@ -118,7 +118,7 @@ def test_a_demo_that_fails_leaves_nothing(small, tiny_checkpoint, monkeypatch, c
 
 def test_a_file_is_no_place_for_the_demo(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(UsageError, match="is no folder in an existing folder"):
+    with pytest.raises(UsageError, match=r"out is a file, and output .* needs a folder"):
         check_folder(tmp_path / "out", force=True)
 
 

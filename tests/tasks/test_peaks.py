@@ -157,11 +157,17 @@ def test_a_finished_run_is_not_given_out_as_another_one(world, model, tmp_path):
     before = (output / "held_out.json").read_text()
     other = track("others", range(0, LENGTH, 1200))
     for changes, message in (
-        ({"steps": 3, "seed": 1}, r"settings\.steps 2, now 3; settings\.seed 0, now"),
-        ({"tracks": [other]}, r"tracks \['words \(\w{8}\)'\], now \['others \(\w{8}"),
-        ({"tracks": [world[1], other]}, r"now \['words \(\w{8}\)', 'others"),
-        ({"regions": [Interval("chr1", 0, 119_000)]}, r"used \['chr1:1-120,000'\], now"),
-        ({"precision": "bf16"}, r"settings\.precision float32, now bf16"),
+        ({"steps": 3, "seed": 1}, r"settings\.steps 3, before 2; settings\.seed 1, before 0"),
+        ({"tracks": [other]}, r"tracks others \(\w{8}\), before words \(\w{8}\)"),
+        (
+            {"tracks": [world[1], other]},
+            r"tracks words \(\w{8}\),others \(\w{8}\), before words \(\w{8}\)\)",
+        ),
+        (
+            {"regions": [Interval("chr1", 0, 119_000)]},
+            r"used chr1:1-119,000, before chr1:1-120,000",
+        ),
+        ({"precision": "bf16"}, r"settings\.precision bf16, before float32"),
     ):
         with pytest.raises(UsageError, match=message):
             train(world, model, output, resume=True, **{"steps": 2, **changes})

@@ -197,8 +197,8 @@ def test_the_precision_that_auto_became_is_written_down(config, tmp_path, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"layers": 1, "dropout": 0.1}}, r"model\.layers 2, now 1\);"),
-        ({"data": {"max_tokens": 50, "sequences": 2}}, r"data\.max_tokens 66, now 50\);"),
+        ({"model": {"layers": 1, "dropout": 0.1}}, r"model\.layers 1, before 2\);"),
+        ({"data": {"max_tokens": 50, "sequences": 2}}, r"data\.max_tokens 50, before 66\);"),
     ],
     ids=["model", "data"],
 )
