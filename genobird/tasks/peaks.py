@@ -273,13 +273,15 @@ class _States:
         settings, minutes = self.settings, self.settings.minutes
         assert settings.precision != "auto"
         assert checkpoint.chromatin is not None
-        inference = Inference(checkpoint, settings.device, precision=settings.precision)
+        held_out = part == "held_out"  # measured in float32, as `score` and `evaluate` compute
+        precision = "float32" if held_out else settings.precision
+        inference = Inference(checkpoint, settings.device, precision=precision)
         found = encode_bins(
             *(inference, checkpoint.chromatin, genome, chosen),
             group(chosen, 2 * settings.context_bp, settings.seed),
             self.folder / part,
             context_bp=settings.context_bp,
-            both_strands=part == "held_out",
+            both_strands=held_out,
             seconds=None if minutes is None else 60 * minutes * _SHARES[part],
             seed=settings.seed,
         )

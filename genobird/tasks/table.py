@@ -219,7 +219,8 @@ def finetune_table(
             facts={**settings, "checkpoint": checkpoint.hash, "data": data},
         )
         merge(checkpoint.encoder)
-        inference = Inference(checkpoint, task.settings.device, precision=task.settings.precision)
+        # In float32, as `score` and `evaluate` compute, whatever the precision of the training.
+        inference = Inference(checkpoint, task.settings.device)
         figures = {}
         for split in (VALIDATION, TEST):
             if (labels.splits == split).any():

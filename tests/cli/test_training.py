@@ -68,7 +68,7 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
 TABLE_FAST = [
     word
     for setting in (
-        *("fit.steps=2", "fit.device=cpu", "fit.threads=1", "fit.precision=float32"),
+        *("fit.steps=2", "fit.device=cpu", "fit.threads=1"),
         *("fit.loggers=[csv]", "window_bp=200"),
         *("regions=4", "head.hidden=4"),
     )
@@ -103,17 +103,18 @@ def table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "columns"),
+    ("target", "columns", "precision"),
     [
-        ("activity,other", ["table|activity", "table|other"]),
-        ("state", ["table|state=s0", "table|state=s1"]),
+        ("activity,other", ["table|activity", "table|other"], "float32"),
+        ("state", ["table|state=s0", "table|state=s1"], "bf16"),  # measured in float32 all the same
     ],
 )
 def test_a_head_is_trained_on_one_s_own_table_measured_and_scores(
-    capsys, table, target, columns, tiny_genome_path, tiny_checkpoint, tmp_path
+    capsys, table, target, columns, precision, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "table", table, "--fasta", tiny_genome_path, "--target", target)
     run_to = ("--model", tiny_checkpoint, "-o", tmp_path / "run")
+    run_to += ("--set", f"fit.precision={precision}")
     out = run(capsys, *base, *run_to, *TABLE_FAST)
     figure = "accuracy" if target == "state" else "pearson"
     assert out.startswith("validation, ")
