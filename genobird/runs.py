@@ -107,7 +107,8 @@ def may_replace(output: Path | str, start: Start) -> bool:
         if start.resume:
             raise UsageError("standard output cannot be resumed; name a file with --output")
         return start.force
-    require_place(partial_of(output))
+    for place in (Path(output), partial_of(output)):
+        require_place(place)
     head = _read_head(partial_of(output))
     if head is None:
         return start.force

@@ -16,6 +16,7 @@ import pytest
 
 import genobird
 from genobird import names
+from genobird.checkpoint import bundled_model
 from genobird.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +120,7 @@ def test_a_public_name_that_needs_an_extra_names_it(monkeypatch):
 
 def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoint, tmp_path):
     absent = [module for modules in names.EXTRAS.values() for module in modules]
-    out = tmp_path / "out"
+    out, bundled = tmp_path / "out", bundled_model()
     commands = [
         f"serve --model {tiny_checkpoint}",
         f"pretrain --output {out}",
@@ -128,8 +129,8 @@ def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoin
         f"finetune mlm --output {out}",
         f"baselines --output {out}",
         f"evaluate {tiny_checkpoint} --output {out}",
-        f"card {tiny_checkpoint} --evaluation {out}.json --output {out}",
-        f"tables --table {out} --output {out}",
+        f"card {bundled} --evaluation {bundled}/evaluation.json --output {out}",
+        f"tables --table table6-genomic={bundled}/evaluation.json --output {out}",
     ]
     result = subprocess.run(
         [sys.executable, "-c", BASE_INSTALL, json.dumps(absent), json.dumps(commands)],

@@ -83,7 +83,7 @@ def test_what_cannot_be_done_is_refused(capsys, vcf, tiny_genome_path, tiny_chec
         ([*start, tmp_path / "out.tsv", "-m", "Basset"], "no model directory"),
         ([*start, tmp_path / "out.tsv"], "--model"),
         ([*start, vcf, *model, "--force"], "the table and the VCF are the same file"),
-        (["selene", vcf, tiny_genome_path, tmp_path / "file", *model], "is no folder"),
+        (["selene", vcf, tiny_genome_path, tmp_path / "file", *model], "needs a folder there"),
         (["selene", vcf, tiny_genome_path, tmp_path, *model, "-s", "x"], "score 'x' is unknown"),
     ]
     for arguments, message in cases:

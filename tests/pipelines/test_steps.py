@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from typer.testing import CliRunner
 
-from genobird.errors import OutputError, TableError, UsageError
+from genobird.errors import TableError, UsageError
 from genobird.files import Kind
 from pipelines import steps
 
@@ -72,7 +72,9 @@ def test_force_spares_what_is_no_result_of_the_step(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(OutputError, match=r"a\.txt cannot be written: .*; check space"),
+        pytest.raises(
+            UsageError, match=r"file is a file, and output .*a\.txt needs a folder there"
+        ),
         steps.new_file(tmp_path / "file" / "a.txt"),
     ):
         pass
