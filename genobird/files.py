@@ -113,17 +113,18 @@ def require_place(output: Path, *, inside: bool = False) -> None:
         inside: it is a folder, in which files are made if it exists.
 
     Raises:
-        UsageError: a file is where a folder is needed.
+        UsageError: a file, or a link that leads nowhere, is where a folder is needed.
         OutputError: its folder takes no files, or no file can have its name.
     """
     with writing(output):
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(_place(output))
         ways = (output, *output.absolute().parents) if inside else output.absolute().parents
-        folder = next(place for place in ways if place.exists())
+        folder = next(place for place in ways if os.path.lexists(place))
         if not folder.is_dir():
+            found = "a file" if folder.exists() else "a link that leads nowhere"
             raise UsageError(
-                f"{folder} is a file, and output {output} needs a folder there; choose another"
+                f"{folder} is {found}, and output {output} needs a folder there; choose another"
             )
         try:
             tempfile.TemporaryFile(dir=folder).close()

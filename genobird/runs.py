@@ -175,14 +175,15 @@ def begun_folder(
 
     Raises:
         UsageError: see `refuse_existing`; an earlier run left work, and neither `force` nor
-            `resume` is given; or the work is of another run.
+            `resume` is given; the work is of another run; or a link is in the place of a folder.
         OutputError: another run is writing the output.
     """
     folder = partial_of(output)
     with locked(output):
         refuse_existing(output, start.force, kind)
-        if folder.is_symlink():
-            raise UsageError(f"{folder} is a link where an unfinished run would lie; move it away")
+        for place in (output, folder):
+            if place.is_symlink():
+                raise UsageError(f"{place} is a link where a folder of the run would lie; move it")
         if not _goes_on(folder, known(folder), identity, start):
             refuse_existing(folder, True, kind)
             shutil.rmtree(folder, ignore_errors=True)

@@ -188,10 +188,21 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path):
     (tmp_path / "theirs" / "work").write_text("years")
     partial_of(tmp_path / "out").symlink_to(tmp_path / "theirs")
     with pytest.raises(
-        UsageError, match=r"out\.partial is a link where an unfinished run would lie"
+        UsageError, match=r"out\.partial is a link where a folder of the run would lie"
     ):
         run_in_folder(tmp_path / "out", ASKED, Start(force=True))
     assert (tmp_path / "theirs" / "work").read_text() == "years"
+
+
+@pytest.mark.parametrize("target", ["earlier", "gone"])
+def test_a_link_in_the_place_of_the_output_is_told_before_work_begins(tmp_path, target):
+    # A folder cannot be put there: the run failed at its end.
+    run_in_folder(tmp_path / "earlier", ASKED, FRESH, "one")
+    (tmp_path / "out").symlink_to(target)
+    with pytest.raises(UsageError, match="out is a link where a folder of the run would lie"):
+        run_in_folder(tmp_path / "out", ASKED, Start(force=True))
+    assert not partial_of(tmp_path / "out").exists()
+    assert (tmp_path / "earlier" / "work").exists()
 
 
 def test_a_folder_of_other_things_is_spared(tmp_path):

@@ -169,7 +169,7 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
         _restore(output)
         if not (resume or force):
             _refuse_run(output)
-        if not (resume and _present(output, SAVED)):
+        if not (resume and (output / STATE).exists()):
             _refuse_others(output)
         if force:
             _refuse_inputs(output, settings)

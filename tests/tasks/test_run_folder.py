@@ -127,6 +127,16 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path, name, how):
     assert contents(tmp_path) == {name: "years: 5"}
 
 
+@pytest.mark.parametrize("how", [{"force": True}, {"resume": True}])
+def test_a_folder_called_model_is_no_run(tmp_path, how):
+    # --resume trained beside it, and was refused only when the model was written.
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match="exists and is no run of genobird: it holds model"):
+        run(tmp_path, **how)
+    assert contents(tmp_path) == {"model/thesis.txt": "years"}
+
+
 def test_an_empty_folder_with_what_a_scheduler_notes_takes_a_run(tmp_path):
     (tmp_path / ".snakemake_timestamp").touch()
     run(tmp_path, resume=True)
@@ -188,6 +198,15 @@ def test_the_batch_that_ended_a_run_before_it_saved_anything_stays(tmp_path, fin
     else:
         assert found["logs/metrics.csv"] == "9\n"
         assert "steps: 9" in found["config.yaml"]
+
+
+@pytest.mark.parametrize("how", [{}, {"force": True}, {"resume": True}])
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path, how):
+    (tmp_path / "link").symlink_to("gone")
+    for output in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(UsageError, match="link is a link that leads nowhere, and output"):
+            run(output, **how)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_file_is_no_folder(tmp_path):
