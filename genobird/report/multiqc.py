@@ -37,15 +37,20 @@ def write_statuses(output: Path, tables: Sequence[Path], force: bool = False) ->
     There is a column for each status that occurs, and for OK, which comes first.
 
     Raises:
-        UsageError: two tables have one name, one is missing, or the output exists or is named
-            otherwise.
+        UsageError: two tables have one name, one has none or begins with #, one is missing, or the
+            output exists or is named otherwise.
         TableError: a table is none of genobird's.
         OutputError: the file cannot be written.
     """
     check_output(output, (ENDING,), force)
     counts = {}
     for path in tables:
-        if (sample := _sample(path)) in counts:
+        if not (sample := _sample(path)) or sample.startswith("#"):
+            raise UsageError(
+                f"{path} is no name of a sample for MultiQC, which takes lines that begin with # "
+                "for settings; rename the file"
+            )
+        if sample in counts:
             raise UsageError(f"two tables of one sample {sample} found; name their files apart")
         counts[sample] = count_statuses(path)
     found = pd.DataFrame(counts).T.rename_axis("Sample")

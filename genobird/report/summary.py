@@ -135,7 +135,8 @@ def read_pieces(path: Path, only: str | None = None) -> Iterator[pd.DataFrame]:
         TableError: it cannot be read as a table.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; check the path")
+        found = "is no file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {found}; check the path")
     _require_rows(path)
     try:
         if path.suffix == ".parquet":
@@ -188,7 +189,10 @@ def count_statuses(path: Path) -> Counter[str]:
     for piece in read_pieces(path, "status"):
         if "status" not in piece:
             raise TableError(f"{path} has no column status; {_WANTED}")
-        _require_one_of(piece, "status", dict.fromkeys((*Status, *RegionStatus)))
+        try:
+            _require_one_of(piece, "status", dict.fromkeys((*Status, *RegionStatus)))
+        except TableError as error:
+            raise TableError(f"{path}, {error}") from None  # one of many tables
         counts.update(piece["status"])
     return counts
 

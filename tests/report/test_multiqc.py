@@ -48,9 +48,13 @@ def test_what_cannot_be_counted_or_shown_is_refused(tables, tmp_path):
     (tmp_path / "peaks.parquet").write_bytes(tables[1].read_bytes())
     with pytest.raises(UsageError, match="two tables of one sample peaks found"):
         write_statuses(output, [tables[0], tmp_path / "peaks.parquet"])
+    for name in ("#1.tsv", ".tsv"):
+        with pytest.raises(UsageError, match=f"{name} is no name of a sample for MultiQC"):
+            write_statuses(output, [tables[0].rename(tmp_path / name)])
+        tables[0] = tmp_path / name
     for text, message in (
         ("chrom\tscore\nchr1\t1\n", r"x\.tsv has no column status"),
-        ("chrom\tstatus\nchr1\tFINE\n", "row 1 of the table: status is FINE, one of OK .* NOT_LIF"),
+        ("chrom\tstatus\nchr1\tFINE\n", r"x\.tsv, row 1 of the table: status is FINE, one of OK"),
     ):
         (tmp_path / "x.tsv").write_text(text)
         with pytest.raises(TableError, match=message):
