@@ -89,7 +89,7 @@ def build_background(
         source = VariantSource.of_rows("the draw", drawn)
         deltas = [f"{name}|delta" for name in outputs]
         scan = VariantScan(alone, source, genome, ScanSettings(effects=settings), columns=deltas)
-        asked = {**facts, "exclude": _sha256(facts["exclude"])}  # a BED may have many lines
+        asked = {**facts, "exclude": _digest(facts["exclude"])}  # a BED may have many lines
         journal = stack.enter_context(kept([output], {**asked, **scan.identity}, start))
         with closing(_Rows(output, len(outputs))) as rows:
             scan.run([rows.write, lambda batch: start.progress(len(batch.loci))], journal)
@@ -100,8 +100,9 @@ def build_background(
     return background
 
 
-def _sha256(texts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+def _digest(texts: Sequence[str]) -> str:
+    """Return 16 letters of the sha256 of texts, or that there are none."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] if texts else "none"
 
 
 def _summed(scorer: Scorer, outputs: Sequence[str]) -> list[int]:

@@ -117,6 +117,7 @@ class VariantScan:
     def identity(self) -> Identity:
         """What decides the scores."""
         chain, background = self.locator.chain, self.scorer.background
+        swaps = self.settings.policy is RefMismatch.SWAP
         return identity_of(
             self.scorer,
             self.settings.features,
@@ -124,7 +125,7 @@ class VariantScan:
             liftover=hash_of_file(chain.path) if chain else "no",
             background=background.hash if background else "none",
             genes=hash_of_file(self.settings.genes) if self.settings.genes else "none",
-            **{"--ref-mismatch": "swap" if self.settings.policy is RefMismatch.SWAP else "other"},
+            **{"--ref-mismatch": "swap" if swaps else "flag, skip or error"},
             **self.settings.effects.identity,
         )
 

@@ -179,6 +179,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
         build_background(quick, vcf, genome, output, limit=10)
     with pytest.raises(UsageError, match=r"another run \(limit 9, before 10; seed 3, before 0\)"):
         build_background(quick, vcf, genome, output, limit=9, seed=3, start=RESUME)
+    with pytest.raises(UsageError, match=r"another run \(exclude \w{16}, before none\)"):
+        build_background(
+            quick, vcf, genome, output, limit=10, exclude=[Interval("chr1", 0, 9)], start=RESUME
+        )
     other = write_fasta(tmp_path / "other.fa", tiny_contigs | {"chr9": "ACGT" * 50})
     with (
         Genome(other) as edited,

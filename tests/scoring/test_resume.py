@@ -107,7 +107,7 @@ def test_what_changes_no_score_may_change(run, tmp_path):
     ("change", "message"),
     [
         ({"features": ["TF"]}, r"\(--features TF, before all\)"),
-        ({"ref_mismatch": "swap"}, r"\(--ref-mismatch swap, before other\)"),
+        ({"ref_mismatch": "swap"}, r"\(--ref-mismatch swap, before flag, skip or error\)"),
         (
             {"effects": EffectSettings(shifts=4, grid=64, one_window=False, scores=("diff",))},
             r"\(--shifts 4, before 1; --window-grid 64, before 0; --one-window no, before yes; "
