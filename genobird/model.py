@@ -170,7 +170,7 @@ class Attention(nn.Module):
         rows: Tensor | None = None,
     ) -> Tensor:
         """[T, D] -> [T, D], or [M, D] at the tokens `rows`."""
-        q, k, v = self._projected(x, rope)
+        q, k, v = self._projected(x, rope, rows)
         out = block_sparse_attention(q, k, v, layout, backend=backend)
         out = out if rows is None else out[rows]
         return self.out(out.reshape(len(out), -1))  # type: ignore[no-any-return]
@@ -181,10 +181,17 @@ class Attention(nn.Module):
         return reference_weights(q, k, layout, q.shape[-1] ** -0.5)
 
     def _projected(
-        self, x: Tensor, rope: tuple[Tensor, Tensor] | None
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """[T, D] -> queries, keys and values, [T, H, D / H] each."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        """[T, D] -> queries, keys and values, [T, H, D / H] each; without queries but at `rows`."""
+        if rows is None:
+            q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        else:
+            weight, bias, width = self.qkv.weight, self.qkv.bias, x.shape[1]
+            both = F.linear(x, weight[width:], bias[width:])
+            k, v = both.view(len(x), 2, self.heads, -1).unbind(1)
+            asked = F.linear(x[rows], weight[:width], bias[:width])
+            q = torch.zeros_like(k).index_copy(0, rows, asked.view(len(rows), *k.shape[1:]))
         if rope is not None:
             q, k = (rotate(part, *rope).to(v.dtype) for part in (q, k))
         return q, k, v
