@@ -42,19 +42,18 @@ def tables(text: str) -> list[list[list[str]]]:
     return [[row.strip("| ").split(" | ") for row in rows] for _, _, *rows in parts]
 
 
-@pytest.mark.parametrize(("seconds", "timed"), [(None, "2"), ("0", "1")])
+@pytest.mark.parametrize(("more", "timed"), [([], "2"), (["--loop", "1"], "1")])
 def test_variants_are_timed_beside_a_naive_loop_and_a_network(
-    inputs, tiny_checkpoint, capsys, seconds, timed
+    inputs, tiny_checkpoint, capsys, more, timed
 ):
-    more = [] if seconds is None else ["--seconds", seconds]
     bench_variants.main([*inputs, "--model", str(tiny_checkpoint), *more])
     text = capsys.readouterr().out
     assert text.startswith("Model `")
     (rows,) = tables(text)
     ways = ["naive", "two windows", "float32", "grid", "bf16", "bf16 grid", "DeepSEA"]
     assert [row[0] for row in rows] == ways
-    assert rows[0][1] == timed
-    assert rows[0][4:6] == ["1.0", "1.0"]
+    assert [row[1] for row in rows] == [timed, *["2"] * 6]
+    assert rows[0][4:6] == ["1.00", "1.00 (1.00 to 1.00)"]
     assert rows[0][6].startswith("about ") == (timed == "1")
 
 
