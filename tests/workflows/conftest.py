@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def snakemake(project, programs) -> Run:
         return result.stdout
 
     return run
+
+
+@pytest.fixture
+def report(project, snakemake) -> Callable[[str, Path | dict[str, object]], tuple[set[str], str]]:
+    """Pack a finished workflow's report; return the names of its files, and its pages."""
+
+    def pack(workflow: str, config: Path | dict[str, object]) -> tuple[set[str], str]:
+        snakemake(workflow, config, "--report", "report.zip")
+        with zipfile.ZipFile(project / "report.zip") as file:
+            names = file.namelist()
+            pages = b"".join(file.read(name) for name in names if name.endswith(".html"))
+        return {Path(name).name for name in names}, pages.decode()
+
+    return pack
 
 
 @pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slurm)])

@@ -107,6 +107,14 @@ def test_a_second_run_does_nothing(trained, snakemake):
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+@pytest.mark.slow
+def test_the_report_holds_the_figures_with_their_captions(trained, report):
+    names, pages = report("train", TEST_CONFIG)
+    assert names >= {"evaluation.json", "per_feature.tsv", "card.md", "report.html"}
+    assert "A network that reads the bases around a place is trained alone" in pages
+    assert "Test figures of each chromatin feature" in pages
+
+
 def test_the_configuration_of_the_bundled_model_plans_every_step(project, snakemake):
     config = yaml.safe_load((CONFIG / "config.yaml").read_text())
     data = [

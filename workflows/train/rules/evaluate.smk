@@ -88,8 +88,16 @@ rule evaluate:
         baselines=f"{OUT}/baselines",
         settings=config["evaluate"],
     output:
-        figures=report(f"{OUT}/evaluation.json", caption="../report/evaluation.rst"),
-        features=report(f"{OUT}/per_feature.tsv", caption="../report/evaluation.rst"),
+        figures=report(
+            f"{OUT}/evaluation.json",
+            caption="../report/evaluation.rst",
+            category="Test figures",
+        ),
+        features=report(
+            f"{OUT}/per_feature.tsv",
+            caption="../report/features.rst",
+            category="Test figures",
+        ),
     log:
         f"{OUT}/logs/evaluate.log",
     benchmark:
@@ -166,7 +174,7 @@ rule card:
         model=f"{OUT}/float16",
         evaluation=f"{OUT}/evaluation.json",
     output:
-        report(f"{OUT}/card.md", caption="../report/card.rst"),
+        report(f"{OUT}/card.md", caption="../report/card.rst", category="Model card"),
     log:
         f"{OUT}/logs/card.log",
     benchmark:
