@@ -45,7 +45,6 @@ VERBS: Final = {
     "baselines": "training.baselines",
     "evaluate": "training.evaluate",
     "card": "training.card",
-    "tables": "training.tables",
     "import-hf": "house.import_hf",
     "export-hf": "house.export_hf",
     "build-db": "background.build_db",

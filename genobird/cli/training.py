@@ -1,10 +1,10 @@
-"""Verbs that make models and judge them: corpus, tokenizer, shards, pretrain, ..., card, tables."""
+"""Verbs that make models and judge them: corpus, tokenizer, shards, pretrain, ..., card."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from importlib import import_module
@@ -38,7 +38,6 @@ with deferred():
     from genobird.genome import sequence as sequences
     from genobird.report import card as cards
     from genobird.report import evaluation as reported
-    from genobird.report import tables as pages
     from genobird.tasks import evaluate as evaluation
     from genobird.tasks import training
 
@@ -339,22 +338,6 @@ class CardOptions(Made):
     evaluation: Path = option("evaluation.json that `evaluate` wrote for this model.", default=...)
 
 
-class TablesOptions(Made):
-    """What the page of tables is made from."""
-
-    table: tuple[str, ...] = option(
-        "NAME=evaluation.json; NAME is table1, figure8, table5, table6-<negatives> or table7. "
-        "Repeatable.",
-        default=...,
-    )
-    run: tuple[str, ...] = option(
-        "NAME=DIR, a pretraining run whose curves are drawn; repeatable.", default=()
-    )
-    published: Path | None = option(
-        "Published figures by feature: index, <model>_AUROC, <model>_AUPRC."
-    )
-
-
 def baselines(options: BaselineOptions, data: LabelledData) -> None:
     """Train baselines on the same data, and predict the held-out part.
 
@@ -398,25 +381,3 @@ def card(options: CardOptions) -> None:
     refuse_existing(options.output, options.force)
     cards.write_card(options.model, options.evaluation, options.output)
     tell(f"card written to {options.output}")
-
-
-def tables(options: TablesOptions) -> None:
-    """Write the paper's tables, as reproduced here, as one HTML page."""
-    sources = pages.Sources(_named(options.table), _named(options.run), options.published)
-    inputs = {f"--table {name}": path for name, path in sources.tables.items()}
-    refuse_same_file({"--output": options.output}, {**inputs, "--published": options.published})
-    pages.write_tables(sources, options.output, options.force)
-    tell(f"tables written to {options.output}")
-
-
-def _named(items: Iterable[str]) -> dict[str, Path]:
-    """Read NAME=PATH."""
-    found: dict[str, Path] = {}
-    for item in items:
-        name, equals, path = item.partition("=")
-        if not (name and equals and path):
-            raise UsageError(f"{item!r} found; NAME=PATH is wanted")
-        if name in found:
-            raise UsageError(f"{name} is given twice")
-        found[name] = Path(path)
-    return found

@@ -70,11 +70,6 @@ def test_models_of_promoters_are_measured_in_a_scan_too(
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert (figures["promoters"]["windows"], figures["scan"]["windows"]) == (12, 7)
     assert set(figures["scan"]["baselines"]) == {"composition"}
-    page = ("tables", "--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
-    run(capsys, *page, "--output", tmp_path / "page.html")
-    assert "A scan, by models of genomic negatives. 7 windows, " in (
-        tmp_path / "page.html"
-    ).read_text()  # fmt: skip
     alone = ("baselines", "--scan", scan, "--output", tmp_path / "c")
     assert "nothing to train on" in run(capsys, *alone, code=2)
     unseen = ("evaluate", tiny_checkpoint, "--scan", scan, "--output", tmp_path, "--force")
@@ -89,24 +84,6 @@ def test_any_of_the_baselines_can_be_trained(capsys, promoters, tmp_path):
     facts = json.loads((tmp_path / "b" / "baselines.json").read_text())
     assert set(facts["promoters"]) == {"sha256", "kmers", "composition"}
     assert facts["promoters"]["kmers"]["settings"]["k"] == 2
-
-
-def test_the_tables_are_one_page(capsys, tiny_checkpoint, promoters, tmp_path):
-    run(
-        capsys, "evaluate", tiny_checkpoint, "--promoters", promoters, "--output", tmp_path,
-        "--set", "resamples=5",
-    )  # fmt: skip
-    table = ("--table", f"table6-genomic={tmp_path / 'evaluation.json'}")
-    out = run(capsys, "tables", *table, "--output", tmp_path / "page.html")
-    assert out == ""
-    assert "Genomic negatives. 12 windows, 6 promoters." in (tmp_path / "page.html").read_text()
-    same = ("tables", *table, "--output", tmp_path / "evaluation.json", "--force")
-    assert "--output and --table table6-genomic are the same file" in run(capsys, *same, code=2)
-    again = (*table, "--output", tmp_path / "page.html")
-    assert "exists; choose another name" in run(capsys, "tables", *again, code=2)
-    assert "is given twice" in run(capsys, "tables", *table, *again, code=2)
-    wrong = ("tables", "--table", "table6", "--output", tmp_path / "x.html")
-    assert "'table6' found; NAME=PATH is wanted" in run(capsys, *wrong, code=2)
 
 
 def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):

@@ -83,7 +83,7 @@ CASES = {
     " && card in/model --evaluation out/evaluation.json --output card.md",
     # Without baselines, beside which a page says how many seconds they took to train.
     "tables": "evaluate in/model --promoters in/promoters.parquet --output out --set resamples=5"
-    " && tables --table table6-genomic=out/evaluation.json --output page.html",
+    " && pipelines.tables --table table6-genomic=out/evaluation.json --output page.html",
     "baselines": "baselines --promoters in/promoters.parquet --output out --models kmers"
     " --set kmers.k=2",
     "baselines-sequence": "baselines --shards in/corpus.shards --held-out in/held.shards"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from genobird import demo
 from genobird.cli import main
 from genobird.cli.app import VERBS
+from pipelines import steps
 from tests.golden.cases import CASES, LOOSE
 from tests.golden.transcript import ABSOLUTE, differences, transcript
 from tests.golden.world import make_world
@@ -35,11 +38,19 @@ def folder(world, tmp_path, monkeypatch):
     return here
 
 
+def run(command, *arguments):
+    """Run a verb of genobird or a step of `pipelines`; return its exit code."""
+    if not command.startswith("pipelines."):
+        return main([command, *arguments])
+    step = steps.command(import_module(command).main)
+    return CliRunner().invoke(step, arguments).exit_code
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_commands_write_what_they_wrote(name, folder, capsys, pytestconfig):
     streams = {}
     for number, words in enumerate(CASES[name].split(" && "), start=1):
-        code = main(shlex.split(words))
+        code = run(*shlex.split(words))
         out, err = capsys.readouterr()
         streams |= {
             f"{number} exit code": str(code),

@@ -38,5 +38,5 @@ rule page:
             f"--published {path}" for path in input.published
         ],
     shell:
-        "exec genobird tables {params.tables} {params.runs} {params.published} --output {output}"
+        "python -m pipelines.tables {params.tables} {params.runs} {params.published} --output {output}"
         " --force > {log} 2>&1"

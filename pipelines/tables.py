@@ -11,17 +11,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+import typer
 import yaml
 
 import genobird
+from genobird.cli.running import refuse_same_file
 from genobird.errors import InputError, UsageError
-from genobird.files import refuse_existing, write_text
 from genobird.report.evaluation import Facts, listed, name_of, number, read_json, read_table, shown
 from genobird.report.page import environment
 from genobird.report.plots import Line, panels, scatter
+from pipelines import steps
 
 NAMES = ("table1", "figure8", "table5", "table6", "table7")
 MODEL = "BigBird"
@@ -91,13 +93,14 @@ def write_tables(sources: Sources, output: Path, force: bool = False) -> None:
     """Write the page.
 
     Raises:
-        UsageError: no table, an unknown one, a missing file, or an existing output.
+        UsageError: no table, an unknown one, a missing file, or an output that exists or is read.
         InputError: a file that does not hold what it should.
     """
     if not sources.tables:
         raise UsageError(f"no table is given; give one or more of {', '.join(NAMES)}")
-    refuse_existing(output, force)
-    write_text(output, render(sources))
+    inputs = {f"--table {name}": path for name, path in sources.tables.items()}
+    refuse_same_file({"--output": output}, {**inputs, "--published": sources.published})
+    steps.write(output, render(sources), force)
 
 
 def render(sources: Sources) -> str:
@@ -129,7 +132,8 @@ def render(sources: Sources) -> str:
             ) from error
     if sources.runs:
         sections.append(training_section(sources.runs))
-    page = environment().get_template("tables.html.j2")
+    template = Path(__file__).with_name("tables.html.j2").read_text()
+    page = environment().from_string(template)
     return page.render(sections=sections, version=genobird.__version__)
 
 
@@ -546,3 +550,43 @@ def _published(path: Path | None) -> pd.DataFrame | None:
             "`<model>_AUPRC` are needed"
         )
     return read_table(path, ["index", *figures])[["index", *figures]].set_index("index")
+
+
+def main(
+    table: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=evaluation.json; NAME is table1, figure8, table5, table6-<negatives> or "
+            "table7. Repeatable."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="HTML file to write.")],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=DIR, a pretraining run whose curves are drawn; repeatable."),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="Published figures by feature: index, <model>_AUROC, <model>_AUPRC."),
+    ] = None,
+    force: steps.Force = False,
+) -> None:
+    """Write the paper's tables, as reproduced here, as one HTML page."""
+    write_tables(Sources(_named(table), _named(run or []), published), output, force)
+
+
+def _named(items: Iterable[str]) -> dict[str, Path]:
+    """Read NAME=PATH."""
+    found: dict[str, Path] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"{item!r} found; NAME=PATH is wanted")
+        if name in found:
+            raise UsageError(f"{name} is given twice")
+        found[name] = Path(path)
+    return found
+
+
+if __name__ == "__main__":
+    steps.run(main)

@@ -10,14 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from genobird.datasets import Predictions
 from genobird.errors import InputError, UsageError
 from genobird.report.evaluation import number, shown
-from genobird.report.tables import Sources, render, write_tables
 from genobird.tasks.figures import evaluate_chromatin, evaluate_masked, evaluate_promoters
 from genobird.tasks.masked import MaskedTokens
 from genobird.tasks.metrics import Resampling
+from pipelines import steps
+from pipelines.tables import Sources, main, render, write_tables
 
 SETTINGS = {
     "resamples": 5, "seed": 3, "group_bp": 250_000, "masked_context": 512,
@@ -78,7 +80,9 @@ def evaluations():
         "table1": masked_evaluation("full", {"pattern-window": "window"}),
         "figure8": masked_evaluation("bigbird", {"context-64": "bigbird"}),
         "table5": masked_evaluation("bigbird", {"bert": "full"}, ["ngram_bases"]),
-        "table6-shuffle": {**described("bigbird"), "promoters": promoters, "data": {}},
+        "table6-shuffle": {
+            **described("bigbird"), "promoters": promoters, "scan": promoters, "data": {},
+        },
         "table7": {
             **described("bigbird"), "chromatin": chromatin,
             "data": {
@@ -190,7 +194,9 @@ def test_every_class_names_every_model(tables, evaluations):
 
 
 def test_promoters_stand_by_kind_of_negatives(tables, evaluations):
-    rows = rows_of(render(Sources({"table6-shuffle": tables["table6-shuffle"]})), "table6")
+    page = render(Sources({"table6-shuffle": tables["table6-shuffle"]}))
+    rows = rows_of(page, "table6")
+    assert "A scan, by models of shuffle negatives. 600 windows, " in page
     figures = evaluations[0]["table6-shuffle"]["promoters"]["figures"]
     ours = next(row for row in rows if row[0] == "BigBird")
     assert ours == [
@@ -202,7 +208,7 @@ def test_promoters_stand_by_kind_of_negatives(tables, evaluations):
 
 
 def test_curves_follow_a_run_over_its_interruptions(tables, run):
-    from genobird.report.tables import _metrics
+    from pipelines.tables import _metrics
 
     table = _metrics(run)
     assert table["step"].tolist() == [9, 19, 29, 39]
@@ -214,7 +220,7 @@ def test_the_parts_of_a_run_are_read_by_their_number(run):
     head = "epoch,step,train/bits_per_base\n"
     for part in range(12):
         (run / "logs" / f"metrics.{part}.csv").write_text(f"{head}0,{part},2.0\n")
-    from genobird.report.tables import _metrics
+    from pipelines.tables import _metrics
 
     assert _metrics(run)["step"].tolist() == [*range(12), 29, 39]
 
@@ -226,6 +232,22 @@ def test_a_page_is_written_once(tables, tmp_path):
         write_tables(sources, tmp_path / "page.html")
     write_tables(sources, tmp_path / "page.html", force=True)
     assert (tmp_path / "page.html").read_text() == render(sources)
+
+
+def test_the_command_writes_what_is_named_and_no_input_over(tables, tmp_path):
+    step, page = steps.command(main), tmp_path / "page.html"
+    named = ["--table", f"table6-shuffle={tables['table6-shuffle']}"]
+    CliRunner().invoke(step, [*named, "--output", str(page)], catch_exceptions=False)
+    assert page.read_text() == render(Sources({"table6-shuffle": tables["table6-shuffle"]}))
+    for arguments, message in [
+        ([*named, "--output", str(page)], "exists; choose another name or pass --force"),
+        ([*named, *named, "--output", "x.html"], "table6-shuffle is given twice"),
+        (["--table", "table6", "--output", "x.html"], "'table6' found; NAME=PATH is wanted"),
+        ([*named, "--output", str(tables["table6-shuffle"]), "--force"],
+         "--output and --table table6-shuffle are the same file"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            CliRunner().invoke(step, arguments, catch_exceptions=False)
 
 
 def test_what_cannot_be_shown_is_refused(tables, run, tmp_path):
