@@ -37,7 +37,9 @@ from genobird.tokenizer import Tokenizer
 FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
-KIND = Kind("model of genobird", PROVENANCE, WEIGHTS)
+_BESIDE = ("MODEL_CARD.md", "evaluation.json", "background.npz")  # by modules that stand above
+_FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE, *_BESIDE)
+KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
 

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 SENTENCES = "sentences.parquet"
 INDEX = "index.json"
-KIND = Kind("corpus", INDEX, '"genobird-corpus-1"')
+KIND = Kind("corpus", INDEX, (INDEX, SENTENCES), '"genobird-corpus-1"')
 _SCHEMA = pa.schema(
     [
         ("pass", pa.uint16()),

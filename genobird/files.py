@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, NamedTuple, Protocol
@@ -39,6 +40,8 @@ PICTURES: Final = (".svg", ".png")
 ARRAYS: Final = (".npz",)
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+# What systems, schedulers and killed runs leave in folders.
+_LITTER: Final = (".DS_Store", "._*", ".nfs*", ".snakemake_timestamp", ".*.lock", ".*.tmp")
 _FOREIGN: Final = "is no file of its own (a link, a pipe or a folder); move it away"
 
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
@@ -58,7 +61,9 @@ class Kind(NamedTuple):
     """What messages call it."""
     file: str
     """What each folder of the kind holds."""
-    mark: str = ""
+    files: tuple[str, ...]
+    """What genobird writes there, as patterns of names; a folder with others is not replaced."""
+    mark: str
     """What stands in that file, and in no other of its name."""
 
     def is_in(self, folder: Path) -> bool:
@@ -72,10 +77,11 @@ class Kind(NamedTuple):
 def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None:
     """Refuse to write over something, unless by `force`.
 
-    What is no folder of the kind that will be written, and not empty, is never replaced.
+    What is no folder of the kind that will be written is never replaced, nor one that holds other
+    files too, unless it is empty.
 
     Raises:
-        UsageError: it exists and `force` is not given, or it is something else; see
+        UsageError: it exists and `force` is not given, or it is or holds something else; see
             `require_place`, also for OutputError.
     """
     require_place(output)
@@ -83,18 +89,15 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
         return
     if kind is not None and not kind.is_in(output):
         refuse_foreign(output, kind.name)
+    elif kind is not None:
+        refuse_others(output, kind.files)
     if not force:
         raise UsageError(f"output {output} exists; choose another name or pass --force")
 
 
 def refuse_foreign(output: Path, kind: str) -> None:
-    """Refuse what is no folder of a kind by a UsageError, unless the folder is empty.
-
-    What begins with a point is not counted: systems and schedulers leave such files in folders.
-    """
-    names = None
-    if output.is_dir():
-        names = sorted(one.name for one in output.iterdir() if not one.name.startswith("."))
+    """Refuse what is no folder of a kind by a UsageError, unless the folder is empty."""
+    names = _others(output, ()) if output.is_dir() else None
     if names == []:
         return
     found = "is a file" if names is None else f"holds {', '.join(names[:3])}"
@@ -102,6 +105,24 @@ def refuse_foreign(output: Path, kind: str) -> None:
     raise UsageError(
         f"output {output} exists and is no {kind}: it {found}{more}, which --force does not remove "
         "either; choose another name"
+    )
+
+
+def refuse_others(folder: Path, files: Iterable[str]) -> None:
+    """Refuse a folder that holds other files than those that may be replaced, by a UsageError."""
+    if others := _others(folder, files):
+        more = f" and {len(others) - 1} more" if others[1:] else ""
+        raise UsageError(
+            f"{folder} holds {others[0]}{more}, which genobird does not write there and --force "
+            "does not remove; move it away or choose another output"
+        )
+
+
+def _others(folder: Path, files: Iterable[str]) -> list[str]:
+    """Return the names in a folder that match none of the patterns, in order."""
+    known = (*files, *_LITTER)
+    return sorted(
+        name for name in os.listdir(folder) if not any(fnmatchcase(name, one) for one in known)
     )
 
 

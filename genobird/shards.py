@@ -38,7 +38,8 @@ from genobird.tokenizer import N_SPECIAL, Tokenizer
 logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
-KIND = Kind("folder of token shards", INDEX, '"genobird-shards-1"')
+# Shards are replaced one by one: other files stay.
+KIND = Kind("folder of token shards", INDEX, ("*",), '"genobird-shards-1"')
 SENTENCE = np.dtype([("document", "<u4"), ("start", "<u4"), ("token", "<u8"), ("strand", "S1")])
 
 _BATCH = 2_000

@@ -51,8 +51,8 @@ from pipelines import steps
 logger = logging.getLogger(__name__)
 
 GROUP_BP = 1_000_000
-REPORT = "cagi.json"
-KIND = Kind("comparison with measured effects", REPORT)
+REPORT, PAGE = "cagi.json", "cagi.md"
+KIND = Kind("comparison with measured effects", REPORT, (REPORT, PAGE), '"results"')
 _CHUNK = 256  # variants at a time
 FLANK = 8_100
 """Bases of genome on each side of the variant, as for a variant of a VCF."""
@@ -497,7 +497,7 @@ def main(
     }
     with steps.new_directory(output, force, KIND) as folder:
         (folder / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-        (folder / "cagi.md").write_text(markdown(report))
+        (folder / PAGE).write_text(markdown(report))
     for placement, populations in results.items():
         for where, part in populations.items():
             for figure in ("spearman", "auroc"):

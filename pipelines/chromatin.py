@@ -49,7 +49,8 @@ logger = logging.getLogger(__name__)
 
 FEATURES = manifest.FOLDER / "chromatin_features.tsv"
 QUALITY = "qc.tsv"
-KIND = Kind("chromatin dataset", QUALITY)  # corpora and shards hold an index.json too
+_FILES = ("index.json", "features.tsv", QUALITY, "*.sequence.npy", "*.usable.npy", "*.labels.npy")
+KIND = Kind("chromatin dataset", "index.json", _FILES, '"bin_bp"')
 
 
 def read_features(path: Path) -> list[Feature]:

@@ -44,7 +44,7 @@ from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
 from genobird.errors import InputError, TableError, UsageError
-from genobird.files import Kind, refuse_existing
+from genobird.files import refuse_existing
 from genobird.names import require
 from genobird.peaks import BIN_BP, feature_table
 from pipelines import chromatin, grch37, manifest, steps
@@ -59,7 +59,6 @@ CHUNK = 4_000
 """Pairs that are read at a time: 32 MB of sequence."""
 CONTEXT_BP = 8_000
 FEATURES = "features.tsv"
-KIND = Kind("chromatin dataset", FEATURES)
 KEPT = "kept"
 WHOLE = "kept, with 8,000 known bases on both sides"
 LEFT_OUT = (
@@ -431,7 +430,7 @@ def build(
     index = WindowIndex(np.concatenate(wanted), parts[0].length)
     lengths = {name: contig.length for name, contig in contigs.items()}
     splits.refuse_outside(lengths)
-    with steps.new_directory(output, force, KIND) as folder:
+    with steps.new_directory(output, force, chromatin.KIND) as folder:
         hits = _scan(contigs, index, folder)
         dataset = Dataset(folder, lengths, len(features))
         positives = {}
@@ -486,7 +485,7 @@ def main(
     force: steps.Force = False,
 ) -> None:
     """Find the rows of the DeepSEA bundle in the genome and write them as a chromatin dataset."""
-    refuse_existing(output, force, KIND)
+    refuse_existing(output, force, chromatin.KIND)
     split = manifest.load_splits(splits, splits_file)
     table = feature_table(chromatin.read_features(features))
     inputs = [features, *fasta, *(bundle / f for f in FILES.values() if (bundle / f).is_file())]

@@ -41,8 +41,9 @@ INSET = 20_000
 TSS_DISTANCE = 5000
 BACKGROUND_STEP = 1000
 VARIANTS = 10
-SNPS = "variants.vcf"
-KIND = Kind("demonstration", SNPS)
+SNPS, PROMOTERS, REGIONS = "variants.vcf", "promoters.bed", "regions.bed"
+_FILES = (SNPS, PROMOTERS, REGIONS, "*.demo.fa.gz", "*.demo.fa.gz.fai", "*.demo.fa.gz.gzi")
+KIND = Kind("demonstration", SNPS, _FILES, "##reference=GRCh37")
 VCF_HEADER = """##fileformat=VCFv4.2
 ##reference=GRCh37
 ##contig=<ID={contig},length={length},assembly=GRCh37>
@@ -206,8 +207,8 @@ def build(
         masked = mask(sequence, region)
         name = f"{region.contig}.demo.fa.gz"
         grch37.write_bgzf([(region.contig, masked)], folder / name, level=9)
-        write_text(folder / "promoters.bed", steps.bed(here))
-        write_text(folder / "regions.bed", steps.bed(sorted([*here, *random])))
+        write_text(folder / PROMOTERS, steps.bed(here))
+        write_text(folder / REGIONS, steps.bed(sorted([*here, *random])))
         lines = [
             f"{region.contig}\t{s.position + 1}\t{s.name}\t{s.ref}\t{s.alt}\t.\t.\t.\n"
             for s in chosen

@@ -43,13 +43,13 @@ def new_file(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path, force: bool = False, kind: Kind | None = None) -> Iterator[Path]:
+def new_directory(path: Path, force: bool, kind: Kind) -> Iterator[Path]:
     """Yield a new directory; it becomes `path` when the block ends without error, see `Draft`.
 
     Args:
         path: the directory to write.
         force: replace what is there.
-        kind: see `refuse_existing`.
+        kind: what is replaced.
 
     Raises:
         UsageError: `path` exists and may not be replaced, see `refuse_existing`.

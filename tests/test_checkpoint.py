@@ -132,13 +132,26 @@ def test_an_existing_directory_is_refused_and_stays_as_it_is(checkpoint, saved):
     assert {name: (saved / name).read_bytes() for name in FILES} == before
 
 
-def test_force_replaces_a_directory_and_leaves_nothing_else(checkpoint, saved):
-    (saved / "stray").write_text("old")
+def test_force_replaces_a_model_with_what_verbs_write_beside_it(checkpoint, saved):
+    for name in ("MODEL_CARD.md", "evaluation.json", "background.npz", ".DS_Store"):
+        (saved / name).write_text("old")
     torch.nn.init.zeros_(checkpoint.mlm.bias)
     checkpoint.save(saved, force=True)
     assert sorted(p.name for p in saved.iterdir()) == sorted(FILES)
     assert [p.name for p in saved.parent.iterdir()] == ["model"]
     assert not Checkpoint.load(saved).mlm.bias.any()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "model.safetensors.bak"])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_model_with_a_file_of_its_user_is_spared(checkpoint, saved, name, force):
+    # --force removed the folder whole, the file in it included.
+    (saved / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    message = rf"model holds {name}, which genobird does not write there and --force does not remo"
+    with pytest.raises(UsageError, match=message):
+        checkpoint.save(saved, force=force)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["provenance.json", "chapter.txt"])

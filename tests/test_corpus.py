@@ -344,6 +344,18 @@ def test_an_existing_output_is_refused_unless_forced(
     assert [entry.name for entry in tmp_path.iterdir()] == ["corpus"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_corpus_with_a_file_of_its_user_is_spared(
+    tiny_genome_path: Path, tmp_path: Path, force: bool
+) -> None:
+    output = tmp_path / "corpus"
+    build([tiny_genome_path], output, SMALL)
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"corpus holds notes\.txt, which genobird does not write"):
+        build([tiny_genome_path], output, SMALL, force=force)
+    assert (output / "notes.txt").read_text() == "mine"
+
+
 def test_force_spares_a_folder_that_is_no_corpus(tiny_genome_path: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")

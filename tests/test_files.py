@@ -18,7 +18,7 @@ from genobird.bits_per_base import BaseBits
 from genobird.corpus import build
 from genobird.datasets import Predictions, write_arrays
 from genobird.errors import OutputError
-from genobird.files import Draft, file_sha256, locked, open_plain, scratch, write_text
+from genobird.files import Draft, Kind, file_sha256, locked, open_plain, scratch, write_text
 from genobird.genome.vcf import VcfReader
 from genobird.genome.vcf_writer import VcfWriter
 from genobird.report.logo import draw_logo
@@ -75,7 +75,7 @@ def step_file(path: Path) -> None:
 
 
 def step_folder(path: Path) -> None:
-    with steps.new_directory(path, force=True) as part:
+    with steps.new_directory(path, True, Kind("step", "a", ("a",), "a")) as part:
         (part / "a").write_text("a" * 999)
 
 

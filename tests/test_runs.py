@@ -23,7 +23,7 @@ RESUME = Start(resume=True)
 ASKED = {"model": "0123", "limit": None, "exclude": ["chr1:1-5"]}
 
 
-KIND = Kind("folder of tests", "asked", "model")
+KIND = Kind("folder of tests", "asked", ("asked", "work"), "model")
 
 
 class Killed(BaseException):
@@ -213,3 +213,19 @@ def test_a_folder_of_other_things_is_spared(tmp_path):
         with pytest.raises(UsageError, match=r"out\.partial exists and is no folder of tests: it"):
             run_in_folder(tmp_path / "out", ASKED, start)
     assert (theirs / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("name", ["out", "out.partial"])
+def test_a_folder_of_a_run_with_a_file_of_its_user_is_spared(tmp_path, name):
+    if name == "out":
+        run_in_folder(tmp_path / "out", ASKED, FRESH, "one")
+    else:
+        with pytest.raises(Killed):
+            run_in_folder(tmp_path / "out", ASKED, FRESH, "one", kill=True)
+    (tmp_path / name / "notes.txt").write_text("mine")
+    with pytest.raises(
+        UsageError, match=rf"{name} holds notes\.txt, which genobird does not write"
+    ):
+        run_in_folder(tmp_path / "out", ASKED, Start(force=True))
+    assert (tmp_path / name / "notes.txt").read_text() == "mine"
+    assert (tmp_path / name / "work").read_text() == "one"

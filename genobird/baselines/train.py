@@ -49,7 +49,6 @@ from genobird.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 FACTS, FEATURES = "baselines.json", "features.tsv"
-KIND = Kind("folder of baselines", FACTS, '"config"')
 _DATA = ("chromatin", "promoters", "sites", "auxiliary")
 
 
@@ -108,6 +107,8 @@ MODELS: dict[str, Baseline] = {
     "ngram_bases": Baseline("n-gram model of bases", sequence="bases"),
     "ngram_tokens": Baseline("n-gram model of tokens", sequence="tokens"),
 }
+_MADE = [f"{name}.{end}" for name in MODELS for end in ("safetensors", "state", "*.npz")]
+KIND = Kind("folder of baselines", FACTS, (FACTS, FEATURES, *_MADE), '"config"')
 
 
 def chosen(names: Iterable[str], kinds: Iterable[str]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from genobird import __version__
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
@@ -22,7 +23,8 @@ from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.segmenter import Merges, Renumbered
 from genobird.tokenizer import CLS, N_SPECIAL, PAD, SEP, SPECIALS, UNK, Tokenizer
 
-KIND = Kind("BigBird of transformers", "config.json", '"model_type": "big_bird"')
+_FILES = ("*config.json", "model*.safetensors", "*.index.json", "tokenizer.json", "*_map.json")
+KIND = Kind("BigBird that genobird exported", "config.json", _FILES, '"genobird"')
 _GELU: Mapping[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -252,6 +254,7 @@ def _their_fields(shape: BigBirdConfig) -> dict[str, Any]:
         "bos_token_id": CLS,
         "eos_token_id": SEP,
         "sep_token_id": SEP,
+        "genobird": __version__,
     }
 
 

@@ -316,9 +316,13 @@ def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
         )
     if asked.table is not None and asked.fasta is None:
         raise UsageError("--table needs the genome that its regions lie on; give it with --fasta")
-    refuse_existing(output / EVALUATION, force)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
+    answered = {"shards": asked.shards, **windows, "chromatin": asked.chromatin}
+    kinds = [_ANSWERS.get(kind, kind) for kind, data in answered.items() if data is not None]
+    answers = [] if name is None else [f"{name}.{kind}.npz" for kind in kinds]
+    for made in (EVALUATION, *answers, *([PER_FEATURE] if asked.chromatin else [])):
+        refuse_existing(output / made, force)
     for folder in asked.baselines:
         if not any(_files([folder], kind) for kind in KINDS):
             raise UsageError(

@@ -19,9 +19,18 @@ from typing import Any
 import torch
 import yaml
 
+from genobird import checkpoint as checkpoints
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, UsageError
-from genobird.files import locked, refuse_existing, refuse_foreign, require_place, write_text
+from genobird.files import (
+    Kind,
+    locked,
+    refuse_existing,
+    refuse_foreign,
+    refuse_others,
+    require_place,
+    write_text,
+)
 from genobird.runs import flat, refuse_unfinished
 
 SETTINGS, STATE, MODEL, LOGS = "config.yaml", "last.ckpt", "model", "logs"
@@ -37,6 +46,14 @@ SAVED = (ENCODED, STATE, MODEL, STATES)
 """What a run is continued from, or was made for."""
 FILES = (*SAVED, SETTINGS, LOGS, BAD_BATCH, REPORT, "last.part")
 """All that a run writes: nothing else of a folder is ever removed."""
+KIND = Kind("run of genobird", SETTINGS, ("*",), "# Settings of a run of genobird\n")
+_INSIDE = {
+    MODEL: checkpoints.KIND.files,
+    LOGS: ("metrics*.csv", "hparams.yaml", "events.out.tfevents.*", "wandb", "mlflow*"),
+    ENCODED: ("precision", "[0-9a-f]" * 16),
+    STATES: ("plan.json", "train", "held_out"),
+}
+"""What its folders hold: these are removed."""
 ASIDE = ".replaced"
 
 # What torch raises for bytes that it did not write depends on where they are.
@@ -105,7 +122,7 @@ class SavedRun:
             return None
         try:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            return cls(path, int(state["global_step"]), dict(state.get("identity", {})))
+            return cls(path, int(state["global_step"]), dict(state["identity"]))
         except PermissionError:
             raise  # it names the file, and a state that is whole is no reason to start again
         except _DAMAGE as error:
@@ -167,10 +184,11 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
     require_place(output, inside=True)
     with locked(output):
         _restore(output)
+        _refuse_foreign(output, goes_on=resume and (output / STATE).exists())
+        if resume and (output / MODEL).exists():
+            refuse_existing(output / MODEL, True, checkpoints.KIND)
         if not (resume or force):
             _refuse_run(output)
-        if not (resume and (output / STATE).exists()):
-            _refuse_others(output)
         if force:
             _refuse_inputs(output, settings)
         existed = output.exists()
@@ -179,12 +197,12 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
             _set_aside(output)
         if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
             text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-            write_text(output / SETTINGS, text)
+            write_text(output / SETTINGS, KIND.mark + text)
         try:
             yield
         except BaseException:
             _restore(output)
-            if not _present(output, (*SAVED, LOGS)):
+            if not _present(output, (*SAVED, LOGS, BAD_BATCH)):
                 _clear(output)
                 if not existed and not any(output.iterdir()):
                     output.rmdir()
@@ -203,15 +221,16 @@ def _refuse_run(output: Path) -> None:
         refuse_unfinished(output, saved.progress if saved else "")
 
 
-def _refuse_others(output: Path) -> None:
-    """Refuse a folder of other files, also of such as have only the names of a run's files."""
-    try:
-        settings = yaml.safe_load((output / SETTINGS).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        settings = None
-    is_run = isinstance(settings, dict) and ("fit" in settings or "held_out" in settings)
-    if output.exists() and not (is_run or (output / BAD_BATCH).exists()):
-        refuse_foreign(output, "run of genobird")
+def _refuse_foreign(output: Path, *, goes_on: bool) -> None:
+    """Refuse a folder of other files, also of such as have only the names of a run's files.
+
+    A state that is continued tells by itself whose it is.
+    """
+    if output.exists() and not goes_on and not KIND.is_in(output):
+        refuse_foreign(output, KIND.name)
+    for name, files in _INSIDE.items():
+        if (output / name).is_dir():
+            refuse_others(output / name, files)
 
 
 def _refuse_inputs(output: Path, settings: Any) -> None:

@@ -204,7 +204,10 @@ def test_force_replaces_baselines_and_nothing_else(promoter_path, tmp_path):
         folder.mkdir()
     for _ in range(2):
         train_baselines(output, promoters=promoter_path, config=config, force=True)
-    (other / "chapter.txt").touch()
+    (output / "chapter.txt").touch()
+    with pytest.raises(UsageError, match=r"b holds chapter\.txt, which genobird does not write"):
+        train_baselines(output, promoters=promoter_path, config=config, force=True)
+    (output / "chapter.txt").rename(other / "chapter.txt")
     with pytest.raises(
         UsageError, match="danger exists and is no folder of baselines: it holds chapter"
     ):

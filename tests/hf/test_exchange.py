@@ -202,10 +202,16 @@ def test_an_imported_model_is_exported_and_imported_again(made, tmp_path, capsys
     # Neither verb replaces what the other made, nor a folder of something else.
     for verb, kind, folder in (
         (["import-hf", str(tmp_path / "theirs")], "model of genobird", tmp_path / "back"),
-        (arguments[:3], "BigBird of transformers", tmp_path),
+        (arguments[:3], "BigBird that genobird exported", tmp_path),
     ):
         assert main([*verb, "-o", str(folder), "--force"]) == 2
         assert f"exists and is no {kind}: it holds" in capsys.readouterr().err
+    # Nor what others made, nor a file of a user.
+    (tmp_path / "back" / ".git").mkdir()
+    assert main([*arguments, "--force"]) == 2
+    assert "back holds .git, which genobird does not write" in capsys.readouterr().err
+    assert main([*arguments[:3], "-o", str(tmp_path / "theirs"), "--force"]) == 2
+    assert "theirs exists and is no BigBird that genobird exp" in capsys.readouterr().err
     assert (tmp_path / "back" / "config.json").exists()
 
 

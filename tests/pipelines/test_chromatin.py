@@ -145,6 +145,9 @@ def test_force_replaces_a_dataset_and_nothing_else(genome_path, tmp_path):
     (tmp_path / "d").mkdir()
     for _ in range(2):
         build(genome_path, tmp_path / "d", [track(*many)], force=True)
+    (tmp_path / "d" / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"d holds notes\.txt, which genobird does not write"):
+        build(genome_path, tmp_path / "d", [track(*many)], force=True)
     (tmp_path / "thesis").mkdir()
     for name in ("chapter.txt", "index.json"):
         (tmp_path / "thesis" / name).touch()

@@ -10,6 +10,8 @@ from genobird.errors import TableError, UsageError
 from genobird.files import Kind
 from pipelines import steps
 
+KIND = Kind("index", "index.json", ("index.json", "new"), "")
+
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with suppress(RuntimeError), steps.new_file(tmp_path / "a.txt") as part:
@@ -22,28 +24,29 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
-    with suppress(RuntimeError), steps.new_directory(tmp_path / "a") as part:
+    with suppress(RuntimeError), steps.new_directory(tmp_path / "a", False, KIND) as part:
         (part / "x").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with steps.new_directory(tmp_path / "a") as part:
+    with steps.new_directory(tmp_path / "a", False, KIND) as part:
         (part / "x").write_text("whole")
     assert (tmp_path / "a" / "x").read_text() == "whole"
 
 
 def test_what_exists_is_only_replaced_with_force(tmp_path):
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "old").touch()
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "index.json").touch()
     (tmp_path / "f").write_text("old")
-    with pytest.raises(UsageError, match="--force"), steps.new_directory(tmp_path / "d"):
+    with pytest.raises(UsageError, match="--force"), steps.new_directory(folder, False, KIND):
         pass
     with pytest.raises(UsageError, match="--force"), steps.new_file(tmp_path / "f"):
         pass
-    with steps.new_directory(tmp_path / "d", force=True) as part:
+    with steps.new_directory(folder, True, KIND) as part:
         (part / "new").touch()
     with steps.new_file(tmp_path / "f", force=True) as part:
         part.write_text("new")
-    assert [path.name for path in (tmp_path / "d").iterdir()] == ["new"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
     assert (tmp_path / "f").read_text() == "new"
 
 
@@ -53,16 +56,15 @@ def test_force_spares_what_is_no_result_of_the_step(tmp_path):
     (tmp_path / "other" / "chapter.txt").touch()
     (tmp_path / "result" / "index.json").touch()
     (tmp_path / "file").touch()
-    kind = Kind("index", "index.json")
     for name in ("other", "file"):
         message = f"{name} exists and is no index: it .*; choose another name"
         with (
             pytest.raises(UsageError, match=message),
-            steps.new_directory(tmp_path / name, True, kind),
+            steps.new_directory(tmp_path / name, True, KIND),
         ):
             pass
     for name in ("empty", "result"):
-        with steps.new_directory(tmp_path / name, True, kind) as part:
+        with steps.new_directory(tmp_path / name, True, KIND) as part:
             (part / "new").touch()
         assert [path.name for path in (tmp_path / name).iterdir()] == ["new"]
     assert (tmp_path / "other" / "chapter.txt").exists()

@@ -251,6 +251,16 @@ def test_an_evaluation_is_written_with_what_it_was_made_from(
         evaluate(model_path, output, promoters=promoter_path)
 
 
+@pytest.mark.parametrize("name", ["per_feature.tsv", "mine.chromatin.npz"])
+def test_no_file_of_an_evaluation_is_replaced_unless_forced(
+    model_path, chromatin_path, tmp_path, name
+):
+    (tmp_path / name).write_text("theirs")
+    with pytest.raises(UsageError, match=f"{name} exists; choose another name or pass --force"):
+        evaluate(model_path, tmp_path, chromatin=chromatin_path, name="mine")
+    assert (tmp_path / name).read_text() == "theirs"
+
+
 def test_models_are_compared_by_their_named_predictions(
     tiny_tokenizer, chromatin, promoter_path, tiny_shards, tmp_path
 ):

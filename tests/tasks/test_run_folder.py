@@ -30,13 +30,13 @@ def run(folder, *, resume=False, force=False, steps=5, log=True, save=True, bad=
             (folder / "logs" / "metrics.csv").write_text(f"{steps}\n")
         if save:
             (folder / "states").mkdir(exist_ok=True)
-            (folder / "states" / "state").write_text(f"{steps}\n")
+            (folder / "states" / "plan.json").write_text(f"{steps}\n")
         if bad:
             (folder / "not-finite.pt").write_text("batch")
         if fail is not None:
             raise fail
         (folder / "model").mkdir(exist_ok=True)
-        (folder / "model" / "weights").write_text(f"{steps}\n")
+        (folder / "model" / "provenance.json").write_text(f"model.safetensors {steps}\n")
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def test_what_is_replaced_stays_if_the_new_run_saves_nothing(finished, failure):
 def test_what_is_replaced_is_kept_until_the_new_run_has_ended(finished):
     with pytest.raises(KeyboardInterrupt):
         run(finished, force=True, steps=9, fail=KeyboardInterrupt())
-    assert contents(finished)["states/state"] == "9\n"
-    assert contents(finished)[".replaced/model/weights"] == "5\n"
+    assert contents(finished)["states/plan.json"] == "9\n"
+    assert contents(finished)[".replaced/model/provenance.json"] == "model.safetensors 5\n"
     run(finished, resume=True, steps=9)
     assert not (finished / ".replaced").exists()
     found = contents(finished)
-    assert found["model/weights"] == "9\n"
+    assert found["model/provenance.json"] == "model.safetensors 9\n"
     assert "steps: 9" in found["config.yaml"]
     assert found["notes.txt"] == "mine"
 
@@ -137,10 +137,53 @@ def test_a_folder_called_model_is_no_run(tmp_path, how):
     assert contents(tmp_path) == {"model/thesis.txt": "years"}
 
 
+SETTINGS = "fit:\n  max_epochs: 3\n"  # what LightningCLI calls config.yaml begins so
+
+
+@pytest.mark.parametrize("how", [{}, {"force": True}, {"resume": True}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.yaml": SETTINGS, "logs/thesis.txt": "years"},
+        {"config.yaml": SETTINGS, "model/thesis.txt": "years"},
+        {"not-finite.pt": "theirs"},
+    ],
+    ids=repr,
+)
+def test_a_run_of_another_program_is_no_run_of_genobird(tmp_path, files, how):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="exists and is no run of genobird: it holds"):
+        run(tmp_path, **how)
+    assert contents(tmp_path) == files
+
+
+@pytest.mark.parametrize("how", [{"force": True}, {"resume": True}])
+@pytest.mark.parametrize("inner", ["model", "logs", "states", "encoded"])
+def test_a_file_of_its_user_in_a_folder_of_a_run_is_spared(finished, inner, how):
+    (finished / inner).mkdir(exist_ok=True)
+    (finished / inner / "thesis.txt").write_text("years")
+    before = contents(finished)
+    with pytest.raises(
+        UsageError, match=rf"{inner} holds thesis\.txt, which genobird does not wri"
+    ):
+        run(finished, **how)
+    assert contents(finished) == before
+
+
+def test_a_folder_with_the_batch_that_ended_a_run_takes_another(tmp_path):
+    with pytest.raises(GenobirdError):
+        run(tmp_path, log=False, save=False, bad=True, fail=GenobirdError("is not finite"))
+    assert sorted(contents(tmp_path)) == ["config.yaml", "not-finite.pt"]
+    run(tmp_path, steps=9)
+    assert "steps: 9" in contents(tmp_path)["config.yaml"]
+
+
 def test_an_empty_folder_with_what_a_scheduler_notes_takes_a_run(tmp_path):
     (tmp_path / ".snakemake_timestamp").touch()
     run(tmp_path, resume=True)
-    assert (tmp_path / "model" / "weights").exists()
+    assert (tmp_path / "model" / "provenance.json").exists()
 
 
 @pytest.mark.parametrize("inner", ["model", "model/model.safetensors", "encoded"])
