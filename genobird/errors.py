@@ -101,6 +101,12 @@ class OutputError(GenobirdError):
     """A result that cannot be written."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things for a message: `1 region`, `2,000 regions`."""
+    plural = noun + ("es" if noun.endswith(("ch", "s")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def quoted(found: object) -> str:
     """Quote for a message what was found, cut where it is long."""
     try:

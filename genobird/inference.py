@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from genobird.batch import PackedBatch, Places, filled
 from genobird.checkpoint import Checkpoint
-from genobird.errors import GenobirdError, UsageError
+from genobird.errors import GenobirdError, UsageError, counted
 from genobird.files import renew_after_fork
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
@@ -337,7 +337,7 @@ class Passes:
                 f"{self.device}; try --device cpu or a shorter sequence"
             ) from error
         self._most = size // 2
-        logger.warning("out of memory: going on with %d sequences per pass", self._most)
+        logger.warning("out of memory: going on with %s per pass", counted(self._most, "sequence"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

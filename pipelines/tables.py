@@ -19,7 +19,7 @@ import yaml
 
 import genobird
 from genobird.cli.running import refuse_same_file
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, counted
 from genobird.report.evaluation import Facts, listed, name_of, number, read_json, read_table, shown
 from genobird.report.page import environment
 from genobird.report.plots import Line, panels, scatter
@@ -511,7 +511,7 @@ def _interval_text(evaluation: Facts, found: Facts) -> str:
     settings = evaluation["settings"]
     return (
         f"95 % bootstrap intervals: {settings['resamples']} resamples (seed {settings['seed']}) of "
-        f"{found['groups']} stretches of {settings['group_bp'] / 1000:g} kb of the "
+        f"{counted(found['groups'], 'stretch')} of {settings['group_bp'] / 1000:g} kb of the "
         f"{evaluation['split']} part. They say how figures vary along the genome, not between "
         "training runs."
     )

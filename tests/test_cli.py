@@ -188,7 +188,7 @@ BAD: dict[Case, tuple[int, str]] = {
         r"chr1:59,901-60,100 ends after chr1 \(60,000 bp\); is the BED from another assembly\?",
     ),
     unknown_contig: (1, "contig 'chr7' is not in"),
-    unknown_contigs_in_vcf: (1, r"none of the 1 alleles lies on a contig"),
+    unknown_contigs_in_vcf: (1, r"none of 1 allele lies on a contig"),
     text_as_fasta: (1, r"a\.fa"),
     protein_as_fasta: (1, r"a\.fa"),
     truncated_gzip_bed: (1, r"a\.bed\.gz is (cut short|damaged)"),

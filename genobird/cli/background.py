@@ -20,7 +20,7 @@ from genobird.cli.running import (
     tell,
 )
 from genobird.config import Settings, argument, option
-from genobird.errors import UsageError
+from genobird.errors import UsageError, counted
 from genobird.files import ARRAYS, PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
 from genobird.names import deferred
@@ -104,8 +104,8 @@ def build(
         typer.echo(json.dumps(facts))
     else:
         tell(
-            f"{made.count:,} variants, {len(made.outputs)} outputs in {seconds:.1f} s: "
-            f"{options.output}"
+            f"{counted(made.count, 'variant')}, {counted(len(made.outputs), 'output')} in "
+            f"{seconds:.1f} s: {options.output}"
         )
 
 
@@ -195,7 +195,7 @@ def build_db(
                 start=run.start(advance),
             )
     summary = {"snvs": counts.total(), "output": output}
-    summarise("SNVs", summary, counts, scorer, run, began)
+    summarise("SNV", summary, counts, scorer, run, began)
     if not run.as_json:
         fields = variant_vcf.info_fields(scorer, settings=effects)
         tell(_recipes(output, [field.id for field in fields]), err=False)

@@ -91,7 +91,7 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
             progress=advance,
         )
     summary = {"alleles": counts.total(), "output": output}
-    summarise("alleles", summary, counts, scorer, run, began)
+    summarise("allele", summary, counts, scorer, run, began)
 
 
 def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
@@ -117,7 +117,7 @@ def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
         )
     output = ", ".join(str(path) for path in paths)
     summary = {"alleles": counts.total(), "output": output}
-    summarise("alleles", summary, counts, scorer, run, began)
+    summarise("allele", summary, counts, scorer, run, began)
 
 
 def _scorer(model: str, compute: Compute) -> Scorer:

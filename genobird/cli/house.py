@@ -28,7 +28,7 @@ from genobird.cli.running import (
     tell,
 )
 from genobird.config import Settings, argument, option
-from genobird.errors import UsageError, quoted
+from genobird.errors import UsageError, counted, quoted
 from genobird.files import check_folder, refuse_existing
 from genobird.names import deferred
 from genobird.scoring.settings import EffectSettings
@@ -129,7 +129,7 @@ def report_multiqc(options: MultiqcOptions) -> None:
     tables = {f"the table {path}": path for path in options.tables}
     refuse_same_file({"--output": options.output}, tables)
     multiqc.write_statuses(options.output, options.tables, options.force)
-    tell(f"statuses of {len(tables)} table(s) written to {options.output}")
+    tell(f"statuses of {counted(len(tables), 'table')} written to {options.output}")
 
 
 def info(options: InfoOptions) -> None:

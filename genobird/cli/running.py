@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import typer
 
 import genobird
-from genobird.errors import UsageError, quoted
+from genobird.errors import UsageError, counted, quoted
 from genobird.files import STDOUT
 from genobird.genome.streams import whole
 from genobird.names import deferred
@@ -175,7 +175,7 @@ def summarise(
     else:
         listing = ", ".join(f"{status} {count:,}" for status, count in statuses.items())
         where = "standard output" if to_stdout else summary["output"]
-        tell(f"{counts.total():,} {unit} in {seconds:.1f} s ({listing or 'none'}): {where}")
+        tell(f"{counted(counts.total(), unit)} in {seconds:.1f} s ({listing or 'none'}): {where}")
 
 
 @contextmanager

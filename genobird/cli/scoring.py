@@ -125,7 +125,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
                     progress=advance,
                 )
             summary["tracks"] = [str(path) for path in paths]
-    summarise("regions", summary, counts, scorer, run, began)
+    summarise("region", summary, counts, scorer, run, began)
 
 
 def _opened(options: ScoreOptions) -> tuple[Genome, list[Interval], ChainFile | None]:
@@ -206,4 +206,4 @@ def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None
         if logo is not None:
             logos.draw_logo(table, logo, force=run.force)
             summary["logo"] = str(logo)
-    summarise("changes", summary, Counter(OK=scan.size), scorer, run, began)
+    summarise("change", summary, Counter(OK=scan.size), scorer, run, began)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from genobird.cli.options import OVERRIDES, Configured, Made, Names
 from genobird.cli.running import is_hushed, provenance, refuse_same_file, tell
 from genobird.config import argument, described, load_config, option
-from genobird.errors import SequenceError, UsageError
+from genobird.errors import SequenceError, UsageError, counted
 from genobird.files import refuse_existing
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
@@ -161,7 +161,8 @@ def corpus(options: CorpusOptions) -> None:
     made = corpora.build(options.fastas, options.output, settings, intervals, options.force)
     counts = made.index.counts
     tell(
-        f"{counts.documents:,} documents, {counts.sentences:,} sentences, {counts.bp:,} bp",
+        f"{counted(counts.documents, 'document')}, {counted(counts.sentences, 'sentence')}, "
+        f"{counts.bp:,} bp",
         err=False,
     )
 

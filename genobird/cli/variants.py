@@ -160,7 +160,7 @@ def variants(
         **({} if opened.table is None else {"table": opened.table}),
         **({} if report is None else {"report": str(report)}),
     }
-    summarise("alleles", summary, counts, scorer, run, began)
+    summarise("allele", summary, counts, scorer, run, began)
 
 
 def _score(
@@ -295,4 +295,4 @@ def merge(options: MergeOptions, run: Run) -> None:
             shards, output, force=run.force, command=command_line(), progress=advance
         )
     summary = {"shards": len(shards), "alleles": counts.total(), "output": output}
-    summarise("alleles", summary, counts, None, run, began)
+    summarise("allele", summary, counts, None, run, began)

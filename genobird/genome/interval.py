@@ -15,7 +15,7 @@ from numbers import Integral
 from os.path import exists
 from pathlib import Path
 
-from genobird.errors import BedError, InputError, UsageError, quoted
+from genobird.errors import BedError, InputError, UsageError, counted, quoted
 from genobird.genome import streams
 from genobird.genome.streams import BEYOND, MOST_DIGITS, grouped, position
 
@@ -192,7 +192,8 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
 def _bed_interval(columns: list[str]) -> Interval:
     if len(columns) < 3 or not columns[0]:
         raise InputError(
-            f"{len(columns)} column(s) found, BED needs at least 3: chrom, start (0-based), end"
+            f"{counted(len(columns), 'column')} found, BED needs at least 3: chrom, start "
+            "(0-based), end"
         )
     start, end = (position(text.strip()) for text in columns[1:3])
     if start is None or end is None:

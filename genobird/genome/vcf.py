@@ -15,7 +15,7 @@ from typing import Final
 
 import pysam
 
-from genobird.errors import VcfError, quoted
+from genobird.errors import VcfError, counted, quoted
 from genobird.genome import streams
 from genobird.genome.index import quiet_htslib
 from genobird.genome.streams import position
@@ -137,8 +137,8 @@ class VcfReader:
         columns = body.split("\t", _COLUMNS)
         if line.startswith("#") or len(columns) < _COLUMNS:
             raise VcfError(
-                f"{self.name}, line {at}: {len(columns)} tab-separated column(s) found, a VCF "
-                f"record has at least {_COLUMNS} and does not start with #"
+                f"{self.name}, line {at}: {counted(len(columns), 'tab-separated column')} found, a "
+                f"VCF record has at least {_COLUMNS} and does not start with #"
             )
         if line.count("\t") + 1 < self._columns:
             raise VcfError(

@@ -22,7 +22,7 @@ import pysam
 import pysam.bcftools
 
 from genobird import __version__
-from genobird.errors import AssemblyError, ContigError, OutputError, VcfError
+from genobird.errors import AssemblyError, ContigError, OutputError, VcfError, counted
 from genobird.files import STDOUT, VCFS, Draft, check_output, writing
 from genobird.genome import assemblies, streams
 from genobird.genome.fasta import Genome
@@ -269,8 +269,8 @@ class VcfWriter:
             allowed = (len(record.alts),) if record.alts else (0, 1)
             if field.number == "A" and len(several) not in allowed:
                 raise ValueError(
-                    f"INFO {key} of {record.contig}:{record.position + 1} has {len(several)} "
-                    f"value(s) for {len(record.alts)} ALT"
+                    f"INFO {key} of {record.contig}:{record.position + 1} has "
+                    f"{counted(len(several), 'value')} for {counted(len(record.alts), 'ALT')}"
                 )
             if several:
                 added.append(f"{key}={','.join([field.text(value) for value in several])}")

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from genobird.checkpoint import Checkpoint
-from genobird.errors import CheckpointError
+from genobird.errors import CheckpointError, counted
 from genobird.report.evaluation import Facts, shown
 from genobird.scoring.scorer import feature_columns
 
@@ -124,7 +124,7 @@ def _shape(encoder: Facts, tokenizer: Facts) -> str:
 
 def _heads(heads: Mapping[str, Facts], masked: bool) -> Iterator[str]:
     for name, head in heads.items():
-        outputs = "1 output" if head["outputs"] == 1 else f"{head['outputs']:,} outputs"
+        outputs = counted(head["outputs"], "output")
         around = f"{head['before_bp']:,} bp before and {head['after_bp']:,} bp after the place"
         yield f"  {name}: {outputs}, reads {around}"
     if masked:

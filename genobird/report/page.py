@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 import genobird
-from genobird.errors import UsageError
+from genobird.errors import UsageError, counted
 from genobird.files import PAGES, check_output, write_text
 from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
@@ -154,7 +154,7 @@ def report(
     drawn: dict[Key, str | None] = {key: None for _, rows in asked for key in _keys(rows)}
     write_text(output, render(region_summary, variant_summary, origin, pictures=drawn))
     if drawn:
-        logger.info("%s is written; %d picture(s) follow", output, len(drawn))
+        logger.info("%s is written; %s to come", output.name, counted(len(drawn), "picture"))
     for way, rows in asked:
         for key, picture in way(rows):
             drawn[key] = picture

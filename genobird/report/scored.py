@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 import genobird
+from genobird.errors import counted
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.variant import left_align
@@ -95,7 +96,7 @@ def allele_logos(
         for place, (row, sides) in enumerate(found):
             left = sum(windows[place:])
             of = f"logo {place + 1} of {len(found)}"
-            logger.info("%s: %s windows left, %s", of, f"{left:,}", duration(left * each))
+            logger.info("%s: %s left, %s", of, counted(left, "window"), duration(left * each))
             began = time.monotonic()
             unit = unit_of(str(row["feature"]))
             logos = pair([side.strip() for side in sides], _title(row), unit)

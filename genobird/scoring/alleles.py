@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from genobird.errors import TableError, UsageError, VcfError, quoted
+from genobird.errors import TableError, UsageError, VcfError, counted, quoted
 from genobird.genome import streams
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
@@ -232,13 +232,13 @@ def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
             raise TableError(f"{where}: {error}") from None
         if len(cells) <= max(places):
             raise TableError(
-                f"{where}: {len(cells)} column(s) found, alt is column {max(places) + 1}; "
+                f"{where}: {counted(len(cells), 'column')} found, alt is column {max(places) + 1}; "
                 "give each row as many columns as the header"
             )
         if any(cell.strip() for cell in cells[len(header) :]):
             raise TableError(
-                f"{where}: {len(cells)} column(s) found, the header has {len(header)}; give each "
-                'row as many columns as the header, several ALTs with commas in quotes: "T,G"'
+                f"{where}: {counted(len(cells), 'column')} found, the header has {len(header)}; "
+                'give each row as many, several ALTs with commas in quotes: "T,G"'
             )
         yield _alleles([cells[place] for place in places], where)
 

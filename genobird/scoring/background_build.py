@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
-from genobird.errors import AssemblyError, ContigError, UsageError
+from genobird.errors import AssemblyError, ContigError, UsageError, counted
 from genobird.files import ARRAYS, check_output, file_sha256, write_all, writing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -180,7 +180,7 @@ class _Rows:
     def complete(self) -> NDArray[np.float32]:
         """Return the rows, [n, D]; they stay on disk."""
         if self._left_out:
-            logger.info("%d variants miss an effect and are left out", self._left_out)
+            logger.info("%s left out for lack of an effect", counted(self._left_out, "variant"))
         if not self._count:
             return np.zeros((0, self._width), np.float32)
         return np.memmap(self._file, "<f4", mode="r", shape=(self._count, self._width))

@@ -167,8 +167,8 @@ class Haplotypes:
         counts = {phase: self.counts[phase] for phase in _LEFT_OUT if self.counts[phase]}
         if counts:
             logger.warning(
-                "%d ALTs of %s were applied on their haplotypes, %d were not: %s",
-                *(self.counts[Phase.PHASED], self._sample, sum(counts.values())),
+                "ALTs of %s: %d applied on their haplotypes, %d not: %s",
+                *(self._sample, self.counts[Phase.PHASED], sum(counts.values())),
                 ", ".join(f"{phase} {count:,}" for phase, count in counts.items()),
             )
 

@@ -26,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genobird import __version__
+from genobird.errors import counted
 from genobird.files import file_sha256
 from genobird.genome.fasta import Genome
 from genobird.genome.streams import require_file
@@ -113,7 +114,7 @@ class Journal:
         self._earlier += len(frame)
         ledger.advance()
         if ledger.peek() is None:
-            logger.info("%s: %s rows were scored before", ledger.path, f"{self._earlier:,}")
+            logger.info("%s: %s scored before", ledger.path, counted(self._earlier, "row"))
         return frame
 
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import pandas as pd
 
-from genobird.errors import AssemblyError
+from genobird.errors import AssemblyError, counted
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locus, warn_of_training
 from genobird.genome.starts import Starts
@@ -229,6 +229,6 @@ def require_contigs(counts: Counter[str], genome: Genome) -> None:
     if total and counts[Status.NO_CONTIG.value] == total:
         known = ", ".join(list(genome.contigs)[:5])
         raise AssemblyError(
-            f"none of the {total:,} alleles lies on a contig of {genome.path}, which begins with "
-            f"{known}; give the FASTA of the assembly that the variants were called on"
+            f"none of {counted(total, 'allele')} lies on a contig of {genome.path}, which begins "
+            f"with {known}; give the FASTA of the assembly that the variants were called on"
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from genobird.errors import counted
 from genobird.genome import streams
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locus, beyond
@@ -221,8 +222,9 @@ class Doubts:
             )
         if self._ends:
             logger.warning(
-                "%d alleles lie beyond the end of their contig: %s",
-                *(counts[Status.OUT_OF_BOUNDS.value], beyond(self._ends, self._genome)),
+                "%s beyond the end of their contig: %s",
+                counted(counts[Status.OUT_OF_BOUNDS.value], "allele"),
+                beyond(self._ends, self._genome),
             )
 
 

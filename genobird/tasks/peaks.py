@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model
 from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
-from genobird.errors import InputError, UsageError
+from genobird.errors import InputError, UsageError, counted
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
@@ -441,9 +441,9 @@ def _require(tracks: Sequence[Track], chosen: ChosenBins, least: int, hint: str)
                 [places[:, 1] - places[:, 0] for places in track.peaks.values()]
             )
             raise InputError(
-                f"{track.feature.name}: {len(widths):,} peaks of {int(np.median(widths)):,} bp "
-                f"(median) make {found} positive bins of 200 bp (more than half covered), at least "
-                f"{least} are needed {hint}"
+                f"{track.feature.name}: {counted(len(widths), 'peak')} of "
+                f"{int(np.median(widths)):,} bp (median) and {counted(found, 'positive bin')} of "
+                f"200 bp (more than half covered), at least {least} are needed {hint}"
             )
     if chosen.peaked.all():
         raise InputError(f"no bin without a peak is {hint.split(';')[0]}; are these whole domains?")

@@ -198,7 +198,7 @@ def test_phased_adds_joint_scores_to_info_and_table(capsys, vcf, options, tmp_pa
     outputs = ["-o", tmp_path / "out.vcf.gz", "--table", tmp_path / "out.parquet"]
     code, _, err = run(capsys, "variants", vcf, *options, *outputs, "--phased", "me")
     assert code == 0
-    assert "4 ALTs of me were applied on their haplotypes, 1 were not: UNPHASED 1" in err
+    assert "ALTs of me: 4 applied on their haplotypes, 1 not: UNPHASED 1" in err
     table = pd.read_parquet(tmp_path / "out.parquet")
     assert table["phase"].tolist() == ["PHASED"] * 4 + ["ABSENT", "UNPHASED"]
     assert table["haplotype1|count"].tolist() == [0, 2, 0, 2, 0, 0]

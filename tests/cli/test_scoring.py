@@ -230,7 +230,7 @@ def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
     options = [*options, *ALONE]
     cases = [
         ((tmp_path / "missing.vcf", *options, *out), 2, "missing.vcf does not exist"),
-        ((elsewhere, *options, *out), 1, "none of the 1 alleles lies on a contig of"),
+        ((elsewhere, *options, *out), 1, "none of 1 allele lies on a contig of"),
         ((bare, *options, *out), 1, "has no VCF header"),
         ((wrong, *options, *out, "--ref-mismatch", "error"), 1, "REF AAAAA at chr1:20002 is"),
         ((vcf, *options, *out, "--ref-mismatch", "no"), 2, "allowed: flag, skip, swap, error"),

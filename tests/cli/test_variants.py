@@ -162,7 +162,7 @@ def test_merge_refuses_what_it_cannot_do(run, variants):
     for words, code, message in (
         (("1.vcf.gz", "-o", "out.vcf.gz"), 1, "1 of 2 shards found; missing: 2"),
         (("1.vcf.gz", "none.vcf.gz", "-o", "out.vcf.gz"), 2, "none.vcf.gz does not exist"),
-        (("in.vcf", "-o", "out.vcf.gz"), 2, "not all .vcf.gz or all .parquet"),
+        (("in.vcf", "-o", "out.vcf.gz"), 2, "in.vcf is no shard; give all .vcf.gz or all .parquet"),
         (("1.vcf.gz", "-o", "out.tsv"), 2, "unknown ending; allowed are .vcf, .vcf.gz"),
         (("1.vcf.gz", "-o", "1.vcf.gz"), 2, "and the shard 1.vcf.gz are the same file"),
         (("1.vcf.gz",), 2, "missing option --output"),

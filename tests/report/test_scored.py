@@ -223,6 +223,7 @@ def test_the_first_regions_of_a_report_are_drawn(scorer, genome, tmp_path):
     best = scored.loc[scored["promoter"].idxmax()]
     assert text.count("probability against bp from the midpoint") == 1
     assert f"<h3>1. {best['name']} chr1:{best['start'] + 1:,}" in text
+    assert "<p>The first region of the table, with" in text
     assert "still being computed" not in text
     assert "<script" not in text
 

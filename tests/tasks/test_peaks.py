@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -203,6 +204,26 @@ def test_a_resumed_run_keeps_the_precision_that_it_began_with(world, model, tmp_
     assert whole.hash == parts.hash
     assert whole.provenance == parts.provenance
     assert whole.provenance["chromatin"]["config"]["precision"] == "bf16"
+
+
+def test_held_out_bins_are_measured_in_float32_whatever_the_training_computes_in(
+    world, model, tmp_path, monkeypatch
+):
+    is_exact = {}
+
+    def compared(inference, *given, both_strands, **more):
+        *what, folder = given
+        found = encode_bins(inference, *given, both_strands=both_strands, **more)
+        exact = Inference(inference.checkpoint, "cpu", precision="float32")
+        other = folder.with_name("exact")
+        again = encode_bins(exact, *what, other, both_strands=both_strands, **more)
+        is_exact["held out" if both_strands else "train"] = torch.equal(found.pooled, again.pooled)
+        shutil.rmtree(other)
+        return found
+
+    monkeypatch.setattr(peaks, "encode_bins", compared)
+    train(world, model, tmp_path / "run", steps=2, precision="bf16")
+    assert is_exact == {"train": False, "held out": True}
 
 
 def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):

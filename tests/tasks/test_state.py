@@ -49,8 +49,12 @@ def test_a_state_tells_its_step_and_what_was_asked(tmp_path):
 
 
 def test_a_state_of_another_version_is_compared_where_both_speak(tmp_path):
-    refuse(saved(tmp_path, identity=None), identity(FACTS))
     refuse(saved(tmp_path), {"fit.new_setting": 1, "fit.steps": 5})
+
+
+def test_a_state_of_another_program_is_no_state_of_a_run(tmp_path):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged; start again with --force"):
+        saved(tmp_path, identity=None)
 
 
 def test_each_key_that_differs_is_named(tmp_path):

@@ -1,0 +1,18 @@
+import pytest
+
+from genobird.errors import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (0, "shard", "0 shards"),
+        (1, "shard", "1 shard"),
+        (2_000, "tab-separated column", "2,000 tab-separated columns"),
+        (1, "process", "1 process"),
+        (2, "process", "2 processes"),
+        (2, "stretch", "2 stretches"),
+    ],
+)
+def test_a_count_has_its_noun_in_the_right_number(number, noun, expected):
+    assert counted(number, noun) == expected
