@@ -20,6 +20,14 @@ from pipelines import steps
 
 MODEL = "transformer"
 SCAN = "matrix scan"
+TITLES = {
+    "ctcf-pairs": "CTCF pairs, right allele",
+    "dsqtl-pairs": "dsQTL pairs, right allele",
+    "ctcf-asb": "allele-specific CTCF, AUROC",
+    "raqtl": "reporter QTLs of K562, sign",
+    "cagi": "CAGI4 active constructs, Spearman",
+}
+"""What a card calls a test of `pipelines.alleles`, in its order."""
 
 
 def joined(
@@ -62,10 +70,11 @@ def _name(found: Mapping[str, Any], model: str) -> str:
 
 
 def _points(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return figures as an evaluation names them."""
+    """Return figures as an evaluation names them, by the titles of their tests."""
     return {
-        name: {key: facts[key] for key in ("low", "point", "high", "n")}
-        for name, facts in tests.items()
+        title: {key: tests[name][key] for key in ("low", "point", "high", "n")}
+        for name, title in TITLES.items()
+        if name in tests
     }
 
 

@@ -38,7 +38,7 @@ def test_figures_of_the_model_and_its_rivals_stand_beside_each_other():
     assert list(found["motifs"]["effects"]) == ["transformer", "convolution"]
     assert list(found["motifs"]["alleles"]) == ["transformer", "matrix scan"]
     assert "rows" not in found["motifs"]["effects"]["transformer"]
-    assert found["motifs"]["alleles"]["transformer"]["ctcf-pairs"]["point"] == 0.796
+    assert found["motifs"]["alleles"]["transformer"]["CTCF pairs, right allele"]["point"] == 0.796
 
 
 def test_figures_of_another_model_or_of_two_parts_are_refused():
