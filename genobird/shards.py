@@ -31,7 +31,15 @@ from pydantic import BaseModel, ConfigDict
 from genobird import __version__
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
-from genobird.files import Draft, Kind, file_sha256, locked, refuse_existing, write_text
+from genobird.files import (
+    Draft,
+    Kind,
+    file_sha256,
+    locked,
+    refuse_existing,
+    require_place,
+    write_text,
+)
 from genobird.runs import refuse_other
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 
@@ -120,6 +128,7 @@ def write(
         AssemblyError: The FASTA files have changed since the corpus was built.
         OutputError: The shards cannot be written.
     """
+    require_place(output, inside=True)
     source = read(corpus, fastas)
     plan = ShardIndex(
         version=__version__,

@@ -291,6 +291,15 @@ def test_shards_of_something_else_are_refused_unless_forced(
     assert shards.write(corpus.path, other, output, force=True).index.vocab_size == 30
 
 
+def test_where_no_shard_can_be_written_is_told_before_the_corpus_is_read(
+    tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "shards"):
+        with pytest.raises(UsageError, match="file is a file, and output .* needs a folder there"):
+            shards.write(tmp_path / "no corpus", tiny_tokenizer, output)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_of_other_things_is_spared(
     corpus: Corpus, tiny_tokenizer: Tokenizer, tmp_path: Path, force: bool

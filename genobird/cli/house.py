@@ -219,6 +219,7 @@ def import_hf(options: ImportOptions) -> None:
 
 def export_hf(options: ExportOptions) -> None:
     """Make a checkpoint of transformers from a model directory."""
+    refuse_existing(options.output, options.force, exchange.KIND)
     refuse_same_file({"--output": options.output}, {"--model": options.model})
     checkpoint = checkpoints.Checkpoint.load(options.model or checkpoints.bundled_model())
     left = exchange.export_model(

@@ -123,12 +123,12 @@ class VariantSummary(Summary):
     """How many E-values are small; None where the table has none."""
 
 
-def read_pieces(path: Path, only: str | None = None) -> Iterator[pd.DataFrame]:
+def read_pieces(path: Path, only: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
     """Yield the rows of a table in pieces, numbered from 0 on; TSV unless the name says `.parquet`.
 
     Args:
         path: the table.
-        only: the one column that is wanted, where it is there; None is all.
+        only: the columns that are wanted, where they are there; none is all.
 
     Raises:
         UsageError: there is no such file.
@@ -142,10 +142,12 @@ def read_pieces(path: Path, only: str | None = None) -> Iterator[pd.DataFrame]:
         if path.suffix == ".parquet":
             rows = 0
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_PIECE, columns=only and [only]):
+                for batch in file.iter_batches(_PIECE, columns=only or None):
                     piece = batch.to_pandas()
                     piece.index = pd.RangeIndex(rows, rows := rows + len(piece))
                     yield piece
+                if not rows:  # its columns tell all the same what it is
+                    yield file.read(only or None).to_pandas()
         else:
             with pd.read_csv(
                 path,
@@ -153,7 +155,7 @@ def read_pieces(path: Path, only: str | None = None) -> Iterator[pd.DataFrame]:
                 dtype=dict.fromkeys(_TEXT, str),
                 keep_default_na=False,
                 na_values=[""],
-                usecols=None if only is None else only.__eq__,
+                usecols=only.__contains__ if only else None,
                 chunksize=_PIECE,
                 low_memory=False,
             ) as pieces:
@@ -183,12 +185,12 @@ def count_statuses(path: Path) -> Counter[str]:
 
     Raises:
         UsageError: there is no such file.
-        TableError: it cannot be read as a table, has no statuses, or one that is unknown.
+        TableError: it cannot be read as a table, has no places or statuses, or one that is unknown.
     """
     counts: Counter[str] = Counter()
-    for piece in read_pieces(path, "status"):
-        if "status" not in piece:
-            raise TableError(f"{path} has no column status; {_WANTED}")
+    for piece in read_pieces(path, columns := ("chrom", "status")):
+        if missing := [column for column in columns if column not in piece]:
+            raise TableError(f"{path} has no column {missing[0]}; {_WANTED}")
         try:
             _require_one_of(piece, "status", dict.fromkeys((*Status, *RegionStatus)))
         except TableError as error:

@@ -215,6 +215,12 @@ WRITERS = [
     (["tokenizer", "train", "corpus"], ""),
     (["corpus", "x.fa"], ""),
     (["import-hf", "m"], ""),
+    (["export-hf", "-m", "m"], ""),
+    (["report", "--regions", "r.tsv"], ".html"),
+    (["report", "multiqc", "r.tsv"], "_mqc.tsv"),
+    (["variants", "merge", "a.vcf.gz"], ".vcf"),
+    (["background", "build", "in.vcf", "-f", "x.fa"], ".npz"),
+    (["mutagenesis", "chr1:1-5", "-f", "x.fa"], ".tsv"),
 ]
 
 

@@ -59,6 +59,13 @@ def test_what_cannot_be_counted_or_shown_is_refused(tables, tmp_path):
         (tmp_path / "x.tsv").write_text(text)
         with pytest.raises(TableError, match=message):
             write_statuses(output, [tmp_path / "x.tsv"])
+    # A file without rows was an empty sample, whatever its columns were.
+    for columns, missing in (([], "chrom"), (["chrom"], "status"), (["name", "status"], "chrom")):
+        for rows in (0, 1):
+            table = pd.DataFrame(dict.fromkeys(columns, ["OK"] * rows), dtype=str)
+            table.to_parquet(tmp_path / "x.parquet")
+            with pytest.raises(TableError, match=rf"x\.parquet has no column {missing}"):
+                write_statuses(output, [tmp_path / "x.parquet"])
     assert not output.exists()
 
 
