@@ -296,7 +296,7 @@ def test_where_no_shard_can_be_written_is_told_before_the_corpus_is_read(
 ) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "shards"):
-        with pytest.raises(UsageError, match="file is a file, and output .* needs a folder there"):
+        with pytest.raises(UsageError, match="file is a file, and output"):
             shards.write(tmp_path / "no corpus", tiny_tokenizer, output)
 
 
