@@ -351,7 +351,8 @@ def _append(bases: bytearray, text: bytes, name: str, path: Path) -> None:
         return
     if not name:
         found = text.strip()[:20].decode("ascii", "replace")
-        hint = "; it looks like FASTQ" if found.startswith("@") else ""
+        kind = "it looks like FASTQ" if found.startswith("@") else streams.kind_of(text)
+        hint = f"; {kind}" if kind else ""
         raise FastaError(f"{path} is no FASTA: it starts with {found!r} instead of '>'{hint}")
     offset = clean.find(ILLEGAL)
     if offset >= 0:

@@ -293,6 +293,7 @@ _MAF = (
 )
 _LOOKED_AT = 1 << 14  # bytes
 _KINDS: Final = (
+    (rb"BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "packed: unpack it, or use bgzip"),
     (rb"PK\x03\x04|\xd0\xcf\x11\xe0", f"an Excel file or an archive: {_AS_TEXT}"),
     (rb"PAR1", f"a Parquet file: {_AS_TEXT}"),
     (rb"BAM\x01|CRAM", "aligned reads: call variants first"),
@@ -311,11 +312,11 @@ def kind_of(start: bytes) -> str:
     start = start[:_LOOKED_AT]
     if not start.strip():
         return "it is empty"
+    if b"\r" in start and b"\n" not in start:
+        return "its lines end as on an old Mac: convert them: tr '\\r' '\\n'"
     for pattern, what in _PATTERNS:
         if pattern.match(start):
             return f"it is {what}"
-    if b"\r" in start and b"\n" not in start:
-        return "its lines end as on an old Mac: convert them: tr '\\r' '\\n'"
     if re.search(rb"^#?chrom(osome)?;", start, re.I | re.M):
         return "its columns are separated by semicolons: separate them by tabs or commas"
     if re.search(rb"^#CHROM +POS", start, re.M):

@@ -135,10 +135,15 @@ class VcfReader:
     def _record(self, number: int, line: str, at: int) -> Record:
         body = line.rstrip("\r")
         columns = body.split("\t", _COLUMNS)
-        if line.startswith("#") or len(columns) < _COLUMNS:
+        if line.startswith("#"):
+            raise VcfError(
+                f"{self.name}, line {at}: a header line is found among the records; remove it, and "
+                "join VCFs with bcftools concat"
+            )
+        if len(columns) < _COLUMNS:
             raise VcfError(
                 f"{self.name}, line {at}: {counted(len(columns), 'tab-separated column')} found, a "
-                f"VCF record has at least {_COLUMNS} and does not start with #"
+                f"VCF record has at least {_COLUMNS}"
             )
         if line.count("\t") + 1 < self._columns:
             raise VcfError(

@@ -213,7 +213,7 @@ def test_bad_peaks_end_in_one_line_and_leave_nothing(
         ("", 1, "holds no interval"),
         ("chr1\t59900\t60100\n", 1, "are the peaks of another assembly"),
         ("chr7\t59900\t60100\n", 1, "1 of 1 peaks lie on chr7"),
-        ("chr1\t5000\t5200\n", 1, "1 peaks of 200 bp (median) make"),
+        ("chr1\t5000\t5200\n", 1, "1 peak of 200 bp (median) and"),
         ("chr1\tx\t5200\n", 1, "line 1: start 'x' is no whole number"),
     ):
         path = tmp_path / "bad.bed"

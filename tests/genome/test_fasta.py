@@ -262,6 +262,8 @@ def test_an_accession_of_another_assembly_is_refused(plain: Genome) -> None:
         (b"> a\nACGT\n", "a header line has no name"),
         (b">a\nACGT\n>b\nAC\n>a\nGG\n", "contig a appears twice"),
         (b"\x00\x01\x02\x03", "is no FASTA"),
+        (b"BZh91AY&SY", "is no FASTA: it starts with .*; it is packed: unpack it, or use bgzip"),
+        (b"##fileformat=VCFv4.2\n", "is no FASTA: it starts with .*; it is a VCF"),
     ],
 )
 def test_what_is_no_fasta_of_dna_is_refused_on_opening(

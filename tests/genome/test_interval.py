@@ -144,7 +144,7 @@ def test_bed_round_trips(tmp_path_factory: pytest.TempPathFactory, rows: list[In
         ("chrom\tstart\tend\n", "line 1: start 'start' is no whole number .* header line"),
         ("chr1\t1\t2\nchr1\t5\t4\n", "line 2: end 4 of an interval on chr1 lies before"),
         ("chr1\t-1\t2\n", "line 1: start '-1' is no whole number"),
-        ("chr1\t1\n", r"line 1: 2 column\(s\) found"),
+        ("chr1\t1\n", r"line 1: 2 columns found"),
         ("chr1\t1\t2\tx\t0\tx\n", "line 1: strand 'x' is unknown"),
         ("chr1\t1e3\t2000\n", "line 1: start '1e3'"),
         ("\t1\t2\n", "line 1: "),

@@ -19,6 +19,10 @@ KINDS = {
     "is FASTA": b">chr1\nACGT\n",
     "is FASTQ": b"@read 1\nACGT\n+\nIIII\n",
     "end as on an old Mac": b"chrom,pos,ref,alt\rchr1,5,A,C\r",
+    "end as on an old Mac: convert": b"##fileformat=VCFv4.2\r#CHROM\tPOS\tID\tREF\tALT\r",
+    "is packed: unpack it, or use bgzip": b"BZh91AY&SY",
+    "is packed: unpack": b"\xfd7zXZ\x00\x00\x04",
+    "is packed": b"\x28\xb5\x2f\xfd\x24",
 }
 
 

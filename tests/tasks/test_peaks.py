@@ -229,15 +229,15 @@ def test_held_out_bins_are_measured_in_float32_whatever_the_training_computes_in
 def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):
     few = track("few", range(0, 10_000, 1000))
     with pytest.raises(
-        InputError, match=r"few: 10 peaks of 200 bp \(median\) make 10 positive bins .* at least 20"
+        InputError, match=r"few: 10 peaks of 200 bp \(median\) and 10 positive bins .* at least 20"
     ):
         train(world, model, tmp_path / "run", tracks=[world[1], few])
     narrow = Track(Feature(-1, "narrow", "custom"), {
         "chr1": np.array([(at, at + 100) for at in range(0, LENGTH, 400)], dtype=np.int64)
     })  # fmt: skip
-    with pytest.raises(InputError, match=r"narrow: 300 peaks of 100 bp .* make 0 positive bins"):
+    with pytest.raises(InputError, match=r"narrow: 300 peaks of 100 bp .* and 0 positive bins"):
         train(world, model, tmp_path / "run", tracks=[narrow])
-    with pytest.raises(InputError, match=r"words: .* make 0 positive bins .* held out; name other"):
+    with pytest.raises(InputError, match=r"words: .* and 0 positive bins .* held out; name other"):
         train(world, model, tmp_path / "run", held_out=("chr1:1-100",))
     with pytest.raises(InputError, match="no bin without a peak"):
         train(world, model, tmp_path / "run", tracks=[track("all", range(0, LENGTH, 200))])
