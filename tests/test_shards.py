@@ -15,7 +15,7 @@ import pytest
 
 from genobird import shards
 from genobird.corpus import Corpus, CorpusSettings, build, read
-from genobird.errors import AssemblyError, GenobirdError, OutputError, ShardError, UsageError
+from genobird.errors import AssemblyError, GenobirdError, ShardError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.shards import Shards
@@ -350,14 +350,6 @@ def test_a_damaged_index_is_named(
         Shards.open(output)
     shards.write(corpus.path, tiny_tokenizer, output, force=True)
     assert hashes(output) == hashes(written.path)
-
-
-def test_a_folder_that_cannot_be_made_is_named(
-    corpus: Corpus, tiny_tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"s cannot be written: .*; check space"):
-        shards.write(corpus.path, tiny_tokenizer, tmp_path / "file" / "s")
 
 
 def test_a_killed_worker_is_told(
