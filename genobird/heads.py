@@ -56,6 +56,12 @@ class HeadConfig(BaseModel):
         description="Shape of the head that is asked, with pool = profiles; training fills it.",
     )
 
+    @property
+    def reach_bp(self) -> int:
+        """Bases on each side of a place, of which some are read; the encoder sees others too."""
+        read = [] if self.pool == "local" else [self.before_bp, self.after_bp]
+        return max(*read, 0, self.local.span_bp // 2 if self.local else 0)
+
     @model_validator(mode="after")
     def _whole_cells(self) -> HeadConfig:
         width = self.before_bp + self.after_bp

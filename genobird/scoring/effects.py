@@ -10,7 +10,7 @@ alleles as they came. Outputs:
     llr        log-likelihood of each allele under the masked language model, in nats
     features   chromatin logits of the 200 bp around the variant, both strands averaged
     table|...  targets of a table head at the variant, both strands averaged: values in the units of
-               its training, or probabilities of classes; windows are centred on the variant
+               its training, or probabilities of classes
 
 From the logits of two alleles follow probabilities and the scores of Zhou & Troyanskaya 2015, who
 take the difference of the probabilities and the log fold change of the odds of each chromatin
@@ -261,18 +261,11 @@ def effects(
     Variants are trimmed and left-aligned; REF is the genome's.
 
     Raises:
-        UsageError: windows that are not centred on the variant, with a head that reads [CLS] and
-            so knows no other place.
+        UsageError: windows that are not centred on the variant, where a head cannot follow.
     """
     heads = scorer.checkpoint
-    asked = [heads.promoter, heads.chromatin if chosen else None]
-    is_centred = settings.shifts == 1 and settings.grid == 0
-    if not is_centred and any(head and head.config.pool == "cls" for head in asked):
-        raise UsageError(
-            "a head of this model reads [CLS], whatever the place, so every window has to be "
-            f"centred on its variant: shifts {settings.shifts} and grid {settings.grid} found, "
-            "1 and 0 are allowed"
-        )
+    if not settings.is_centred:
+        _require_followed(scorer, settings, bool(chosen))
     names: list[str] = []
     weights: list[float | None] = []
     blocks: list[Floats] = [np.zeros((len(variants), 0, 2), np.float32)]
@@ -298,8 +291,28 @@ def effects(
     if scorer.targets:
         names += scorer.targets
         weights += [None] * len(scorer.targets)
-        blocks.append(_target_values(scorer, variants, genome))
+        blocks.append(_target_values(scorer, variants, genome, settings))
     return Effects(names, weights, np.concatenate(blocks, axis=1), single)
+
+
+def _require_followed(scorer: Scorer, settings: EffectSettings, with_chromatin: bool) -> None:
+    """Refuse windows off their variant, where a head knows no place or its window is too short."""
+    heads = scorer.checkpoint
+    asked = [heads.promoter, heads.chromatin if with_chromatin else None, heads.table]
+    found = f"shifts {settings.shifts} and grid {settings.grid} found"
+    if any(head and head.config.pool == "cls" for head in asked):
+        raise UsageError(
+            "a head of this model reads [CLS], whatever the place, so every window has to be "
+            f"centred on its variant: {found}, 1 and 0 are allowed"
+        )
+    room = scorer.target_flank - (heads.table.config.reach_bp if heads.table else 0)
+    if heads.table and settings.farthest > room:
+        raise UsageError(
+            f"the table head was trained on windows of {2 * scorer.target_flank:,} bp, which may "
+            f"lie up to {max(room, 0):,} bp off a variant, for the head reads "
+            f"{heads.table.config.reach_bp:,} bp on each side: {found}, up to "
+            f"{settings.farthest:,} bp off; take fewer shifts, or train it with a larger window_bp"
+        )
 
 
 def shares_window(scorer: Scorer, settings: EffectSettings) -> bool:
@@ -387,11 +400,20 @@ def _larger(by_strand: Floats) -> Floats:
     return best
 
 
-def _target_values(scorer: Scorer, variants: Sequence[Variant], genome: Genome) -> Floats:
+def _target_values(
+    scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
+) -> Floats:
     """Return what a table head predicts, [n, O, 2]."""
-    reach = scorer.target_flank, scorer.target_flank
-    asked = ((variant, reach, "+") for variant in variants)
-    return _answers(scorer.target_values, genome, asked).transpose(0, 2, 1)
+    flank = scorer.target_flank
+    asked = (
+        (variant, (flank + offset, flank - offset), "+")
+        for variant in variants
+        for offset in settings.offsets(variant.position)
+    )
+    values = _answers(scorer.target_values, genome, asked)  # [n * shifts, 2, O]
+    values = values.reshape(len(variants), settings.shifts, *values.shape[1:])
+    averaged: Floats = values.mean(axis=1).transpose(0, 2, 1)
+    return averaged
 
 
 def _answers(

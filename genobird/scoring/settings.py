@@ -25,7 +25,7 @@ _MOST_SHIFTS, _MOST_SEGMENTATIONS, _WIDEST_GRID = 15, 64, 1_024
 
 
 SHIFTS: Final = option(
-    f"Window offsets over which promoter and chromatin are averaged, {SHIFT_BP} bp apart.",
+    f"Window offsets over which all but GB_LLR is averaged, {SHIFT_BP} bp apart.",
     default=1,
 )
 SEGMENTATIONS: Final = option(
@@ -93,6 +93,16 @@ class EffectSettings(Settings):
         values = self.model_dump(mode="json", exclude={"phred"})
         fields = type(self).model_fields
         return {flag_of(name, fields[name]): value for name, value in values.items()}
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether each window is centred on its variant."""
+        return self.shifts == 1 and self.grid == 0
+
+    @property
+    def farthest(self) -> int:
+        """How far from the middle of a window a variant may lie, in bp."""
+        return SHIFT_BP * (self.shifts - 1) // 2 + self.grid // 2
 
     def offsets(self, position: int) -> list[int]:
         """Return how far from the middle of each window a 0-based position lies, in bp."""

@@ -17,10 +17,12 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.heads import Head, HeadConfig
+from genobird.local import LocalConfig
 from genobird.report import scored
 from genobird.report.page import fine
 from genobird.scoring.mutagenesis import prepare
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.settings import EffectSettings
 from genobird.scoring.variant_vcf import annotate_variants
 from genobird.targets import Targets
 from genobird.tasks.fit import FitSettings
@@ -226,6 +228,34 @@ def test_a_variant_has_the_values_of_both_alleles(world):
         assert found[f"{name}|alt"] == pytest.approx(alt[place], rel=1e-5)
         assert found[f"{name}|delta"] == pytest.approx(alt[place] - ref[place], abs=1e-5)
     assert not found["top"].startswith("table|")
+
+
+def test_windows_that_are_moved_are_averaged_and_each_holds_what_the_head_reads(world):
+    def screened(shifts=1, grid=0, **shape):
+        scorer = Scorer(untrained(world, before_bp=30, after_bp=36, **shape))
+        settings = EffectSettings(shifts=shifts, grid=grid)
+        table = scorer.screen_variants([variant], world / "genome.fa", settings=settings)
+        return scorer, table.iloc[0]
+
+    with Genome(world / "genome.fa") as genome:
+        text, _ = genome.fetch_clipped("c", 0, 600)
+    other = {"A": "C"}.get(text[300], "A")
+    variant, changed = f"c:301:{text[300]}>{other}", text[:300] + other + text[301:]
+    for settings, offsets in (({"shifts": 2}, (-64, 64)), ({"grid": 128}, (44,))):
+        scorer, found = screened(**settings)
+        for allele, bases in (("ref", text), ("alt", changed)):
+            windows = [bases[200 - offset : 400 - offset] for offset in offsets]
+            places = [np.array([100 + offset]) for offset in offsets]
+            expected = scorer.target_values(windows, places).mean(axis=0)
+            values = [found[f"table|{name}|{allele}"] for name in "ab"]
+            np.testing.assert_allclose(values, expected, rtol=1e-5)
+    refused = r"windows of 200 bp, which may lie up to 64 bp off .* 36 bp .* up to 128 bp off; take"
+    with pytest.raises(UsageError, match=refused):
+        screened(shifts=3)
+    with pytest.raises(UsageError, match=r"up to 20 bp off a variant, for the head reads 80 bp"):
+        screened(shifts=2, local=LocalConfig(span_bp=160, pool_bp=8, cells=5, filters=4))
+    with pytest.raises(UsageError, match=r"reads \[CLS\], whatever the place"):
+        screened(shifts=2, pool="cls")
 
 
 def test_a_vcf_has_the_changes_of_all_targets(world, tmp_path):
