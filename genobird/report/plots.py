@@ -138,7 +138,7 @@ def _of_page(name: str, value: str, mark: str) -> str:
 
 def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int = 20) -> str:
     """Draw how the probabilities of one or two groups spread from 0 to 1."""
-    with figure_of(7.2, 2.5) as figure:
+    with figure_of(6.0, 2.5) as figure:
         axes = figure.subplots()
         edges = np.linspace(0, 1, bins + 1)
         width = (edges[1] - edges[0]) / len(groups)
@@ -159,7 +159,7 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int =
 
 def below(thresholds: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> str:
     """Draw how many alleles have E-values up to falling thresholds, and how many chance gives."""
-    with figure_of(7.2, 2.8) as figure:
+    with figure_of(6.0, 2.8) as figure:
         axes = figure.subplots()
         shown = counts > 0
         expected = thresholds * total
@@ -188,7 +188,7 @@ def along_contig(
 
     Names are written beside variants, where there is room; the first ones come first.
     """
-    with figure_of(7.2, 2.6) as figure:
+    with figure_of(6.0, 2.6) as figure:
         axes = figure.subplots()
         at = np.asarray(positions, np.float64) / 1e6
         axes.vlines(at, 0, deltas, colors=ACCENT, linewidth=1)
