@@ -37,6 +37,7 @@ from genobird.serve.question import ASKED, Limits, Question, typed, uploaded
 HOSTS = ["127.0.0.1", "localhost"]
 _FORM_BYTES = 1 << 16  # of an upload, beside the file
 _LOGOS = 3
+_CHUNK = 4  # places after which the progress moves
 _GRACE = 2  # seconds that answers under way are sent on
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'nonce-{nonce}'; "
@@ -124,6 +125,8 @@ class Site:
         return self._page(
             "job.html.j2",
             job=job,
+            message=self._named(job.message),
+            notes=[self._named(note) for note in job.notes],
             over=state.is_over,
             view=_view(state, has_report),
             says=self._says(job, state, has_report),
@@ -185,12 +188,16 @@ class Site:
             State.CANCELLED: "Cancelled.",
         }[state]
 
+    def _named(self, text: str) -> str:
+        """Return a message with the name that pages have for the genome in place of its path."""
+        return text.replace(str(self._place.genome.path), self._place.name)
+
     def _form(self, text: str = "", error: str = "") -> Response:
         return self._page(
             "ask.html.j2",
             422 if error else 200,
             text=text,
-            error=error,
+            error=self._named(error),
             place=self._place,
             limits=self._limits,
             logos=_LOGOS,
@@ -254,6 +261,7 @@ def serve(
         KeyboardInterrupt, SystemExit: the end.
     """
     require("python_multipart", "genobird serve")  # FastAPI reads forms by it
+    scorer.chunk = min(scorer.chunk, _CHUNK)
     signal.signal(signal.SIGTERM, _terminate)
     with scratch("genobird-serve-") as folder, _bound(port) as bound:
 
