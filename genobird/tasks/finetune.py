@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ from genobird.tasks.fit import FitSettings, Run, Task, fit
 from genobird.tasks.pretrain import masked_nats
 from genobird.tasks.run_folder import ENCODED, SavedRun
 from genobird.tasks.task import WHOLE, EncoderPart, limit, merge
+
+logger = logging.getLogger(__name__)
 
 _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 """What of a configuration names data."""
@@ -186,6 +189,15 @@ class Finetuning(Task):
         if checkpoint.mlm is not None and checkpoint.mlm.neighbours is not None:
             # Their weights are right for text that was not counted; this one was (`finetune_mlm`).
             checkpoint.mlm.neighbours.requires_grad_(False)
+        kept = [name for name in self.parts if name not in ("encoder", head)]
+        if mlm_weight:
+            kept.remove("mlm")
+        if kept and not freeze_encoder:
+            logger.warning(
+                "the encoder is trained; other heads (%s) are not, and read what it becomes: train "
+                "or measure them again, or set freeze_encoder to true",
+                ", ".join(kept),
+            )
         checkpoint.encoder.requires_grad_(not freeze_encoder)
         self.still = [checkpoint.encoder] if freeze_encoder else limit(checkpoint.encoder, encoder)
 

@@ -12,9 +12,11 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
+from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
+from genobird.targets import Targets
 from genobird.tasks import peaks
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
@@ -60,6 +62,8 @@ def world(tmp_path_factory):
 @pytest.fixture
 def model(tiny_tokenizer, tmp_path):
     made = tiny_checkpoint(tiny_tokenizer)
+    made.table = Head(HeadConfig(), made.encoder.config.width)
+    made.targets = Targets(names=("mine",), means=(0.0,), scales=(1.0,))
     made.provenance = {"pretraining": {"tokens_seen": 7}, "chromatin": {"command": "before"}}
     made.save(tmp_path / "start")
     return tmp_path / "start"
@@ -92,10 +96,11 @@ def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_
     assert json.loads((tmp_path / "run" / "held_out.json").read_text())["tracks"] == [row]
 
     before, after = Checkpoint.load(model), Checkpoint.load(tmp_path / "run" / "model")
-    for part in ("encoder", "mlm", "promoter"):
+    for part in ("encoder", "mlm", "promoter", "table"):
         old, new = (c.modules()[part].state_dict() for c in (before, after))
         assert all(torch.equal(old[key], new[key]) for key in old), part
     assert after.features.to_dict("list") == {"index": [-1], "name": ["words"], "class": ["custom"]}
+    assert after.targets == before.targets
     assert after.provenance["pretraining"] == {"tokens_seen": 7}
     assert after.provenance["chromatin"]["command"] == "x"
     assert after.provenance["chromatin"]["earlier"] == {"command": "before"}

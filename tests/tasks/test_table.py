@@ -230,6 +230,13 @@ def test_a_variant_has_the_values_of_both_alleles(world):
     assert not found["top"].startswith("table|")
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_heads_that_stay_while_the_encoder_is_trained_are_named(world, caplog, frozen):
+    TableTask(untrained(world), FitSettings(), "table", freeze_encoder=frozen)
+    told = "other heads (mlm, promoter, chromatin) are not, and read what it becomes"
+    assert (told in caplog.text) == (not frozen)
+
+
 def test_windows_that_are_moved_are_averaged_and_each_holds_what_the_head_reads(world):
     def screened(shifts=1, grid=0, **shape):
         scorer = Scorer(untrained(world, before_bp=30, after_bp=36, **shape))
