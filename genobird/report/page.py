@@ -363,7 +363,8 @@ def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
     found = int(rarity.counts[np.isclose(rarity.thresholds, _RARE)][0])
     seen = rarity.thresholds[rarity.counts > 0]
     shown = rarity.thresholds >= min(seen.min() / 10**0.25, 0.1) * 0.999
-    figure = below(rarity.thresholds[shown], rarity.counts[shown], rarity.total)
+    is_many = rarity.total > 1  # of one allele the table says it all
+    figure = below(rarity.thresholds[shown], rarity.counts[shown], rarity.total) if is_many else ""
     expected = f"{rarity.total * _RARE:,.3g}"
     return {"at": _RARE, "found": found, "expected": expected, "figure": figure}
 

@@ -198,6 +198,9 @@ def test_e_values_are_set_against_what_the_background_gives(ranked_table, varian
     assert "in the background, 0.07 would be" in page
     assert "<b>E-value</b>" in page
     assert "<b>Quantile</b>" in page
+    single = render(None, summarise_variants([ranked_table.iloc[[2]]]), {})
+    assert 'id="background"' not in single  # nothing to set one allele against
+    assert "<b>E-value</b>" in single
     plain = render(None, summarise_variants([variant_table]), {})
     assert 'id="background"' not in plain
     assert "E-value" not in plain
@@ -312,7 +315,7 @@ def test_a_report_takes_names_from_the_table(tmp_path, ranked_table):
     report(tmp_path / "report.html", variants=tmp_path / "v.parquet")
     page = (tmp_path / "report.html").read_text()
     assert "rs2 chr20:11,234" in page
-    assert "<td>rs2</td>" in page
+    assert '<td class="id">rs2</td>' in page
 
 
 def test_the_page_stands_before_its_logos_and_gains_them_one_by_one(tmp_path, ranked_table):
