@@ -49,12 +49,16 @@ def test_the_commands_of_the_readme_run_in_their_order(user_folder):
 
 @needs_model
 @pytest.mark.slow
-def test_the_examples_for_python_run_in_one_notebook(user_folder):
-    page = (ROOT / "docs" / "python.md").read_text()
-    blocks = [text for language, text in RUN.findall(page) if language == "python"]
-    assert len(blocks) >= 5
+@pytest.mark.parametrize(
+    ("page", "count", "made"),
+    [("python.md", 6, {"states.parquet", "region.png", "mpra", "figures"}), ("cli.md", 1, set())],
+)
+def test_the_examples_for_python_run_in_one_notebook(user_folder, page, count, made):
+    found = RUN.findall((ROOT / "docs" / page).read_text())
+    blocks = [text for language, text in found if language == "python"]
+    assert len(blocks) >= count
     readme.run([sys.executable, "-W", "error", "-c", "\n".join(blocks)], user_folder)
-    assert {"states.parquet", "region.png"} <= {path.name for path in user_folder.iterdir()}
+    assert made <= {path.name for path in user_folder.iterdir()}
 
 
 @needs_model

@@ -17,17 +17,28 @@ from genobird.genome.variant import Status
 from genobird.names import require
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import COLUMNS, Variants, opened_variants
+from genobird.scoring.effects import columns_of
 from genobird.scoring.journal import kept
 from genobird.scoring.regions import KEYS, LIFTED
 from genobird.scoring.scan import Batch, Sink, VariantScan
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
+from genobird.scoring.settings import (
+    DEFAULT,
+    PLAIN,
+    SCORES,
+    EffectSettings,
+    RefMismatch,
+    ScanSettings,
+)
 from genobird.scoring.table import TableWriter, outputs_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_VALUES = {"REF": "ref", "ALT": "alt", "delta": "delta", "quantile": "quantile"}
+_VALUES = {
+    **{"REF": "ref", "ALT": "alt", "delta": "delta", "quantile": "quantile"},
+    **{column: column for column in columns_of(SCORES)},
+}
 
 
 def screen_variants(
@@ -153,7 +164,8 @@ def tidy_scores(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         n F rows: `variant` (1-based, as `chr20:1000:A>G`), `feature`, `REF`, `ALT` and `delta`
         (ALT - REF), in the units of the output: logits, for `llr` nats; with a background also
-        `quantile`. They are NaN where nothing was scored.
+        `quantile`, and what else was scored by name, such as `diff`. They are NaN where nothing was
+        scored.
 
     Raises:
         TableError: it is no such table.
@@ -173,9 +185,9 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
     """Return a table of n variants, regions or embeddings as AnnData, n x F.
 
     Args:
-        table: of `screen_variants`: `X` is the delta (ALT - REF), and `REF`, `ALT` and, with a
-            background, `quantile` are layers. Or of `score_regions` or `embed_regions`: `X` is what
-            is predicted. What else a row holds is in `obs`.
+        table: of `screen_variants`: `X` is the delta (ALT - REF); `REF`, `ALT` and, where they are
+            there, `quantile` and scores by name, such as `diff`, are layers. Or of `score_regions`
+            or `embed_regions`: `X` is what is predicted. What else a row holds is in `obs`.
 
     Raises:
         UsageError: anndata is not installed.

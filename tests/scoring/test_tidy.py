@@ -14,13 +14,14 @@ def table():
         "promoter|ref": [1.0, 2.0], "promoter|alt": [1.5, 1.0], "promoter|delta": [0.5, -1.0],
         "K562|CTCF|None|ref": [3.0, 4.0], "K562|CTCF|None|alt": [3.0, 6.0],
         "K562|CTCF|None|delta": [0.0, 2.0], "K562|CTCF|None|quantile": [0.1, 0.9],
+        "K562|CTCF|None|diff": [0.0, 0.3], "llr|se": [0.1, 0.1],
     }  # fmt: skip
     return pd.DataFrame({**rows, "status": "OK", "evalue": [1.0, 0.2], **values})
 
 
 def test_a_tidy_table_has_a_row_per_variant_and_feature(table):
     tidy = tidy_scores(table)
-    assert list(tidy) == ["variant", "feature", "REF", "ALT", "delta", "quantile"]
+    assert list(tidy) == ["variant", "feature", "REF", "ALT", "delta", "quantile", "diff"]
     assert tidy["variant"].tolist() == ["chr1:5:A>G"] * 2 + ["chr2:9:CT>C"] * 2
     assert tidy["feature"].tolist() == ["promoter", "K562|CTCF|None"] * 2
     assert tidy["delta"].tolist() == [0.5, 0.0, -1.0, 2.0]
@@ -44,6 +45,8 @@ def test_variants_become_anndata_with_a_layer_per_allele(table):
     assert made.X.dtype == np.float32
     np.testing.assert_array_equal(made.layers["ALT"] - made.layers["REF"], made.X)
     assert made.obs["evalue"].tolist() == [1.0, 0.2, 1.0]
+    np.testing.assert_allclose(made.layers["diff"][:, 1], [0.0, 0.3, 0.0], rtol=1e-6)
+    assert list(made.obs) == ["chrom", "pos", "ref", "alt", "status", "evalue", "llr|se"]
 
 
 def test_regions_become_anndata_of_what_is_predicted():
