@@ -311,7 +311,8 @@ def _require_followed(scorer: Scorer, settings: EffectSettings, with_chromatin: 
             f"the table head was trained on windows of {2 * scorer.target_flank:,} bp, which may "
             f"lie up to {max(room, 0):,} bp off a variant, for the head reads "
             f"{heads.table.config.reach_bp:,} bp on each side: {found}, up to "
-            f"{settings.farthest:,} bp off; take fewer shifts, or train it with a larger window_bp"
+            f"{settings.farthest:,} bp off; take fewer shifts or a finer grid, or train it with a "
+            "larger window_bp"
         )
 
 
