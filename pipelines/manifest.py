@@ -22,7 +22,6 @@ from genobird.genome.interval import Interval, parse_region
 from pipelines import steps
 
 FOLDER = Path(__file__).resolve().parents[1] / "data_manifests"
-SPLIT_NAMES = ("train", "validation", "test")
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
