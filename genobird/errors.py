@@ -108,8 +108,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def quoted(found: object) -> str:
-    """Quote for a message what was found, cut where it is long."""
+    """Quote for a message what was found, on one line and cut where it is long."""
     try:
-        return _QUOTED.repr(found)
+        return " ".join(_QUOTED.repr(found).splitlines())
     except Exception:  # the value's own __repr__ fails, as that of an integer of 5,000 digits does
         return f"a value of type {type(found).__name__}"

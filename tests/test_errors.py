@@ -1,6 +1,7 @@
+import pandas as pd
 import pytest
 
-from genobird.errors import counted
+from genobird.errors import counted, quoted
 
 
 @pytest.mark.parametrize(
@@ -16,3 +17,9 @@ from genobird.errors import counted
 )
 def test_a_count_has_its_noun_in_the_right_number(number, noun, expected):
     assert counted(number, noun) == expected
+
+
+def test_what_is_quoted_stands_on_one_line():
+    # A frame that was given as sequences made an error of three lines.
+    assert quoted(pd.DataFrame({"s": ["ACGT"]})) == "      s 0  ACGT"
+    assert quoted("a\nb") == "'a\\nb'"

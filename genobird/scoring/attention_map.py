@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genobird.batch import PackedBatch, add_specials, pack
-from genobird.errors import UsageError
+from genobird.errors import UsageError, quoted
 from genobird.genome.sequence import normalise
 from genobird.inference import Floats
+from genobird.scoring.inputs import named_sequences
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -42,12 +43,15 @@ def attention_map(scorer: Scorer, sequence: str, layer: int = -1) -> AttentionMa
 
     Raises:
         SequenceError: letters that are no DNA.
-        UsageError: the model has no such layer, or the sequence is too long.
+        UsageError: it is no sequence or too long, or the model has no such layer.
     """
-    encoder, text = scorer.checkpoint.encoder, normalise(sequence, "the sequence")
+    [(_, given)] = named_sequences([sequence])
+    encoder, text = scorer.checkpoint.encoder, normalise(given, "the sequence")
     layers = encoder.config.layers
-    if not -layers <= layer < layers:
-        raise UsageError(f"layer {layer} found, and the model has {layers}; they count from 0")
+    if not isinstance(layer, int) or not -layers <= layer < layers:
+        raise UsageError(
+            f"layer {quoted(layer)} found, and the model has {layers}; they count from 0"
+        )
     encoding = scorer.checkpoint.tokenizer.encode(text)
     length = len(encoding) + 2
     if length > MOST_TOKENS:

@@ -96,7 +96,8 @@ class Columns:
         """Return what was given as a list, one row as a list of one; UsageError if it is none."""
         if self._is_row(given):
             return [given]
-        if not isinstance(given, Iterable) or (isinstance(given, np.ndarray) and given.ndim == 0):
+        is_scalar = isinstance(given, bytes) or (isinstance(given, np.ndarray) and given.ndim == 0)
+        if is_scalar or not isinstance(given, Iterable):
             raise UsageError(f"{quoted(given)} is given as {self.what}; {self.hint}")
         return given
 

@@ -48,5 +48,9 @@ def test_a_layer_that_is_not_there_is_refused(tiny_checkpoint):
     scorer = genobird.load(tiny_checkpoint, device="cpu")
     with pytest.raises(UsageError, match="layer 2 found, and the model has 2; they count from 0"):
         scorer.attention("ACGT" * 20, layer=2)
+    with pytest.raises(UsageError, match="layer '1' found"):
+        scorer.attention("ACGT" * 20, layer="1")
+    with pytest.raises(UsageError, match="5 is given as sequence 0; give strings, Seq or SeqR"):
+        scorer.attention(5)
     with pytest.raises(UsageError, match="up to 4,096 are allowed; cut it"):
         scorer.attention("ACGT" * 20_000)

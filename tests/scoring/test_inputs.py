@@ -83,6 +83,7 @@ def test_a_large_position_is_beyond_every_contig(large):
     [
         (None, UsageError, "None is given as variants; needed are chrom, pos"),
         (5, UsageError, "5 is given as variants"),
+        (b"chr1:5:A>C", UsageError, "b'chr1:5:A>C' is given as variants"),
         (np.array(5), UsageError, "is given as variants"),
         ([None], UsageError, "None is among the variants; give strings as chr20:1000:A>G, or rows"),
         ([("chr1", 5, "A")], UsageError, "is among the variants"),
