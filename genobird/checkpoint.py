@@ -13,7 +13,7 @@ provenance.json     what it was made from, and the sha256 of the files above
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from genobird.config import explain
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
@@ -42,6 +43,18 @@ _FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE, *_BESIDE)
 KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
+
+
+_TAKEN = {
+    *("chrom", "start", "end", "name", "strand", "status", "flags", "promoter", "llr"),
+    *("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand"),
+}
+
+
+def require_free_names(features: Iterable[str]) -> None:
+    """Refuse names of features that tables of scores have for other columns, by an InputError."""
+    if taken := sorted(_TAKEN.intersection(features)):
+        raise InputError(f"a feature is called {taken[0]}, as a column of every table; rename it")
 
 
 class Shapes(BaseModel):
@@ -183,6 +196,9 @@ class Checkpoint:
             tokenizer = Tokenizer.load(path / TOKENIZER)
             features = _read_features(path / FEATURES)
             found = _shapes_in(path / WEIGHTS)
+        except ValidationError as error:
+            reason = explain(error, Shapes)
+            raise CheckpointError(f"{path} is no usable model: {CONFIG}: {reason}") from error
         except (ValueError, SafetensorError, GenobirdError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is no usable model: {reason}") from error
@@ -218,6 +234,11 @@ class Checkpoint:
         asks = empty.promoter is not None and empty.promoter.profiles is not None
         _require_shapes(path, empty, _shared(found) if asks else found)
         checkpoint, tensors = built(), load_file(path / WEIGHTS)
+        if broken := [key for key, value in tensors.items() if not value.isfinite().all()]:
+            raise CheckpointError(
+                f"{path / WEIGHTS} holds weights that are no numbers, in {broken[0]}; fetch the "
+                "model again, or train it with a lower learning rate"
+            )
         tensors = _shared(tensors) if asks else tensors
         for name, module in checkpoint.modules().items():
             _load_part(path, name, module, tensors)
@@ -292,6 +313,7 @@ def _read_features(path: Path) -> pd.DataFrame:
     features = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False)
     if missing := [name for name in ("index", *texts) if name not in features.columns]:
         raise InputError(f"{path.name} has no column {', '.join(missing)}")
+    require_free_names(features["name"])
     return features
 
 

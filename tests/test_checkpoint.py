@@ -224,7 +224,9 @@ def test_a_format_of_the_future_is_refused(saved):
     shapes = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps({**shapes, "format": 2}))
     rehash(saved)
-    with pytest.raises(CheckpointError, match=r"is no usable model: .* format Input should be 1"):
+    with pytest.raises(
+        CheckpointError, match=r"is no usable model: config\.json: format: Input should be 1$"
+    ):
         Checkpoint.load(saved)
 
 
@@ -350,6 +352,28 @@ def test_features_without_columns_are_refused(saved, text):
     with pytest.raises(CheckpointError, match=r"is no usable model: ") as caught:
         Checkpoint.load(saved)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["promoter", "llr", "chrom", "flags"])
+def test_a_feature_is_not_called_as_a_column_of_every_table(saved, name):
+    text = (saved / FEATURES).read_text()
+    first = text.splitlines()[1].split("\t")[1]
+    (saved / FEATURES).write_text(text.replace(f"\t{first}\t", f"\t{name}\t"))
+    rehash(saved)
+    with pytest.raises(CheckpointError, match=f"no usable model: a feature is called {name}, as"):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, value):
+    # All scores were NaN, with the status OK.
+    tensors = load_file(saved / WEIGHTS)
+    tensors["promoter.norm.weight"][0] = value
+    save_file(tensors, saved / WEIGHTS)
+    rehash(saved)
+    message = "holds weights that are no numbers, in promoter.norm.weight; fetch the model again"
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.load(saved)
 
 
 def test_reading_a_model_leaves_the_random_state_alone(tiny_checkpoint):

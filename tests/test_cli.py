@@ -331,6 +331,15 @@ def test_info_describes_a_model_as_json(tiny_checkpoint, capsys):
     assert sum(map(len, facts["feature_names"].values())) == 5
 
 
+@pytest.mark.parametrize("found", ["[1]", '{"promoters": 5}', '{"chromatin": {"all_bins": []}}'])
+def test_info_tells_an_evaluation_of_another_shape(tiny_checkpoint, tmp_path, capsys, found):
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    (model / "evaluation.json").write_text(found)
+    assert main(["info", str(model)]) == 1
+    error = "genobird: error: the model's provenance or evaluation is not as genobird writes it; "
+    assert capsys.readouterr().err == f"{error}make or fetch it again\n"
+
+
 def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_path, capsys):
     model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     area = {"low": 0.8, "point": 0.9, "high": 0.95}

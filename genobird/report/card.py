@@ -16,6 +16,7 @@ from genobird.errors import InputError
 from genobird.files import write_text
 from genobird.report.evaluation import (
     Facts,
+    as_written,
     listed,
     name_of,
     names,
@@ -50,7 +51,7 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
 
     Raises:
         UsageError: a missing file.
-        InputError: a file that is no JSON, or an evaluation of another model.
+        InputError: a file that is no JSON, or an evaluation of another model or shape.
     """
     provenance, figures = (read_json(path) for path in (model / "provenance.json", evaluation))
     found = figures.get("model_sha256")
@@ -62,7 +63,9 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
         )
     output = output or model / "MODEL_CARD.md"
     shapes = read_json(model / "config.json")
-    write_text(output, model_card({**provenance, "shapes": shapes}, figures))
+    with as_written(evaluation):
+        text = model_card({**provenance, "shapes": shapes}, figures)
+    write_text(output, text)
     return output
 
 

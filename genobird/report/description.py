@@ -10,7 +10,7 @@ from typing import Any
 
 from genobird.checkpoint import Checkpoint
 from genobird.errors import CheckpointError, counted
-from genobird.report.evaluation import Facts, shown
+from genobird.report.evaluation import Facts, as_written, shown
 from genobird.scoring.scorer import feature_columns
 
 EVALUATION = "evaluation.json"
@@ -76,7 +76,15 @@ def summary(facts: Facts) -> str:
     """Write the facts of `describe` for people, within a page or two.
 
     Figures are medians over features (chromatin) or single ones, without baselines and curves.
+
+    Raises:
+        InputError: what is known of the training or the figures is of another shape.
     """
+    with as_written("the model's provenance or evaluation"):
+        return _summary(facts)
+
+
+def _summary(facts: Facts) -> str:
     total = f"{facts['parameters']['total']:,} parameters"
     title = f"genobird model {facts['hash']}: a BigBird transformer over DNA, {total}"
     parts = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import TemplateError
 
-from genobird.errors import InputError, UsageError
+from genobird.errors import GenobirdError, InputError, UsageError
 from genobird.names import deferred
 
 with deferred():
@@ -49,6 +51,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__}; a mapping is needed")
     return found
+
+
+@contextmanager
+def as_written(what: Path | str) -> Iterator[None]:
+    """Tell by an InputError where facts are not such as genobird writes."""
+    try:
+        yield
+    except GenobirdError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
+        raise InputError(f"{what} is not as genobird writes it; make or fetch it again") from error
 
 
 def read_table(path: Path, numbers: Sequence[str], sep: str = "\t") -> pd.DataFrame:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import Checkpoint, require_free_names
 from genobird.datasets import ChromatinDataset, Sites, read_promoters
 from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
@@ -332,6 +332,7 @@ def finetune_chromatin(
     if labels.auxiliary:
         _expect_rates(checkpoint.chromatin, labels.auxiliary)
     checkpoint.encoder.deepen(config.add_layers)
+    require_free_names(labels.dataset.features["name"])
     checkpoint.features = labels.dataset.features
     held = 0
     if config.motifs and not config.keep_head:

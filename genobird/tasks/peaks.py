@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
-from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model
+from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model, require_free_names
 from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
 from genobird.errors import InputError, UsageError, counted
 from genobird.files import write_text
@@ -129,10 +129,12 @@ def finetune_peaks(
         What `held_out.json` holds.
 
     Raises:
-        InputError: a track with too few bins to train on or to measure.
+        InputError: a track with too few bins to train on or to measure, or with a name that
+            tables have for another column.
         UsageError: `held_out` cannot be read or leaves nothing, or another run is resumed.
     """
     settings = settings or PeaksSettings()
+    require_free_names(track.feature.name for track in tracks)
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)

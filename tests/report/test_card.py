@@ -208,6 +208,9 @@ def test_a_card_is_written_for_the_model_that_was_measured(evaluation, tmp_path)
     figures.write_text(json.dumps({**evaluation, "model_sha256": "cd" * 32}))
     with pytest.raises(InputError, match=r"measures model cdcdcdcdcdcd, .* is abababababab"):
         write_card(model, figures)
+    figures.write_text(json.dumps({**evaluation, "promoters": 5}))
+    with pytest.raises(InputError, match=r"evaluation\.json is not as genobird writes it; make or"):
+        write_card(model, figures)
     figures.write_text("text")
     with pytest.raises(InputError, match="is no JSON"):
         write_card(model, figures)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,18 @@ def test_held_out_bins_are_measured_in_float32_whatever_the_training_computes_in
     monkeypatch.setattr(peaks, "encode_bins", compared)
     train(world, model, tmp_path / "run", steps=2, precision="bf16")
     assert is_exact == {"train": False, "held out": True}
+
+
+def test_a_track_is_not_called_as_a_column_of_every_table(world, model, tmp_path):
+    # `promoter.bed` became a feature whose column was the promoter's, and nothing could be scored.
+    with pytest.raises(InputError, match="a feature is called promoter, as a column of every tab"):
+        train(
+            world,
+            model,
+            tmp_path / "run",
+            [replace(world[1], feature=Feature(-1, "promoter", "custom"))],
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):
