@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from genobird import __version__
 from genobird.checkpoint import Checkpoint
+from genobird.config import explain
 from genobird.errors import CheckpointError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
@@ -81,7 +83,11 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
     with _silent(transformers):
         try:
             config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
+        except Exception as error:  # of a kind that depends on its version
+            raise CheckpointError(f"{source}: {' '.join(str(error).split())}") from error
+        try:
             _refuse_what_we_lack(source, config)
+            shape = _our_shape(config, tokenizer.vocab_size)  # bounded, before memory is taken
             model, loading = transformers.BigBirdForMaskedLM.from_pretrained(
                 source,
                 local_files_only=True,
@@ -97,7 +103,6 @@ def import_model(source: Path, provenance: Mapping[str, Any]) -> tuple[Checkpoin
         raise CheckpointError(f"{source} lacks weights of its config.json's shape: {min(lost)} ...")
     if (found := len(theirs[_WORDS])) <= max(rows):
         raise CheckpointError(f"{source} embeds {found} pieces, its tokenizer has {max(rows) + 1}")
-    shape = _our_shape(config, tokenizer.vocab_size)
     has_head = not missing and config.tie_word_embeddings
     theirs[_WORDS], theirs[_BIAS] = theirs[_WORDS][rows], theirs[_BIAS][rows]
     theirs[_POSITIONS] += theirs[_TYPES][0]
@@ -239,8 +244,8 @@ def _our_shape(config: Any, vocab_size: int) -> BigBirdConfig:
             norm="bert",
             pattern="google" if config.attention_type == "block_sparse" else "full",
         )
-    except ValueError as error:
-        raise InputError(f"config.json: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise InputError(f"config.json: {explain(error, BigBirdConfig)}") from error
 
 
 def _their_fields(shape: BigBirdConfig) -> dict[str, Any]:

@@ -264,6 +264,14 @@ def test_what_transformers_cannot_compute_is_not_exported(tmp_path, capsys):
         ({"rescale_embeddings": True}, 1, "rescale_embeddings"),
         ({"num_hidden_layers": 3}, 1, "lacks weights"),
         ({"hidden_size": 48}, 1, "lacks weights"),
+        # A million layers were built before their weights were missed.
+        (
+            {"num_hidden_layers": 10**6},
+            1,
+            "config.json: layers: Input should be less than or equal",
+        ),
+        ({"hidden_size": 10**9}, 1, "config.json: width: Input should be less than or equal"),
+        ({"hidden_size": "x"}, 1, "hidden_size"),
     ],
 )
 def test_a_model_that_ours_cannot_compute_is_refused(
