@@ -21,7 +21,9 @@ SPOKEN = "el => el.labels?.[0]?.innerText || el.innerText || el.title"
 def page(request: pytest.FixtureRequest) -> Iterator[Page]:
     """A phone that sees light or dark pages; anything on its console fails the test."""
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=0
+        )
         context = browser.new_context(viewport=PHONE, color_scheme=request.param)
         context.set_default_timeout(0)  # however slow the machine is
         page = context.new_page()
