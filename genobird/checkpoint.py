@@ -38,7 +38,8 @@ from genobird.tokenizer import Tokenizer
 FORMAT: Literal[1] = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
 FEATURES, PROVENANCE = "features.tsv", "provenance.json"
-_BESIDE = ("MODEL_CARD.md", "evaluation.json", "background.npz")  # by modules that stand above
+# Of modules that stand above.
+_BESIDE = ("MODEL_CARD.md", "README.md", "evaluation.json", "per_feature.tsv", "background.npz")
 _FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE, *_BESIDE)
 KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.

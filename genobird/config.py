@@ -177,11 +177,11 @@ def explain(error: ValidationError, kind: type[BaseModel], remedy: str = "") -> 
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(_fields(kind, first["loc"][:-1])))
-        return f"unknown key {key}; allowed here: {allowed}"
+        return " ".join(f"unknown key {key}; allowed here: {allowed}".split())
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "missing":
         message += remedy.format(key=key)
-    return f"{key}: {message}" if key else message
+    return " ".join((f"{key}: {message}" if key else message).split())
 
 
 def _fields(kind: type[BaseModel], sections: Sequence[int | str]) -> set[str]:

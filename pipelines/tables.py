@@ -124,7 +124,7 @@ def render(sources: Sources) -> str:
                 sections.append(chromatin_section(found[table][""], features, published))
             else:
                 sections.append(masked_section(table, found[table][""]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
             fault = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
             raise InputError(
                 f"the evaluation of {table} {fault}; it measures something else, or was "

@@ -70,6 +70,7 @@ def test_a_value_may_hold_an_equals_sign_and_null():
         ("step: 5", [], "config.yaml: unknown key step; allowed here: free, inner, path, steps$"),
         ("inner: {rat: 1}", [], "config.yaml: unknown key inner.rat; allowed here: names, rate$"),
         ("", ["inner.rat=1"], "unknown key inner.rat; allowed here: names, rate$"),
+        ('"a\\nb": 5', [], "config.yaml: unknown key a b; allowed here: free, inner, path, steps$"),
         ("steps: many", [], "config.yaml: steps: Input should be a valid integer"),
         ("inner: {rate: 2}", [], "config.yaml: inner.rate: Input should be less than 1$"),
         ("inner: 3", [], "config.yaml: inner: Input should be a valid dictionary"),

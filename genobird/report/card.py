@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from genobird.errors import InputError
+from genobird.errors import InputError, counted
 from genobird.files import write_text
 from genobird.report.evaluation import (
     Facts,
@@ -21,6 +21,7 @@ from genobird.report.evaluation import (
     name_of,
     names,
     number,
+    plain,
     read_json,
     shown,
     table,
@@ -64,8 +65,7 @@ def write_card(model: Path, evaluation: Path, output: Path | None = None) -> Pat
     output = output or model / "MODEL_CARD.md"
     shapes = read_json(model / "config.json")
     with as_written(evaluation):
-        text = model_card({**provenance, "shapes": shapes}, figures)
-    write_text(output, text)
+        write_text(output, model_card({**provenance, "shapes": shapes}, figures))
     return output
 
 
@@ -121,6 +121,7 @@ def _environment() -> Environment:
         "figure_rows": _figure_rows,
         "motif_rows": _motif_rows,
         "table": table,
+        "target_rows": _target_rows,
         "window_verdicts": _window_verdicts,
     }
     return made
@@ -133,7 +134,8 @@ def _outputs(evaluation: Facts) -> Iterable[str]:
         yield "promoters from 8,000 bp around a transcription start"
     if "table" in evaluation:
         found = evaluation["table"]
-        yield f"{listed(found.get('targets') or found['classes'])} of the regions of a table"
+        named = map(plain, found.get("targets") or found["classes"])
+        yield f"{listed(named)} of the regions of a table"
     if "masked" in evaluation:
         yield "masked tokens"
 
@@ -153,10 +155,11 @@ def _data(evaluation: Facts) -> Facts:
             },
         }
     if trained := evaluation.get("training", {}).get("table"):
-        counts = [f"{n:,} regions to {split}" for split, n in trained["data"]["regions"].items()]
+        regions = trained["data"]["regions"].items()
+        counts = [f"{counted(n, 'region')} to {split}" for split, n in regions]
         found["regions"] = {"counts": counts, "contigs": trained["data"]["contigs"]}
     classes = evaluation.get("table", {}).get("classes", {})
-    return {**found, "class_sizes": [f"{name} {n:,}" for name, n in classes.items()]}
+    return {**found, "class_sizes": [f"{plain(name)} {n:,}" for name, n in classes.items()]}
 
 
 def _contigs(rows: Iterable[tuple[str, int, int]]) -> list[str]:
@@ -279,6 +282,12 @@ def _window_verdicts(found: Facts) -> Iterable[str]:
         for name, baseline in found["baselines"].items()
         for figure, difference in baseline["difference"].items()
     )
+
+
+def _target_rows(found: Facts) -> Rows:
+    """Yield the figures of each target of a table head."""
+    for name, of in found["targets"].items():
+        yield [name, f"{of['known']:,}", shown(of["pearson"]), shown(of["spearman"])]
 
 
 def _bits_rows(masked: Facts) -> Rows:

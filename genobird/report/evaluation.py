@@ -19,6 +19,8 @@ with deferred():
     from genobird.baselines import train as baselines  # needs the extra of training
 
 Facts = Mapping[str, Any]
+# What facts of another shape raise.
+_ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError)
 
 
 def names() -> dict[str, str]:
@@ -60,7 +62,7 @@ def as_written(what: Path | str) -> Iterator[None]:
         yield
     except GenobirdError:
         raise
-    except (AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
+    except _ODD as error:
         raise InputError(f"{what} is not as genobird writes it; make or fetch it again") from error
 
 
@@ -105,4 +107,9 @@ def listed(items: Iterable[str]) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in lines)
+
+
+def plain(text: str) -> str:
+    """Write what somebody named as text that neither ends a cell nor is HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -184,7 +184,7 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
     require_place(output, inside=True)
     with locked(output):
         _restore(output)
-        _refuse_foreign(output, goes_on=resume and (output / STATE).exists())
+        _refuse_foreign(output, goes_on=resume and bool(_present(output, (STATE, ENCODED, STATES))))
         if resume and (output / MODEL).exists():
             refuse_existing(output / MODEL, True, checkpoints.KIND)
         if not (resume or force):
@@ -198,6 +198,8 @@ def run_folder(output: Path, settings: Any, *, resume: bool, force: bool) -> Ite
         if not (resume and _present(output, SAVED) and (output / SETTINGS).exists()):
             text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
             write_text(output / SETTINGS, KIND.mark + text)
+        elif not KIND.is_in(output):  # an older version wrote it, or an editor
+            write_text(output / SETTINGS, KIND.mark + (output / SETTINGS).read_text())
         try:
             yield
         except BaseException:
@@ -224,7 +226,7 @@ def _refuse_run(output: Path) -> None:
 def _refuse_foreign(output: Path, *, goes_on: bool) -> None:
     """Refuse a folder of other files, also of such as have only the names of a run's files.
 
-    A state that is continued tells by itself whose it is.
+    What is continued tells by itself whose it is: settings may be of an older version.
     """
     if output.exists() and not goes_on and not KIND.is_in(output):
         refuse_foreign(output, KIND.name)

@@ -161,7 +161,10 @@ def test_a_table_head_has_its_data_and_figures(evaluation):
     values = {
         "regions": 14,
         "stretches": 3,
-        "targets": {"height": {"known": 9, "pearson": figure, "spearman": figure}},
+        "targets": {
+            "height": {"known": 9, "pearson": figure, "spearman": figure},
+            "a|b\n<c>": {"known": 8, "pearson": figure, "spearman": figure},
+        },
     }
     trained = {"regions": {"train": 2_900, "test": 14}, "contigs": {"chr1": 30_000}}
     facts = {"table": values, "training": {"table": {"data": trained}}}
@@ -169,7 +172,8 @@ def test_a_table_head_has_its_data_and_figures(evaluation):
         key: value for key, value in evaluation.items() if key in ("settings", "split", "promoters")
     }
     card = model_card(PROVENANCE, alone | facts)
-    assert "a transcription start and height of the regions of a table" in card
+    assert r"| a\|b &lt;c> | 8 | 0.200" in card
+    assert r"a transcription start and height and a\|b &lt;c> of the regions of a table" in card
     assert "Table: 2,900 regions to train and 14 regions to test, on chr1." in card
     assert "14 regions of the test part. In square brackets: 95 % bootstrap" in card
     assert "| height | 9 | 0.200 [0.100, 0.300] | 0.200 [0.100, 0.300] |" in card
@@ -208,9 +212,13 @@ def test_a_card_is_written_for_the_model_that_was_measured(evaluation, tmp_path)
     figures.write_text(json.dumps({**evaluation, "model_sha256": "cd" * 32}))
     with pytest.raises(InputError, match=r"measures model cdcdcdcdcdcd, .* is abababababab"):
         write_card(model, figures)
-    figures.write_text(json.dumps({**evaluation, "promoters": 5}))
-    with pytest.raises(InputError, match=r"evaluation\.json is not as genobird writes it; make or"):
-        write_card(model, figures)
+    scan = {**evaluation["promoters"], "windows": 0}
+    for odd in ({"promoters": 5}, {"scan": scan}, {"genobird": "\ud800"}):
+        figures.write_text(json.dumps({**evaluation, **odd}))
+        with pytest.raises(
+            InputError, match=r"evaluation\.json is not as genobird writes it; make"
+        ):
+            write_card(model, figures)
     figures.write_text("text")
     with pytest.raises(InputError, match="is no JSON"):
         write_card(model, figures)

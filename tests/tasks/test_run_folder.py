@@ -127,6 +127,19 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path, name, how):
     assert contents(tmp_path) == {name: "years: 5"}
 
 
+def test_a_run_of_an_older_version_goes_on_and_is_known_from_then_on(tmp_path):
+    with pytest.raises(GenobirdError):
+        run(tmp_path, fail=InputError("stopped"))
+    settings = tmp_path / "config.yaml"
+    written = settings.read_text()
+    settings.write_text(written.removeprefix("# Settings of a run of genobird\n"))
+    with pytest.raises(UsageError, match=r"is no run of genobird: it holds config\.yaml"):
+        run(tmp_path, force=True)
+    run(tmp_path, resume=True)
+    assert settings.read_text() == written
+    run(tmp_path, force=True)
+
+
 @pytest.mark.parametrize("how", [{"force": True}, {"resume": True}])
 def test_a_folder_called_model_is_no_run(tmp_path, how):
     # --resume trained beside it, and was refused only when the model was written.
