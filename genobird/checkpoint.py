@@ -28,7 +28,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from genobird.config import explain
-from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError
+from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError, quoted
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
@@ -44,8 +44,7 @@ _FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE, *_BESIDE)
 KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
-
-
+# Columns of every table.
 _TAKEN = {
     *("chrom", "start", "end", "name", "strand", "status", "flags", "promoter", "llr"),
     *("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand"),
@@ -53,8 +52,11 @@ _TAKEN = {
 
 
 def require_free_names(features: Iterable[str]) -> None:
-    """Refuse names of features that tables of scores have for other columns, by an InputError."""
-    if taken := sorted(_TAKEN.intersection(features)):
+    """Refuse names of features that cannot be columns of tables of scores, by an InputError."""
+    names = [str(name) for name in features]
+    if odd := [name for name in names if not name.strip() or not name.isprintable()]:
+        raise InputError(f"a feature is called {quoted(odd[0])}; give it a name of printable text")
+    if taken := sorted(_TAKEN.intersection(names)):
         raise InputError(f"a feature is called {taken[0]}, as a column of every table; rename it")
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -9,8 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from genobird.batch import Places, pack
-from genobird.checkpoint import CONFIG, FEATURES, PROVENANCE, TOKENIZER, WEIGHTS, Checkpoint
-from genobird.errors import CheckpointError, OutputError, UsageError
+from genobird.checkpoint import (
+    CONFIG,
+    FEATURES,
+    PROVENANCE,
+    TOKENIZER,
+    WEIGHTS,
+    Checkpoint,
+    require_free_names,
+)
+from genobird.errors import CheckpointError, InputError, OutputError, UsageError
 from genobird.files import file_sha256
 from genobird.heads import Head, HeadConfig
 from genobird.pair_log_odds import PairLogOdds
@@ -352,6 +361,13 @@ def test_features_without_columns_are_refused(saved, text):
     with pytest.raises(CheckpointError, match=r"is no usable model: ") as caught:
         Checkpoint.load(saved)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\x07b", "a\tb"])
+def test_a_feature_has_a_name_that_can_be_read(name):
+    message = f"a feature is called {name!r}; give it a name of printable text"
+    with pytest.raises(InputError, match=re.escape(message)):
+        require_free_names(["CTCF", name])
 
 
 @pytest.mark.parametrize("name", ["promoter", "llr", "chrom", "flags"])
