@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genobird.errors import ShardError, UsageError, counted, quoted
+from genobird.errors import ShardError, UsageError, quoted
 from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
 from genobird.genome.streams import STDIN, require_file, whole
 from genobird.genome.vcf import Record, VcfReader
@@ -162,7 +162,9 @@ def merge(
             check_output(output, endings, force, stdout=True)
             return join([require_file(path) for path in parts], output, force, command, progress)
     others = [path for path in parts if not str(path).endswith((*PACKED_VCFS, TABLE_ENDING))]
-    found = f"{others[0]} is no shard" if others else counted(len(parts), "shard")
+    found = f"{others[0]} is no shard" if others else "VCFs and tables are given together"
+    if not parts:
+        found = "no shard is given"
     raise UsageError(
         f"{found}; give all .vcf.gz or all .parquet of a run, and merge these one after the other"
     )
