@@ -243,13 +243,13 @@ def test_what_is_no_shard_is_refused(run, tmp_path):
         merge([whole], tmp_path / "m.vcf.gz")
     with pytest.raises(ShardError, match=r"whole\.parquet is no shard; make shards with"):
         merge([table], tmp_path / "m.parquet")
-    for given, found in [
+    for shards, found in [
         ([whole, table], "VCFs and tables are given together"),
         ([tmp_path / "in9.vcf"], r"in9\.vcf is no shard"),
         ([], "no shard is given"),
     ]:
-        with pytest.raises(UsageError, match=rf"{found}; give all \.vcf\.gz or all \.parquet of a"):
-            merge(given, tmp_path / "m.vcf.gz")
+        with pytest.raises(UsageError, match=rf"{found}; give all \.vcf\.gz or all \.parquet"):
+            merge(shards, tmp_path / "m.vcf.gz")
     with pytest.raises(UsageError, match="does not exist"):
         merge([tmp_path / "s1.vcf.gz"], tmp_path / "m.vcf.gz")
 
