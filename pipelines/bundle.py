@@ -21,8 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from genobird import checkpoint as checkpoints
-from genobird.checkpoint import WEIGHTS, Checkpoint
+from genobird.checkpoint import KIND, WEIGHTS, Checkpoint
 from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError
 from genobird.files import refuse_existing
 from genobird.report.evaluation import read_json
@@ -33,7 +32,6 @@ from pipelines import steps
 logger = logging.getLogger(__name__)
 
 CARD, EVALUATION = "README.md", "evaluation.json"
-KIND = checkpoints.KIND._replace(files=(*checkpoints.KIND.files, CARD))
 ASSEMBLY = "GRCh37"
 """What the pipelines train on; scoring says when a genome is of another assembly."""
 _ABSOLUTE = re.compile(r"(^|[=,])(/[^=,]+)")

@@ -40,6 +40,7 @@ CHANGES = {"core": "core", "base": "best base", "control": "control"}
 
 Rows = Iterable[list[str]]
 
+# Of a baseline, and the figures.
 LOSES = "**The transformer loses to the {}** in {}."
 WINS = "The transformer beats the {} in {}."
 DRAWS = "No difference from the {} can be shown in {}."

@@ -101,7 +101,7 @@ class EffectSettings(Settings):
 
     @property
     def farthest(self) -> int:
-        """How far from the middle of a window a variant may lie, in bp."""
+        """Largest distance of a variant from the middle of its window, in bp."""
         return SHIFT_BP * (self.shifts - 1) // 2 + self.grid // 2
 
     def offsets(self, position: int) -> list[int]:
