@@ -172,7 +172,8 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
     empty = True
     with closing(streams.Peeked(source, BedError)) as peeked:
         label = peeked.name
-        for number, line in enumerate(streams.split_lines(peeked), start=1):
+        lines = streams.split_lines(peeked, label, BedError)
+        for number, line in enumerate(lines, start=1):
             text = line.rstrip("\r\n")
             columns = text.split("\t") if "\t" in text else text.split()
             if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):

@@ -174,7 +174,7 @@ def split_lines(
     """Yield the lines of a text that comes in pieces, as `lines` does.
 
     Raises:
-        InputError: Of the kind `error`: a line is longer than `MOST_LINE`.
+        InputError: Of the kind `error`: a line is longer than `MOST_LINE`, or holds a NUL byte.
     """
     begun: list[bytes] = []  # pieces of the line that has not ended
     size = number = 0
@@ -184,19 +184,35 @@ def split_lines(
         if ended:
             ended[0] = b"".join([*begun, ended[0]])
             begun, size = [], 0
-        for line in ended:
+        for number, line in enumerate(ended, start=number + 1):
+            _require_no_nul(line, number, name, error)
             yield line.decode(code, "surrogateescape")
             code = "utf-8"
         begun.append(rest)
         size += len(rest)
-        number += len(ended)
         if size > MOST_LINE:
             raise error(
                 f"{name}, line {number + 1} has more than {MOST_LINE >> 20} MiB, the most that is "
                 "read of one; check the file; genotypes of a VCF go with bcftools view -G"
             )
     if size:
-        yield b"".join(begun).decode(code, "surrogateescape")
+        line = b"".join(begun)
+        _require_no_nul(line, number + 1, name, error)
+        yield line.decode(code, "surrogateescape")
+
+
+def _require_no_nul(line: bytes, number: int, name: str, error: type[InputError]) -> None:
+    """Refuse a line that htslib, and bcftools with it, would read as far as its NUL byte alone.
+
+    What is no text from its first bytes is left to whoever knows what it should be.
+    """
+    if b"\0" not in line:
+        return
+    is_text = line[:4].replace(b"\t", b" ").decode("latin-1").isprintable()
+    if number > 1 or (is_text and not kind_of(line + b"\n")):
+        raise error(
+            f"{name}, line {number} holds a NUL byte; the file is damaged: make or copy it again"
+        )
 
 
 def _unpacked(file: BinaryIO, name: str, error: type[InputError]) -> Iterator[bytes]:

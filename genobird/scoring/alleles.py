@@ -210,8 +210,9 @@ def is_table(peeked: streams.Peeked) -> bool:
     """
     if peeked.start.startswith((b"##fileformat=VCF", b"BCF")):
         return False
-    line = next((text for text in streams.split_lines([peeked.start]) if not _is_note(text)), "")
+    lines = streams.split_lines([peeked.start], peeked.name, TableError)
     with suppress(TableError):
+        line = next((text for text in lines if not _is_note(text)), "")
         return _ROWS.places(_cells(line, _separator(line))) is not None
     return False
 

@@ -22,7 +22,7 @@ KINDS = {
     "end as on an old Mac: convert": b"##fileformat=VCFv4.2\r#CHROM\tPOS\tID\tREF\tALT\r",
     "is packed: unpack it, or use bgzip": b"BZh91AY&SY",
     "is packed: unpack": b"\xfd7zXZ\x00\x00\x04",
-    "is packed": b"\x28\xb5\x2f\xfd\x24",
+    "is packed": b"\x28\xb5\x2f\xfd\x24\x00",
 }
 
 

@@ -37,6 +37,24 @@ def test_a_line_is_as_long_as_the_limit_and_no_longer(monkeypatch: pytest.Monkey
         list(streams.split_lines(endless, "x.bed", BedError))
 
 
+@pytest.mark.parametrize("cuts", [1, 4, 100])
+def test_a_nul_byte_is_damage_and_other_control_characters_are_text(cuts: int) -> None:
+    # htslib ends a line there: bcftools writes such a record without its ALT, and says nothing.
+    data = b"a\nb\x07\x1b\x7f\nc\0d\r\ne"
+    lines = streams.split_lines(
+        [data[at : at + cuts] for at in range(0, len(data), cuts)], "x.vcf", VcfError
+    )
+    assert [next(lines), next(lines)] == ["a", "b\x07\x1b\x7f"]
+    message = r"^x\.vcf, line 3 holds a NUL byte; the file is damaged: make or copy it again$"
+    with pytest.raises(VcfError, match=message):
+        next(lines)
+
+
+def test_a_nul_byte_in_the_first_line_of_a_text_is_damage_too() -> None:
+    with pytest.raises(BedError, match="line 1 holds a NUL byte; the file is damaged"):
+        next(streams.split_lines([b"1\t0\t9\ta\0b\n"], "x.bed", BedError))
+
+
 def test_memory_does_not_follow_what_a_small_file_unpacks_to(tmp_path: Path) -> None:
     path = tmp_path / "bomb.vcf.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
