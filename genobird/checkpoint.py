@@ -13,7 +13,8 @@ provenance.json     what it was made from, and the sha256 of the files above
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -32,7 +33,7 @@ from genobird.errors import CheckpointError, GenobirdError, InputError, UsageErr
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
-from genobird.targets import Targets
+from genobird.targets import MARK, Targets
 from genobird.tokenizer import Tokenizer
 
 FORMAT: Literal[1] = 1
@@ -44,20 +45,42 @@ _FILES = (WEIGHTS, CONFIG, TOKENIZER, FEATURES, PROVENANCE, *_BESIDE)
 KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
-# Columns of every table.
+# Columns of every table of scores; MARK begins those of table heads.
 _TAKEN = {
     *("chrom", "start", "end", "name", "strand", "status", "flags", "promoter", "llr"),
     *("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand"),
 }
 
+# No letters at all; eleven of DeepSEA's names have a space of another kind than ASCII's.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-def require_free_names(features: Iterable[str]) -> None:
-    """Refuse names of features that cannot be columns of tables of scores, by an InputError."""
-    names = [str(name) for name in features]
-    if odd := [name for name in names if not name.strip() or not name.isprintable()]:
+
+def feature_columns(features: pd.DataFrame) -> list[str]:
+    """Return the column of each feature in tables: its name; one that repeats, with its index.
+
+    Args:
+        features: rows `index name class`.
+    """
+    repeated = features["name"].duplicated(keep=False)
+    return [
+        f"{name}#{index}" if again else str(name)
+        for name, index, again in zip(features["name"], features["index"], repeated, strict=True)
+    ]
+
+
+def require_free_names(features: pd.DataFrame) -> None:
+    """Refuse features that cannot be columns of tables of scores, by an InputError."""
+    names = feature_columns(features)
+    shown = [*features["name"].astype(str), *names]
+    if odd := [name for name in shown if not name.strip() or _CONTROL.search(name)]:
         raise InputError(f"a feature is called {quoted(odd[0])}; give it a name of printable text")
-    if taken := sorted(_TAKEN.intersection(names)):
-        raise InputError(f"a feature is called {taken[0]}, as a column of every table; rename it")
+    if taken := [name for name in names if name in _TAKEN or name.startswith(MARK)]:
+        raise InputError(f"a feature is called {taken[0]}, as a column of tables; rename it")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"two features are called {twice}; give them different names, or different indices"
+        )
 
 
 class Shapes(BaseModel):
@@ -149,7 +172,7 @@ class Checkpoint:
             OutputError: it cannot be written.
         """
         refuse_existing(path, force, KIND)
-        with Draft(path) as part:
+        with Draft(path, KIND) as part:
             part.mkdir()
             self._write(part, dtype)
 
@@ -316,7 +339,7 @@ def _read_features(path: Path) -> pd.DataFrame:
     features = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False)
     if missing := [name for name in ("index", *texts) if name not in features.columns]:
         raise InputError(f"{path.name} has no column {', '.join(missing)}")
-    require_free_names(features["name"])
+    require_free_names(features)
     return features
 
 

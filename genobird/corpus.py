@@ -409,7 +409,7 @@ def build(
     refuse_existing(output, force, KIND)
     genomes = [Genome(path) for path in fastas]
     by_contig = None if regions is None else _by_contig(genomes, regions)
-    with Draft(output) as part:
+    with Draft(output, KIND) as part:
         part.mkdir()
         _Writer(settings, by_contig).write(part, genomes)
     return read(output)

@@ -107,6 +107,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def one_line(message: str) -> str:
+    """Return a message with what cannot be printed, such as line feeds in names, as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in message
+    )
+
+
 def quoted(found: object) -> str:
     """Quote for a message what was found, on one line and cut where it is long."""
     try:

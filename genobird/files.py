@@ -126,6 +126,15 @@ def _others(folder: Path, files: Iterable[str]) -> list[str]:
     )
 
 
+def keep_others(old: Path, new: Path, kind: Kind) -> None:
+    """Move what genobird did not write from a folder to the one that will replace it.
+
+    It was put there during the run: before it, `refuse_existing` found nothing of the sort.
+    """
+    for name in [] if old.is_symlink() else _others(old, kind.files):
+        os.replace(old / name, new / name)
+
+
 def require_place(output: Path, *, inside: bool = False) -> None:
     """Refuse a path where no file can be made, before work begins; its folder may be missing.
 
@@ -263,14 +272,20 @@ class Draft:
 
     As a context it gives the place to write to, which has the same name in another folder. When the
     block ends well, what was written there gets its name, and what lies beside it, such as an
-    index, its own; else nothing is left. An existing file or folder is replaced.
+    index, its own; else nothing is left. An existing file or folder is replaced; other files that
+    were put into a folder meanwhile stay.
+
+    Args:
+        path: of the file or folder.
+        kind: of the folder.
 
     Raises:
         OutputError: another run writes it, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: Kind | None = None) -> None:
         self.path: Final = path
+        self._kind = kind
         with ExitStack() as stack:
             if (place := _place(path)) not in _held.get():
                 stack.enter_context(_lock(place))
@@ -308,7 +323,8 @@ class Draft:
                 path.unlink(missing_ok=True)
             for made in others:
                 os.replace(made, self.path.with_name(made.name))
-            if self.part.is_dir() and os.path.lexists(self.path):
+            is_replaced = os.path.lexists(self.path) and not self.path.is_file()
+            if self.part.is_dir() and is_replaced:
                 self._exchange()
             else:
                 os.replace(self.part, self.path)
@@ -327,6 +343,8 @@ class Draft:
         except OSError:
             os.replace(old, self.path)
             raise
+        if self._kind is not None:
+            keep_others(old, self.path, self._kind)
 
     def _is_here(self, error: OSError) -> bool:
         """Tell whether an error is about what is written, not about what is read."""

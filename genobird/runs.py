@@ -39,6 +39,7 @@ from genobird.errors import GenobirdError, OutputError, UsageError
 from genobird.files import (
     STDOUT,
     Kind,
+    keep_others,
     locked,
     open_plain,
     refuse_existing,
@@ -197,6 +198,7 @@ def begun_folder(
                 tell_kept(folder)
             raise
         if output.exists():
+            keep_others(output, folder, kind)
             shutil.rmtree(output)
         os.replace(folder, output)
 

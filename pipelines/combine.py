@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from genobird.checkpoint import KIND, Checkpoint
+from genobird.checkpoint import KIND, Checkpoint, feature_columns
 from genobird.datasets import ChromatinDataset
 from genobird.errors import InputError
 from genobird.files import refuse_existing
@@ -66,13 +66,14 @@ def joined(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_
         raise InputError("the model needs a chromatin head without a local network")
     if near is None or near.config.pool != "local":
         raise InputError("the local model needs a chromatin head with pool = local")
-    place = {name: column for column, name in enumerate(local.features["name"])}
-    missing = [name for name in model.features["name"] if name not in place]
+    place = {name: column for column, name in enumerate(feature_columns(local.features))}
+    wanted = feature_columns(model.features)
+    missing = [name for name in wanted if name not in place]
     if missing:
         raise InputError(
             f"the local model has no output for {missing[0]}; train it on all features"
         )
-    columns = [place[name] for name in model.features["name"]]
+    columns = [place[name] for name in wanted]
     shape = far.config.model_copy(
         update={"outputs": near.config.outputs, "local": near.config.local}
     )

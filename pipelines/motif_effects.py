@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
 from genobird.baselines.train import FEATURES, load_baselines
+from genobird.checkpoint import feature_columns
 from genobird.datasets import ChromatinDataset
 from genobird.draws import generator
 from genobird.errors import UsageError
@@ -39,7 +40,7 @@ from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.motifs import Motif, best_of_each, read_motifs
 from genobird.scoring.background import Background
 from genobird.scoring.effects import relative_sizes
-from genobird.scoring.scorer import feature_columns, load
+from genobird.scoring.scorer import load
 from genobird.tasks.metrics import Bootstrap, mean_of
 from pipelines import manifest, steps
 

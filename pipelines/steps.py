@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from genobird.errors import GenobirdError, TableError, UsageError
+from genobird.errors import GenobirdError, TableError, UsageError, one_line
 from genobird.files import Draft, Kind, file_sha256, refuse_existing, write_text
 from genobird.genome.interval import Interval
 
@@ -56,7 +56,7 @@ def new_directory(path: Path, force: bool, kind: Kind) -> Iterator[Path]:
         OutputError: the directory cannot be written.
     """
     refuse_existing(path, force, kind)
-    with Draft(path) as part:
+    with Draft(path, kind) as part:
         part.mkdir()
         yield part
 
@@ -132,5 +132,5 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
     try:
         (main if isinstance(main, typer.Typer) else command(main))()
     except GenobirdError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {one_line(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None

@@ -20,6 +20,7 @@ import yaml
 import genobird
 from genobird.cli.running import refuse_same_file
 from genobird.errors import InputError, UsageError, counted
+from genobird.files import PAGES, check_output, write_text
 from genobird.report.evaluation import Facts, listed, name_of, number, read_json, read_table, shown
 from genobird.report.page import environment
 from genobird.report.plots import Line, panels, scatter
@@ -93,14 +94,18 @@ def write_tables(sources: Sources, output: Path, force: bool = False) -> None:
     """Write the page.
 
     Raises:
-        UsageError: no table, an unknown one, a missing file, or an output that exists or is read.
+        UsageError: no table, an unknown one, a missing file, published figures without table 7, or
+            an output that exists, is read or is named as no page.
         InputError: a file that does not hold what it should.
     """
     if not sources.tables:
         raise UsageError(f"no table is given; give one or more of {', '.join(NAMES)}")
     inputs = {f"--table {name}": path for name, path in sources.tables.items()}
     refuse_same_file({"--output": output}, {**inputs, "--published": sources.published})
-    steps.write(output, render(sources), force)
+    check_output(output, PAGES, force)
+    if sources.published is not None and "table7" not in sources.tables:
+        raise UsageError("--published stands beside table7; give --table table7=FILE too")
+    write_text(output, render(sources))
 
 
 def render(sources: Sources) -> str:

@@ -17,6 +17,7 @@ from genobird.checkpoint import (
     TOKENIZER,
     WEIGHTS,
     Checkpoint,
+    feature_columns,
     require_free_names,
 )
 from genobird.errors import CheckpointError, InputError, OutputError, UsageError
@@ -363,20 +364,46 @@ def test_features_without_columns_are_refused(saved, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\x07b", "a\tb"])
+@pytest.mark.parametrize("name", ["", " ", "a\x07b", "a\tb", "a\u2028b"])
 def test_a_feature_has_a_name_that_can_be_read(name):
     message = f"a feature is called {name!r}; give it a name of printable text"
     with pytest.raises(InputError, match=re.escape(message)):
-        require_free_names(["CTCF", name])
+        require_free_names(pd.DataFrame({"index": [1, 2], "name": ["CTCF", name]}))
 
 
-@pytest.mark.parametrize("name", ["promoter", "llr", "chrom", "flags"])
+def test_features_of_one_name_are_told_apart_by_their_index():
+    names = ["CTCF", "CTCF", "p300"]
+    features = pd.DataFrame({"index": [3, 5, 3], "name": names})
+    assert feature_columns(features) == ["CTCF#3", "CTCF#5", "p300"]
+    require_free_names(features)
+
+
+@pytest.mark.parametrize(
+    ("names", "indices", "twice"),
+    [
+        (["CTCF", "CTCF"], [-1, -1], "CTCF#-1"),
+        (["CTCF", "p300", "CTCF"], [7, 8, 7], "CTCF#7"),
+        (["CTCF", "CTCF", "CTCF#3"], [3, 4, 5], "CTCF#3"),
+    ],
+)
+def test_two_features_of_one_column_are_refused(saved, names, indices, twice):
+    # Tables had two columns of one name, and the report took the first for both.
+    features = pd.DataFrame({"index": indices, "name": names, "class": "TF"})
+    features.to_csv(saved / FEATURES, sep="\t", index=False)
+    rehash(saved)
+    message = rf"two features are called {twice}; give them different names, or different indices"
+    with pytest.raises(CheckpointError, match=f"is no usable model: {message}"):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("name", ["promoter", "llr", "chrom", "flags", "table|CTCF"])
 def test_a_feature_is_not_called_as_a_column_of_every_table(saved, name):
     text = (saved / FEATURES).read_text()
     first = text.splitlines()[1].split("\t")[1]
     (saved / FEATURES).write_text(text.replace(f"\t{first}\t", f"\t{name}\t"))
     rehash(saved)
-    with pytest.raises(CheckpointError, match=f"no usable model: a feature is called {name}, as"):
+    message = f"no usable model: a feature is called {re.escape(name)}, as"
+    with pytest.raises(CheckpointError, match=message):
         Checkpoint.load(saved)
 
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from genobird.errors import counted, quoted
+from genobird.errors import counted, one_line, quoted
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_what_is_quoted_stands_on_one_line():
     # A frame that was given as sequences made an error of three lines.
     assert quoted(pd.DataFrame({"s": ["ACGT"]})) == "      s 0  ACGT"
     assert quoted("a\nb") == "'a\\nb'"
+
+
+def test_a_message_stands_on_one_line_and_commands_no_terminal():
+    assert one_line("a\nb\u2028c\x1b[31m") == r"a\nb\u2028c\x1b[31m"
+    assert one_line("chr20:5 é·µ 'a' \\n") == "chr20:5 é·µ 'a' \\n"

@@ -301,6 +301,36 @@ def test_where_there_are_no_locks_a_run_sweeps_nothing(here, monkeypatch):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_is_put_into_a_folder_while_it_is_made_anew_is_not_lost(is_link, here):
+    folder, kind = here / "a", Kind("step", "facts", ("facts",), "mark")
+    lies = here.with_name("elsewhere") if is_link else folder
+    lies.mkdir()
+    (lies / "facts").write_text("mark, old")
+    if is_link:
+        folder.symlink_to(lies)
+    with Draft(folder, kind) as part:
+        part.mkdir()
+        (part / "facts").write_text("mark, new")
+        (lies / "notes.txt").write_text("precious")
+        (lies / "plots").mkdir()
+        (lies / "plots" / "1.png").write_text("precious too")
+    assert (folder / "facts").read_text() == "mark, new"
+    assert (lies / "notes.txt").read_text() == "precious"
+    assert (lies / "plots" / "1.png").read_text() == "precious too"
+    assert not folder.is_symlink()
+    assert [path.name for path in here.iterdir()] == ["a"]
+
+
+def test_a_file_that_takes_the_name_of_a_folder_meanwhile_stays(here):
+    draft = Draft(here / "a")
+    draft.part.mkdir()
+    (here / "a").write_text("precious")
+    with pytest.raises(OutputError, match="a cannot be written"):
+        draft.publish()
+    assert (here / "a").read_text() == "precious"
+
+
 def test_the_longest_names_work(here):
     for name in ("a" * 251 + ".tsv", "é" * 125 + ".tsv"):
         table(here / name)

@@ -150,6 +150,17 @@ def run_in_folder(output, asked=ASKED, start=FRESH, *work, kill=False):
     return found
 
 
+def test_what_is_put_into_a_folder_during_the_run_that_replaces_it_is_not_lost(tmp_path):
+    output = tmp_path / "out"
+    run_in_folder(output, ASKED, FRESH, "one")
+    with begun_folder(output, KIND, ASKED, Start(resume=False, force=True), known) as folder:
+        (folder / "asked").write_text("anew")
+        (output / "notes.txt").write_text("precious")
+    assert (output / "asked").read_text() == "anew"
+    assert (output / "notes.txt").read_text() == "precious"
+    assert not (output / "work").exists()
+
+
 def test_the_folder_of_a_run_goes_on_or_is_dropped_and_becomes_the_output(tmp_path):
     output = tmp_path / "out"
     with pytest.raises(Killed):

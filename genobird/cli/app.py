@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 import genobird
 from genobird.cli.running import commanded
-from genobird.errors import GenobirdError, UsageError
+from genobird.errors import GenobirdError, UsageError, one_line
 from genobird.names import deferred, missing
 
 with deferred():
@@ -170,12 +170,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _report(_unforeseen(error, words), 1)
 
 
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
     """Show what genobird logs, for the length of a command and no longer."""
     logger = logging.getLogger("genobird")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -244,7 +249,7 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
 
 
 def _misuse(message: str) -> int:
-    if len(message.splitlines()) > 1:  # a group of verbs without a verb: its help
+    if message.startswith("Usage: "):  # a group of verbs without a verb: its help
         typer.echo(message, err=True)
         return 2
     message = message.rstrip(".").replace("'", "").replace("Value error, ", "")
@@ -252,5 +257,5 @@ def _misuse(message: str) -> int:
 
 
 def _report(message: str, code: int) -> int:
-    typer.echo(f"genobird: error: {message}", err=True)
+    typer.echo(f"genobird: error: {one_line(message)}", err=True)
     return code

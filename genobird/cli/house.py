@@ -28,7 +28,7 @@ from genobird.cli.running import (
     tell,
 )
 from genobird.config import Settings, argument, option
-from genobird.errors import UsageError, counted, quoted
+from genobird.errors import UsageError, counted, one_line, quoted
 from genobird.files import check_folder, refuse_existing
 from genobird.names import deferred
 from genobird.scoring.settings import EffectSettings
@@ -158,7 +158,8 @@ def doctor(
     for check in examination.examine(options.model):
         checks.append(check)
         if not options.as_json:
-            typer.echo(f"{check.finding.value:<7} {check.name:<10} {check.detail}")
+            line = f"{check.finding.value:<7} {check.name:<10} {check.detail}"
+            typer.echo(one_line(line))
     if options.as_json:
         typer.echo(json.dumps([vars(check) for check in checks], indent=2))
     return 0 if examination.healthy(checks) else 1

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import typer
 
 import genobird
-from genobird.errors import UsageError, counted, quoted
+from genobird.errors import UsageError, counted, one_line, quoted
 from genobird.files import STDOUT
 from genobird.genome.streams import whole
 from genobird.names import deferred
@@ -148,7 +148,7 @@ def is_hushed() -> bool:
 def tell(text: str, *, err: bool = True) -> None:
     """Say something about the work on standard error, or output, unless `--quiet` is given."""
     if not is_hushed():
-        typer.echo(text, err=err)
+        typer.echo(one_line(text), err=err)
 
 
 def summarise(

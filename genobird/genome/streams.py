@@ -184,7 +184,8 @@ def split_lines(
         if ended:
             ended[0] = b"".join([*begun, ended[0]])
             begun, size = [], 0
-        for number, line in enumerate(ended, start=number + 1):
+        for line in ended:
+            number += 1
             _require_no_nul(line, number, name, error)
             yield line.decode(code, "surrogateescape")
             code = "utf-8"

@@ -152,7 +152,7 @@ def export_model(
     if head is None:
         theirs = {name.removeprefix("bert."): value for name, value in theirs.items()}
     config = transformers.BigBirdConfig(**_their_fields(shape))
-    with _silent(transformers), torch.random.fork_rng(devices=[]), Draft(output) as part:
+    with _silent(transformers), torch.random.fork_rng(devices=[]), Draft(output, KIND) as part:
         model = (
             transformers.BigBirdForMaskedLM(config)
             if head is not None

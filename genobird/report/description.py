@@ -8,10 +8,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import Checkpoint, feature_columns
 from genobird.errors import CheckpointError, counted
 from genobird.report.evaluation import Facts, as_written, shown
-from genobird.scoring.scorer import feature_columns
 
 EVALUATION = "evaluation.json"
 

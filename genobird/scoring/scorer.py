@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genobird.batch import PackedBatch, Places, add_specials, pack
-from genobird.checkpoint import Checkpoint, bundled_model
+from genobird.checkpoint import Checkpoint, bundled_model, feature_columns
 from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
@@ -318,19 +318,6 @@ def _mean_state(hidden: Tensor, places: Places) -> Tensor:
     """Return the mean hidden state over each place's cells, [P, D]."""
     edges = zip(places.spans[:, 0, 0].tolist(), places.spans[:, -1, 1].tolist(), strict=True)
     return torch.stack([hidden[first:end].mean(0) for first, end in edges])
-
-
-def feature_columns(table: pd.DataFrame) -> list[str]:
-    """Return the column of each feature of a model: its name; one that repeats, with its index.
-
-    Args:
-        table: the checkpoint's, with columns `name` and `index`.
-    """
-    repeated = table["name"].duplicated(keep=False)
-    return [
-        f"{name}#{index}" if again else str(name)
-        for name, index, again in zip(table["name"], table["index"], repeated, strict=True)
-    ]
 
 
 def select(

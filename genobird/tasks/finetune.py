@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
-from genobird.checkpoint import Checkpoint, require_free_names
+from genobird.checkpoint import Checkpoint, feature_columns, require_free_names
 from genobird.datasets import ChromatinDataset, Sites, read_promoters
 from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
@@ -332,7 +332,7 @@ def finetune_chromatin(
     if labels.auxiliary:
         _expect_rates(checkpoint.chromatin, labels.auxiliary)
     checkpoint.encoder.deepen(config.add_layers)
-    require_free_names(labels.dataset.features["name"])
+    require_free_names(labels.dataset.features)
     checkpoint.features = labels.dataset.features
     held = 0
     if config.motifs and not config.keep_head:
@@ -398,15 +398,16 @@ def _columns(
     checkpoint: Checkpoint, config: ChromatinConfig, dataset: ChromatinDataset
 ) -> list[int]:
     """Return where the outputs of a kept head stand among the features of the data."""
-    place = {name: column for column, name in enumerate(dataset.features["name"])}
-    missing = [name for name in checkpoint.features["name"] if name not in place]
+    place = {name: column for column, name in enumerate(feature_columns(dataset.features))}
+    wanted = feature_columns(checkpoint.features)
+    missing = [name for name in wanted if name not in place]
     if missing:
         raise UsageError(
             f"{len(missing)} of the {len(checkpoint.features)} features of {config.checkpoint} are "
             f"not in {config.data_path}, {missing[0]!r} the first; a head is kept for all of its "
             "features; set keep_head to false for a new one"
         )
-    return [place[name] for name in checkpoint.features["name"]]
+    return [place[name] for name in wanted]
 
 
 def _expect_rates(head: Head, auxiliary: ChromatinDataset) -> None:

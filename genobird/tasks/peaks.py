@@ -134,7 +134,7 @@ def finetune_peaks(
         UsageError: `held_out` cannot be read or leaves nothing, or another run is resumed.
     """
     settings = settings or PeaksSettings()
-    require_free_names(track.feature.name for track in tracks)
+    require_free_names(feature_table(track.feature for track in tracks))
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)

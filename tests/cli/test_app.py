@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from genobird.checkpoint import Checkpoint
 from genobird.cli import main
+from genobird.errors import CheckpointError
 
 
 def failing(error: Exception):
@@ -127,3 +129,16 @@ def test_what_is_loaded_is_searched_for_cycles_no_more_and_nothing_later_is_kept
     first, second = (line.split() for line in done.stdout.splitlines())
     assert first[:2] == second[:2] == ["True", "True"]
     assert 100_000 < int(first[2]) >= int(second[2])
+
+
+def test_a_name_with_a_line_feed_is_told_on_one_line(monkeypatch, capsys):
+    def load(path: object) -> Checkpoint:
+        logging.getLogger("genobird.genome").warning("indexing %s", path)
+        raise CheckpointError(f"{path} is no usable model")
+
+    monkeypatch.setattr(Checkpoint, "load", load)
+    assert main(["info", "mo\nd\x1bel"]) == 1
+    told = "indexing mo\\nd\\x1bel\ngenobird: error: mo\\nd\\x1bel is no usable model\n"
+    assert capsys.readouterr().err == told
+    assert main(["score", "--thr\nads", "1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

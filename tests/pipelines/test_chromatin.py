@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.checkpoint import require_free_names
 from genobird.datasets import ChromatinDataset
 from genobird.errors import ContigError, OutOfBoundsError, TableError, UsageError
 from genobird.genome.interval import Interval
-from genobird.peaks import Feature, Track, bins_inside, labels
+from genobird.peaks import Feature, Track, bins_inside, feature_table, labels
 from pipelines import chromatin, grch37
 from pipelines.manifest import Splits
 from tests.conftest import random_dna, write_fasta
@@ -232,6 +233,7 @@ def test_official_features_keep_unique_columns():
     assert features[338].name == "K562|CTCF|None#338"
     kinds = [feature.kind for feature in features]
     assert kinds == ["DNase"] * 125 + ["TF"] * 690 + ["histone"] * 104
+    require_free_names(feature_table(features))  # so they can be trained
 
 
 @pytest.mark.realdata

@@ -243,6 +243,9 @@ def test_the_command_writes_what_is_named_and_no_input_over(tables, tmp_path):
         ([*named, "--output", str(page)], "exists; choose another name or pass --force"),
         ([*named, *named, "--output", "x.html"], "table6-shuffle is given twice"),
         (["--table", "table6", "--output", "x.html"], "'table6' found; NAME=PATH is wanted"),
+        ([*named, "--output", "x.tsv"], "x.tsv has an unknown ending; allowed are .html, .htm"),
+        ([*named, "--output", "x.html", "--published", "y.tsv"],
+         "--published stands beside table7; give --table table7=FILE too"),
         ([*named, "--output", str(tables["table6-shuffle"]), "--force"],
          "--output and --table table6-shuffle are the same file"),
     ]:  # fmt: skip

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import genobird
-from genobird.checkpoint import Checkpoint
+from genobird.checkpoint import Checkpoint, feature_columns
 from genobird.errors import CheckpointError, GenobirdError, SequenceError, UsageError
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring import scorer as module
 from genobird.scoring.effects import probabilities
-from genobird.scoring.scorer import Scorer, feature_columns, load, select
+from genobird.scoring.scorer import Scorer, load, select
 from tests.conftest import random_dna
 
 SEQUENCES = [random_dna(length, seed=length) for length in (300, 2_000, 90, 3_100, 1_000)]

@@ -2,8 +2,10 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -315,6 +317,14 @@ def test_a_head_is_kept_for_the_features_it_was_trained_on(
     message = r"2 of the 11 features of .* are not in .*, 'cell3\|TF3\|None' the first"
     with pytest.raises(UsageError, match=message):
         finetune_chromatin(config, Run(tmp_path / "second", progress=False))
+
+
+def test_a_head_is_kept_for_features_of_one_name_by_their_indices():
+    # The last of that name was taken for all of them.
+    data = pd.DataFrame({"index": [9, 5, 3], "name": ["p300", "CTCF", "CTCF"]})
+    checkpoint = SimpleNamespace(features=data.iloc[[2, 1, 0]])
+    columns = finetune._columns(checkpoint, SimpleNamespace(), SimpleNamespace(features=data))
+    assert columns == [2, 1, 0]
 
 
 @pytest.mark.parametrize("turn", [1, -1])
