@@ -401,6 +401,12 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
         row, column = np.argwhere(lost)[0]
         raise _wrong(scored, row, whole[column], "a whole number")
     scored[whole] = values.astype(np.int64)
+    if kind == "region":
+        is_place, key, wanted = scored["start"] <= scored["end"], "end", "a place from start on"
+    else:
+        is_place, key, wanted = scored["pos"] >= 1, "pos", "a place from 1 on"
+    if not is_place.all():
+        raise _wrong(scored, int(np.argmin(is_place)), key, wanted)
     return scored
 
 

@@ -167,6 +167,7 @@ def test_a_table_of_another_kind_is_refused(missing):
         ("start", "chr1", "start is chr1, a whole number is needed"),
         ("start", 1.5, r"start is 1\.5, a whole number is needed"),
         ("end", -1, "end is -1, a whole number is needed"),
+        ("end", 0, "end is 0, a place from start on is needed"),
         ("end", "9" * 5000, "end is (9|inf).*, a whole number is needed"),
         ("chrom", "", "chrom is empty, a text is needed"),
         ("status", "", "status is empty, one of OK NO_CONTIG .* is needed"),
@@ -193,6 +194,7 @@ def test_a_value_that_no_region_has_is_one_line(tmp_path, end, column, value, me
     ("column", "value", "message"),
     [
         ("pos", "x", "pos is x, a whole number is needed"),
+        ("pos", 0, "pos is 0, a place from 1 on is needed"),
         ("pos", 1e30, r"pos is 1e\+30, a whole number is needed"),
         ("record", np.nan, "record is empty, a whole number is needed"),
         ("ref", "", "ref is empty, a text is needed"),
