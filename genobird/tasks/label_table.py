@@ -237,13 +237,20 @@ def targets_of(
         window_bp: see `Targets`.
 
     Raises:
-        UsageError: columns and signals, or neither; a name twice, or several columns of classes.
+        UsageError: columns and signals, or neither; a name twice, a column that says where regions
+            lie or how they are used, or several columns of classes.
         TableError: there is no such column, or fewer than two classes in training.
     """
     if bool(columns) == bool(signals):
         raise UsageError("give what is to be predicted, with --target or with --bigwig")
     if len(set(columns)) < len(columns):
         raise UsageError(f"--target {','.join(columns)} repeats a name; give each once")
+    if keys := [name for name in columns if name.lstrip("#").lower() in _KEYS]:
+        others = [name for name in _names(table.cells) if name not in _KEYS]
+        raise UsageError(
+            f"--target {keys[0]} found; {', '.join(_KEYS)} say what a region is and are not "
+            f"predicted: other columns of {table.path} are {_some(others) or 'none'}"
+        )
     stranded = any(region.strand != "." for region in table.regions)
     names: tuple[str, ...] = tuple(columns or signals)
     if signals:
