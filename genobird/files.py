@@ -38,6 +38,8 @@ VCFS: Final = (".vcf", *PACKED_VCFS, ".bcf")
 PAGES: Final = (".html", ".htm")
 PICTURES: Final = (".svg", ".png")
 ARRAYS: Final = (".npz",)
+CARDS: Final = (".md",)
+VOCABULARIES: Final = (".model",)
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 # What systems, schedulers and killed runs leave in folders.
@@ -93,6 +95,8 @@ def refuse_existing(output: Path, force: bool, kind: Kind | None = None) -> None
         refuse_others(output, kind.files)
     if not force:
         raise UsageError(f"output {output} exists; choose another name or pass --force")
+    if kind is None and output.is_dir():
+        raise UsageError(f"output {output} is a folder, a file is needed; choose another name")
 
 
 def refuse_foreign(output: Path, kind: str) -> None:

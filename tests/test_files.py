@@ -17,8 +17,17 @@ from genobird import files
 from genobird.bits_per_base import BaseBits
 from genobird.corpus import build
 from genobird.datasets import Predictions, write_arrays
-from genobird.errors import OutputError
-from genobird.files import Draft, Kind, file_sha256, locked, open_plain, scratch, write_text
+from genobird.errors import OutputError, UsageError
+from genobird.files import (
+    Draft,
+    Kind,
+    file_sha256,
+    locked,
+    open_plain,
+    refuse_existing,
+    scratch,
+    write_text,
+)
 from genobird.genome.vcf import VcfReader
 from genobird.genome.vcf_writer import VcfWriter
 from genobird.report.logo import draw_logo
@@ -320,6 +329,11 @@ def test_what_is_put_into_a_folder_while_it_is_made_anew_is_not_lost(is_link, he
     assert (lies / "plots" / "1.png").read_text() == "precious too"
     assert not folder.is_symlink()
     assert [path.name for path in here.iterdir()] == ["a"]
+
+
+def test_a_folder_is_not_replaced_by_a_file(here):
+    with pytest.raises(UsageError, match=r"here is a folder, a file is needed; choose another"):
+        refuse_existing(here, force=True)
 
 
 def test_a_file_that_takes_the_name_of_a_folder_meanwhile_stays(here):

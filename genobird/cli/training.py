@@ -18,7 +18,7 @@ from genobird.cli.options import OVERRIDES, Configured, Made, Names
 from genobird.cli.running import is_hushed, provenance, refuse_same_file, tell
 from genobird.config import argument, described, load_config, option
 from genobird.errors import SequenceError, UsageError, counted
-from genobird.files import refuse_existing
+from genobird.files import CARDS, VOCABULARIES, check_output
 from genobird.genome.interval import read_bed
 from genobird.genome.streams import STDIN, lines
 from genobird.names import deferred
@@ -170,9 +170,8 @@ def corpus(options: CorpusOptions) -> None:
 def tokenizer_train(options: VocabularyOptions) -> None:
     """Learn a vocabulary from a corpus."""
     output = options.output
-    refuse_existing(output, options.force)
+    check_output(output, VOCABULARIES, options.force)
     text = corpora.read(options.corpus).sample_text(options.sample_bp, options.seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
     made = tokenizers.Tokenizer.train(
         *(text, output, options.kind.value, options.vocab_size, options.max_piece),
         options.threads,
@@ -379,6 +378,6 @@ def evaluate(options: EvaluateOptions, data: EvaluateData) -> None:
 def card(options: CardOptions) -> None:
     """Write a model card in Markdown: data, training and all test figures."""
     refuse_same_file({"--output": options.output}, {"--evaluation": options.evaluation})
-    refuse_existing(options.output, options.force)
+    check_output(options.output, CARDS, options.force)
     cards.write_card(options.model, options.evaluation, options.output)
     tell(f"card written to {options.output}")

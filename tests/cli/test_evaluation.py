@@ -98,7 +98,10 @@ def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
             ("baselines", "--promoters", promoters, *output, "--models", "danq"),
             "none of danq reads",
         ),
-        (("card", tiny_checkpoint, "--evaluation", tmp_path / "e.json", *output), "there is no"),
+        (
+            ("card", tiny_checkpoint, "--evaluation", tmp_path / "e.json", "-o", tmp_path / "c.md"),
+            "there is no",
+        ),
     ]:
         error = run(capsys, *arguments, code=2)
         assert error.startswith("genobird: error: ")

@@ -183,6 +183,8 @@ def test_a_wrong_output_is_refused_before_torch_is_loaded(output, tmp_path):
         (["variants", "chr1:5:A>C"], "out.TSV", ".tsv, .tsv.gz, .parquet and -, in lower case"),
         (["variants", "merge", "a.vcf.gz"], "out.tsv", ".vcf, .vcf.gz, .vcf.bgz, .bcf and -"),
         (["variants", "merge", "a.parquet"], "out.vcf", ".tsv, .tsv.gz, .parquet and -"),
+        (["card", "m", "--evaluation", "e.json"], "m/config.json", ".md"),
+        (["tokenizer", "train", "corpus"], "corpus/sentences.parquet", ".model"),
     ],
 )
 def test_the_refusal_of_an_ending_lists_what_is_allowed_there(
@@ -190,8 +192,8 @@ def test_the_refusal_of_an_ending_lists_what_is_allowed_there(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.vcf").write_text(HEADER.format(""))
-    genome = [] if "merge" in words else ["-f", "x.fa"]
-    assert main([*words, *genome, "-o", output]) == 2
+    genome = ["-f", "x.fa"] if words[0] == "variants" and "merge" not in words else []
+    assert main([*words, *genome, "-o", output, "--force"]) == 2
     message = f"genobird: error: output {output} has an unknown ending; allowed are {allowed}\n"
     assert capsys.readouterr().err == message
 
@@ -211,8 +213,8 @@ WRITERS = [
     (["finetune", "table", "t.tsv", "-f", "x.fa", "--target", "x"], ""),
     (["baselines", "--promoters", "p.parquet"], ""),
     (["evaluate", "m", "--promoters", "p.parquet"], ""),
-    (["card", "m", "--evaluation", "e.json"], ""),
-    (["tokenizer", "train", "corpus"], ""),
+    (["card", "m", "--evaluation", "e.json"], ".md"),
+    (["tokenizer", "train", "corpus"], ".model"),
     (["corpus", "x.fa"], ""),
     (["import-hf", "m"], ""),
     (["export-hf", "-m", "m"], ""),
