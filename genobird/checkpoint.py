@@ -22,13 +22,13 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from genobird.config import explain
+from genobird.config import STRICT, explain
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError, quoted
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
@@ -86,7 +86,7 @@ def require_free_names(features: pd.DataFrame) -> None:
 class Shapes(BaseModel):
     """What `config.json` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     format: Literal[1] = FORMAT
     encoder: BigBirdConfig
@@ -169,6 +169,7 @@ class Checkpoint:
 
         Raises:
             UsageError: the directory exists and `force` is not given, or it holds something else.
+            CheckpointError: weights are no numbers.
             OutputError: it cannot be written.
         """
         refuse_existing(path, force, KIND)
@@ -185,6 +186,11 @@ class Checkpoint:
             for trained in [dict(module.named_parameters())]
             for key, value in module.state_dict().items()
         }
+        if broken := _without_numbers(tensors):
+            raise CheckpointError(
+                f"the model has weights that are no numbers, in {broken}; train it with a lower "
+                "learning rate"
+            )
         (part / WEIGHTS).write_bytes(save(_once(tensors)))
         shapes = Shapes(
             encoder=self.encoder.config,
@@ -260,10 +266,10 @@ class Checkpoint:
         asks = empty.promoter is not None and empty.promoter.profiles is not None
         _require_shapes(path, empty, _shared(found) if asks else found)
         checkpoint, tensors = built(), load_file(path / WEIGHTS)
-        if broken := [key for key, value in tensors.items() if not value.isfinite().all()]:
+        if broken := _without_numbers(tensors):
             raise CheckpointError(
-                f"{path / WEIGHTS} holds weights that are no numbers, in {broken[0]}; fetch the "
-                "model again, or train it with a lower learning rate"
+                f"{path / WEIGHTS} holds weights that are no numbers, in {broken}; fetch the model "
+                "again, or train it with a lower learning rate"
             )
         tensors = _shared(tensors) if asks else tensors
         for name, module in checkpoint.modules().items():
@@ -362,6 +368,11 @@ def _require_shapes(path: Path, empty: Checkpoint, found: Mapping[str, list[int]
                     f'{path / WEIGHTS} does not fit its config.json: {name} wants "{key}" of shape '
                     f"{expected}, found {shape or 'none'}"
                 )
+
+
+def _without_numbers(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Return the first of some weights that are infinite or none; None where all are numbers."""
+    return next((key for key, value in tensors.items() if not value.isfinite().all()), None)
 
 
 def _load_part(

@@ -15,6 +15,9 @@ from genobird.errors import ConfigError, UsageError, quoted
 
 Config = TypeVar("Config", bound=BaseModel)
 
+STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+"""Of what is configured: unknown keys and numbers without end are refused."""
+MOST_SEED: Final = (1 << 63) - 1
 GIVE: Final = "; give it as {key}=..."
 _JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
 
@@ -106,8 +109,8 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         if not path.is_file():
             raise ConfigError(f"there is no configuration file {path}")
         try:
-            loaded = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, ValueError) as error:
+            loaded = yaml.load(path.read_text(), _Once)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is no YAML: {_fault(error)}") from error
         values = {} if loaded is None else loaded
         if not isinstance(values, dict):
@@ -152,11 +155,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no YAML") from error
-    except ValueError as error:  # such as the date 2020-13-45, or an integer of 5,000 digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # such as the date 2020-13-45, or an integer of 5,000 digits
         raise ConfigError(f"--set {quoted(override)}: the value is no YAML: {error}") from error
 
 
-def _fault(error: yaml.YAMLError | ValueError) -> str:
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is given twice: of two values YAML's takes the last, and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            problem = f"{quoted(twice[0])} is given twice"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _fault(error: Exception) -> str:
     """Say in one line what is no YAML, and where: lines and columns count from 1."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

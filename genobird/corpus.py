@@ -27,9 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 import genobird
+from genobird.config import MOST_SEED, STRICT, explain
 from genobird.errors import AssemblyError, ContigError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.genome.fasta import Genome
@@ -63,7 +64,7 @@ Bounds = tuple[PositiveInt, PositiveInt]
 class CorpusSettings(BaseModel):
     """How documents are drawn; the defaults are the paper's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     passes: Annotated[int, Field(ge=1, le=65_535)] = 10
     """Times that each contig is read."""
@@ -77,7 +78,7 @@ class CorpusSettings(BaseModel):
     """A sentence with a larger share of N is dropped."""
     both_strands: bool = False
     """Each document is also read on the other strand, as a document of its own."""
-    seed: NonNegativeInt = 0
+    seed: int = Field(0, ge=0, le=MOST_SEED)
 
     @model_validator(mode="after")
     def _ordered(self) -> CorpusSettings:
@@ -155,7 +156,7 @@ def span_bp(rows: Rows) -> NDArray[np.int64]:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
 
 class FastaRecord(_Frozen):
@@ -220,9 +221,10 @@ def read(path: Path | str, fastas: Sequence[Path] | None = None) -> Corpus:
             "make one with `genobird corpus`"
         ) from None
     except (ValueError, OSError) as error:
-        raise InputError(
-            f"the corpus {path} is damaged ({' '.join(str(error).split())}); build it again"
-        ) from error
+        reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            reason = explain(error, CorpusIndex)
+        raise InputError(f"the corpus {path} is damaged ({reason}); build it again") from error
     found = [rows.row_group(i).num_rows for i in range(rows.num_row_groups)]
     if found != [group.sentences for group in index.groups]:
         raise InputError(

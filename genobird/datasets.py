@@ -130,7 +130,7 @@ def _read_index(file: Path) -> dict[str, Any]:
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
         missing = [key for key in ("bin_bp", "splits") if key not in index]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); build the dataset again") from error
     if missing:
         raise InputError(f"{file} lacks {' and '.join(missing)}; build the dataset again")

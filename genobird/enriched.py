@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from genobird.batch import LabelledBatch
+from genobird.config import STRICT
 from genobird.datasets import ChromatinDataset, Sites
 from genobird.draws import generator
 from genobird.errors import InputError, UsageError
@@ -26,7 +27,7 @@ _ORDINARY, _SITE = 0, 1
 class EnrichedSettings(BaseModel):
     """How single places are drawn."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     places: int = Field(128, ge=1, description="Places per batch.")
     classes: tuple[str, ...] = Field(

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -24,10 +25,10 @@ from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 from weakref import WeakSet
 
-from genobird.errors import OutputError, UsageError, quoted
+from genobird.errors import InputError, OutputError, UsageError, quoted
 
 STDOUT: Final = "-"
 
@@ -362,6 +363,24 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8; for errors see `Draft`."""
     with Draft(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Raises:
+        UsageError: there is no such file.
+        InputError: it is no JSON, or no mapping.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no {path}")
+    try:
+        found: Any = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__}; a mapping is needed")
+    return found
 
 
 @contextmanager

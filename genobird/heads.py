@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import Places, in_rows
+from genobird.config import STRICT
 from genobird.errors import UsageError
 from genobird.local import LocalConfig, LocalNetwork
 
@@ -31,7 +32,7 @@ large by that; calibrated probabilities take it back."""
 class HeadConfig(BaseModel):
     """Shape of a head."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     outputs: int = Field(1, ge=1, description="Logits per place: 1 for promoters, F for chromatin.")
     pool: Literal["cls", "bin", "cells", "profiles", "local"] = Field(

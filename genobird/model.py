@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.attention.reference import reference_weights
 from genobird.batch import PackedBatch
+from genobird.config import MOST_SEED, STRICT
 from genobird.errors import InputError
 from genobird.pair_log_odds import PairLogOdds
 from genobird.stem import Tower
@@ -37,7 +38,7 @@ from genobird.stem import Tower
 class BigBirdConfig(BaseModel):
     """Shape of an encoder. Defaults are BigBird-base as in the paper (tables 8 and 21)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     vocab_size: int = Field(32_000, ge=10, le=65_535, description="Pieces, specials included.")
     width: int = Field(768, ge=8, le=1 << 16, description="Hidden width, D.")
@@ -74,7 +75,7 @@ class BigBirdConfig(BaseModel):
     random_blocks: int = Field(
         3, ge=0, le=1 << 12, description="Random blocks per head and query block."
     )
-    pattern_seed: int = Field(0, ge=0, lt=1 << 63, description="Key of the random blocks.")
+    pattern_seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of the random blocks.")
     stem: Literal["none", "tower"] = Field("none", description="Base-resolution stem.")
     stem_width: int = Field(
         256, ge=4, le=1 << 16, description="Channels of the stem's convolutions."

@@ -26,9 +26,10 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ValidationError
 
 from genobird import __version__
+from genobird.config import STRICT, explain
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.files import (
@@ -55,7 +56,7 @@ _REMEDY = "delete it and run `genobird shards` with the same arguments to make i
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
 
 class FileRecord(_Frozen):
@@ -386,6 +387,8 @@ def _read_index(path: Path) -> ShardIndex:
         raise UsageError(f"{path} holds no {INDEX}; make shards with `genobird shards`") from None
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            reason = explain(error, ShardIndex)
         raise ShardError(f"{path / INDEX} is damaged ({reason}); make all anew by force") from error
 
 

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from genobird.config import STRICT
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -32,7 +34,7 @@ class Objective(StrEnum):
 class Targets(BaseModel):
     """What O outputs of a head are, and how their regions are read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     names: tuple[str, ...] = Field(min_length=1)
     """Of the columns that are predicted, or of the classes, [O]."""

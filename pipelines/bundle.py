@@ -23,8 +23,7 @@ import typer
 
 from genobird.checkpoint import KIND, WEIGHTS, Checkpoint
 from genobird.errors import BackgroundError, CheckpointError, InputError, OutputError
-from genobird.files import refuse_existing
-from genobird.report.evaluation import read_json
+from genobird.files import read_json, refuse_existing
 from genobird.scoring.background import FILE as BACKGROUND
 from genobird.scoring.background import Background
 from pipelines import steps

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from genobird.errors import InputError
-from genobird.files import refuse_existing
-from genobird.report.evaluation import read_json
+from genobird.files import read_json, refuse_existing
 from pipelines import steps
 
 MODEL = "transformer"

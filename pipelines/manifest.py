@@ -197,7 +197,7 @@ def _read(path: Path) -> Manifest | _SplitFile:
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise UsageError(f"cannot read manifest {path}; data_manifests/ has {known}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     found = values.get("kind") if isinstance(values, dict) else None
     if found not in ("files", "splits"):

@@ -20,8 +20,8 @@ import yaml
 import genobird
 from genobird.cli.running import refuse_same_file
 from genobird.errors import InputError, UsageError, counted
-from genobird.files import PAGES, check_output, write_text
-from genobird.report.evaluation import Facts, listed, name_of, number, read_json, read_table, shown
+from genobird.files import PAGES, check_output, read_json, write_text
+from genobird.report.evaluation import Facts, listed, name_of, number, read_table, shown
 from genobird.report.page import environment
 from genobird.report.plots import Line, panels, scatter
 from pipelines import steps

@@ -407,6 +407,17 @@ def test_a_feature_is_not_called_as_a_column_of_every_table(saved, name):
         Checkpoint.load(saved)
 
 
+def test_weights_that_are_no_numbers_are_not_written(saved, tmp_path):
+    # A training whose last step had an infinite rate ended well, with a model that none can read.
+    checkpoint = Checkpoint.load(saved)
+    with torch.no_grad():
+        checkpoint.promoter.norm.weight[0] = float("nan")
+    message = "the model has weights that are no numbers, in promoter.norm.weight; train it with"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.save(tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(saved, value):
     # All scores were NaN, with the status OK.

@@ -3,8 +3,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from genobird.baselines.config import BaselineConfig
 from genobird.config import described, load_config
 from genobird.errors import ConfigError
+from genobird.tasks.evaluate import EvaluateSettings
+from genobird.tasks.peaks import PeaksSettings
+from genobird.tasks.settings import FitSettings
 
 
 class Inner(BaseModel):
@@ -130,6 +134,40 @@ def test_a_binary_file_is_no_configuration(tmp_path):
     path.write_bytes(b"\xff\xfe\x00steps: 3")
     with pytest.raises(ConfigError, match=r"model\.safetensors is no YAML"):
         load_config(Outer, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: " + "[" * 5_000, "maximum recursion depth exceeded"),
+        ("steps: 1\nsteps: 2\n", "line 1, column 1: 'steps' is given twice"),
+        ("inner:\n  rate: 1\n  rate: 2\n", "line 2, column 3: 'rate' is given twice"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_meant_or_not_at_all_is_one_line(write, text, problem):
+    with pytest.raises(ConfigError, match=f"is no YAML: {problem}") as caught:
+        load_config(Outer, write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deep_value_is_no_yaml_either():
+    with pytest.raises(ConfigError, match="the value is no YAML: maximum recursion"):
+        load_config(Outer, None, ["steps=" + "[" * 5_000])
+
+
+@pytest.mark.parametrize("kind", [FitSettings, BaselineConfig, EvaluateSettings, PeaksSettings])
+@pytest.mark.parametrize("seed", ["-1", str(1 << 63), "9" * 30])
+def test_a_seed_has_63_bits(kind, seed):
+    with pytest.raises(ConfigError, match="seed: Input should be "):
+        load_config(kind, None, [f"seed={seed}"])
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip"])
+@pytest.mark.parametrize("value", [".inf", "1e400", ".nan"])
+def test_a_training_has_finite_settings(name, value):
+    # The model was written with weights that are no numbers, and the run ended well.
+    with pytest.raises(ConfigError, match=f"{name}: Input should be "):
+        load_config(FitSettings, None, [f"{name}={value}"])
 
 
 class Described(BaseModel):

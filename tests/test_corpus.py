@@ -404,6 +404,11 @@ def test_damage_is_noticed(tiny_genome_path: Path, tmp_path: Path) -> None:
     shutil.copy(other.path / "sentences.parquet", parquet)
     with pytest.raises(InputError, match=r"sentences that do not fit index\.json"):
         read(corpus.path)
+    index.write_text('{"format": "genobird-shards-1"}')
+    with pytest.raises(
+        InputError, match=r"damaged \(format: Input should be 'genobird-corpus-1'\);"
+    ):
+        read(corpus.path)
     index.write_text(index.read_text()[:-20])
     with pytest.raises(InputError, match=r"is damaged \(.*\); build it again"):
         read(corpus.path)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from genobird.baselines.network import ConvolutionConfig, NetworkSettings
 from genobird.baselines.ngram import NgramSettings
+from genobird.config import MOST_SEED, STRICT
 from genobird.enriched import EnrichedSettings
 
 
 class PublishedTraining(BaseModel):
     """How a published network is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     width: float = Field(1.0, gt=0, le=4, description="Scale of layer widths; 1 as published.")
     windows: int = Field(16, ge=1, description="Windows per step.")
@@ -25,7 +26,7 @@ class PublishedTraining(BaseModel):
 class KmerSettings(BaseModel):
     """What the k-mer logistic regression reads around a transcription start."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     k: int = Field(4, ge=1, le=6, description="Letters of a k-mer.")
     widths_bp: tuple[int, ...] = Field(
@@ -37,7 +38,7 @@ class KmerSettings(BaseModel):
 class GappedShape(BaseModel):
     """What is counted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     length: int = Field(ge=1, le=12, description="Bases of a word, l.")
     letters: int = Field(ge=1, le=8, description="Letters of it that count, k.")
@@ -52,7 +53,7 @@ class GappedShape(BaseModel):
 class GappedSettings(BaseModel):
     """A linear model on gapped k-mer counts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     shape: GappedShape
     input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases that a place sees.")
@@ -63,7 +64,7 @@ class GappedSettings(BaseModel):
 class BaselineConfig(BaseModel):
     """Configuration of the baselines' training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     models: tuple[str, ...] = Field(
         ("composition", "convolution"), min_length=1, description="Which baselines to train."
@@ -104,5 +105,5 @@ class BaselineConfig(BaseModel):
     )
     ngram_bases: NgramSettings = NgramSettings(order=12, smoothing="dirichlet")
     ngram_tokens: NgramSettings = NgramSettings(order=4, smoothing="kneser_ney")
-    seed: int = Field(0, ge=0, description="Key of the data's order.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of the data's order.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

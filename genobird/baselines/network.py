@@ -28,10 +28,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genobird.config import MOST_SEED, STRICT
 from genobird.errors import InputError
 from genobird.files import Draft
 from genobird.genome.sequence import complement_codes
@@ -105,14 +106,14 @@ class PlaceNetwork(Network):
 class NetworkSettings(BaseModel):
     """How a network is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     steps: int = Field(4_000, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up; then cosine decay.")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    seed: int = Field(0, ge=0, description="Key of every random draw.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of every random draw.")
     precision: Literal["float32", "bf16"] = Field("float32", description="Of matrix products.")
     save_every: int = Field(200, ge=1, description="Steps between saves of an unfinished training.")
 
@@ -234,7 +235,7 @@ def predict_codes(
 class ConvolutionConfig(BaseModel):
     """Shape of the network."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     outputs: int = Field(1, ge=1, description="Logits per place.")
     input_bp: int = Field(1_000, ge=400, multiple_of=STEP_BP, description="Bases seen by a place.")

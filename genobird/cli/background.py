@@ -19,7 +19,7 @@ from genobird.cli.running import (
     summarise,
     tell,
 )
-from genobird.config import Settings, argument, option
+from genobird.config import MOST_SEED, Settings, argument, option
 from genobird.errors import UsageError, counted
 from genobird.files import ARRAYS, PACKED_VCFS, check_output
 from genobird.genome.interval import read_intervals
@@ -64,7 +64,7 @@ class BuildOptions(Settings):
     output: Path = option("A name ending in .npz.", "-o", default=...)
     model: Path | None = MODEL
     limit: int | None = option("Number of ALTs to draw at random; all by default.", ge=1)
-    seed: int = option("Seed of the draw.", ge=0, default=0)
+    seed: int = option("Seed of the draw.", ge=0, le=MOST_SEED, default=0)
     exclude: tuple[str, ...] = option(
         "Leave out a region, 1-based, or those of a BED; repeatable.",
         metavar="REGION",

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from genobird.cli.options import OVERRIDES, Configured, Made, Names
 from genobird.cli.running import is_hushed, provenance, refuse_same_file, tell
-from genobird.config import argument, described, load_config, option
+from genobird.config import MOST_SEED, argument, described, load_config, option
 from genobird.errors import SequenceError, UsageError, counted
 from genobird.files import CARDS, VOCABULARIES, check_output
 from genobird.genome.interval import read_bed
@@ -104,7 +104,7 @@ class VocabularyOptions(Made):
     vocab_size: int = option("Pieces, specials included.", default=32_000)
     max_piece: int = option("Longest piece, bp.", default=16)
     sample_bp: int = option("Bases sampled from the corpus.", default=100_000_000, ge=1)
-    seed: int = option("Seed of the sample.", default=0, ge=0)
+    seed: int = option("Seed of the sample.", default=0, ge=0, le=MOST_SEED)
     threads: int = THREADS
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from genobird.errors import InputError, counted
-from genobird.files import write_text
+from genobird.files import read_json, write_text
 from genobird.report.evaluation import (
     Facts,
     as_written,
@@ -22,7 +22,6 @@ from genobird.report.evaluation import (
     names,
     number,
     plain,
-    read_json,
     shown,
     table,
 )

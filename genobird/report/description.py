@@ -66,7 +66,7 @@ def describe(path: Path) -> dict[str, Any]:
     if (path / EVALUATION).is_file():
         try:
             facts["evaluation"] = json.loads((path / EVALUATION).read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path / EVALUATION} is damaged: {error}") from error
     return facts
 

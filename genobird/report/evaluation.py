@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import TemplateError
 
-from genobird.errors import GenobirdError, InputError, UsageError
+from genobird.errors import GenobirdError, InputError
 from genobird.names import deferred
 
 with deferred():
@@ -35,24 +34,6 @@ def names() -> dict[str, str]:
 def name_of(model: str) -> str:
     """Return what a model is called; one that is not known keeps its name."""
     return names().get(model, model)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file.
-
-    Raises:
-        UsageError: there is no such file.
-        InputError: it is no JSON, or no mapping.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no {path}")
-    try:
-        found: Any = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}; a mapping is needed")
-    return found
 
 
 @contextmanager

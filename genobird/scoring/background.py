@@ -45,6 +45,7 @@ EVALUE, QUANTILE = "evalue", "quantile"
 
 SIZE: Final = 200
 """Most values that are kept of one distribution."""
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile)
 _TOP = 64  # of them those that are kept one by one
 
 Doubles = NDArray[np.float64]
@@ -261,7 +262,7 @@ class Background:
                 raise ValueError("it is incomplete")
             both = [Sketch(count, ranks, x.astype(np.float64)) for x in (sizes, surprises[None])]
             return cls(outputs, summed, both[0], both[1], facts)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise BackgroundError(
                 f"{path} is no usable background: {error}; make it again: genobird background build"
             ) from error

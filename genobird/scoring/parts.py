@@ -86,7 +86,7 @@ class PartNote:
         try:
             facts = json.loads(text)
             return cls(Part(**facts["shard"]), int(facts["chunk"]), dict(facts["run"]))
-        except (ValueError, TypeError, KeyError, UsageError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
             raise ShardError(
                 f"{where}: the note on its shard is damaged ({text}); make the shard again"
             ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 from pydantic import model_validator
 
-from genobird.config import COMMAS, Settings, flag_of, option
+from genobird.config import COMMAS, MOST_SEED, Settings, flag_of, option
 from genobird.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class EffectSettings(Settings):
 
     shifts: int = SHIFTS
     segmentations: int = SEGMENTATIONS
-    seed: int = option("Seed of the segmentations.", default=0)
+    seed: int = option("Seed of the segmentations.", ge=0, le=MOST_SEED, default=0)
     grid: int = GRID
     one_window: bool = ONE_WINDOW
     scores: Annotated[tuple[str, ...], COMMAS] = option(

@@ -21,11 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from genobird.batch import LabelledBatch, PackedBatch, Places, add_specials, pack
+from genobird.config import STRICT
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator, visited, visiting_order
 from genobird.errors import InputError, UsageError
@@ -99,7 +100,7 @@ class MaskedBatch:
 class PretrainDataSettings(BaseModel):
     """What pretraining reads. Defaults are the paper's (appendix F.1, table 21)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     max_tokens: int = Field(4096, ge=16, description="Tokens per sequence, specials included.")
     sequences: int = Field(4, ge=1, description="Sequences per batch.")
@@ -318,7 +319,7 @@ class Visits(ABC):
 class ChromatinDataSettings(BaseModel):
     """How dense training windows are cut."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
     margin_bp: int = Field(
@@ -470,7 +471,7 @@ class ChromatinBatches(Visits):
 class PromoterDataSettings(BaseModel):
     """How promoter windows are read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     sequences: int = Field(16, ge=1, description="Windows per batch.")
     shift_bp: int = Field(

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 import genobird
 from genobird.bits_per_base import BaseBits
 from genobird.checkpoint import Checkpoint
-from genobird.config import settings_of
+from genobird.config import MOST_SEED, STRICT, settings_of
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
-from genobird.files import file_sha256, refuse_existing, write_text
+from genobird.files import file_sha256, read_json, refuse_existing, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.inference import Inference
@@ -193,7 +193,7 @@ def predict_table(inference: Inference, labels: Labels, genome: Genome) -> Float
 class EvaluateSettings(BaseModel):
     """How a model is evaluated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     both_strands: bool = Field(True, description="Average both strands of chromatin windows.")
     context_bp: int = Field(8_000, ge=0, description="Least context of a bin on either side.")
@@ -205,7 +205,7 @@ class EvaluateSettings(BaseModel):
     )
     group_bp: int = Field(250_000, ge=1, description="Stretch that the bootstrap resamples.")
     resamples: int = Field(200, ge=1, description="Resamples of the bootstrap.")
-    seed: int = Field(0, ge=0, description="Key of the resamples and masks.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of the resamples and masks.")
     precision: Literal["float32", "bf16"] = Field("float32", description="Of matrix products.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
@@ -462,10 +462,12 @@ def _known(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     compared: dict[str, Any] = {}
     for folder in folders:
         if (folder / BASELINES).is_file():
-            for kind, facts in json.loads((folder / BASELINES).read_text()).items():
+            for kind, facts in read_json(folder / BASELINES).items():
+                if not isinstance(facts, dict):
+                    raise InputError(f"{folder / BASELINES} is damaged; train the baselines again")
                 known.setdefault(kind, {}).update(facts)
         if (folder / EVALUATION).is_file():
-            facts = json.loads((folder / EVALUATION).read_text())
+            facts = read_json(folder / EVALUATION)
             keys = ("model_sha256", "encoder", "training", "settings", "command")
             names = {name for kind in KINDS for name in _files([folder], kind)}
             compared |= {name: {k: facts[k] for k in keys if k in facts} for name in names}

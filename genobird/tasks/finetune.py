@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint, feature_columns, require_free_names
+from genobird.config import STRICT
 from genobird.datasets import ChromatinDataset, Sites, read_promoters
 from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
@@ -46,7 +47,7 @@ _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 class HeadTraining(BaseModel):
     """What of a model is trained with a head, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
     freeze_encoder: bool = Field(False, description="Train the head alone.")

@@ -20,13 +20,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model, require_free_names
 from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
+from genobird.config import MOST_SEED, STRICT
 from genobird.errors import InputError, UsageError, counted
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
@@ -53,7 +54,7 @@ _SHARES = {"train": 0.55, "held_out": 0.3}  # of the time; the head's training t
 class PeaksSettings(BaseModel):
     """How a head is trained on tracks of one's own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     minutes: float | None = Field(5.0, gt=0, description="About how long it may take.")
     steps: int | None = Field(None, ge=1, description="Steps of the head; by `epochs` without.")
@@ -73,7 +74,7 @@ class PeaksSettings(BaseModel):
     weight_decay: float = Field(0.01, ge=0, description="Of matrices.")
     group_bp: int = Field(250_000, ge=1, description="Stretch that the bootstrap resamples.")
     resamples: int = Field(200, ge=1, description="Resamples of the bootstrap.")
-    seed: int = Field(0, ge=0, description="Key of every random draw.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of every random draw.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="Of the encoder's matrix products; bf16 where that is faster."

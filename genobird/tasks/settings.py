@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from genobird.config import COMMAS, Settings, argument, option
+from genobird.config import COMMAS, MOST_SEED, STRICT, Settings, argument, option
 from genobird.targets import Objective
 
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
@@ -85,7 +85,7 @@ class TableData(Settings):
 class FitSettings(BaseModel):
     """How a run trains; optimiser and schedule as in the paper unless set (table 21)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     steps: int = Field(1_000, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of Adam.")
@@ -104,7 +104,7 @@ class FitSettings(BaseModel):
         lt=1,
         description="Decay of a running mean of the weights, which is validated and kept; 0: none.",
     )
-    seed: int = Field(0, ge=0, description="Key of every random draw.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of every random draw.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto",
         description="bf16 runs matrix products in bfloat16; auto does where that is faster.",

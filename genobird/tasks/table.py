@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint, bundled_model
+from genobird.config import STRICT
 from genobird.draws import generator
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
@@ -69,7 +70,7 @@ class TableFit(FitSettings):
 class TableSettings(HeadTraining):
     """Configuration of `genobird finetune table`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     head: TableHead = TableHead()
     window_bp: int = Field(

@@ -16,6 +16,7 @@ from genobird.heads import Head, HeadConfig
 from genobird.inference import Inference
 from genobird.scoring.scorer import Scorer
 from genobird.shards import Shards
+from genobird.tasks import evaluate as module
 from genobird.tasks.data import PretrainDataSettings
 from genobird.tasks.evaluate import (
     EvaluateSettings,
@@ -350,3 +351,17 @@ def test_baselines_of_other_windows_are_refused(
             model_path, out, promoters=promoter_path, split="train", baselines=[baselines_path]
         )
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["baselines.json", "evaluation.json"])
+@pytest.mark.parametrize("text", ["", "[1]", '{"chromatin": ', "[" * 100_000])
+def test_damaged_facts_of_models_to_compare_with_are_one_line(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name} (is no JSON|holds a list)"):
+        module._known([tmp_path])
+
+
+def test_facts_of_baselines_are_mappings(tmp_path):
+    (tmp_path / "baselines.json").write_text('{"chromatin": 5}')
+    with pytest.raises(InputError, match=r"baselines\.json is damaged; train the baselines again"):
+        module._known([tmp_path])
