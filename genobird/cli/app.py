@@ -219,8 +219,16 @@ def _run(argv: list[str]) -> int:
 
 
 def _require_text(words: Sequence[str]) -> None:
-    """Refuse names that are no UTF-8 before work begins: htslib, Arrow and others need it."""
-    for word in words:
+    """Refuse words before work begins that would be taken for something else.
+
+    Htslib, Arrow and others need UTF-8, and a path without letters is the folder where one is.
+    """
+    for before, word in zip((app.info.name, *words), words, strict=False):
+        if not word or (word.startswith("--") and word.find("=") == len(word) - 1):
+            raise UsageError(
+                f"nothing is given behind {word or before}, as where a variable of a shell is not "
+                "set; give a value, or leave the option out"
+            )
         try:
             word.encode()
         except UnicodeEncodeError:

@@ -78,6 +78,22 @@ def test_names_that_are_no_text_are_refused_at_once(capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        (["demo", "--force", "-o", ""], "-o"),
+        (["score", "", "-f", "x.fa"], "score"),
+        (["corpus", "x.fa", "--output="], "--output="),
+        ([""], "genobird"),
+    ],
+)
+def test_an_empty_word_is_refused(words, before, capsys):
+    # A path of no letters was the working folder, whose files `demo --force` may replace.
+    assert main(words) == 2
+    message = f"genobird: error: nothing is given behind {before}, as where a variable of a shell"
+    assert capsys.readouterr().err.startswith(message)
+
+
 def test_a_command_from_python_is_written_as_it_was_called(
     tiny_genome_path, tiny_checkpoint, tmp_path, monkeypatch, capsys
 ):
