@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -381,6 +382,8 @@ def load(
         UsageError: there is no such directory, or no such device.
         CheckpointError: the model is incomplete or altered.
     """
+    if not isinstance(name_or_dir, str | PathLike | None):
+        raise UsageError(f"{quoted(name_or_dir)} is given as a model; give its directory")
     path = bundled_model() if name_or_dir is None else Path(name_or_dir)
     if name_or_dir is None and not path.is_dir():
         raise UsageError("this installation has no bundled model; give a directory with --model")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from genobird import __version__
-from genobird.errors import TableError
+from genobird.errors import TableError, quoted
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
@@ -35,6 +37,7 @@ from genobird.scoring.table import TableWriter, outputs_in
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_GIVE = "give that of screen_variants, or of genobird variants --table"
 _VALUES = {
     **{"REF": "ref", "ALT": "alt", "delta": "delta", "quantile": "quantile"},
     **{column: column for column in columns_of(SCORES)},
@@ -170,8 +173,9 @@ def tidy_scores(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         TableError: it is no such table.
     """
+    _require_table(table)
     features = _features(table)
-    values = {title: frame.to_numpy().ravel() for title, frame in _values(table, features).items()}
+    values = {title: _numbers(frame).ravel() for title, frame in _values(table, features).items()}
     return pd.DataFrame(
         {
             "variant": _variants(table).repeat(len(features)).to_numpy(),
@@ -194,10 +198,12 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
         TableError: it is none of these tables.
     """
     anndata = require("anndata", "AnnData")
+    _require_table(table)
     if set(KEYS) <= set(table.columns):
         keys = [name for name in table.columns if name in (*KEYS, *LIFTED)]
-        places = zip(table["chrom"], table["start"], table["end"], strict=True)
-        index, x, layers = [f"{c}:{s + 1}-{e}" for c, s, e in places], table.drop(columns=keys), {}
+        places = zip(table["chrom"], *_numbers(table[["start", "end"]], np.float64).T, strict=True)
+        index = [f"{contig}:{start + 1:.0f}-{end:.0f}" for contig, start, end in places]
+        x, layers = table.drop(columns=keys), {}
     else:
         features = _features(table)
         owned = {f"{name}|{part}" for name in features for part in _VALUES.values()}
@@ -205,12 +211,30 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
         index, layers = list(_variants(table)), _values(table, features)
         x = layers.pop("delta")
     made: AnnData = anndata.AnnData(
-        x.to_numpy(dtype="float32"),
+        _numbers(x, np.float32),
         obs=table[keys].set_axis(anndata.utils.make_index_unique(pd.Index(index))),
         var=pd.DataFrame(index=list(x.columns)),
-        layers={name: frame.to_numpy(dtype="float32") for name, frame in layers.items()},
+        layers={name: _numbers(frame, np.float32) for name, frame in layers.items()},
     )
     return made
+
+
+def _require_table(table: object) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise TableError(f"{quoted(table)} is given as a table of scores; {_GIVE}")
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise TableError(f"the table of scores has two columns {twice}; {_GIVE}")
+
+
+def _numbers(frame: pd.DataFrame, kind: type[np.floating[Any]] | None = None) -> NDArray[Any]:
+    """Return columns as numbers, [n, columns], NaN where there is none; None keeps their kind."""
+    for name, column in frame.items():
+        try:
+            column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise TableError(f"column {name} of the table holds no numbers; {_GIVE}") from error
+    return frame.to_numpy(dtype=kind, na_value=np.nan)
 
 
 def _features(table: pd.DataFrame) -> list[str]:
@@ -219,7 +243,7 @@ def _features(table: pd.DataFrame) -> list[str]:
     if not names or not {*COLUMNS} <= set(table.columns):
         raise TableError(
             f"columns {', '.join(map(str, table.columns[:4]))}, ... are of no table of scores; "
-            "give that of screen_variants, or of genobird variants --table"
+            f"{_GIVE}"
         )
     return names
 
@@ -235,5 +259,6 @@ def _values(table: pd.DataFrame, features: list[str]) -> dict[str, pd.DataFrame]
 
 
 def _variants(table: pd.DataFrame) -> pd.Series[str]:
-    chrom, pos, ref, alt = (table[name].astype(str) for name in COLUMNS)
-    return chrom + ":" + pos + ":" + ref + ">" + alt
+    places = zip(*(table[name] for name in COLUMNS), strict=True)
+    names = [f"{contig}:{pos}:{ref}>{alt}" for contig, pos, ref, alt in places]
+    return pd.Series(names, table.index, dtype=str)

@@ -37,6 +37,31 @@ def test_a_table_of_something_else_is_refused(table, drop):
         tidy_scores(left)
 
 
+WRONG = {
+    "None is given as a table of scores; give that of screen_variants": lambda table: None,
+    "'x.tsv' is given as a table of scores": lambda table: "x.tsv",
+    "is given as a table of scores": lambda table: table.iloc[0],
+    "has two columns chrom; give": lambda table: pd.concat([table, table], axis=1),
+    r"column promoter of the table holds no numbers; give": lambda table: table.assign(
+        **{"promoter|delta": "x"}
+    ),
+}
+
+
+@pytest.mark.parametrize("made", [tidy_scores, to_anndata])
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_no_table_of_scores_is_refused(table, made, message):
+    with pytest.raises(TableError, match=message):
+        made(WRONG[message](table))
+
+
+def test_places_of_anndata_are_numbers_and_may_be_missing(table):
+    assert to_anndata(table.assign(pos=None)).obs_names[0] == "chr1:None:A>G"
+    keys = {"chrom": ["chr1"], "start": ["x"], "end": [20], "name": ["a"], "strand": ["+"]}
+    with pytest.raises(TableError, match="column start of the table holds no numbers"):
+        to_anndata(pd.DataFrame({**keys, "status": "OK", "flags": "", "promoter": [0.25]}))
+
+
 def test_variants_become_anndata_with_a_layer_per_allele(table):
     made = to_anndata(pd.concat([table, table.iloc[:1]]))
     assert made.shape == (3, 2)
