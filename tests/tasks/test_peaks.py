@@ -234,7 +234,7 @@ def test_held_out_bins_are_measured_in_float32_whatever_the_training_computes_in
 
 def test_a_track_is_not_called_as_a_column_of_every_table(world, model, tmp_path):
     # `promoter.bed` became a feature whose column was the promoter's, and nothing could be scored.
-    with pytest.raises(InputError, match="a feature is called promoter, as a column of every tab"):
+    with pytest.raises(InputError, match="a feature is called promoter, as a column of tables"):
         train(
             world,
             model,
