@@ -7,6 +7,7 @@ per region.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from genobird.errors import TableError, UsageError
 from genobird.genome.interval import STRANDS, RegionStatus
-from genobird.genome.streams import Peeked
+from genobird.genome.streams import Compression, Peeked, compression_of
 from genobird.genome.variant import Status
 from genobird.report.plots import short
 from genobird.scoring.table import outputs_in
@@ -178,6 +179,19 @@ def _require_rows(path: Path) -> None:
         raise TableError(
             f"{path} is a VCF, a report needs the table; give the file of genobird variants --table"
         )
+    if path.suffix != ".parquet" and compression_of(path) is Compression.PLAIN:
+        _require_end(path)
+
+
+def _require_end(path: Path) -> None:
+    """Refuse a text that lost its end: pandas takes the rest of a row as it is."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            raise TableError(
+                f"{path} is cut short: its last row has no end; copy it again, or put a line feed "
+                "there if it is whole"
+            )
 
 
 def count_statuses(path: Path) -> Counter[str]:

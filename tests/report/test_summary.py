@@ -271,6 +271,10 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     (tmp_path / "shifted.tsv").write_text("a\tb\n1\t2\t3\n")
     with pytest.raises(TableError, match="its rows have more cells than its heading; give the"):
         next(read_pieces(tmp_path / "shifted.tsv"))
+    whole = regions([0.5, 0.2]).to_csv(sep="\t", index=False)
+    (tmp_path / "cut.tsv").write_text(whole[:-3])
+    with pytest.raises(TableError, match=r"cut\.tsv is cut short: its last row has no end;"):
+        list(read_pieces(tmp_path / "cut.tsv"))
     (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(b"a\tb\n" * 99_999)[:-20])
     with pytest.raises(TableError, match=r"cut\.tsv\.gz cannot be read as a table"):
         list(read_pieces(tmp_path / "cut.tsv.gz"))
