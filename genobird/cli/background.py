@@ -198,18 +198,20 @@ def build_db(
     summarise("SNV", summary, counts, scorer, run, began)
     if not run.as_json:
         fields = variant_vcf.info_fields(scorer, settings=effects)
-        tell(_recipes(output, [field.id for field in fields]), err=False)
+        for line in _recipes(output, [field.id for field in fields]):
+            tell(line, err=False)
 
 
-def _recipes(output: str, keys: list[str]) -> str:
-    """Write how VEP and vcfanno annotate with a file."""
+def _recipes(output: str, keys: list[str]) -> list[str]:
+    """Return how VEP and vcfanno annotate with a file, in lines."""
     shown = [key for key in keys if key != "GB_STATUS"]
     place = Path(output).resolve()
     listed, kept = (
         ", ".join(f'"{text}"' for text in texts) for texts in (shown, ["self"] * len(shown))
     )
-    return (
+    return [
         f"vep --custom file={place},short_name=genobird,format=vcf,type=exact,"
-        f"fields={'%'.join(shown)}\n\n"
-        f'[[annotation]]\nfile = "{place}"\nfields = [{listed}]\nops = [{kept}]'
-    )
+        f"fields={'%'.join(shown)}",
+        "",
+        *("[[annotation]]", f'file = "{place}"', f"fields = [{listed}]", f"ops = [{kept}]"),
+    ]
