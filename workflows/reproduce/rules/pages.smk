@@ -9,7 +9,7 @@ rule page:
         ],
         published=lambda wildcards: (
             [config["published"]]
-            if config["published"] and wildcards.page in ("table7", "tables")
+            if config["published"] and "table7" in EVALUATIONS[wildcards.page]
             else []
         ),
     output:
