@@ -37,18 +37,19 @@ def write_statuses(output: Path, tables: Sequence[Path], force: bool = False) ->
     There is a column for each status that occurs, and for OK, which comes first.
 
     Raises:
-        UsageError: two tables have one name, one has none or begins with #, one is missing, or the
-            output exists or is named otherwise.
+        UsageError: two tables have one name, one has none, begins with # or has several lines, one
+            is missing, or the output exists or is named otherwise.
         TableError: a table is none of genobird's.
         OutputError: the file cannot be written.
     """
     check_output(output, (ENDING,), force)
     counts = {}
     for path in tables:
-        if not (sample := _sample(path)) or sample.startswith("#"):
+        sample = _sample(path)
+        if not sample or sample.startswith("#") or len(sample.splitlines()) > 1:
             raise UsageError(
                 f"{path} is no name of a sample for MultiQC, which takes lines that begin with # "
-                "for settings; rename the file"
+                "for settings, and one line for a sample; rename the file"
             )
         if sample in counts:
             raise UsageError(f"two tables of one sample {sample} found; name their files apart")

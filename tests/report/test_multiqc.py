@@ -48,7 +48,7 @@ def test_what_cannot_be_counted_or_shown_is_refused(tables, tmp_path):
     (tmp_path / "peaks.parquet").write_bytes(tables[1].read_bytes())
     with pytest.raises(UsageError, match="two tables of one sample peaks found"):
         write_statuses(output, [tables[0], tmp_path / "peaks.parquet"])
-    for name in ("#1.tsv", ".tsv"):
+    for name in ("#1.tsv", ".tsv", "a\nb.tsv"):
         with pytest.raises(UsageError, match=f"{name} is no name of a sample for MultiQC"):
             write_statuses(output, [tables[0].rename(tmp_path / name)])
         tables[0] = tmp_path / name
