@@ -26,7 +26,7 @@ from torch import Tensor
 
 from genobird.batch import PackedBatch, Places, add_specials, pack
 from genobird.checkpoint import Checkpoint, bundled_model, feature_columns
-from genobird.errors import SequenceError, UsageError, quoted
+from genobird.errors import SequenceError, UsageError, counted, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
 from genobird.heads import HeadConfig
@@ -148,10 +148,10 @@ class Scorer:
             UsageError: the model has no chromatin head.
         """
         self.inference.head("chromatin")
-        return self.profiles(sequences, [[centre] for centre in centres])[0]
+        return self.profiles(sequences, centres)[0]
 
     def profiles(
-        self, sequences: Sequence[str], places: Positions, states: bool = False
+        self, sequences: Sequence[str], places: Sequence[int] | Positions, states: bool = False
     ) -> tuple[Floats, Floats]:
         """Predict chromatin profiles at several places of each sequence, both strands averaged.
 
@@ -174,7 +174,7 @@ class Scorer:
             return np.zeros((0, outputs), np.float32), np.zeros((0, width), np.float32)
         config = HeadConfig() if head is None else head.config
         values = self.inference.predict(
-            readers, config, sequences, _arrays(places), both_strands=True
+            readers, config, sequences, _arrays(places, sequences), both_strands=True
         )
         return values[:, :outputs], values[:, outputs:]
 
@@ -198,7 +198,9 @@ class Scorer:
         sequences = as_list(sequences)
         if not sequences:
             return np.zeros(0, np.float32)
-        return self.inference.predict([head], head.config, sequences, _arrays(starts))[:, 0]
+        return self.inference.predict([head], head.config, sequences, _arrays(starts, sequences))[
+            :, 0
+        ]
 
     def starts_and_profiles(
         self, sequences: Sequence[str], places: Positions, states: bool = False
@@ -225,7 +227,8 @@ class Scorer:
             asked = [Question(promoter.config, starts), Question(chromatin.config, centres)]
             return self.inference.predict_together(groups, asked, texts)
 
-        turned, forward = [reverse_complement(text) for text in sequences], _arrays(places)
+        forward = _arrays(places, sequences)
+        turned = [reverse_complement(text) for text in sequences]
         # A start is a base; a bin's centre lies between two, so it is another place when turned.
         pairs = list(zip(turned, forward, strict=True))
         starts = [len(text) - 1 - here for text, here in pairs]
@@ -252,7 +255,8 @@ class Scorer:
 
         It was trained with `target_flank` bases on each side of a place.
         """
-        return self.inference.target_values(as_list(sequences), _arrays(places), strands)
+        texts = as_list(sequences)
+        return self.inference.target_values(texts, _arrays(places, texts), strands)
 
     def embed(self, sequences: Sequences) -> Floats:
         """Return the mean hidden state of each sequence's tokens, given strand only, [S, D].
@@ -311,8 +315,18 @@ class Scorer:
         return OneHotModel(self, features)
 
 
-def _arrays(places: Sequence[int] | Positions) -> Arrays:
-    return [np.atleast_1d(np.asarray(here, np.int64)) for here in places]
+def _arrays(places: Sequence[int] | Positions, sequences: Sequence[str]) -> Arrays:
+    """Return the places in each sequence; UsageError where they are none, or not of each."""
+    try:
+        found = [np.atleast_1d(np.asarray(here, np.int64)) for here in places]
+    except (TypeError, ValueError, OverflowError):
+        found = []
+    if len(found) != len(sequences):
+        raise UsageError(
+            f"{quoted(places)} is given as places in {counted(len(sequences), 'sequence')}; give "
+            "one or more whole numbers for each"
+        )
+    return found
 
 
 def _mean_state(hidden: Tensor, places: Places) -> Tensor:

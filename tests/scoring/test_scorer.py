@@ -122,6 +122,13 @@ def test_one_string_is_a_list_of_one_not_of_its_letters(scorer, genome):
     assert table["output"].unique().tolist() == ["A|DNase|None"]
 
 
+@pytest.mark.parametrize("places", [["x"], [1, 2], [], [None], 5, [10**30]])
+def test_places_are_whole_numbers_for_each_sequence(scorer, places):
+    for ask in (scorer.chromatin_logits, scorer.promoter_logits):
+        with pytest.raises(UsageError, match=r"is given as places in 1 sequence; give one or more"):
+            ask(["ACGT" * 50], places)
+
+
 def test_a_name_without_its_number_is_every_column_that_has_one():
     # Of two experiments of that name the model has one, whose name in its table has the number.
     table = pd.DataFrame({"name": ["K562|CTCF|None#338", "K562|CTCFL|None"], "index": [338, 5]})
