@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,22 @@ def test_a_second_run_does_nothing(trained, snakemake):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     assert "Nothing to be done" in snakemake("train", TEST_CONFIG)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_shards_that_were_stopped_are_finished_and_not_made_anew(trained, project, snakemake):
+    folder = project / "results" / "stopped"
+    shutil.copytree(trained, folder)
+    shards = folder / "shards" / "validation"
+    unfinished = shards.rename(shards.with_suffix(".unfinished"))
+    index = json.loads((unfinished / "index.json").read_text())
+    (unfinished / "index.json").write_text(json.dumps(index | {"complete": False, "files": []}))
+    before = {path.name: path.stat().st_ino for path in unfinished.glob("*.npy")}
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/stopped"}
+    snakemake("train", config, "--until", "shards")
+    assert {path.name: path.stat().st_ino for path in shards.glob("*.npy")} == before
+    assert json.loads((shards / "index.json").read_text()) == index
+    assert not unfinished.exists()
 
 
 @pytest.mark.slow

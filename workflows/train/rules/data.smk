@@ -99,9 +99,12 @@ rule shards:
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        # A stopped job goes on here: Snakemake deletes what there is of an output.
+        unfinished=f"{OUT}/shards/{{part}}.unfinished",
     shell:
-        "exec genobird shards {input.corpus} --tokenizer {input.tokenizer} --output {output}"
-        " --threads {threads} --force > {log} 2>&1"
+        "genobird shards {input.corpus} --tokenizer {input.tokenizer} --output {params.unfinished}"
+        " --threads {threads} > {log} 2>&1 && mv {params.unfinished} {output}"
 
 
 rule promoters:
