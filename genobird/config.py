@@ -19,6 +19,7 @@ STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 """Of what is configured: unknown keys and numbers without end are refused."""
 MOST_SEED: Final = (1 << 63) - 1
 GIVE: Final = "; give it as {key}=..."
+_LISTS: Final = "list_type", "tuple_type"
 _JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
 
 
@@ -196,8 +197,10 @@ def explain(error: ValidationError, kind: type[BaseModel], remedy: str = "") -> 
         allowed = ", ".join(sorted(_fields(kind, first["loc"][:-1])))
         return " ".join(f"unknown key {key}; allowed here: {allowed}".split())
     message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "missing":
-        message += remedy.format(key=key)
+    if first["type"] in _LISTS:
+        message = "Input should be a list, as in [a, b]"
+    if first["type"] == "missing" or (first["input"] is None and first["type"] != "value_error"):
+        message = "Field required" + remedy.format(key=key)
     return " ".join((f"{key}: {message}" if key else message).split())
 
 

@@ -78,6 +78,8 @@ def test_a_value_may_hold_an_equals_sign_and_null():
         ("steps: many", [], "config.yaml: steps: Input should be a valid integer"),
         ("inner: {rate: 2}", [], "config.yaml: inner.rate: Input should be less than 1$"),
         ("inner: 3", [], "config.yaml: inner: Input should be a valid dictionary"),
+        ("", ["inner.names=a"], r"inner\.names: Input should be a list, as in \[a, b\]$"),
+        ("steps: null", [], "steps: Field required; give it in --config FILE or with --set steps="),
         ("steps: 13", [], "config.yaml: 13 steps bring bad luck; take 14$"),
         ("- steps", [], "config.yaml holds a list; a mapping is needed$"),
         ("[]", [], "config.yaml holds a list; a mapping is needed$"),
