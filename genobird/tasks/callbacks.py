@@ -21,6 +21,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.throughput import get_available_flops
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import (
     CSVLogger,
     Logger,
@@ -366,6 +367,22 @@ class Progress(AfterSteps):
         if self._peak and self._flops_per_token:
             speed["mfu"] = tokens * self._flops_per_token / (self._peak * trainer.world_size)
         return speed
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar, on standard error and without epochs: a run has one, of all its batches."""
+
+    def __init__(self) -> None:
+        super().__init__(console_kwargs={"stderr": True})
+
+    def _get_train_description(self, _: int) -> str:
+        return self.train_description
+
+    def get_metrics(self, *given: Any) -> Any:
+        """Return what is shown beside the bar, without Lightning's number of the run."""
+        return {
+            name: value for name, value in super().get_metrics(*given).items() if name != "v_num"
+        }
 
 
 def _shown(trainer: pl.Trainer, stage: str) -> str:

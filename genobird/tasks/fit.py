@@ -32,6 +32,7 @@ from genobird.inference import device_of, settled_precision
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks import ranks
 from genobird.tasks.callbacks import (
+    Bar,
     Interrupt,
     Progress,
     ReturnMemory,
@@ -121,7 +122,7 @@ def fit(
     saver = SaveState(output / STATE, settings.save_every, settings.save_minutes)
     interrupt = Interrupt(saver, validations)
     mean = RunningMean(task.parts, settings.average) if settings.average else None
-    own = [*([mean] if mean else ()), saver, Progress(settings.log_every), ReturnMemory()]
+    own = [saver, Progress(settings.log_every), ReturnMemory(), *[Bar()] * run.progress]
     task.train()
     with warnings.catch_warnings(), _compiled(task), interrupt.listening():
         # Lightning advises more workers and warns of its own deprecated calls: not our user's.
@@ -131,7 +132,7 @@ def fit(
             validates=validation is not None,
             enable_progress_bar=run.progress,
             logger=loggers(output, settings.loggers) if ranks.rank() == 0 else False,
-            callbacks=[*own, *callbacks, interrupt],
+            callbacks=[*([mean] if mean else ()), *own, *callbacks, interrupt],
         )
         batches = _Batches(train, validation, validations, settings)
         try:

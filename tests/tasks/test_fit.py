@@ -211,6 +211,16 @@ def test_log_lines_tell_step_and_metrics(run, caplog):
     assert lines[1].startswith("step 2, validation: loss ")
 
 
+def test_a_bar_counts_batches_on_standard_error_and_no_epochs(batches, task, tmp_path, capsys):
+    fit(task(), batches, Run(tmp_path / "run"), validation=batches, validations=2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Training" in shown.err
+    assert "4/4" in shown.err
+    assert "Epoch" not in shown.err
+    assert "v_num" not in shown.err
+
+
 def test_the_learning_rate_warms_up_and_decays_to_zero(task):
     for schedule, middle in (("linear", 0.5), ("cosine", 0.5)):
         made = task(steps=30, warmup_steps=10, learning_rate=1.0, schedule=schedule)
