@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from genobird.errors import UsageError
+from genobird.errors import UsageError, counted
 from genobird.genome.fasta import Genome
 from genobird.report.logo import COLOURS, draw_alleles
 from genobird.report.plots import LITERAL, short
@@ -67,7 +67,7 @@ def plot_region(
             axes.stairs(values[name], edges, label=short(str(name)))
         axes.set(xlabel=f"{short(interval.contig)}, 0-based", ylabel="probability", ylim=(0, 1))
         axes.xaxis.label.set_parse_math(False)  # of axes that were made before
-        axes.set_xlim(interval.start, interval.end)
+        axes.set_xlim(interval.start, max(interval.end, interval.start + 1))
         axes.ticklabel_format(axis="x", style="plain", useOffset=False)
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return axes
@@ -95,8 +95,8 @@ def plot_variant(
     with opened(fasta) as genome:
         table = scorer.screen_variants(variant, genome)
         if len(table) != 1 or table["status"].iloc[0] != "OK":
-            found = ", ".join(table["status"][:3])
-            raise UsageError(f"{len(table)} variants found ({found}); one that is OK is wanted")
+            found = f"{counted(len(table), 'variant')} found ({', '.join(table['status'][:3])})"
+            raise UsageError(f"{found}; one that is OK is wanted")
         row = summarise_variants([table], 1).top.to_dict("records")[0]
         sides = sides_of(scorer, row, genome, feature or str(row["feature"]))
         strips = [side.strip() for side in sides]

@@ -20,7 +20,7 @@ from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, Window, left_align, windows
 from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Floats
-from genobird.report.page import Key, feature_label, region_text
+from genobird.report.page import Key, feature_label, keys_of, region_text
 from genobird.report.plots import Line, panels
 from genobird.report.summary import LIFTED, is_turned
 from genobird.scoring.effects import PROMOTER, probabilities
@@ -86,13 +86,6 @@ def profiles_of(
     return lines
 
 
-def variant_curves(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
-    """Draw the profiles of the leading feature of a variant; empty where it has none."""
-    feature = str(row["feature"])
-    lines = profiles_of(scorer, row, genome, feature)
-    return _drawn(lines, feature_label(feature), "bp from the variant")
-
-
 def region_lines(
     scorer: Scorer, interval: Interval, genome: Genome, features: Sequence[str]
 ) -> dict[str, Line]:
@@ -141,26 +134,42 @@ def region_lines(
     return dict(lines)
 
 
-def region_curves(
+def locus_curves(
     scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
 ) -> Iterator[tuple[Key, str]]:
-    """Draw promoters and the features that are highest at each region along it and around it.
+    """Draw the loci of the first rows of a summary.
 
-    Rows are of `RegionSummary.top`, of regions that were not lifted; the genome is theirs.
+    A region has promoters and the features that are highest at it, a variant its leading feature.
+    The genome is theirs, or that variants were lifted to; regions were not lifted.
 
     Yields:
-        `(rank,)`, from 0 on, and SVG, as soon as it is drawn.
+        The key of each and SVG, as soon as it is drawn; empty where there is nothing to draw.
     """
     features = [name for name in rows if name in scorer.features]
     with opened(fasta) as genome:
-        for rank, row in enumerate(rows.to_dict("records")):
-            leading = sorted(features, key=lambda name: -row[name])[:_LEADING]
-            contig, start, end = str(row["chrom"]), int(row["start"]), int(row["end"])
-            interval = Interval(contig, start, end, str(row["strand"]) or ".")
-            lines = region_lines(scorer, interval, genome, leading)
-            named = {feature_label(name): line for name, line in lines.items()}
-            own = interval.start - interval.midpoint, interval.end - interval.midpoint
-            yield (rank,), _drawn(named, region_text(row), "bp from the midpoint", own)
+        for key, row in zip(keys_of(rows), rows.to_dict("records"), strict=True):
+            if "record" in row:
+                yield key, _variant_curves(scorer, row, genome)
+            else:
+                leading = sorted(features, key=lambda name: -row[name])[:_LEADING]
+                yield key, _region_curves(scorer, row, genome, leading)
+
+
+def _variant_curves(scorer: Scorer, row: Mapping[Any, Any], genome: Genome) -> str:
+    feature = str(row["feature"])
+    lines = profiles_of(scorer, row, genome, feature)
+    return _drawn(lines, feature_label(feature), "bp from the variant")
+
+
+def _region_curves(
+    scorer: Scorer, row: Mapping[Any, Any], genome: Genome, features: Sequence[str]
+) -> str:
+    contig, start, end = str(row["chrom"]), int(row["start"]), int(row["end"])
+    interval = Interval(contig, start, end, str(row["strand"]) or ".")
+    lines = region_lines(scorer, interval, genome, features)
+    named = {feature_label(name): line for name, line in lines.items()}
+    own = interval.start - interval.midpoint, interval.end - interval.midpoint
+    return _drawn(named, region_text(row), "bp from the midpoint", own)
 
 
 def _middles(interval: Interval) -> list[int]:

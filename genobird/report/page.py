@@ -67,9 +67,9 @@ _RARE = 0.01  # E-value that the page counts at
 Key = tuple[int, ...]
 """`(record, allele)` of a variant, `(rank,)` of a region, from 0 on."""
 Pictures = Mapping[Key, str | None]
-"""Variants and regions -> SVG; None is still to be drawn."""
+"""Variants and regions -> SVG, empty where there is nothing to draw; None is still to be drawn."""
 Draw = Callable[[pd.DataFrame], Iterable[tuple[Key, str]]]
-"""Draws rows of a summary, one after the other; see `allele_logos` and `region_curves`."""
+"""Draws rows of a summary, one after the other; see `allele_logos` and `locus_curves`."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Detail:
-    """One of the first variants, with what there is to say about it."""
+    """One of the first variants, with what there is to say about it, and its `Pictures`."""
 
     row: Mapping[Any, Any]
     changes: Sequence[Change]
     logo: str | None
-    awaited: bool
-    """The logo is still to be drawn."""
+    curves: str | None
     turned: bool
     """The variant lies on the other strand of the genome that it was scored on."""
 
@@ -124,9 +123,9 @@ def report(
 ) -> None:
     """Write a report of a region table, a variant table or both, each TSV or Parquet.
 
-    Logos of the first variants and curves of the first regions take time, so the page is written
-    without them and again with each that is drawn. `facts` are what is known about the tables'
-    origin beside their metadata.
+    Curves of the first regions and variants and logos of the first variants take time, so the page
+    is written without them and again with each that is drawn. `facts` are what is known about the
+    tables' origin beside their metadata.
 
     Raises:
         UsageError: no table is given, one is missing, or the output exists or is no `.html`.
@@ -146,22 +145,32 @@ def report(
             found = {k: v for k, v in read_facts(path).items() if v not in known}
             origin |= {f"{key} ({name})": value for key, value in found.items()}
     origin |= facts or {}
-    asked: list[tuple[Draw, pd.DataFrame]] = []
+    traced: dict[Key, str | None] = {}
+    drawn: dict[Key, str | None] = {}
+    asked: list[tuple[Draw, pd.DataFrame, dict[Key, str | None]]] = []
+    for summary in (region_summary, variant_summary):
+        if trace and summary and curves:
+            asked.append((trace, summary.top.head(curves), traced))
     if draw and variant_summary and logos:
-        asked.append((draw, variant_summary.top.head(logos)))
-    if trace and region_summary and curves:
-        asked.append((trace, region_summary.top.head(curves)))
-    drawn: dict[Key, str | None] = {key: None for _, rows in asked for key in _keys(rows)}
-    write_text(output, render(region_summary, variant_summary, origin, pictures=drawn))
-    if drawn:
-        logger.info("%s is written; %s to come", output.name, counted(len(drawn), "picture"))
-    for way, rows in asked:
+        asked.append((draw, variant_summary.top.head(logos), drawn))
+    for _, rows, pictures in asked:
+        pictures |= dict.fromkeys(keys_of(rows))
+
+    def write() -> None:
+        page = render(region_summary, variant_summary, origin, logos=drawn, curves=traced)
+        write_text(output, page)
+
+    write()
+    if count := len(traced) + len(drawn):
+        logger.info("%s is written; %s to come", output.name, counted(count, "picture"))
+    for way, rows, pictures in asked:
         for key, picture in way(rows):
-            drawn[key] = picture
-            write_text(output, render(region_summary, variant_summary, origin, pictures=drawn))
+            pictures[key] = picture
+            write()
 
 
-def _keys(rows: pd.DataFrame) -> list[Key]:
+def keys_of(rows: pd.DataFrame) -> list[Key]:
+    """Return the key of each of the first rows of a summary."""
     if "record" in rows:
         return list(zip(rows["record"], rows["allele"], strict=True))
     return [(rank,) for rank in range(len(rows))]
@@ -172,13 +181,14 @@ def render(
     variants: VariantSummary | None,
     facts: Mapping[str, str],
     title: str | None = None,
-    pictures: Pictures | None = None,
+    *,
+    logos: Pictures | None = None,
+    curves: Pictures | None = None,
 ) -> str:
     """Return the page as text; `facts` say where it all comes from."""
     parts = {"Regions": regions, "Variants": variants}
     what = " and ".join(name for name, part in parts.items() if part).capitalize()
-    pictures = pictures or {}
-    details = _details(variants.top, pictures) if variants else []
+    details = _details(variants.top, logos or {}, curves or {}) if variants else []
     values: dict[str, Any] = {
         "title": title or f"{what} scored by genobird",
         "regions": regions,
@@ -188,7 +198,7 @@ def render(
         "histogram": _histogram(regions) if regions else None,
         "auroc": auroc(regions) if regions else None,
         "heat": _heat(regions) if regions else None,
-        "loci": _loci(regions.top, pictures) if regions else [],
+        "loci": _loci(regions.top, curves or {}) if regions else [],
         "along": _along(variants) if variants else None,
         "named": variants is not None and (variants.top.get("id", _NONE) != "").any(),
         "likely": variants is not None and variants.top.get(LLR, _NONE).notna().any(),
@@ -196,7 +206,8 @@ def render(
         "details": details,
         "unit": "in its units" if variants and _is_of_table(variants.top) else "in logits",
         "quantiles": any(np.isfinite(c.effect.quantile) for d in details for c in d.changes),
-        "logos": any(detail.logo or detail.awaited for detail in details),
+        "logos": any(detail.logo != "" for detail in details),
+        "curves": any(detail.curves != "" for detail in details),
         "background": BACKGROUND,
         "meanings": _meanings(regions, variants),
         "flags": {
@@ -369,22 +380,19 @@ def _rarity(variants: VariantSummary) -> dict[str, Any] | None:
     return {"at": _RARE, "found": found, "expected": expected, "figure": figure}
 
 
-def _details(top: pd.DataFrame, pictures: Pictures) -> list[Detail]:
+def _details(top: pd.DataFrame, logos: Pictures, curves: Pictures) -> list[Detail]:
     found = []
-    for row in top.head(_DETAILED).to_dict("records"):
-        changes, key = (
-            [_change(effect) for effect in row["effects"]],
-            (row["record"], row["allele"]),
-        )
-        logo = pictures.get(key)
-        awaited = key in pictures and logo is None
-        found.append(Detail(row, changes, logo, awaited, is_turned(row)))
+    first = top.head(_DETAILED)
+    for key, row in zip(keys_of(first), first.to_dict("records"), strict=True):
+        changes = [_change(effect) for effect in row["effects"]]
+        pictures = logos.get(key, ""), curves.get(key, "")
+        found.append(Detail(row, changes, *pictures, is_turned(row)))
     return found
 
 
-def _loci(top: pd.DataFrame, pictures: Pictures) -> list[Locus]:
+def _loci(top: pd.DataFrame, curves: Pictures) -> list[Locus]:
     rows = enumerate(top.to_dict("records"))
-    return [Locus(row, found) for rank, row in rows if (found := pictures.get((rank,), "")) != ""]
+    return [Locus(row, found) for rank, row in rows if (found := curves.get((rank,), "")) != ""]
 
 
 def _is_of_table(top: pd.DataFrame) -> bool:

@@ -23,7 +23,7 @@ from genobird.errors import counted
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.variant import left_align
-from genobird.report.curves import region_curves, variant_curves, variant_of, windows_of
+from genobird.report.curves import locus_curves, variant_of, windows_of
 from genobird.report.logo import Strip, pair, unit_of
 from genobird.report.page import Key, report
 from genobird.report.summary import is_turned
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 SPAN = 10
 """Bases on each side of a variant that its logos show."""
+CURVES = 5
+"""Regions, or variants, that get curves."""
 _LONGEST = 40  # letters of one allele with its surroundings
 _OK = RegionStatus.OK
 
@@ -48,7 +50,7 @@ def write_report(
     regions: Path | None = None,
     variants: Path | None = None,
     logos: int = 0,
-    curves: int = 0,
+    curves: int = CURVES,
     force: bool = False,
 ) -> None:
     """Write the report of tables that a model has just made of a genome; see `page.report`.
@@ -70,7 +72,7 @@ def write_report(
         logos=logos,
         draw=partial(allele_logos, scorer, fasta=genome) if is_drawn else None,
         curves=curves,
-        trace=partial(region_curves, scorer, fasta=genome) if is_drawn else None,
+        trace=partial(locus_curves, scorer, fasta=genome) if is_drawn else None,
         facts=facts,
         force=force,
     )
@@ -79,7 +81,7 @@ def write_report(
 def allele_logos(
     scorer: Scorer, rows: pd.DataFrame, fasta: Path | str | Genome
 ) -> Iterator[tuple[Key, str]]:
-    """Draw logos and profiles of REF and ALT, for the feature that leads each.
+    """Draw logos of REF and ALT, for the feature that leads each.
 
     Rows are of `VariantSummary.top`; the genome is theirs, or that they were lifted to.
 
@@ -100,7 +102,7 @@ def allele_logos(
             began = time.monotonic()
             unit = unit_of(str(row["feature"]))
             logos = pair([side.strip() for side in sides], _title(row), unit)
-            yield (row["record"], row["allele"]), logos + variant_curves(scorer, row, genome)
+            yield (row["record"], row["allele"]), logos
             each = (time.monotonic() - began) / windows[place]
 
 

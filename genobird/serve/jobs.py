@@ -40,8 +40,6 @@ DOWNLOADS = {
 }
 """Files of an answer, and what they are; regions have no VCF."""
 
-CURVES: Final = 5
-"""Regions that get curves."""
 MOST_WAITING: Final = 50
 KEPT: Final = 20
 """Answers that are kept; an older one gives way."""
@@ -275,6 +273,5 @@ def answer(
         regions=None if is_vcf else parquet,
         variants=parquet if is_vcf else None,
         logos=question.logos,
-        curves=CURVES,
     )
     return counts

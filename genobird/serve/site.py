@@ -30,8 +30,9 @@ from genobird.files import scratch
 from genobird.genome.fasta import Genome
 from genobird.names import require
 from genobird.report.page import STATUSES, environment
+from genobird.report.scored import CURVES
 from genobird.scoring.scorer import Scorer
-from genobird.serve.jobs import CURVES, DOWNLOADS, KEPT, REPORT, Job, Jobs, State, answer
+from genobird.serve.jobs import DOWNLOADS, KEPT, REPORT, Job, Jobs, State, answer
 from genobird.serve.question import ASKED, Limits, Question, typed, uploaded
 
 HOSTS = ["127.0.0.1", "localhost"]

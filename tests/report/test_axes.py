@@ -53,5 +53,5 @@ def test_what_cannot_be_drawn_is_refused(scorer, tiny_genome_path, tiny_contigs)
     with pytest.raises(UsageError, match="chr7:1-200 is not on the genome"):
         plot_region(scorer, "chr7:1-200", tiny_genome_path)
     base = OTHER[tiny_contigs["chr1"][30_000]]
-    with pytest.raises(UsageError, match=r"1 variants found \(REF_MISMATCH\); one that is OK"):
+    with pytest.raises(UsageError, match=r"1 variant found \(REF_MISMATCH\); one that is OK"):
         plot_variant(scorer, f"chr1:30001:{base}>{OTHER[base]}", tiny_genome_path)

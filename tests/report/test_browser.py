@@ -99,7 +99,7 @@ def page(ranked_table) -> str:
     logos = {(record, 1): pair([strip, strip], f"logo {record}") for record in (2, 3)}
     facts = {"command": "genobird variants " + "a" * 300, "model": "abc"}
     tables = summarise_regions([regions]), summarise_variants([ranked_table])
-    return render(*tables, facts, pictures=logos)
+    return render(*tables, facts, logos=logos)
 
 
 def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page):

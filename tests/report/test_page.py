@@ -209,18 +209,30 @@ def test_e_values_are_set_against_what_the_background_gives(ranked_table, varian
 
 def test_logos_stand_with_their_variants(ranked_table):
     summary = summarise_variants([ranked_table])
-    page = render(None, summary, {}, pictures={(3, 1): "<svg>logo of rs3</svg>"})
+    page = render(None, summary, {}, logos={(3, 1): "<svg>logo of rs3</svg>"})
     cards = page.split('<article class="card"')
     assert ["logo of rs3" in card for card in cards] == [False, False, True] + [False] * 5
     assert "<b>Logos</b>" in page
     assert "<b>Logos</b>" not in render(None, summary, {})
 
 
+def test_a_variant_without_a_logo_has_its_curve(ranked_table):
+    summary = summarise_variants([ranked_table])
+    page = render(
+        None, summary, {}, logos={(2, 1): None}, curves={(3, 1): "<svg>locus of rs3</svg>"}
+    )
+    cards = page.split('<article class="card"')[1:]
+    assert ["locus of rs3" in card for card in cards[:3]] == [False, True, False]
+    assert ["The logo is still" in card for card in cards[:3]] == [True, False, False]
+    assert "<b>Curves</b>" in page
+    assert "<b>Curves</b>" not in render(None, summary, {})
+
+
 def test_a_logo_of_the_other_strand_says_that_it_reads_as_the_input(ranked_table):
     lifted = {"lifted_chrom": "chr1", "lifted_pos": 9, "lifted_strand": list("+-+-+-+-")}
     summary = summarise_variants([ranked_table.assign(**lifted)])
     logos = {(record, 1): "<svg>logo</svg>" for record in (2, 3)}
-    page = render(None, summary, {}, pictures=logos)
+    page = render(None, summary, {}, logos=logos)
     assert page.count("along the strand of the input") == 1
 
 
@@ -328,7 +340,11 @@ def test_the_page_stands_before_its_logos_and_gains_them_one_by_one(tmp_path, ra
             seen.append((int(key[0]), page.count("<svg>logo"), page.count("still being computed")))
             yield key, f"<svg>logo of {key[0]}</svg>"
 
-    report(output, variants=tmp_path / "v.parquet", logos=3, draw=draw)
+    def trace(rows):
+        yield from ((key, "") for key in zip(rows["record"], rows["allele"], strict=True))
+
+    asked = {"logos": 3, "draw": draw, "curves": 5, "trace": trace}
+    report(output, variants=tmp_path / "v.parquet", **asked)
     assert seen == [(2, 0, 3), (3, 1, 2), (6, 2, 1)]
     cards = output.read_text().split('<article class="card"')[1:]
     drawn = [f"logo of {record}" in card for record, card in zip((2, 3, 6), cards, strict=False)]

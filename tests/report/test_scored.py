@@ -12,7 +12,7 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, left_align
 from genobird.report import scored
-from genobird.report.curves import profiles_of, region_lines, variant_of
+from genobird.report.curves import locus_curves, profiles_of, region_lines, variant_of
 from genobird.report.scored import allele_logos, sides_of, write_report
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
@@ -47,6 +47,10 @@ def row(variant: Variant, **more: object) -> dict[str, object]:
     keys = {"chrom": variant.contig, "pos": variant.position + 1, "ref": variant.ref}
     keys |= {"alt": variant.alt, "record": 4, "allele": 2, "feature": FEATURE}
     return {**keys, **more}
+
+
+def label_of(picture: str) -> str | None:
+    return ElementTree.fromstring(picture).get("aria-label")
 
 
 def test_each_allele_is_mutated_in_the_window_that_it_was_scored_in(scorer, genome, tiny_contigs):
@@ -228,6 +232,24 @@ def test_the_first_regions_of_a_report_are_drawn(scorer, genome, tmp_path):
     assert "<script" not in text
 
 
+def test_the_first_variants_of_a_report_are_drawn_also_without_logos(
+    scorer, genome, tiny_contigs, tmp_path
+):
+    base = tiny_contigs["chr1"][AT]
+    snv, table = Variant("chr1", AT, base, other(base)), tmp_path / "v.parquet"
+    scorer.screen_variants([snv], genome, features=["DNase"]).to_parquet(table)
+    write_report(tmp_path / "v.html", scorer, genome, "genobird", variants=table)
+    text = (tmp_path / "v.html").read_text()
+    assert text.count("probability against bp from the variant") == 1
+    assert "Bases around" not in text
+    assert "still being computed" not in text
+    rows = pd.DataFrame([row(snv), row(snv, record=5, feature="promoter")])
+    [(key, curves), other_pair] = locus_curves(scorer, rows, genome)
+    title = "probability against bp from the variant: A DNase; lines: REF, ALT"
+    assert (key, label_of(curves)) == ((4, 2), title)
+    assert other_pair == ((5, 2), "")
+
+
 def test_a_head_that_reads_no_places_has_no_curve(tiny_checkpoint, genome):
     checkpoint = Checkpoint.load(tiny_checkpoint)
     checkpoint.promoter = None
@@ -277,12 +299,7 @@ def test_logos_come_one_after_the_other_and_what_remains_is_said(
     assert "logo 1 of 2: 36 windows left, about " in caplog.text
     assert "logo 2 of 2" not in caplog.text
     assert ">logit</text>" in logo
-    labels = [svg.get("aria-label") for svg in ElementTree.fromstring(f"<p>{logo}</p>")]
-    title = f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
-    assert labels == [
-        title,
-        "probability against bp from the variant: A DNase; lines: REF, ALT",
-    ]
+    assert label_of(logo) == f"Bases around chr1:{AT + 1} that matter for {FEATURE}"
     assert [key for key, _ in drawn] == [(1, 2)]
     assert "logo 2 of 2: 18 windows left, about " in caplog.text
 
