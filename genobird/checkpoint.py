@@ -157,7 +157,9 @@ class Checkpoint:
         """First 12 letters of the sha256 of the weights file; empty before saving."""
         return str(self.provenance.get("sha256", {}).get(WEIGHTS, ""))[:12]
 
-    def save(self, path: Path, *, dtype: torch.dtype = torch.float32, force: bool = False) -> None:
+    def save(
+        self, path: Path | str, *, dtype: torch.dtype = torch.float32, force: bool = False
+    ) -> None:
         """Write the directory.
 
         Args:
@@ -172,6 +174,7 @@ class Checkpoint:
             CheckpointError: weights are no numbers.
             OutputError: it cannot be written.
         """
+        path = Path(path)
         refuse_existing(path, force, KIND)
         with Draft(path, KIND) as part:
             part.mkdir()
@@ -213,13 +216,14 @@ class Checkpoint:
         (part / PROVENANCE).write_text(json.dumps(self.provenance, indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
+    def load(cls, path: Path | str) -> Checkpoint:
         """Read a directory, check that nothing is missing or altered; weights become float32.
 
         Raises:
             UsageError: there is no such directory.
             CheckpointError: a file is missing, altered or does not fit the others.
         """
+        path = Path(path)
         if not path.is_dir():
             raise UsageError(f"there is no model directory {path}")
         provenance = _verify(path)

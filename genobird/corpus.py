@@ -383,8 +383,8 @@ def joint_sha256(*hashes: str) -> str:
 
 
 def build(
-    fastas: Sequence[Path],
-    output: Path,
+    fastas: Sequence[Path | str],
+    output: Path | str,
     settings: CorpusSettings | None = None,
     regions: Sequence[Interval] | None = None,
     force: bool = False,
@@ -405,7 +405,7 @@ def build(
         ContigError: A region names a contig of none of the files.
         OutputError: The directory cannot be written.
     """
-    settings = settings or CorpusSettings()
+    settings, output = settings or CorpusSettings(), Path(output)
     if not fastas:
         raise UsageError("no FASTA file is given; give one or more")
     refuse_existing(output, force, KIND)

@@ -109,7 +109,7 @@ class Document(NamedTuple):
 def write(
     corpus: Path | str,
     tokenizer: Tokenizer,
-    output: Path,
+    output: Path | str,
     threads: int = 1,
     fastas: Sequence[Path] | None = None,
     force: bool = False,
@@ -129,6 +129,7 @@ def write(
         AssemblyError: The FASTA files have changed since the corpus was built.
         OutputError: The shards cannot be written.
     """
+    output = Path(output)
     require_place(output, inside=True)
     source = read(corpus, fastas)
     plan = ShardIndex(

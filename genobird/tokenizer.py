@@ -93,7 +93,7 @@ class Tokenizer:
     def train(
         cls,
         sentences: Iterable[str],
-        output: Path,
+        output: Path | str,
         kind: Kind = "bpe",
         vocab_size: int = 32_000,
         max_piece: int = 16,

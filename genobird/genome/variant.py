@@ -233,8 +233,11 @@ def hint(text: str) -> str:
     """Say what to do about a text that is no variant; empty where nothing is known of it."""
     if _RSID.fullmatch(text.strip()):
         return "genobird has no list of dbSNP; give the place and the alleles of an rs number"
-    short = len(text) <= _MOST_LETTERS
-    return BASE_BEFORE if short and _GAP.fullmatch(text.strip()) else ""
+    if len(text) > _MOST_LETTERS:
+        return ""
+    if (match := _TEXT.fullmatch(text.strip())) and grouped(match["position"]) == 0:
+        return "positions are 1-based, the first base is 1"
+    return BASE_BEFORE if _GAP.fullmatch(text.strip()) else ""
 
 
 def _shared(first: str, second: str, most: int) -> int:

@@ -66,7 +66,8 @@ def accelerate(model: Model, blocks: Blocks = "trained") -> Model:
     """
     if blocks not in get_args(Blocks):
         raise UsageError(f"blocks {blocks!r} found; choose {' or '.join(get_args(Blocks))}")
-    if not any(type(part).__module__.startswith(_FAMILY) for part in model.modules()):
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    if not any(type(part).__module__.startswith(_FAMILY) for part in parts):
         raise UsageError(
             f"{type(model).__name__} holds no BigBird of transformers; give a BigBird or "
             "BigBirdPegasus model, with any head"

@@ -78,7 +78,7 @@ class Scorer:
             fast where the processor has them. Scores move; docs/scores.md says how far.
 
     Raises:
-        UsageError: an unknown device or precision, or numbers below 1.
+        UsageError: no checkpoint, an unknown device or precision, or numbers below 1.
     """
 
     def __init__(
@@ -90,6 +90,10 @@ class Scorer:
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "float32",
     ) -> None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise UsageError(
+                f"{quoted(checkpoint)} is no model; genobird.load reads that of a directory"
+            )
         size = None if batch_size == "auto" else batch_size
         for what, number in (("threads", threads), ("batch size", size)):
             if number is not None and not (isinstance(number, Integral) and 1 <= number <= MOST):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from pydantic import model_validator
 
 from genobird.config import COMMAS, MOST_SEED, Settings, flag_of, option
-from genobird.errors import UsageError
+from genobird.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
@@ -140,7 +140,7 @@ class ScanSettings:
     """How variants are put onto the genome, and what is scored of them.
 
     Raises:
-        UsageError: an unknown policy for REF mismatches.
+        UsageError: an unknown policy for REF mismatches, or something else as `effects`.
     """
 
     ref_mismatch: str = RefMismatch.FLAG.value
@@ -158,6 +158,10 @@ class ScanSettings:
 
     def __post_init__(self) -> None:
         policy_of(self.ref_mismatch)
+        if not isinstance(self.effects, EffectSettings):
+            raise UsageError(
+                f"{quoted(self.effects)} is given as settings; give genobird.EffectSettings(...)"
+            )
 
     @property
     def policy(self) -> RefMismatch:

@@ -210,10 +210,13 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
         keys = [name for name in table.columns if name not in owned]
         index, layers = list(_variants(table)), _values(table, features)
         x = layers.pop("delta")
+    # anndata writes text as objects alone, to HDF5 and zarr.
+    text = [name for name in keys if pd.api.types.is_string_dtype(table[name])]
+    names = anndata.utils.make_index_unique(pd.Index(index, dtype=object))
     made: AnnData = anndata.AnnData(
         _numbers(x, np.float32),
-        obs=table[keys].set_axis(anndata.utils.make_index_unique(pd.Index(index))),
-        var=pd.DataFrame(index=list(x.columns)),
+        obs=table[keys].astype(dict.fromkeys(text, object)).set_axis(names),
+        var=pd.DataFrame(index=x.columns.astype(object)),
         layers={name: _numbers(frame, np.float32) for name, frame in layers.items()},
     )
     return made

@@ -324,6 +324,7 @@ def test_a_model_that_transformers_switched_to_full_attention_gets_its_blocks_ba
     ("use", "message"),
     [
         (lambda m: accelerate(torch.nn.Linear(2, 2)), "Linear holds no BigBird"),
+        (lambda m: accelerate("model"), "str holds no BigBird"),
         (lambda m: accelerate(m, "random"), "blocks 'random' found; choose trained or evaluation"),
         (lambda m: m.bert.set_attention_type("original_full"), "restore"),
         (lambda m: m(torch.ones(1, 9, dtype=torch.long), output_attentions=True), "restore"),

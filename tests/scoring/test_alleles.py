@@ -178,6 +178,8 @@ def test_a_command_line_names_a_file_or_variants(tmp_path):
         UsageError, match="rs1 does not exist, and is no variant such as chr20:1000"
     ):
         named_input(["rs1"])
+    with pytest.raises(UsageError, match="positions are 1-based, the first base is 1"):
+        named_input(["chr1:0:A>C"])
 
 
 @pytest.fixture

@@ -213,6 +213,10 @@ def test_load_takes_a_directory_and_refuses_what_is_none(tiny_checkpoint, tmp_pa
     assert genobird.load(str(tiny_checkpoint), "cpu").model_hash
     with pytest.raises(UsageError, match="no model directory"):
         genobird.load(tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"is no model; genobird\.load reads that of a directory"):
+        genobird.Scorer(str(tiny_checkpoint))
+    with pytest.raises(UsageError, match="there is no model directory missing"):
+        genobird.Checkpoint.load("missing")
     with pytest.raises(CheckpointError, match=r"no provenance\.json"):
         genobird.load(tmp_path)
     monkeypatch.setattr(module, "bundled_model", lambda: tmp_path / "missing")

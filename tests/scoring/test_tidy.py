@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad, read_zarr
 
 from genobird.errors import TableError
 from genobird.scoring.variant_table import tidy_scores, to_anndata
@@ -74,10 +75,14 @@ def test_variants_become_anndata_with_a_layer_per_allele(table):
     assert list(made.obs) == ["chrom", "pos", "ref", "alt", "status", "evalue", "llr|se"]
 
 
-def test_regions_become_anndata_of_what_is_predicted():
+def test_regions_become_anndata_of_what_is_predicted_and_can_be_written(tmp_path):
     keys = {"chrom": ["chr1"], "start": [10], "end": [20], "name": ["a"], "strand": ["+"]}
     table = pd.DataFrame({**keys, "status": "OK", "flags": "", "promoter": [0.25]})
     made = to_anndata(table)
     assert (made.obs_names.tolist(), made.var_names.tolist()) == (["chr1:11-20"], ["promoter"])
     assert made.X.tolist() == [[0.25]]
-    assert made.obs["name"].tolist() == ["a"]
+    made.write_zarr(tmp_path / "made.zarr")
+    made.write_h5ad(tmp_path / "made.h5ad")
+    for back in (made, read_zarr(tmp_path / "made.zarr"), read_h5ad(tmp_path / "made.h5ad")):
+        assert back.obs_names.tolist() == ["chr1:11-20"]
+        assert back.obs["name"].tolist() == ["a"]

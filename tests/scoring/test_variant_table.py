@@ -118,6 +118,8 @@ def test_the_policy_for_ref_mismatch_is_the_users(scorer, genome, snv):
         AssemblyError, match=rf"REF {wrong.ref} at chr1:30001 is {snv.ref} in .*another assembly"
     ):
         scorer.screen_variants([wrong, snv], genome, ref_mismatch="error")
+    with pytest.raises(UsageError, match=r"is given as settings; give genobird\.EffectSettings"):
+        scorer.screen_variants(snv, genome, settings={"shifts": 3})
     with pytest.raises(UsageError, match="'ignore' is unknown; allowed: flag, skip, swap, error"):
         scorer.screen_variants([snv], genome, ref_mismatch="ignore")
 
