@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
+SERVE := $(VENV)/.installed-serve
 DOCS := $(VENV)/.installed-docs
 LAYER := $(VENV)-slurm
 SLURM := $(LAYER)/.installed
@@ -20,13 +21,16 @@ PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-slurm test-install lint types contracts workflows unit docs format clean
+.PHONY: help demo serve reproduce test test-slurm test-install lint types contracts workflows unit docs format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## Score the bundled regions and variants with the bundled model
 	@$(BIN)/genobird demo --output genobird-demo --force
+
+serve: $(SERVE) ## Open a page to look variants up, in a genome of yours with FASTA=hg19.fa.gz
+	@$(BIN)/genobird serve $(if $(FASTA),--fasta $(FASTA))
 
 reproduce: $(DEV) ## Rebuild the paper's tables from ../shared/data; one of them with ARGS=table5
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --snakefile workflows/reproduce/Snakefile \
@@ -81,6 +85,12 @@ $(DEV): pyproject.toml constraints.txt
 	@$(create_venv)
 	@echo "installing genobird and its development tools into $(VENV) (minutes the first time)"
 	@$(PIP) -e '.[dev]'
+	@touch $(BASE) $@
+
+$(SERVE): pyproject.toml constraints.txt
+	@$(create_venv)
+	@echo "installing genobird and its page into $(VENV) (minutes the first time)"
+	@$(PIP) -e '.[serve]'
 	@touch $(BASE) $@
 
 $(DOCS): pyproject.toml constraints.txt
