@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
 import sys
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from tests import readme
+from tests import examples, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODEL = Path(str(resources.files("genobird"))) / "bundled" / "model"
-RUN = re.compile(r"<!-- run -->\n```(console|python)\n(.*?)```", re.DOTALL)
+EXAMPLES = [page for page in sorted((ROOT / "docs").glob("*.md")) if examples.code_of(page)]
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 VERB = re.compile(r"(?:\$ |`)genobird ([a-z][a-z-]*)")
 
@@ -31,7 +33,7 @@ def user_folder(tmp_path_factory):
 @needs_model
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_their_order(user_folder):
-    blocks = RUN.findall(README)
+    blocks = examples.RUN.findall(README)
     assert len(blocks) >= 4
     for language, text in blocks:
         if language == "python":
@@ -47,18 +49,33 @@ def test_the_commands_of_the_readme_run_in_their_order(user_folder):
     assert made >= {"scored.parquet", "report.html"}
 
 
+@pytest.fixture(scope="session")
+def called_by(user_folder):
+    """Runs the examples of a page, once, and returns the public functions that they call."""
+
+    @cache
+    def called_by(page):
+        program = str(ROOT / "tests" / "examples.py")
+        told = readme.run([sys.executable, "-W", "error", program, str(page)], user_folder)
+        return frozenset(json.loads(told.splitlines()[-1]))
+
+    return called_by
+
+
 @needs_model
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("page", "count", "made"),
-    [("python.md", 6, {"states.parquet", "region.png", "mpra", "figures"}), ("cli.md", 1, set())],
-)
-def test_the_examples_for_python_run_in_one_notebook(user_folder, page, count, made):
-    found = RUN.findall((ROOT / "docs" / page).read_text())
-    blocks = [text for language, text in found if language == "python"]
-    assert len(blocks) >= count
-    readme.run([sys.executable, "-W", "error", "-c", "\n".join(blocks)], user_folder)
-    assert made <= {path.name for path in user_folder.iterdir()}
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run_in_one_notebook(called_by, user_folder, page):
+    assert called_by(page)
+    if page.name == "python.md":
+        made = {path.name for path in user_folder.iterdir()}
+        assert made >= {"states.parquet", "region.png", "mpra", "figures"}
+
+
+@needs_model
+@pytest.mark.slow
+def test_every_public_function_is_called_by_an_example_that_runs(called_by):
+    assert frozenset().union(*map(called_by, EXAMPLES)) == examples.functions().keys()
 
 
 @needs_model
