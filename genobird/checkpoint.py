@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from genobird.columns import LLR, PROMOTER, REGION_KEYS, REGION_LIFTED
 from genobird.config import STRICT, explain
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError, quoted
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
@@ -46,10 +47,7 @@ KIND = Kind("model of genobird", PROVENANCE, _FILES, WEIGHTS)
 # Bases that a head may read of a place; the other shapes show in the weights.
 _MOST_BP = 1 << 24
 # Columns of every table of scores; MARK begins those of table heads.
-_TAKEN = {
-    *("chrom", "start", "end", "name", "strand", "status", "flags", "promoter", "llr"),
-    *("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand"),
-}
+_TAKEN = {*REGION_KEYS, *REGION_LIFTED, PROMOTER, LLR}
 
 # No letters at all; eleven of DeepSEA's names have a space of another kind than ASCII's.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -439,6 +439,3 @@ def _declare_all(text: Path, complete: Path) -> None:
                 pass
             while piece := source.read(_PIECE):
                 target.write(piece)
-
-
-logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from genobird.columns import REGION_KEYS
 from genobird.errors import UsageError, counted
 from genobird.genome.fasta import Genome
 from genobird.report.logo import COLOURS, draw_alleles
@@ -20,7 +21,7 @@ from genobird.report.summary import summarise_variants
 from genobird.scoring.alleles import Variants
 from genobird.scoring.inputs import Region, region_of
 from genobird.scoring.mutagenesis import TOP
-from genobird.scoring.regions import KEYS, bins_of, region_frames
+from genobird.scoring.regions import bins_of, region_frames
 from genobird.scoring.scorer import Scorer, opened
 
 MOST_BP = 100_000
@@ -56,7 +57,7 @@ def plot_region(
         if not bins:
             raise UsageError(f"{interval} is not on the genome; check contig and positions")
         table = pd.concat(region_frames(scorer, bins, genome, features), ignore_index=True)
-    values = table.drop(columns=list(KEYS))
+    values = table.drop(columns=list(REGION_KEYS))
     if features is None:
         best = values[scorer.features].mean().nlargest(TOP).index
         values = values[[name for name in values if name in best or name not in scorer.features]]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genobird.columns import PROMOTER, VARIANT_LIFTED
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import reverse_complement
@@ -22,8 +23,8 @@ from genobird.heads import POSITIVE_WEIGHT, Head
 from genobird.inference import Floats
 from genobird.report.page import Key, feature_label, keys_of, region_text
 from genobird.report.plots import Line, panels
-from genobird.report.summary import LIFTED, is_turned
-from genobird.scoring.effects import PROMOTER, probabilities
+from genobird.report.summary import is_turned
+from genobird.scoring.effects import probabilities
 from genobird.scoring.regions import site_of
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS
@@ -44,9 +45,9 @@ _FEWER: Places = _PLACES[::2]  # of a region: a promoter costs several times wha
 def variant_of(row: Mapping[Any, Any]) -> Variant:
     """Return the variant of a row of a table, on the genome that it was scored on."""
     ref, alt = str(row["ref"]).upper(), str(row["alt"]).upper()
-    if LIFTED[0] not in row:
+    if VARIANT_LIFTED[0] not in row:
         return Variant(str(row["chrom"]), int(row["pos"]) - 1, ref, alt)
-    contig, pos = (row[name] for name in LIFTED[:2])
+    contig, pos = (row[name] for name in VARIANT_LIFTED[:2])
     if is_turned(row):
         ref, alt = reverse_complement(ref), reverse_complement(alt)
     return Variant(str(contig), int(pos) - 1, ref, alt)

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from genobird.columns import VARIANT
 from genobird.errors import TableError
 from genobird.files import PICTURES, Draft, check_output
 from genobird.genome.sequence import reverse_complement
@@ -28,7 +29,7 @@ from genobird.report.plots import BASES as PAGE_COLOURS
 from genobird.targets import MARK
 
 COLOURS = {"A": "#1b8a4b", "C": "#2a5fa5", "G": "#d98e04", "T": "#c2313b"}
-COLUMNS = ("chrom", "pos", "ref", "alt", "output", "delta")
+COLUMNS = (*VARIANT, "output", "delta")
 
 _WIDEST = 60.0  # inches; more letters than fit are drawn smaller
 _FONT = "DejaVu Sans"  # comes with matplotlib

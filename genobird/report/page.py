@@ -19,12 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 import genobird
+from genobird.columns import LLR, PROMOTER
 from genobird.errors import UsageError, counted
 from genobird.files import PAGES, check_output, write_text
 from genobird.report.plots import along_contig, below, histogram, short
 from genobird.report.summary import (
     BACKGROUND,
-    LLR,
     Effect,
     RegionSummary,
     VariantSummary,
@@ -402,7 +402,7 @@ def _is_of_table(top: pd.DataFrame) -> bool:
 
 def _change(effect: Effect) -> Change:
     from genobird.heads import POSITIVE_WEIGHT
-    from genobird.scoring.effects import PROMOTER, probabilities
+    from genobird.scoring.effects import probabilities
 
     if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)

@@ -21,34 +21,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from genobird.columns import (
+    EVALUE,
+    FLAGS,
+    LLR,
+    LLR_SE,
+    PROMOTER,
+    REGION_KEYS,
+    REGION_LIFTED,
+    VARIANT_KEYS,
+    VARIANT_LIFTED,
+    outputs_in,
+)
 from genobird.errors import TableError, UsageError
 from genobird.genome.interval import STRANDS, RegionStatus
 from genobird.genome.streams import Compression, Peeked, compression_of
 from genobird.genome.variant import Status
 from genobird.report.plots import short
-from genobird.scoring.table import outputs_in
 from genobird.targets import MARK
 
-REGION_KEYS = ("chrom", "start", "end", "name", "strand", "status")
-VARIANT_KEYS = ("chrom", "pos", "ref", "alt", "record", "allele", "status")
-LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
-FLAGS = "flags"
 STRONGEST = 5
 """Features of a variant that are kept."""
 BACKGROUND = "background"
 """A region whose name begins so is shown as a place to compare with, not as a promoter."""
 
 _OK = "OK"
-_PROMOTER, LLR, _EVALUE = "promoter", "llr", "evalue"
 _TEXT = ("chrom", "name", "strand", "ref", "alt", "id", "status", FLAGS)
-_NO_FEATURES = (*REGION_KEYS, FLAGS, "lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
+# What a table of older versions has too: no flags, and no ids.
+_OF_REGION = tuple(key for key in REGION_KEYS if key != FLAGS)
+_OF_VARIANT = tuple(key for key in VARIANT_KEYS if key not in (FLAGS, "id"))
+_NO_FEATURES = (*REGION_KEYS, *REGION_LIFTED)
 _LARGEST = 10**18  # of a position; no genome comes near
 _LARGEST_SCORE = float(np.finfo(np.float32).max)  # in which scores are written
 _PIECE = 4096
 _WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
 _THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
-_RANKS = {_EVALUE: True, "size": False}  # the smallest E-values, then the largest effects
+_RANKS = {EVALUE: True, "size": False}  # the smallest E-values, then the largest effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,24 +246,24 @@ def summarise_regions(
     flags: Counter[str] = Counter()
     scores: list[NDArray[np.float64]] = []
     marks: list[NDArray[np.bool_]] = []
-    best = pd.DataFrame(columns=[*REGION_KEYS, FLAGS, _PROMOTER])
+    best = pd.DataFrame(columns=[*REGION_KEYS, PROMOTER])
     for piece in pieces:
-        scored = _scored(piece, REGION_KEYS, "region")
+        scored = _scored(piece, _OF_REGION, "region")
         statuses.update(piece["status"])
         flags.update(filter(None, scored[FLAGS]))
-        if _PROMOTER not in scored:
-            scored[_PROMOTER] = np.nan
+        if PROMOTER not in scored:
+            scored[PROMOTER] = np.nan
         others = [
             str(name)
             for name in scored
             if name not in _NO_FEATURES and not str(name).startswith(MARK)
         ]
         values = _numbers(scored, others, "a probability", 0, 1)
-        keys = scored[[*REGION_KEYS, FLAGS]]
+        keys = scored[list(REGION_KEYS)]
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
-        scores.append(scored[_PROMOTER].to_numpy(np.float64))
+        scores.append(scored[PROMOTER].to_numpy(np.float64))
         marks.append(scored["name"].str.startswith(background).to_numpy(np.bool_))
-        best = _first(best, scored, {_PROMOTER: False}, top)
+        best = _first(best, scored, {PROMOTER: False}, top)
     promoter = np.concatenate(scores) if scores else np.empty(0)
     is_background = np.concatenate(marks) if marks else np.empty(0, np.bool_)
     known = np.isfinite(promoter)
@@ -264,7 +273,7 @@ def summarise_regions(
         promoter[known & ~is_background],
         promoter[known & is_background],
         best.reset_index(drop=True),
-        [name for name in best.columns if name not in (*_NO_FEATURES, _PROMOTER)],
+        [name for name in best.columns if name not in (*_NO_FEATURES, PROMOTER)],
     )
 
 
@@ -280,13 +289,13 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
     small = np.zeros(len(_THRESHOLDS), np.int64)
     ranked = False
     for piece in pieces:
-        scored = _scored(piece, VARIANT_KEYS, "variant")
+        scored = _scored(piece, _OF_VARIANT, "variant")
         statuses.update(piece["status"])
         flags.update(filter(None, scored[FLAGS]))
         features = _features(piece)
-        if _EVALUE in piece:
+        if EVALUE in piece:
             ranked = True
-            [evalues] = _numbers(scored, [_EVALUE], "an E-value", 0, 1).T
+            [evalues] = _numbers(scored, [EVALUE], "an E-value", 0, 1).T
             small += _at_most(evalues[np.isfinite(evalues)])
         if len(scored):
             best = _first(best, _strongest(scored, features, top), _RANKS, top)
@@ -297,7 +306,7 @@ def summarise_variants(pieces: Iterable[pd.DataFrame], top: int = 30) -> Variant
 
 def is_turned(row: Mapping[Any, Any]) -> bool:
     """Tell whether a row of a table has its variant on the other strand than the genome."""
-    return bool(row.get(LIFTED[2]) == "-")
+    return bool(row.get(VARIANT_LIFTED[2]) == "-")
 
 
 def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -310,7 +319,7 @@ def _at_most(evalues: NDArray[np.float64]) -> NDArray[np.int64]:
 def _features(piece: pd.DataFrame) -> list[str]:
     outputs = outputs_in(piece.columns)
     features = [
-        name for name in outputs if name not in (_PROMOTER, LLR) and not name.startswith(MARK)
+        name for name in outputs if name not in (PROMOTER, LLR) and not name.startswith(MARK)
     ]
     if not features and outputs:  # a model without a chromatin head; of an LLR nothing is drawn
         return sorted(outputs, key=LLR.__eq__)[:1]
@@ -324,11 +333,11 @@ def _features(piece: pd.DataFrame) -> list[str]:
 def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.DataFrame:
     """Keep the first rows in the order of a summary, with the features that differ most."""
     sizes = np.nan_to_num(_sizes(scored, features), nan=-1.0)
-    lifted = [name for name in LIFTED if name in scored]
-    made = scored[[*VARIANT_KEYS, FLAGS, *lifted]].copy()
+    lifted = [name for name in VARIANT_LIFTED if name in scored]
+    made = scored[[*_OF_VARIANT, FLAGS, *lifted]].copy()
     made["id"] = _texts(scored["id"]) if "id" in scored else ""
-    known = {_PROMOTER: f"{_PROMOTER}|delta", LLR: f"{LLR}|delta", "llr_se": f"{LLR}|se"}
-    for name, column in {**known, _EVALUE: _EVALUE}.items():
+    known = {PROMOTER: f"{PROMOTER}|delta", LLR: f"{LLR}|delta", "llr_se": LLR_SE}
+    for name, column in {**known, EVALUE: EVALUE}.items():
         made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
     made["size"] = sizes.max(axis=1)
     made["row"] = np.arange(len(scored))
@@ -405,7 +414,7 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
             scored[key] = _texts(scored[key])
         elif key in _TEXT:
             _require_text(scored, key)
-    for key in (*keys, LIFTED[-1]):
+    for key in (*keys, VARIANT_LIFTED[-1]):
         if key.endswith("strand") and key in scored:
             _require_one_of(scored, key, STRANDS)
     whole = [key for key in keys if key not in _TEXT]

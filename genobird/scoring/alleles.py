@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from genobird.columns import VARIANT
 from genobird.errors import TableError, UsageError, VcfError, counted, quoted
 from genobird.genome import streams
 from genobird.genome.chain import ChainFile
@@ -25,7 +26,6 @@ from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
 from genobird.genome.vcf import Record, VcfReader, plain_vcf
 from genobird.scoring.inputs import Columns, text_of, texts_of
 
-COLUMNS: tuple[str, ...] = ("chrom", "pos", "ref", "alt")
 FLANK = 8_000
 """Longest allele that is scored, in bp."""
 _BASES: Final = "ACGT"
@@ -33,7 +33,7 @@ _PIECE: Final = 4_096  # bases that are read at once for their SNVs
 
 _ROWS = Columns(
     "variants",
-    COLUMNS,
+    VARIANT,
     (),
     "needed are chrom, pos (1-based), ref and alt, or strings as chr20:1000:A>G",
 )

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genobird.columns import EVALUE, LLR, PROMOTER, QUANTILE
 from genobird.errors import BackgroundError, UsageError
 from genobird.files import Draft
 
@@ -41,7 +42,6 @@ FORMAT: Final = 1
 FILE: Final = "background.npz"
 """Name of a model's own background, in its directory."""
 MODEL, NONE = "model", "none"
-EVALUE, QUANTILE = "evalue", "quantile"
 
 SIZE: Final = 200
 """Most values that are kept of one distribution."""
@@ -319,8 +319,6 @@ def warn_of_settings(background: Background | None, settings: EffectSettings) ->
     wanted = settings_facts(settings)
     found = {"one_window": 0} | background.facts  # older files do not name it
     others = {name: found[name] for name, n in wanted.items() if found.get(name, n) != n}
-    from genobird.scoring.effects import LLR, PROMOTER
-
     outputs = set(background.outputs)
     if PROMOTER not in outputs or outputs <= {PROMOTER, LLR}:
         others.pop("one_window", None)  # there are no two heads to share it

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genobird import __version__
+from genobird.columns import LLR, outputs_in
 from genobird.errors import AssemblyError, ContigError, UsageError, counted
 from genobird.files import ARRAYS, check_output, file_sha256, write_all, writing
 from genobird.genome.fasta import Genome
@@ -29,12 +30,11 @@ from genobird.genome.variant import Status, Variant
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource, opened_variants
 from genobird.scoring.background import Background, settings_facts
-from genobird.scoring.effects import LLR, screen
+from genobird.scoring.effects import screen
 from genobird.scoring.journal import kept
 from genobird.scoring.scan import Batch, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, EffectSettings, ScanSettings
-from genobird.scoring.table import outputs_in
 
 logger = logging.getLogger(__name__)
 

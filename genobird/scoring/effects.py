@@ -39,13 +39,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genobird.columns import DISTANCE, LLR, LLR_SE, PROMOTER, TOP, VARIANT_LIFTED
 from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator, Locus
 from genobird.genome.variant import Status, Variant, left_align, windows
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
-from genobird.scoring.alleles import COLUMNS, FLANK, Allele
+from genobird.scoring.alleles import FLANK, Allele
 from genobird.scoring.background import Background
 from genobird.scoring.likelihood import AllelePair, log_likelihoods
 from genobird.scoring.scorer import Scorer
@@ -68,18 +69,9 @@ from genobird.scoring.windows import (
     promoter_reach,
 )
 
-PROMOTER, LLR = "promoter", "llr"
-LLR_SE, DISTANCE = "llr|se", "embedding|distance"
 LLR_FLANK = 2_000
 """Bases on each side of the variant that the masked language model sees; a longer allele has no
 `llr`."""
-
-KEYS = (*COLUMNS, "id", "record", "allele", "status", "flags")
-LIFTED = ("lifted_chrom", "lifted_pos", "lifted_strand")
-"""Where REF was lifted to; columns after the keys, only with a chain file."""
-
-TOP = "top"
-"""Column before the outputs: the chromatin feature that changes most; see `relative_sizes`."""
 
 SHARE = 0.01
 """Share of the background variants that change a feature by one unit or more."""
@@ -246,7 +238,7 @@ def _lifted(loci: Sequence[Locus]) -> pd.DataFrame:
         pd.Series([locus.lifted[1] for locus in loci], dtype="Int64"),
         text_column([locus.lifted[2] for locus in loci]),
     )
-    return pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
+    return pd.DataFrame(dict(zip(VARIANT_LIFTED, columns, strict=True)))
 
 
 def effects(

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genobird.columns import PROMOTER
 from genobird.errors import InputError, UsageError, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import n_fraction
 from genobird.inference import Floats
 from genobird.runs import Progress, ignore
-from genobird.scoring.effects import PROMOTER
 from genobird.scoring.inputs import region_of
 from genobird.scoring.regions import LONGEST_BP, Site, target_values_of
 from genobird.scoring.scorer import Scorer, opened
@@ -34,7 +34,6 @@ from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, pa
 from genobird.targets import MARK
 
 BASES = "ACGT"
-KEYS = ("chrom", "pos", "ref", "alt")
 MOST_BP = 2_000
 """Longest region without asking: every base costs three windows."""
 TOP = 5

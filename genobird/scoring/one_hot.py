@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genobird.columns import PROMOTER
 from genobird.errors import SequenceError, UsageError
-from genobird.scoring.effects import PROMOTER
 from genobird.scoring.mutagenesis import chosen_outputs
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from genobird.columns import PROMOTER, REGION_KEYS, REGION_LIFTED
 from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, SequenceError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
@@ -39,7 +40,7 @@ from genobird.inference import Floats
 from genobird.names import require
 from genobird.runs import Progress, ignore
 from genobird.scoring.alleles import chain_file
-from genobird.scoring.effects import PROMOTER, probabilities
+from genobird.scoring.effects import probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
@@ -47,9 +48,6 @@ from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_colu
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, flag_of, parted, promoter_reach
 from genobird.scoring.workers import Workers
 
-KEYS = ("chrom", "start", "end", "name", "strand", "status", "flags")
-LIFTED = ("lifted_chrom", "lifted_start", "lifted_end", "lifted_strand")
-"""Where a region was lifted to; columns after the keys, only with a chain file."""
 LONGEST_BP = 2 * CHROMATIN_FLANK
 """A longer region is no longer represented by the window around its midpoint."""
 logger = logging.getLogger(__name__)
@@ -299,8 +297,8 @@ def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
         pd.Series([place and place.end for place in places], dtype="Int64"),
         [place and place.strand for place in places],
     )
-    lifted = pd.DataFrame(dict(zip(LIFTED, columns, strict=True)))
-    keys = len(KEYS)
+    lifted = pd.DataFrame(dict(zip(REGION_LIFTED, columns, strict=True)))
+    keys = len(REGION_KEYS)
     return pd.concat([frame.iloc[:, :keys], lifted, frame.iloc[:, keys:]], axis=1)
 
 
@@ -342,7 +340,7 @@ def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.D
     names: list[str] = []
     blocks: list[Floats] = []
     if scorer.checkpoint.promoter is not None:
-        names.append("promoter")
+        names.append(PROMOTER)
         blocks.append(probabilities(_promoter_logits(scorer, scored))[:, None])
     if chosen:
         logits = scorer.chromatin_logits(

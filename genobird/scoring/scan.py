@@ -21,6 +21,7 @@ from typing import Final
 
 import pandas as pd
 
+from genobird.columns import GENE, GENE_DISTANCE
 from genobird.errors import AssemblyError, counted
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locus, warn_of_training
@@ -42,9 +43,6 @@ from genobird.scoring.workers import Workers
 # No chunk is joined to those that hold so many alleles, or so much text.
 _ALLELES: Final = 1_024
 _CHARACTERS: Final = 1 << 22
-
-GENE, GENE_DISTANCE = "gene", "gene_distance"
-"""Columns before the outputs, only with a gene file."""
 
 
 @dataclass

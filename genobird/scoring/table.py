@@ -161,12 +161,6 @@ def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def outputs_in(columns: Iterable[object]) -> list[str]:
-    """Return the outputs of a table of variants, in order, by their columns `<output>|delta`."""
-    names = map(str, columns)
-    return [name.removesuffix("|delta") for name in names if name.endswith("|delta")]
-
-
 def as_list(texts: str | Iterable[str]) -> list[str]:
     """Return texts as a list; one string is a list of one, not of its letters."""
     return [texts] if isinstance(texts, str) else list(texts)

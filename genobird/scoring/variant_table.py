@@ -12,16 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genobird import __version__
+from genobird.columns import REGION_KEYS, REGION_LIFTED, VARIANT, outputs_in
 from genobird.errors import TableError, quoted
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.variant import Status
 from genobird.names import require
 from genobird.runs import FRESH, Start, may_replace
-from genobird.scoring.alleles import COLUMNS, Variants, opened_variants
+from genobird.scoring.alleles import Variants, opened_variants
 from genobird.scoring.effects import columns_of
 from genobird.scoring.journal import kept
-from genobird.scoring.regions import KEYS, LIFTED
 from genobird.scoring.scan import Batch, Sink, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import (
@@ -32,7 +32,7 @@ from genobird.scoring.settings import (
     RefMismatch,
     ScanSettings,
 )
-from genobird.scoring.table import TableWriter, outputs_in
+from genobird.scoring.table import TableWriter
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -199,8 +199,8 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
     """
     anndata = require("anndata", "AnnData")
     _require_table(table)
-    if set(KEYS) <= set(table.columns):
-        keys = [name for name in table.columns if name in (*KEYS, *LIFTED)]
+    if set(REGION_KEYS) <= set(table.columns):
+        keys = [name for name in table.columns if name in (*REGION_KEYS, *REGION_LIFTED)]
         places = zip(table["chrom"], *_numbers(table[["start", "end"]], np.float64).T, strict=True)
         index = [f"{contig}:{start + 1:.0f}-{end:.0f}" for contig, start, end in places]
         x, layers = table.drop(columns=keys), {}
@@ -243,7 +243,7 @@ def _numbers(frame: pd.DataFrame, kind: type[np.floating[Any]] | None = None) ->
 def _features(table: pd.DataFrame) -> list[str]:
     """Return the outputs of a table of variants, in order."""
     names = outputs_in(table.columns)
-    if not names or not {*COLUMNS} <= set(table.columns):
+    if not names or not {*VARIANT} <= set(table.columns):
         raise TableError(
             f"columns {', '.join(map(str, table.columns[:4]))}, ... are of no table of scores; "
             f"{_GIVE}"
@@ -262,6 +262,6 @@ def _values(table: pd.DataFrame, features: list[str]) -> dict[str, pd.DataFrame]
 
 
 def _variants(table: pd.DataFrame) -> pd.Series[str]:
-    places = zip(*(table[name] for name in COLUMNS), strict=True)
+    places = zip(*(table[name] for name in VARIANT), strict=True)
     names = [f"{contig}:{pos}:{ref}>{alt}" for contig, pos, ref, alt in places]
     return pd.Series(names, table.index, dtype=str)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from genobird.columns import DISTANCE, EVALUE, GENE, GENE_DISTANCE, LLR, LLR_SE, PROMOTER, TOP
 from genobird.errors import counted
 from genobird.genome import streams
 from genobird.genome.fasta import Genome
@@ -25,12 +26,10 @@ from genobird.genome.vcf import Record, VcfReader
 from genobird.genome.vcf_writer import InfoField, Value, Values, VcfWriter, annotated_copy
 from genobird.runs import FRESH, Start, may_replace
 from genobird.scoring.alleles import VariantSource
-from genobird.scoring.background import EVALUE
-from genobird.scoring.effects import DISTANCE, LLR, LLR_SE, PROMOTER, TOP
 from genobird.scoring.haplotypes import Haplotypes
 from genobird.scoring.journal import hash_of_file, kept
 from genobird.scoring.parts import HEADER_KEY, Part, PartNote, require_part_outputs
-from genobird.scoring.scan import GENE, GENE_DISTANCE, Batch, Sink, VariantScan
+from genobird.scoring.scan import Batch, Sink, VariantScan
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.settings import DEFAULT, PLAIN, EffectSettings, RefMismatch, ScanSettings
 from genobird.scoring.table import TableWriter

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.columns import TOP, VARIANT_KEYS
 from genobird.genome.locus import Locator
 from genobird.genome.variant import Status
 from genobird.scoring import scan
 from genobird.scoring.alleles import Allele
-from genobird.scoring.effects import KEYS, TOP, leading
+from genobird.scoring.effects import leading
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.settings import RefMismatch
 from genobird.scoring.table import clean_text
@@ -99,7 +100,7 @@ class Screen:
             table[f"{name}|delta"] = values**2 - values
         frame = pd.DataFrame(table)
         if names[2:]:
-            frame.insert(len(KEYS), TOP, leading(frame, names[2:], scorer.background))
+            frame.insert(len(VARIANT_KEYS), TOP, leading(frame, names[2:], scorer.background))
         return frame
 
 

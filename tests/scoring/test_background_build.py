@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.columns import VARIANT_KEYS
 from genobird.errors import BackgroundError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
@@ -19,7 +20,7 @@ from genobird.scoring import background_build
 from genobird.scoring import effects as module
 from genobird.scoring.background import Background, background_of
 from genobird.scoring.background_build import build_background
-from genobird.scoring.effects import KEYS, Effects
+from genobird.scoring.effects import Effects
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
 from genobird.scoring.variant_table import screen_variants
@@ -266,7 +267,7 @@ def test_a_table_gains_an_evalue_and_a_quantile_of_each_output(quick, genome, vc
     outputs = ["promoter", "llr", *quick.features]
     parts = ("ref", "alt", "delta", "quantile")
     assert list(ranked.columns) == [
-        *KEYS,
+        *VARIANT_KEYS,
         "evalue",
         "top",
         *(f"{output}|{part}" for output in outputs for part in parts),

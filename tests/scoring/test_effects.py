@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genobird.checkpoint import Checkpoint
+from genobird.columns import VARIANT_KEYS
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
@@ -19,7 +20,7 @@ from genobird.genome.variant import Variant
 from genobird.heads import Head
 from genobird.scoring import effects, windows
 from genobird.scoring.background import Background
-from genobird.scoring.effects import KEYS, relative_sizes
+from genobird.scoring.effects import relative_sizes
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
 from genobird.scoring.variant_table import screen_variants
@@ -168,7 +169,7 @@ def test_a_model_without_heads_still_has_an_embedding_distance(tiny_checkpoint, 
     checkpoint.chromatin = checkpoint.promoter = checkpoint.mlm = None
     bare = Scorer(checkpoint, device="cpu")
     table = bare.screen_variants(snvs(short, [450]), short, settings=EffectSettings(embedding=True))
-    assert list(table.columns) == [*KEYS, "embedding|distance"]
+    assert list(table.columns) == [*VARIANT_KEYS, "embedding|distance"]
     assert table["embedding|distance"][0] > 0
 
 

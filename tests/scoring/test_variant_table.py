@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.columns import VARIANT_KEYS
 from genobird.errors import AssemblyError, TableError, UsageError, VcfError
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
-from genobird.scoring.effects import KEYS
 from genobird.scoring.settings import EffectSettings
 from tests.conftest import write_fasta
 
@@ -36,9 +36,19 @@ def test_the_table_has_the_keys_and_three_columns_an_output(scorer, genome, snv)
     outputs = ["promoter", "llr", *scorer.features]
     columns = [f"{output}|{what}" for output in outputs for what in ("ref", "alt", "delta")]
     columns.insert(columns.index("llr|delta") + 1, "llr|se")
-    assert list(table.columns) == [*KEYS, "top", *columns]
+    assert list(table.columns) == [*VARIANT_KEYS, "top", *columns]
     row = table.iloc[0]
-    assert row[list(KEYS)].tolist() == ["chr1", AT + 1, snv.ref, snv.alt, "", 0, 1, "OK", ""]
+    assert row[list(VARIANT_KEYS)].tolist() == [
+        "chr1",
+        AT + 1,
+        snv.ref,
+        snv.alt,
+        "",
+        0,
+        1,
+        "OK",
+        "",
+    ]
     sizes = [abs(row[f"{name}|delta"]) for name in scorer.features]
     assert row["top"] == scorer.features[int(np.argmax(sizes))]
     np.testing.assert_array_equal(part(table, "delta"), part(table, "alt") - part(table, "ref"))

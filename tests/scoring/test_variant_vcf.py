@@ -7,8 +7,8 @@ import pandas as pd
 import pysam
 import pytest
 
+from genobird.columns import VARIANT_KEYS
 from genobird.errors import AssemblyError, UsageError, VcfError
-from genobird.scoring import effects as module
 from genobird.scoring import scan
 from genobird.scoring.effects import relative_sizes
 from tests.scoring.calls import annotate_variants
@@ -187,7 +187,7 @@ def test_a_file_without_records_gives_one_without_records(scorer, genome, tmp_pa
     assert annotate_variants(scorer, source, genome, output, table=table).total() == 0
     assert read_records(output) == []
     columns = table.read_text().rstrip("\n").split("\t")
-    assert columns[: len(module.KEYS)] == list(module.KEYS)
+    assert columns[: len(VARIANT_KEYS)] == list(VARIANT_KEYS)
     assert "##INFO=<ID=GB_STATUS" in output.read_text()
 
 
