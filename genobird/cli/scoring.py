@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 with deferred():
     from genobird.genome import locus
     from genobird.report import logo as logos
-    from genobird.scoring import alleles, journal, regions
+    from genobird.scoring import alleles, journal, regions, sites
     from genobird.scoring import mutagenesis as scans
     from genobird.scoring import table as tables
 
@@ -96,7 +96,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
     chosen = options.features
     if bigwig is not None:
-        files = regions.track_paths(bigwig, regions.outputs_of(scorer, chosen)).values()
+        files = regions.track_paths(bigwig, sites.Outputs.of(scorer, chosen).names).values()
         check_folder(bigwig, files, run.force)
     locus.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     with genome, locked(*([] if bigwig is None else [bigwig])):

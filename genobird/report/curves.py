@@ -25,8 +25,8 @@ from genobird.report.page import Key, feature_label, keys_of, region_text
 from genobird.report.plots import Line, panels
 from genobird.report.summary import is_turned
 from genobird.scoring.effects import probabilities
-from genobird.scoring.regions import site_of
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.sites import site_of
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS
 
 Places = NDArray[np.int64]

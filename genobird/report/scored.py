@@ -28,8 +28,8 @@ from genobird.report.logo import Strip, pair, unit_of
 from genobird.report.page import Key, report
 from genobird.report.summary import is_turned
 from genobird.scoring.mutagenesis import BASES, Scan, duration, scan_site
-from genobird.scoring.regions import Site
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.sites import Site
 
 logger = logging.getLogger(__name__)
 

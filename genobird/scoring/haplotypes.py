@@ -197,42 +197,34 @@ class Haplotypes:
     def _effects(self, asked: Sequence[_Focus]) -> dict[str, _Effects]:
         """Return effects on each head of the model: `promoter`, `chromatin`."""
         if shares_window(self._scorer, self._settings):
-            promoter, chromatin = self._together(asked)
-            return {"promoter": promoter, "chromatin": chromatin}
+            return self._around(asked, with_starts=True)
         found: dict[str, _Effects] = {}
         if GB_HAP_PROMOTER_JOINT in self.fields:
             found["promoter"] = self._promoter(asked)
         if self._chosen:
-            found["chromatin"] = self._chromatin(asked)
+            found |= self._around(asked, with_starts=False)
         return found
 
-    def _together(self, asked: Sequence[_Focus]) -> tuple[_Effects, _Effects]:
-        """Return what `_promoter` and `_chromatin` return, both read from the same windows."""
-        strands = len(STRANDS)
+    def _around(self, asked: Sequence[_Focus], *, with_starts: bool) -> dict[str, _Effects]:
+        """Return effects on profiles and, with starts, on promoters read in the same windows."""
+        scorer, strands = self._scorer, len(STRANDS) * with_starts
+        ask = scorer.starts_and_profiles if with_starts else scorer.profiles
 
         def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            starts, logits, _ = self._scorer.starts_and_profiles(texts, places)
-            return np.concatenate([starts, logits[:, self._chosen]], axis=1)
+            *starts, logits, _ = ask(texts, places)
+            return np.concatenate([*starts, logits[:, self._chosen]], axis=1)
 
         queries = Queries(predict)
         reach = CHROMATIN_FLANK, CHROMATIN_FLANK
         rows = [_ask(queries, self._genome, focus, reach) for focus in asked]
         effects = _Effects.of(queries, rows, strands + len(self._chosen))
+        features = strands + np.arange(len(self._chosen))[None]
+        found = {"chromatin": effects.of_outputs(features)}
+        if not with_starts:
+            return found
         logits = [queries.answers()[two[:2], :strands].mean(axis=1).T for two in rows]
         larger = larger_strand(np.reshape(logits, (-1, strands, 2)))[:, None]
-        profiles = strands + np.arange(len(self._chosen))[None]
-        return effects.of_outputs(larger), effects.of_outputs(profiles)
-
-    def _chromatin(self, asked: Sequence[_Focus]) -> _Effects:
-        """Return effects [asked, chosen features]."""
-
-        def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            return self._scorer.profiles(texts, places)[0][:, self._chosen]
-
-        queries = Queries(predict)
-        reach = CHROMATIN_FLANK, CHROMATIN_FLANK
-        rows = [_ask(queries, self._genome, focus, reach) for focus in asked]
-        return _Effects.of(queries, rows, len(self._chosen))
+        return {"promoter": effects.of_outputs(larger), **found}
 
     def _promoter(self, asked: Sequence[_Focus]) -> _Effects:
         """Return effects [asked, 1] on the strand on which REF or the haplotype has the larger."""

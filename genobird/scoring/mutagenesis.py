@@ -19,19 +19,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genobird.columns import PROMOTER
-from genobird.errors import InputError, UsageError, quoted
+from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
-from genobird.genome.sequence import n_fraction
 from genobird.inference import Floats
 from genobird.runs import Progress, ignore
 from genobird.scoring.inputs import region_of
-from genobird.scoring.regions import LONGEST_BP, Site, target_values_of
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.sites import LONGEST_BP, Outputs, Site, site_of
 from genobird.scoring.table import TableWriter, as_list, clean_text
-from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, larger_strand, parted
-from genobird.targets import MARK
+from genobird.scoring.windows import STRANDS, larger_strand, parted
 
 BASES = "ACGT"
 MOST_BP = 2_000
@@ -48,24 +45,23 @@ logger = logging.getLogger(__name__)
 class Scan:
     """Bases of a window, ready to be changed one after the other."""
 
-    scorer: Scorer
-    """The model."""
     site: Site
     """The window and the place that the outputs are asked about."""
     first: int
     """Offset of the first base in the window."""
     length: int
     """Number of bases, L."""
-    names: tuple[str, ...]
-    """Outputs, O."""
-    chosen: tuple[int, ...]
-    """Places of the chromatin outputs among `scorer.features`."""
-    targets: tuple[int, ...]
-    """Places of the outputs of a table head among `scorer.targets`; they come last."""
+    outputs: Outputs
+    """What is asked, O outputs."""
     strand: str
-    """Of the promoter output, which comes first; empty where it is not asked for."""
+    """Of the promoter; empty where it is not asked for."""
     ref: Floats
     """Logits of the unchanged window, [O]; of a table head, values as it gives them."""
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of the outputs, [O]."""
+        return self.outputs.names
 
     @property
     def bases(self) -> str:
@@ -80,7 +76,7 @@ class Scan:
     def seconds(self) -> float:
         """Estimate how long all windows take, by computing the REF window once more."""
         began = time.monotonic()
-        self._ask([self.site])
+        self.outputs.at([self.site], self.strand)
         return (time.monotonic() - began) * self.size
 
     def chunks(self) -> Iterator[tuple[int, Floats]]:
@@ -89,7 +85,7 @@ class Scan:
         The three are the other bases in the order A, C, G, T. Chunks end at fixed places, so that
         the same scan gives the same numbers.
         """
-        step = max(1, self.scorer.chunk // 3)
+        step = max(1, self.outputs.scorer.chunk // 3)
         for begin in range(0, self.length, step):
             end = min(begin + step, self.length)
             sites = [
@@ -97,7 +93,7 @@ class Scan:
                 for offset in range(begin, end)
                 for alt in others(self.bases[offset])
             ]
-            logits = self._ask(sites)
+            logits = self.outputs.at(sites, self.strand)
             yield begin, logits.reshape(end - begin, 3, len(self.names))
 
     def deltas(self) -> Floats:
@@ -108,9 +104,6 @@ class Scan:
                 at = [BASES.index(alt) for alt in others(self.bases[row])]
                 table[row, at] = values - self.ref
         return table
-
-    def _ask(self, sites: Sequence[Site]) -> Floats:
-        return _ask(self.scorer, sites, self.strand, self.chosen, self.targets)
 
     def _changed(self, offset: int, alt: str) -> Site:
         text, at = self.site.text, self.first + offset
@@ -179,13 +172,12 @@ def prepare(
         raise InputError(
             f"{interval} holds N at {interval.contig}:{at + 1:,}; choose a region of A, C, G and T"
         )
-    window = interval.window(CHROMATIN_FLANK, CHROMATIN_FLANK)
-    text, start = genome.fetch_clipped(interval.contig, *window)
-    if n_fraction(text) > 0.5:
+    site = site_of(interval, genome)
+    if site.status is RegionStatus.AMBIGUOUS:
         raise InputError(f"more than half of the window around {interval} is N; choose another")
-    site = Site(interval, RegionStatus.OK, text, interval.midpoint - start)
     _require_targets_window(scorer, interval, features)
-    scan = scan_site(scorer, site, interval.start - start, interval.length, features)
+    first = site.centre - (interval.midpoint - interval.start)
+    scan = scan_site(scorer, site, first, interval.length, features)
     if interval.length > most_bp:
         raise UsageError(
             f"{interval} is {interval.length:,} bp, thus {scan.size:,} windows, "
@@ -199,45 +191,17 @@ def scan_site(
     scorer: Scorer, site: Site, first: int, length: int, features: Sequence[str] | None
 ) -> Scan:
     """Compute the unchanged window and choose the outputs; see `Scan` and `mutagenesis`."""
-    asks_promoter, chosen, targets = chosen_outputs(scorer, features)
+    outputs = Outputs.named(scorer, features)
     if features is None and length > 2 * scorer.target_flank:
-        targets = []
-    strand = _strand(scorer, site) if asks_promoter else ""
-    ref = _ask(scorer, [site], strand, chosen, targets)[0]
-    promoters, profile, values = np.split(ref, np.cumsum([asks_promoter, len(chosen)]))
+        outputs = replace(outputs, targets=())
+    strand = _strand(scorer, site) if outputs.promoter else ""
+    ref = outputs.at([site], strand)[0]
     if features is None:
+        promoters, profile, values = outputs.parts(ref)
         best = np.argsort(-profile, kind="stable")[:TOP]
-        chosen, profile = [chosen[place] for place in best], profile[best]
-    names = [PROMOTER] * asks_promoter + [scorer.features[place] for place in chosen]
-    names += [scorer.targets[place] for place in targets]
-    found = np.concatenate([promoters, profile, values])
-    outputs = tuple(chosen), tuple(targets)
-    return Scan(scorer, site, first, length, tuple(names), *outputs, strand, found)
-
-
-def chosen_outputs(
-    scorer: Scorer, features: Sequence[str] | None
-) -> tuple[bool, list[int], list[int]]:
-    """Tell whether the promoter is asked about, and places of features and of a table head's.
-
-    Raises:
-        UsageError: an output is unknown, or there is none.
-    """
-    wanted = None if features is None else as_list(features)
-    known = (PROMOTER, *scorer.targets)
-    named = None if wanted is None else [name for name in wanted if name not in known]
-    has_promoter = scorer.checkpoint.promoter is not None
-    asks_promoter = has_promoter if wanted is None else PROMOTER in wanted
-    if unknown := [name for name in named or () if str(name).startswith(MARK)]:
-        has = ", ".join(scorer.targets) or "no table head"
-        raise UsageError(f"the model has no output {quoted(unknown[0])}; it has {has}")
-    chosen = scorer.select_features(named)
-    targets = [
-        place for place, name in enumerate(scorer.targets) if wanted is None or name in wanted
-    ]
-    if not asks_promoter and not chosen and not targets:
-        raise UsageError("no output is chosen; name features of the model, or promoter")
-    return asks_promoter, chosen, targets
+        outputs = replace(outputs, chosen=[outputs.chosen[place] for place in best])
+        ref = np.concatenate([promoters, profile[best], values])
+    return Scan(site, first, length, outputs, strand, ref)
 
 
 def _require_targets_window(
@@ -300,26 +264,6 @@ def duration(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} h"
 
 
-def _ask(
-    scorer: Scorer,
-    sites: Sequence[Site],
-    strand: str,
-    chosen: Sequence[int],
-    targets: Sequence[int],
-) -> Floats:
-    """Return [S, O]: the promoter where a strand is given, chosen features, a table head's."""
-    blocks: list[Floats] = []
-    if strand:
-        windows = [site.promoter(strand) for site in sites]
-        blocks.append(scorer.promoter_logits(*parted(windows))[:, None])
-    if chosen:
-        profile = scorer.chromatin_logits([s.text for s in sites], [s.centre for s in sites])
-        blocks.append(profile[:, list(chosen)])
-    if targets:
-        blocks.append(target_values_of(scorer, sites)[:, list(targets)])
-    return np.concatenate(blocks, axis=1)
-
-
 def _strand(scorer: Scorer, site: Site) -> str:
     if site.interval.strand != ".":
         return site.interval.strand
@@ -345,7 +289,7 @@ def _long(keys: pd.DataFrame, scan: Scan, alts: Floats) -> pd.DataFrame:
     outputs = len(scan.names)
     table = keys.loc[keys.index.repeat(outputs)].reset_index(drop=True)
     refs: NDArray[np.float32] = np.tile(scan.ref, len(keys))
-    table["output"] = list(scan.names) * len(keys)
+    table["output"] = scan.names * len(keys)
     table["ref_logit"] = refs
     table["alt_logit"] = alts.reshape(-1)
     table["delta"] = alts.reshape(-1) - refs

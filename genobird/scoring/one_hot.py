@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genobird.columns import PROMOTER
 from genobird.errors import SequenceError, UsageError
-from genobird.scoring.mutagenesis import chosen_outputs
+from genobird.scoring.sites import Outputs, sequence_site
 
 if TYPE_CHECKING:
     from genobird.scoring.scorer import Scorer
@@ -42,10 +41,8 @@ class OneHotModel(nn.Module):
     def __init__(self, scorer: Scorer, features: Sequence[str] | None = None) -> None:
         super().__init__()
         self.scorer = scorer
-        asks_promoter, self.chosen, self.targets = chosen_outputs(scorer, features)
-        chromatin = [scorer.features[place] for place in self.chosen]
-        targets = [scorer.targets[place] for place in self.targets]
-        self.names = [PROMOTER] * asks_promoter + chromatin + targets
+        self.outputs = Outputs.named(scorer, features)
+        self.names = self.outputs.names
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict.
@@ -63,19 +60,8 @@ class OneHotModel(nn.Module):
                 "use what changes bases, such as in-silico mutagenesis"
             )
         texts = _texts(x)
-        centres = [x.shape[2] // 2] * len(texts)
-        found = []
-        if PROMOTER in self.names:
-            found.append(self.scorer.promoter_logits(texts, centres)[:, None])
-        if self.chosen:
-            found.append(self.scorer.chromatin_logits(texts, centres)[:, self.chosen])
-        if self.targets:
-            centre, flank = x.shape[2] // 2, self.scorer.target_flank
-            first = max(0, centre - flank)
-            seen = [text[first : centre + flank] for text in texts]
-            values = self.scorer.target_values(seen, [[centre - first]] * len(seen))
-            found.append(values[:, self.targets])
-        return torch.from_numpy(np.concatenate(found, axis=1)).to(x.device)
+        sites = [sequence_site(str(number), text) for number, text in enumerate(texts)]
+        return torch.from_numpy(self.outputs.at(sites, "+")).to(x.device)
 
 
 def _texts(x: Tensor) -> list[str]:

@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -26,15 +25,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from genobird.columns import PROMOTER, REGION_KEYS, REGION_LIFTED
-from genobird.errors import AssemblyError, ContigError, OutOfBoundsError, SequenceError
+from genobird.columns import REGION_KEYS, REGION_LIFTED
+from genobird.errors import AssemblyError, ContigError, OutOfBoundsError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.locus import beyond, require_chain, warn_of_training
-from genobird.genome.sequence import n_fraction, normalise
-from genobird.genome.variant import Window
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.names import require
@@ -44,50 +41,14 @@ from genobird.scoring.effects import probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.sites import Outputs, Site, ends_beyond, sequence_site, site_of
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
-from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS, flag_of, parted, promoter_reach
 from genobird.scoring.workers import Workers
 
-LONGEST_BP = 2 * CHROMATIN_FLANK
-"""A longer region is no longer represented by the window around its midpoint."""
 logger = logging.getLogger(__name__)
 BIN_BP: Final = 200
 ENDING: Final = ".bw"
 _UNSAFE = re.compile(r"[^\w.+-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A region with the bases around its midpoint."""
-
-    interval: Interval
-    status: RegionStatus
-    text: str = ""
-    """The chromatin window, forward strand; it holds the promoter windows of both strands."""
-    centre: int = 0
-    """Offset of the midpoint in `text`."""
-    lifted: Interval | None = None
-    """Where the region lies on the genome, when it was lifted there."""
-
-    @property
-    def strands(self) -> str:
-        """The strands along which the promoter is scored."""
-        strand = (self.lifted or self.interval).strand
-        return STRANDS if strand == "." else strand
-
-    @property
-    def flags(self) -> str:
-        """What makes one doubt its scores, if it has any; see `flags`."""
-        return flag_of(self.text, self.centre) if self.status is RegionStatus.OK else ""
-
-    def promoter(self, strand: str) -> Window:
-        """Return the promoter window along a strand."""
-        return self.around(*promoter_reach(strand)).along(strand)
-
-    def around(self, before: int, after: int) -> Window:
-        """Return the bases before the midpoint, and from it on, as far as they go."""
-        first = max(0, self.centre - before)
-        return Window(self.text[first : self.centre + after], self.centre - first)
 
 
 def score_regions(
@@ -208,10 +169,7 @@ def region_frames(
     """
     if chain is not None:
         require_chain(chain, genome)
-    sites = (
-        site_of(interval, genome) if chain is None else _lifted_site(interval, genome, chain)
-        for interval in intervals
-    )
+    sites = (site_of(interval, genome, chain) for interval in intervals)
     for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
         yield frame if chain is None else _with_lifted(frame, part)
 
@@ -231,7 +189,7 @@ def sequence_frames(
     Raises:
         SequenceError: letters that are no DNA, or an empty sequence.
     """
-    sites = (_sequence_site(name, text) for name, text in records)
+    sites = (sequence_site(name, text) for name, text in records)
     for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
         yield frame
 
@@ -250,43 +208,13 @@ def require_on_genome(
         if contig is None:  # without a place, which is no sign of another assembly
             continue
         length = chain.source_lengths[contig] if chain else genome.length(contig)
-        if _beyond(interval, length):
+        if ends_beyond(interval, length):
             # sorted, so that the largest end of each contig comes last
             ends = dict(sorted((each.contig, each.end) for each in intervals))
             raise OutOfBoundsError(
                 f"{interval} ends after {contig} ({length:,} bp); "
                 f"{beyond(ends, genome, 'the BED')} (--keep-going scores the other regions)"
             )
-
-
-def _beyond(interval: Interval, length: int) -> bool:
-    # An empty interval behind the last base has no midpoint on the contig.
-    return interval.end > length or interval.midpoint >= length
-
-
-def site_of(interval: Interval, genome: Genome) -> Site:
-    """Return a region with its bases, or with the reason why it cannot be scored."""
-    try:
-        contig = genome.resolve(interval.contig)
-    except (AssemblyError, ContigError):
-        return Site(interval, RegionStatus.NO_CONTIG)
-    if _beyond(interval, genome.length(contig)):
-        return Site(interval, RegionStatus.OUT_OF_BOUNDS)
-    if interval.length > LONGEST_BP:
-        return Site(interval, RegionStatus.TOO_LONG)
-    window = interval.window(CHROMATIN_FLANK, CHROMATIN_FLANK)
-    text, start = genome.fetch_clipped(contig, *window)
-    own = text[max(0, interval.start - start) : interval.end - start]
-    ambiguous = "N" in own or n_fraction(text) > 0.5
-    status = RegionStatus.AMBIGUOUS if ambiguous else RegionStatus.OK
-    return Site(interval, status, text, interval.midpoint - start)
-
-
-def _lifted_site(interval: Interval, genome: Genome, chain: ChainFile) -> Site:
-    lifted = chain.lift(interval)
-    if lifted is None:
-        return Site(interval, RegionStatus.NOT_LIFTED)
-    return replace(site_of(lifted, genome), interval=interval, lifted=lifted)
 
 
 def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
@@ -302,16 +230,6 @@ def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
     return pd.concat([frame.iloc[:, :keys], lifted, frame.iloc[:, keys:]], axis=1)
 
 
-def _sequence_site(name: str, text: str) -> Site:
-    interval = Interval(name, 0, len(text))
-    if not text:
-        raise SequenceError(f"sequence {name} is empty; at least one base is needed")
-    first = max(0, interval.midpoint - CHROMATIN_FLANK)
-    window = normalise(text[first : interval.midpoint + CHROMATIN_FLANK], f"sequence {name}")
-    status = RegionStatus.AMBIGUOUS if n_fraction(window) > 0.5 else RegionStatus.OK
-    return Site(interval, status, window, interval.midpoint - first)
-
-
 def _frames(
     scorer: Scorer,
     sites: Iterable[Site],
@@ -320,8 +238,7 @@ def _frames(
     journal: Journal,
 ) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
     """Yield the rows of successive sites, with the sites; at least once."""
-    chosen = scorer.select_features(features)
-    score = partial(_frame, scorer, chosen)
+    score = partial(_frame, Outputs.of(scorer, features))
     is_empty = True
     with Workers(score, journal.processes) as workers:
         begun = (
@@ -335,32 +252,11 @@ def _frames(
         yield score([]), []
 
 
-def _frame(scorer: Scorer, chosen: Sequence[int], sites: Sequence[Site]) -> pd.DataFrame:
+def _frame(outputs: Outputs, sites: Sequence[Site]) -> pd.DataFrame:
     scored = [site for site in sites if site.status is RegionStatus.OK]
-    names: list[str] = []
-    blocks: list[Floats] = []
-    if scorer.checkpoint.promoter is not None:
-        names.append(PROMOTER)
-        blocks.append(probabilities(_promoter_logits(scorer, scored))[:, None])
-    if chosen:
-        logits = scorer.chromatin_logits(
-            [site.text for site in scored], [site.centre for site in scored]
-        )
-        names += [scorer.features[place] for place in chosen]
-        blocks.append(probabilities(logits[:, chosen], POSITIVE_WEIGHT))
-    if scorer.targets:
-        names += scorer.targets
-        blocks.append(target_values_of(scorer, scored))
-    found = np.concatenate(blocks, axis=1) if scored else np.zeros((0, len(names)), np.float32)
-    return _table(sites, names, found)
-
-
-def target_values_of(scorer: Scorer, sites: Sequence[Site]) -> Floats:
-    """Return what a table head predicts along the strand of each site, [n, O]."""
-    flank = scorer.target_flank
-    texts, places = parted([site.around(flank, flank) for site in sites])
-    strands = [(site.lifted or site.interval).strand for site in sites]
-    return scorer.target_values(texts, [[place] for place in places], strands)
+    promoter, features, targets = outputs.parts(outputs.at(scored))
+    found = [probabilities(promoter), probabilities(features, POSITIVE_WEIGHT), targets]
+    return _table(sites, outputs.names, np.concatenate(found, axis=1))
 
 
 def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFrame:
@@ -378,16 +274,6 @@ def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFra
         "flags": text_column([site.flags for site in sites]),
     }
     return pd.concat([pd.DataFrame(keys), pd.DataFrame(values, columns=names)], axis=1)
-
-
-def _promoter_logits(scorer: Scorer, sites: Sequence[Site]) -> Floats:
-    """Return the logit along the strand of each site, the larger of both where it has none."""
-    rows = [row for row, site in enumerate(sites) for _ in site.strands]
-    windows = [site.promoter(strand) for site in sites for strand in site.strands]
-    logits = scorer.promoter_logits(*parted(windows))
-    best = np.full(len(sites), -np.inf, np.float32)
-    np.maximum.at(best, np.array(rows, dtype=np.int64), logits)
-    return best
 
 
 def bins_of(intervals: Iterable[Interval], genome: Genome) -> Iterator[Interval]:
@@ -436,7 +322,7 @@ def write_tracks(
         OutputError: a file cannot be written.
     """
     backend = require_backend()
-    names = outputs_of(scorer, features)
+    names = Outputs.of(scorer, features).names
     paths = track_paths(folder, names)
     check_folder(folder, paths.values(), force)
     folder.mkdir(exist_ok=True)
@@ -450,13 +336,6 @@ def write_tracks(
                 track.write(frame, name)
             progress(len(frame))
     return [path for path in paths.values() if path.exists()]
-
-
-def outputs_of(scorer: Scorer, features: Sequence[str] | None) -> list[str]:
-    """Return the outputs of a region table, in order."""
-    promoter = [PROMOTER] if scorer.checkpoint.promoter is not None else []
-    chosen = [scorer.features[place] for place in scorer.select_features(features)]
-    return promoter + chosen + scorer.targets
 
 
 def track_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:

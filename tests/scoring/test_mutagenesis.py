@@ -95,7 +95,7 @@ def test_by_default_the_outputs_are_the_promoter_and_the_most_active_features(
     scan = prepare(scorer, REGION, genome)
     everything = prepare(scorer, REGION, genome, features=scorer.features)
     best = sorted(zip(everything.ref, everything.names, strict=True), reverse=True)[:2]
-    assert scan.names == ("promoter", *(name for _, name in best))
+    assert scan.names == ["promoter", *(name for _, name in best)]
     np.testing.assert_allclose(scan.ref[1:], [logit for logit, _ in best], **EXACT)
 
 

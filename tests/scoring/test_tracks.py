@@ -13,7 +13,8 @@ from genobird.errors import OutputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.scoring import regions
-from genobird.scoring.regions import bins_of, outputs_of, track_paths, write_tracks
+from genobird.scoring.regions import bins_of, track_paths, write_tracks
+from genobird.scoring.sites import Outputs
 
 
 class BigWigFile:
@@ -120,8 +121,8 @@ def test_files_are_named_after_outputs_and_never_share_a_name():
 
 
 def test_outputs_are_those_of_the_region_table(scorer):
-    assert outputs_of(scorer, None) == ["promoter", *scorer.features]
-    assert outputs_of(scorer, ["DNase"]) == ["promoter", "A|DNase|None"]
+    assert Outputs.of(scorer, None).names == ["promoter", *scorer.features]
+    assert Outputs.of(scorer, ["DNase"]).names == ["promoter", "A|DNase|None"]
 
 
 def test_existing_tracks_need_force(scorer, genome, tmp_path, backend):
