@@ -303,7 +303,7 @@ def _info(model: Path | None) -> Schema:
     settings = EffectSettings(embedding=True)
     fields = [
         *variant_vcf.info_fields(scorers.load(model), lifted=True, settings=settings),
-        *variant_vcf.GB_GENES,
+        *variant_vcf.GENES,
         *haplotypes.FIELDS,
     ]
     types = {"Float": "number", "Integer": "integer", "String": "string"}

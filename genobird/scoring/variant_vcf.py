@@ -8,15 +8,26 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from genobird.columns import DISTANCE, EVALUE, GENE, GENE_DISTANCE, LLR, LLR_SE, PROMOTER, TOP
+from genobird.columns import (
+    DISTANCE,
+    EVALUE,
+    FLAGS,
+    GENE,
+    GENE_DISTANCE,
+    LLR,
+    LLR_SE,
+    PROMOTER,
+    TOP,
+)
 from genobird.errors import counted
 from genobird.genome import streams
 from genobird.genome.fasta import Genome
@@ -60,44 +71,87 @@ GB_TOP = InfoField(
     "Chromatin feature whose logit changes most relative to background variants",
     type="String",
 )
-GB_GENES = (
-    InfoField("GB_GENE", "Gene of the nearest transcription start", type="String"),
-    InfoField(
-        "GB_GENE_DISTANCE",
-        "Distance from that start along its gene, bp; negative before the start",
-        type="Integer",
-    ),
-)
-_ACCESSIBLE = "DNase"
 GB_LIFTED = (
     InfoField("GB_LIFTED_CHROM", "Contig that REF was lifted to", type="String", number="."),
     InfoField("GB_LIFTED_POS", "Where REF was lifted to, 1-based", type="Integer", number="."),
     InfoField("GB_LIFTED_STRAND", "Strand REF was lifted to", type="String", number="."),
 )
 
+_ACCESSIBLE = "DNase"  # the class of such features
 # Above this share of REF mismatches the reference is more likely wrong than the alleles.
 _SUSPICIOUS = 0.1
+
+Read = Callable[[pd.DataFrame], list[Value] | None]
+"""Reads the INFO values of each row of a table; None where it has not the columns."""
+
+
+def _number(x: float) -> Value:
+    return None if math.isnan(x) else float(x)
+
+
+def _text(x: object) -> Value:
+    return x if isinstance(x, str) and x else None
+
+
+def _each(column: str, value: Callable[[Any], Value] = _number) -> Read:
+    return lambda rows: [value(x) for x in rows[column]] if column in rows else None
+
+
+def _phred(rows: pd.DataFrame) -> list[Value] | None:
+    return [_number(x) for x in 0 - 10 * np.log10(rows[EVALUE])] if EVALUE in rows else None
+
+
+def _leading(rows: pd.DataFrame) -> list[Value] | None:
+    """Return the change of the feature that leads each row."""
+    if TOP not in rows:
+        return None
+    return [
+        _number(rows[f"{top}|delta"].iloc[row]) if isinstance(top, str) else None
+        for row, top in enumerate(rows[TOP])
+    ]
+
+
+GENES: Final[Mapping[InfoField, Read]] = {
+    InfoField("GB_GENE", "Gene of the nearest transcription start", type="String"): _each(
+        GENE, _text
+    ),
+    InfoField(
+        "GB_GENE_DISTANCE",
+        "Distance from that start along its gene, bp; negative before the start",
+        type="Integer",
+    ): _each(GENE_DISTANCE, lambda bp: None if pd.isna(bp) else int(bp)),
+}
 
 
 def info_fields(
     scorer: Scorer, lifted: bool = False, settings: EffectSettings = DEFAULT
 ) -> list[InfoField]:
     """Return the INFO keys that a model gives, and where the variants were lifted to."""
-    parts = scorer.checkpoint
-    return [
-        STATUS,
-        GB_FLAGS,
-        *(GB_LIFTED if lifted else ()),
-        *([GB_EVALUE] if scorer.background is not None else []),
-        *([GB_PHRED] if scorer.background is not None and settings.phred else []),
-        *([GB_PROMOTER] if parts.promoter is not None else []),
-        *([GB_LLR] if parts.mlm is not None else []),
-        *([GB_LLR_SE] if parts.mlm is not None and settings.segmentations > 1 else []),
-        *([GB_EMBEDDING] if settings.embedding else []),
-        *([GB_CHROMATIN, GB_TOP] if parts.chromatin is not None else []),
-        *([_gb_dnase(cells)] if (cells := _accessible(scorer)) else []),
-        *([_gb_targets(scorer.targets)] if scorer.targets else []),
+    flags, *scores = _keys(scorer, settings)
+    return [STATUS, flags, *(GB_LIFTED if lifted else ()), *scores]
+
+
+def _keys(
+    scorer: Scorer, settings: EffectSettings, genes: Mapping[InfoField, Read] | None = None
+) -> dict[InfoField, Read]:
+    """Return the INFO keys that are read from the rows of a table, in the order of a record."""
+    heads, is_ranked = scorer.checkpoint, scorer.background is not None
+    is_likely, is_profiled = heads.mlm is not None, heads.chromatin is not None
+    keys: list[tuple[bool, InfoField, Read]] = [
+        (True, GB_FLAGS, _each(FLAGS, _text)),
+        (is_ranked, GB_EVALUE, _each(EVALUE)),
+        (is_ranked and settings.phred, GB_PHRED, _phred),
+        (heads.promoter is not None, GB_PROMOTER, _each(f"{PROMOTER}|delta")),
+        (is_likely, GB_LLR, _each(f"{LLR}|delta")),
+        (is_likely and settings.segmentations > 1, GB_LLR_SE, _each(LLR_SE)),
+        (settings.embedding, GB_EMBEDDING, _each(DISTANCE)),
+        *((True, field, read) for field, read in (genes or {}).items()),
+        (is_profiled, GB_CHROMATIN, _leading),
+        (is_profiled, GB_TOP, _each(TOP, _text)),
+        (bool(_accessible(scorer)), *_accessibility(scorer)),
+        (bool(scorer.targets), *_targets(scorer.targets)),
     ]
+    return {field: read for is_given, field, read in keys if is_given}
 
 
 def _accessible(scorer: Scorer) -> list[str]:
@@ -106,15 +160,27 @@ def _accessible(scorer: Scorer) -> list[str]:
     return [name for name, kind in zip(scorer.features, kinds, strict=True) if kind == _ACCESSIBLE]
 
 
-def _gb_dnase(columns: Sequence[str]) -> InfoField:
-    cells = ", ".join(dict.fromkeys(name.split("|")[0] for name in columns))
-    return InfoField("GB_DNASE", f"DNase accessibility logit, ALT - REF, mean over {cells}")
+def _accessibility(scorer: Scorer) -> tuple[InfoField, Read]:
+    names = _accessible(scorer)
+
+    def read(rows: pd.DataFrame) -> list[Value] | None:
+        columns = [column for name in names if (column := f"{name}|delta") in rows]
+        return [_number(x) for x in rows[columns].mean(axis=1)] if columns else None
+
+    cells = ", ".join(dict.fromkeys(name.split("|")[0] for name in names))
+    return InfoField("GB_DNASE", f"DNase accessibility logit, ALT - REF, mean over {cells}"), read
 
 
-def _gb_targets(columns: Sequence[str]) -> InfoField:
+def _targets(columns: Sequence[str]) -> tuple[InfoField, Read]:
+    def read(rows: pd.DataFrame) -> list[Value]:
+        deltas = rows[[f"{name}|delta" for name in columns]].to_numpy(np.float64)
+        known = ~np.isnan(deltas).any(axis=1)
+        texts = ("|".join(f"{x:.6g}" for x in row) for row in deltas)
+        return [text if is_known else None for text, is_known in zip(texts, known, strict=True)]
+
     names = "|".join(column.removeprefix(MARK) for column in columns)
     text = f"Targets of the table head, ALT - REF, separated by |: {names}"
-    return InfoField("GB_TARGETS", text, type="String")
+    return InfoField("GB_TARGETS", text, type="String"), read
 
 
 def annotate_variants(
@@ -234,7 +300,7 @@ def _annotated_copy(
     first, lifted = scan.source.peek(1), scan.locator.chain is not None
     fields = info_fields(scan.scorer, lifted, scan.settings.effects)
     if scan.starts is not None:
-        fields += GB_GENES
+        fields += GENES
     if scan.haplotypes is not None:
         fields += scan.haplotypes.fields
     return annotated_copy(
@@ -250,53 +316,15 @@ def _write_records(writer: VcfWriter, scan: VariantScan, batch: Batch) -> None:
     """Write the records of a batch, each with its INFO values."""
     columns: dict[str, list[Value]] = {}
     if batch.is_scored:
-        columns = _columns(batch.table, scan.scorer, scan.settings.effects)
+        keys = _keys(scan.scorer, scan.settings.effects, GENES if scan.starts else None)
+        read = {field.id: values_of(batch.table) for field, values_of in keys.items()}
+        columns = {key: values for key, values in read.items() if values is not None}
         if scan.haplotypes is not None:
             columns |= scan.haplotypes.info(batch.table)
     places = _places(batch.loci) if scan.locator.chain else {}
     added = _info(batch.records, batch.statuses, columns, places, scan.settings.policy)
     for record, values in zip(batch.records, added, strict=True):
         writer.write(record, values)
-
-
-def _columns(
-    frame: pd.DataFrame, scorer: Scorer, settings: EffectSettings
-) -> dict[str, list[Value]]:
-    """Return the INFO values of each row, by key."""
-    columns: dict[str, list[Value]] = {GB_FLAGS.id: [flag or None for flag in frame["flags"]]}
-    if settings.phred and EVALUE in frame.columns:
-        frame = frame.assign(phred=0 - 10 * np.log10(frame[EVALUE]))
-    for key, name in (
-        (GB_EVALUE, EVALUE),
-        (GB_PHRED, "phred"),
-        (GB_PROMOTER, f"{PROMOTER}|delta"),
-        (GB_LLR, f"{LLR}|delta"),
-        (GB_LLR_SE, LLR_SE),
-        (GB_EMBEDDING, DISTANCE),
-    ):
-        if name in frame.columns:
-            columns[key.id] = [_value(x) for x in frame[name]]
-    if GENE in frame.columns:
-        gene, distance = (field.id for field in GB_GENES)
-        columns[gene] = [name if isinstance(name, str) and name else None for name in frame[GENE]]
-        columns[distance] = [None if pd.isna(bp) else int(bp) for bp in frame[GENE_DISTANCE]]
-    if TOP in frame.columns:
-        tops: list[Value] = [top if isinstance(top, str) else None for top in frame[TOP]]
-        columns[GB_CHROMATIN.id] = [
-            None if top is None else _value(frame[f"{top}|delta"].iloc[row])
-            for row, top in enumerate(tops)
-        ]
-        columns[GB_TOP.id] = tops
-    accessible = {name: f"{name}|delta" for name in _accessible(scorer)}
-    if cells := [name for name, column in accessible.items() if column in frame.columns]:
-        means = frame[[accessible[name] for name in cells]].mean(axis=1)
-        columns[_gb_dnase(cells).id] = [_value(x) for x in means]
-    if scorer.targets:
-        deltas = frame[[f"{name}|delta" for name in scorer.targets]].to_numpy(np.float64)
-        columns[_gb_targets(scorer.targets).id] = [
-            None if np.isnan(row).any() else "|".join(f"{x:.6g}" for x in row) for row in deltas
-        ]
-    return columns
 
 
 def _info(
@@ -315,7 +343,7 @@ def _info(
             yield {}
             continue
         scored = {key: values[rows] for key, values in columns.items() if record.alts}
-        present = {key: values for key, values in scored.items() if _any(values)}
+        present = {k: row for k, row in scored.items() if any(x is not None for x in row)}
         lifted = {key: values[first : first + 1] for key, values in places.items() if values[first]}
         yield {STATUS.id: statuses[rows], **lifted, **present}
 
@@ -325,11 +353,3 @@ def _places(loci: Sequence[Locus]) -> dict[str, list[Value]]:
     return {
         field.id: [locus.lifted[part] for locus in loci] for part, field in enumerate(GB_LIFTED)
     }
-
-
-def _any(values: Sequence[Value]) -> bool:
-    return any(value is not None for value in values)
-
-
-def _value(number: float) -> Value:
-    return None if math.isnan(number) else float(number)
