@@ -6,10 +6,11 @@ The model is asked about every place of a split once, in long windows; `figures.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,8 @@ from genobird.tasks.settings import EvaluateData
 
 EVALUATION, PER_FEATURE = "evaluation.json", "per_feature.tsv"
 BASELINES = "baselines.json"
-KINDS = ("masked", "bases", "promoters", "scan", "chromatin")
+_ON_PLACES = ("promoters", "scan", "chromatin")
+KINDS = ("masked", "bases", *_ON_PLACES)
 """Predictions are `<name>.<kind>.npz`."""
 STAGES = ("pretraining", "chromatin", "promoter", "table")
 """Trainings of a model that are told of."""
@@ -261,17 +263,9 @@ def evaluate(
     checkpoint = Checkpoint.load(model)
     inference = Inference(checkpoint, asked.device, precision=asked.precision)
     known, compared = _known(asked.baselines)
-    measured: dict[str, _Measured] = {}
-    # What takes longest comes last: baselines of other places are refused when theirs are known.
-    if asked.shards is not None:
-        measured["shards"] = _on_shards(inference, asked.shards, asked)
-    for kind, path in (("promoters", asked.promoters), ("scan", asked.scan)):
-        if path is not None:
-            measured[kind] = _on_promoters(inference, kind, path, asked)
-    if asked.table is not None:
-        measured["table"] = _on_table(inference, asked.table, asked)
-    if asked.chromatin is not None:
-        measured["chromatin"] = _on_chromatin(inference, asked.chromatin, asked)
+    measured = {
+        kind: _MEASURES[kind](inference, path, asked) for kind, path in _sources(asked).items()
+    }
     result: dict[str, Any] = {
         "genobird": genobird.__version__,
         **(provenance or {}),
@@ -306,11 +300,16 @@ class _Measured(NamedTuple):
     per_feature: pd.DataFrame | None = None
 
 
+def _sources(asked: EvaluateConfig) -> dict[str, Path]:
+    """Return what is measured, by its kind."""
+    paths = {kind: getattr(asked, kind) for kind in _MEASURES}
+    return {kind: path for kind, path in paths.items() if path is not None}
+
+
 def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
     """Refuse what cannot be measured or written, before anything is computed."""
-    name, windows = asked.name, {"promoters": asked.promoters, "scan": asked.scan}
-    sources = (asked.chromatin, *windows.values(), asked.shards, asked.table)
-    if all(source is None for source in sources):
+    name, sources = asked.name, _sources(asked)
+    if not sources:
         raise UsageError(
             "nothing to measure; give a chromatin dataset, promoters, a table or token shards"
         )
@@ -318,20 +317,26 @@ def _refuse(asked: EvaluateConfig, output: Path, force: bool) -> None:
         raise UsageError("--table needs the genome that its regions lie on; give it with --fasta")
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"name {name!r} begins file names; it is not empty and has no / in it")
-    answered = {"shards": asked.shards, **windows, "chromatin": asked.chromatin}
-    kinds = [_ANSWERS.get(kind, kind) for kind, data in answered.items() if data is not None]
-    answers = [] if name is None else [f"{name}.{kind}.npz" for kind in kinds]
-    for made in (EVALUATION, *answers, *([PER_FEATURE] if asked.chromatin else [])):
-        refuse_existing(output / made, force)
-    for folder in asked.baselines:
+    made = [EVALUATION, *([PER_FEATURE] if asked.chromatin else [])]
+    if name is not None:
+        kinds = (_ANSWERS.get(kind, kind) for kind in sources if kind != "table")
+        made += [f"{name}.{kind}.npz" for kind in kinds]
+    for file in made:
+        refuse_existing(output / file, force)
+    _refuse_baselines(asked.baselines, [kind for kind in _ON_PLACES if kind in sources])
+
+
+def _refuse_baselines(folders: Sequence[Path], kinds: Sequence[str]) -> None:
+    """Refuse folders without predictions, or without those of a kind that is measured."""
+    for folder in folders:
         if not any(_files([folder], kind) for kind in KINDS):
             raise UsageError(
                 f"{folder} has no predictions <name>.<kind>.npz of baselines; train them with "
                 "`genobird baselines`, or evaluate another model with --name"
             )
-    for kind, data in (*windows.items(), ("chromatin", asked.chromatin)):
-        if asked.baselines and data is not None and not _files(asked.baselines, kind):
-            where = ", ".join(map(str, asked.baselines))
+    for kind in kinds if folders else ():
+        if not _files(folders, kind):
+            where = ", ".join(map(str, folders))
             raise UsageError(f"{where} has no predictions *.{kind}.npz; train the baselines first")
 
 
@@ -350,7 +355,7 @@ def _on_shards(inference: Inference, path: Path, asked: EvaluateConfig) -> _Meas
     return _Measured(data, evaluate_masked(masked, asked.resampling, baselines=others), masked)
 
 
-def _on_promoters(inference: Inference, kind: str, path: Path, asked: EvaluateConfig) -> _Measured:
+def _on_promoters(kind: str, inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     table = read_promoters(path, asked.split)
     logits = predict_promoters(inference, table)
     predictions = Predictions.of_promoters(table, logits)
@@ -399,6 +404,17 @@ def _on_table(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measu
         predicted = predict_table(inference, labels, genome)
         figures = evaluate_targets(labels, predicted, asked.resampling)
     return _Measured({"sha256": file_sha256(path), "regions": len(labels)}, figures, None)
+
+
+_MEASURES: Final[dict[str, Callable[[Inference, Path, EvaluateConfig], _Measured]]] = {
+    "shards": _on_shards,
+    "promoters": partial(_on_promoters, "promoters"),
+    "scan": partial(_on_promoters, "scan"),
+    "table": _on_table,
+    "chromatin": _on_chromatin,
+}
+"""What measures each kind of data. What takes longest comes last: baselines of other places are
+refused when theirs are known."""
 
 
 def read_baselines(
