@@ -206,12 +206,8 @@ def _score(
 
 def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun) -> Opened:
     """Open the inputs, and refuse what may be refused before torch is loaded."""
-    output, table, report = options.output, options.table, options.report
+    output, report = options.output, options.report
     replace = may_replace(output, run.start())
-    if table is not None:
-        check_output(table, TABLES, replace, stdout=True)
-    if report is not None:
-        check_output(report, PAGES, replace)
     source = alleles.named_input(options.sources)
     vcf = source if isinstance(source, Peeked) and not alleles.is_table(source) else None
     if vcf is None:
@@ -219,34 +215,37 @@ def _opened(options: VariantOptions, effects: EffectSettings, run: ResumableRun)
     else:
         vcfs.require_vcf(vcf.name, vcf.start)
     part = None if options.shard is None else parts.Part.parse(options.shard)
-    if effects.scores and table is None and report is None and vcf:
+    if vcf is not None and part is not None:
+        parts.require_part_outputs(None, vcf.source, output, options.table)
+    if effects.scores and options.table is None and report is None and vcf:
         raise UsageError("--scores are columns of the table; name one with --table or --report")
     if options.report_logos is not None and report is None:
         raise UsageError("--report-logos is of the report; name one with --report")
-    if vcf is not None and part is not None:
-        parts.require_part_outputs(None, vcf.source, output, table)
+    table = _table_beside(options, is_vcf=vcf is not None)
+    if table == output == STDOUT:
+        raise UsageError("both outputs are standard output; name a file for --table")
     check_output(output, VCFS if vcf else TABLES, replace, stdout=True)
-    if report is not None:
-        whole = _table_of(report, table if vcf else output, shard=part is not None)
-        table = whole if vcf else None
     if table is not None:
-        if table == output == STDOUT:
-            raise UsageError("both outputs are standard output; name a file for --table")
         check_output(table, TABLES, replace, stdout=True)
+    if report is not None:
+        check_output(report, PAGES, replace)
     policy_of(options.ref_mismatch)
     chain = alleles.chain_file(options.liftover)
     return Opened(source, vcf, part, table, open_genome(options.fasta), chain, replace)
 
 
-def _table_of(report: Path, table: str | None, *, shard: bool) -> str:
-    """Return the table of a report; beside it where none is named. UsageError if none is whole."""
-    if shard:
+def _table_beside(options: VariantOptions, *, is_vcf: bool) -> str | None:
+    """Return the table beside a VCF, if one is wanted; UsageError if a report has no whole one."""
+    table, report = options.table, options.report
+    if report is None:
+        return table
+    if options.shard is not None:
         raise UsageError(
             "--report is for a whole run; merge the shards, then: genobird report --variants TABLE"
         )
-    if table == STDOUT:
+    if STDOUT in (table, None if is_vcf else options.output):
         raise UsageError("--report is made from the table; name a file for it instead of -")
-    return table or str(report.with_suffix(".parquet"))
+    return table or str(report.with_suffix(".parquet")) if is_vcf else None
 
 
 def _refuse_what_needs_vcf(source: Peeked | list[Variant], options: VariantOptions) -> None:
