@@ -50,14 +50,8 @@ def options(tiny_genome_path: Path, model: Path) -> list[str]:
     return ["--fasta", str(tiny_genome_path), "--model", str(model), "--device", "cpu"]
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def build(capsys, vcf, options, output, *more) -> None:
-    code, _, err = run(capsys, "background", "build", vcf, *options, "-o", output, *more)
+def build(run, vcf, options, output, *more) -> None:
+    code, _, err = run("background", "build", vcf, *options, "-o", output, *more)
     assert code == 0, err
 
 
@@ -65,13 +59,13 @@ def table_of(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t")
 
 
-def test_build_says_what_it_made(capsys, vcf, options, tmp_path):
+def test_build_says_what_it_made(run, vcf, options, tmp_path):
     output = tmp_path / "a.npz"
     arguments = ["background", "build", vcf, *options, "-o", output]
-    code, out, err = run(capsys, *arguments, "--limit", "4")
+    code, out, err = run(*arguments, "--limit", "4")
     assert (code, out) == (0, "")
     assert "4 variants, 7 outputs in" in err
-    code, out, err = run(capsys, *arguments, "--force", "--json")
+    code, out, err = run(*arguments, "--force", "--json")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     expected = {"variants": 6, "outputs": 7, "limit": None, "seed": 0, "source": "in.vcf"}
@@ -80,24 +74,24 @@ def test_build_says_what_it_made(capsys, vcf, options, tmp_path):
     assert facts["command"].startswith("genobird")
 
 
-def test_build_takes_the_settings_of_variants(capsys, vcf, options, model, tmp_path):
-    build(capsys, vcf, options, model / "background.npz", "--shifts", "3", "--window-grid", "64")
+def test_build_takes_the_settings_of_variants(run, vcf, options, model, tmp_path):
+    build(run, vcf, options, model / "background.npz", "--shifts", "3", "--window-grid", "64")
     made = Background.load(model / "background.npz")
     settings = {"shifts": 3, "grid": 64, "segmentations": DEFAULT.segmentations}
     assert made.facts.items() >= settings.items()
     outputs = ["-o", tmp_path / "out.vcf", "--quiet"]
-    _, _, err = run(capsys, "variants", vcf, *options, *outputs)
+    _, _, err = run("variants", vcf, *options, *outputs)
     assert "the background was made with shifts 3, grid 64: quantiles" in err
     outputs = ["-o", tmp_path / "one.vcf", "--quiet", "--shifts", "3", "--window-grid", "64"]
-    _, _, err = run(capsys, "variants", vcf, *options, *outputs, "--two-windows")
+    _, _, err = run("variants", vcf, *options, *outputs, "--two-windows")
     assert "the background was made with one window: promoter|quantile is a little off" in err
 
 
-def test_build_leaves_regions_and_those_of_a_bed_out(capsys, vcf, options, tmp_path):
+def test_build_leaves_regions_and_those_of_a_bed_out(run, vcf, options, tmp_path):
     bed = tmp_path / "out.bed"
     bed.write_text("1\t20040\t20041\n")
     more = ["--exclude", "chr1:20,001-20,001", "--exclude", bed, "--quiet"]
-    build(capsys, vcf, options, tmp_path / "a.npz", *more)
+    build(run, vcf, options, tmp_path / "a.npz", *more)
     made = Background.load(tmp_path / "a.npz")
     assert made.count == 4
     assert made.facts["exclude"] == ["chr1:20,001-20,001", "1:20,041-20,041"]
@@ -111,46 +105,44 @@ def test_build_leaves_regions_and_those_of_a_bed_out(capsys, vcf, options, tmp_p
         (["-o", "a.npz", "--exclude", "chr1"], "region chr1 has no positions"),
     ],
 )
-def test_misuse_ends_with_2_and_one_line(
-    capsys, vcf, options, tmp_path, monkeypatch, more, message
-):
+def test_misuse_ends_with_2_and_one_line(run, vcf, options, tmp_path, monkeypatch, more, message):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(capsys, "background", "build", vcf, *options, *more)
+    code, _, err = run("background", "build", vcf, *options, *more)
     assert code == 2
     assert message in err.replace("'", "")
     assert err.count("\n") == 1
 
 
-def test_the_group_without_a_verb_shows_its_verbs(capsys):
-    code, _, err = run(capsys, "background")
+def test_the_group_without_a_verb_shows_its_verbs(run):
+    code, _, err = run("background")
     assert code == 2
     assert "build" in err
     assert "info" in err
 
 
-def test_info_tells_of_a_file_and_of_a_model_directory(capsys, vcf, options, model):
-    build(capsys, vcf, options, model / "background.npz")
-    code, text, _ = run(capsys, "background", "info", model / "background.npz")
+def test_info_tells_of_a_file_and_of_a_model_directory(run, vcf, options, model):
+    build(run, vcf, options, model / "background.npz")
+    code, text, _ = run("background", "info", model / "background.npz")
     assert code == 0
     assert "variants: 6" in text
     assert "1 in 100" in text
     assert len([line for line in text.splitlines() if line.startswith("A|CTCF|None#130")]) == 1
-    code, out, _ = run(capsys, "background", "info", model, "--json")
+    code, out, _ = run("background", "info", model, "--json")
     facts = json.loads(out)
     made = Background.load(model / "background.npz")
     assert facts["hash"] == made.hash
     assert list(facts["sizes"]) == list(made.outputs)
     largest = facts["sizes"]["promoter"]
     assert largest["largest"] == made.sizes.values[0, 0] >= largest["1 in 10"] >= largest["half"]
-    code, _, err = run(capsys, "background", "info", model.parent / "none.npz")
+    code, _, err = run("background", "info", model.parent / "none.npz")
     assert code == 2
     assert "there is no background" in err
 
 
-def test_variants_use_the_background_of_the_model(capsys, vcf, options, model, tmp_path):
-    build(capsys, vcf, options, model / "background.npz")
+def test_variants_use_the_background_of_the_model(run, vcf, options, model, tmp_path):
+    build(run, vcf, options, model / "background.npz")
     outputs = ["-o", tmp_path / "out.vcf.gz", "--table", tmp_path / "out.tsv"]
-    code, _, err = run(capsys, "variants", vcf, *options, *outputs)
+    code, _, err = run("variants", vcf, *options, *outputs)
     assert code == 0
     assert "no E-values" not in err
     table = table_of(tmp_path / "out.tsv")
@@ -166,37 +158,37 @@ def test_variants_use_the_background_of_the_model(capsys, vcf, options, model, t
 
 
 def test_without_a_background_there_are_no_evalues_and_that_is_said_once(
-    capsys, vcf, options, model, tmp_path
+    run, vcf, options, model, tmp_path
 ):
     outputs = ["-o", tmp_path / "out.vcf", "--table", tmp_path / "out.tsv", "--force"]
-    code, _, err = run(capsys, "variants", vcf, *options, *outputs)
+    code, _, err = run("variants", vcf, *options, *outputs)
     assert code == 0
     assert err.count("so no E-values") == 1
     assert "evalue" not in table_of(tmp_path / "out.tsv").columns
     assert "GB_EVALUE" not in (tmp_path / "out.vcf").read_text()
-    build(capsys, vcf, options, model / "background.npz")
-    _, _, err = run(capsys, "variants", vcf, *options, *outputs, "--background", "none")
+    build(run, vcf, options, model / "background.npz")
+    _, _, err = run("variants", vcf, *options, *outputs, "--background", "none")
     assert "no E-values" not in err
     assert "evalue" not in table_of(tmp_path / "out.tsv").columns
 
 
-def test_a_background_can_be_given_and_one_of_another_model_stops(capsys, vcf, options, tmp_path):
-    build(capsys, vcf, options, tmp_path / "a.npz", "--limit", "3")
+def test_a_background_can_be_given_and_one_of_another_model_stops(run, vcf, options, tmp_path):
+    build(run, vcf, options, tmp_path / "a.npz", "--limit", "3")
     arguments = ["variants", vcf, *options, "-o", tmp_path / "out.vcf"]
-    code, _, _ = run(capsys, *arguments, "--background", tmp_path / "a.npz")
+    code, _, _ = run(*arguments, "--background", tmp_path / "a.npz")
     assert code == 0
     assert "GB_EVALUE=" in (tmp_path / "out.vcf").read_text()
     made = Background.load(tmp_path / "a.npz")
     made.facts["model"] = "0123456789ab"
     made.save(tmp_path / "b.npz")
-    code, _, err = run(capsys, *arguments, "--force", "--background", tmp_path / "b.npz")
+    code, _, err = run(*arguments, "--force", "--background", tmp_path / "b.npz")
     assert code == 1
     assert "the background is of model 0123456789ab" in err
 
 
-def test_phased_adds_joint_scores_to_info_and_table(capsys, vcf, options, tmp_path):
+def test_phased_adds_joint_scores_to_info_and_table(run, vcf, options, tmp_path):
     outputs = ["-o", tmp_path / "out.vcf.gz", "--table", tmp_path / "out.parquet"]
-    code, _, err = run(capsys, "variants", vcf, *options, *outputs, "--phased", "me")
+    code, _, err = run("variants", vcf, *options, *outputs, "--phased", "me")
     assert code == 0
     assert "ALTs of me: 4 applied on their haplotypes, 1 not: UNPHASED 1" in err
     table = pd.read_parquet(tmp_path / "out.parquet")
@@ -227,21 +219,21 @@ def test_phased_adds_joint_scores_to_info_and_table(capsys, vcf, options, tmp_pa
     ],
 )
 def test_phased_needs_a_file_with_genotypes(
-    capsys, vcf, options, tmp_path, monkeypatch, source, message
+    run, vcf, options, tmp_path, monkeypatch, source, message
 ):
     stdin = io.TextIOWrapper(io.BytesIO(vcf.read_bytes()))
     monkeypatch.setattr(sys, "stdin", stdin)
     output = tmp_path / ("out.vcf" if source == ["-"] else "out.tsv")
     arguments = ["variants", *source, *options, "-o", output, "--phased", "me"]
-    code, _, err = run(capsys, *arguments)
+    code, _, err = run(*arguments)
     assert code == 2
     assert message in err
     assert not output.exists()
 
 
-def test_phased_names_the_samples_that_there_are(capsys, vcf, options, tmp_path):
+def test_phased_names_the_samples_that_there_are(run, vcf, options, tmp_path):
     arguments = ["variants", vcf, *options, "-o", tmp_path / "out.vcf", "--phased", "you"]
-    code, _, err = run(capsys, *arguments)
+    code, _, err = run(*arguments)
     assert code == 2
     assert "it has me" in err
 

@@ -1,38 +1,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from genobird.cli import main
 from genobird.scoring.scorer import load
-
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-
-
-@pytest.fixture
-def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
-    path = tmp_path / "in.vcf"
-    ref = tiny_contigs["chr1"][20_000]
-    path.write_text(f"{HEADER}chr1\t20001\trs1\t{ref}\t*,{'AC'[ref == 'A']}\t.\t.\t.\n")
-    return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main(["compat", *(str(argument) for argument in arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_command_line_of_the_retired_tool_works(
-    capsys, vcf, tiny_genome_path, tiny_checkpoint, tmp_path
+    run, vcf, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     output = tmp_path / "out.tsv"
     scores = ["-s", "diff", "-s", "logit", "-l", 1000]
     arguments = [vcf, tiny_genome_path, output, "-m", tiny_checkpoint, *scores]
-    code, out, err = run(capsys, "kipoi-veff2", *arguments, "--device", "cpu")
+    code, out, err = run("compat", "kipoi-veff2", *arguments, "--device", "cpu")
     assert (code, out) == (0, "")
     assert "--seq-length 1000 is not used" in err
     assert "2 alleles in" in err
@@ -42,30 +23,32 @@ def test_the_command_line_of_the_retired_tool_works(
         f"{tiny_checkpoint}/A_DNase_None/diff",
     ]
     assert table.iloc[:, 5:].isna().all(axis=1).tolist() == [True, False]
-    code, _, err = run(capsys, "kipoi-veff2", *arguments)
+    code, _, err = run("compat", "kipoi-veff2", *arguments)
     assert code == 2
     assert "exists; choose another name or pass --force" in err
 
 
 def test_the_bundled_model_stands_in_for_the_retired_one_and_says_so(
-    capsys, vcf, tiny_genome_path, tiny_checkpoint, monkeypatch
+    run, vcf, tiny_genome_path, tiny_checkpoint, monkeypatch
 ):
     def bundled(model: object, *_: object, **__: object) -> object:
         assert model is None
         return load(tiny_checkpoint, device="cpu")
 
     monkeypatch.setattr("genobird.scoring.scorer.load", bundled)
-    code, out, err = run(capsys, "kipoi-veff2", vcf, tiny_genome_path, "-", "-m", "DeepSEA/predict")
+    code, out, err = run(
+        "compat", "kipoi-veff2", vcf, tiny_genome_path, "-", "-m", "DeepSEA/predict"
+    )
     assert code == 0
     assert "DeepSEA/predict is no model of genobird: the bundled model" in err
     assert out.splitlines()[0].split("\t")[5] == "DeepSEA/predict/A_DNase_None/diff"
 
 
-def test_selene_tables_come_into_a_folder(capsys, vcf, tiny_genome_path, tiny_checkpoint, tmp_path):
+def test_selene_tables_come_into_a_folder(run, vcf, tiny_genome_path, tiny_checkpoint, tmp_path):
     folder = tmp_path / "made"
     model = ["--model", tiny_checkpoint, "--device", "cpu"]
     arguments = [vcf, tiny_genome_path, folder, *model, "--save-data", "abs_diffs"]
-    code, out, _ = run(capsys, "selene", *arguments, "--json")
+    code, out, _ = run("compat", "selene", *arguments, "--json")
     assert code == 0
     summary = json.loads(out)
     assert summary["output"] == str(folder / "in_abs_diffs.tsv")
@@ -73,7 +56,7 @@ def test_selene_tables_come_into_a_folder(capsys, vcf, tiny_genome_path, tiny_ch
     assert [path.name for path in folder.iterdir()] == ["in_abs_diffs.tsv"]
 
 
-def test_what_cannot_be_done_is_refused(capsys, vcf, tiny_genome_path, tiny_checkpoint, tmp_path):
+def test_what_cannot_be_done_is_refused(run, vcf, tiny_genome_path, tiny_checkpoint, tmp_path):
     model = ["-m", tiny_checkpoint]
     start = ["kipoi-veff2", vcf, tiny_genome_path]
     (tmp_path / "file").write_text("")
@@ -87,15 +70,15 @@ def test_what_cannot_be_done_is_refused(capsys, vcf, tiny_genome_path, tiny_chec
         (["selene", vcf, tiny_genome_path, tmp_path, *model, "-s", "x"], "score 'x' is unknown"),
     ]
     for arguments, message in cases:
-        code, out, err = run(capsys, *arguments)
+        code, out, err = run("compat", *arguments)
         assert (code, out) == (2, ""), err
         assert err.count("\n") == 1
         assert message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in.vcf"]
 
 
-def test_compat_alone_shows_its_verbs(capsys):
-    code, out, err = run(capsys)
+def test_compat_alone_shows_its_verbs(run):
+    code, out, err = run("compat")
     assert code == 2
     assert "kipoi-veff2" in out + err
     assert "selene" in out + err

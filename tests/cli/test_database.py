@@ -14,9 +14,8 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.vcf import VcfReader
 from genobird.scoring.alleles import all_snvs, joined
+from tests.cli.conftest import HEADER
 from tests.processes import Command, Hit
-
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
 @pytest.fixture(scope="module")

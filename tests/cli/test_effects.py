@@ -9,8 +9,7 @@ import pysam
 import pytest
 
 from genobird.cli import main
-
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+from tests.cli.conftest import HEADER
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from genobird.checkpoint import Checkpoint
-from genobird.cli import main
 from tests.conftest import random_dna
 
 FAST = ("promoter_fit.steps=2", "promoter_shape.first=4", "promoter_shape.hidden=4")
@@ -29,64 +28,55 @@ def promoters(tmp_path_factory):
     return path
 
 
-def run(capsys, *arguments, code=0):
-    found = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert found == code, captured.err
-    return captured.out if code == 0 else captured.err
-
-
 def test_a_model_is_measured_beside_baselines_and_gets_its_card(
-    capsys, tiny_checkpoint, promoters, tmp_path
+    told, tiny_checkpoint, promoters, tmp_path
 ):
     sets = [word for setting in FAST for word in ("--set", setting)]
-    run(capsys, "baselines", "--promoters", promoters, "--output", tmp_path / "b", *sets)
+    told("baselines", "--promoters", promoters, "--output", tmp_path / "b", *sets)
     measured = ("evaluate", tiny_checkpoint, "--promoters", promoters, "--output", tmp_path)
-    out = run(capsys, *measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
+    out = told(*measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
     assert out == ""  # messages go to standard error
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert figures["promoters"]["windows"] == 12
     assert set(figures["promoters"]["baselines"]) == {"composition", "convolution"}
     assert figures["settings"]["resamples"] == 5
     card = ("card", tiny_checkpoint, "--evaluation", tmp_path / "evaluation.json")
-    run(capsys, *card, "--output", tmp_path / "card.md")
+    told(*card, "--output", tmp_path / "card.md")
     assert Checkpoint.load(tiny_checkpoint).hash in (tmp_path / "card.md").read_text()
-    same = run(capsys, *card, "--output", tmp_path / "evaluation.json", "--force", code=2)
+    same = told(*card, "--output", tmp_path / "evaluation.json", "--force", code=2)
     assert "--output and --evaluation are the same file" in same
     for again in ((*measured,), (*card, "--output", tmp_path / "card.md")):
-        assert "exists; choose another name or pass --force" in run(capsys, *again, code=2)
+        assert "exists; choose another name or pass --force" in told(*again, code=2)
 
 
-def test_models_of_promoters_are_measured_in_a_scan_too(
-    capsys, tiny_checkpoint, promoters, tmp_path
-):
+def test_models_of_promoters_are_measured_in_a_scan_too(told, tiny_checkpoint, promoters, tmp_path):
     windows = pd.read_parquet(promoters)
     scan = tmp_path / "scan.parquet"
     windows[windows["split"] == "test"].iloc[:7].to_parquet(scan)
     sources = ("--promoters", promoters, "--scan", scan)
-    run(capsys, "baselines", *sources, "--output", tmp_path / "b", "--models", "composition")
+    told("baselines", *sources, "--output", tmp_path / "b", "--models", "composition")
     measured = ("evaluate", tiny_checkpoint, *sources, "--output", tmp_path)
-    run(capsys, *measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
+    told(*measured, "--baselines", tmp_path / "b", "--set", "resamples=5")
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert (figures["promoters"]["windows"], figures["scan"]["windows"]) == (12, 7)
     assert set(figures["scan"]["baselines"]) == {"composition"}
     alone = ("baselines", "--scan", scan, "--output", tmp_path / "c")
-    assert "nothing to train on" in run(capsys, *alone, code=2)
+    assert "nothing to train on" in told(*alone, code=2)
     unseen = ("evaluate", tiny_checkpoint, "--scan", scan, "--output", tmp_path, "--force")
     (tmp_path / "b" / "composition.scan.npz").unlink()
-    error = run(capsys, *unseen, "--baselines", tmp_path / "b", code=2)
+    error = told(*unseen, "--baselines", tmp_path / "b", code=2)
     assert "has no predictions *.scan.npz" in error
 
 
-def test_any_of_the_baselines_can_be_trained(capsys, promoters, tmp_path):
+def test_any_of_the_baselines_can_be_trained(told, promoters, tmp_path):
     arguments = ("--promoters", promoters, "--output", tmp_path / "b", "--set", "kmers.k=2")
-    run(capsys, "baselines", *arguments, "--models", "kmers, composition")
+    told("baselines", *arguments, "--models", "kmers, composition")
     facts = json.loads((tmp_path / "b" / "baselines.json").read_text())
     assert set(facts["promoters"]) == {"sha256", "kmers", "composition"}
     assert facts["promoters"]["kmers"]["settings"]["k"] == 2
 
 
-def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
+def test_misuse_is_one_line(told, tiny_checkpoint, promoters, tmp_path):
     output = ("--output", tmp_path / "out")
     for arguments, message in [
         (("evaluate", tiny_checkpoint, *output), "nothing to measure"),
@@ -103,7 +93,7 @@ def test_misuse_is_one_line(capsys, tiny_checkpoint, promoters, tmp_path):
             "there is no",
         ),
     ]:
-        error = run(capsys, *arguments, code=2)
+        error = told(*arguments, code=2)
         assert error.startswith("genobird: error: ")
         assert error.count("\n") == 1
         assert message in error

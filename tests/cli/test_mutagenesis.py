@@ -2,34 +2,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from genobird.cli import main
 from genobird.inference import Floats
 from genobird.scoring.mutagenesis import Scan
 
 REGION = "chr1:30,001-30,002"
 
 
-@pytest.fixture
-def options(tiny_genome_path: Path, tiny_checkpoint: Path) -> list[str]:
-    return ["--fasta", str(tiny_genome_path), "--model", str(tiny_checkpoint), "--device", "cpu"]
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main(["mutagenesis", *(str(argument) for argument in arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_a_region_becomes_a_table_and_a_logo(capsys, options, tmp_path):
+def test_a_region_becomes_a_table_and_a_logo(run, options, tmp_path):
     table, logo = tmp_path / "out.tsv", tmp_path / "out.svg"
     features = "promoter,A|DNase|None"
     code, out, err = run(
-        capsys, REGION, *options, "-o", table, "--logo", logo, "--features", features
+        "mutagenesis", REGION, *options, "-o", table, "--logo", logo, "--features", features
     )
     assert (code, out) == (0, "")
     assert "6 changes in" in err
@@ -39,10 +25,10 @@ def test_a_region_becomes_a_table_and_a_logo(capsys, options, tmp_path):
     assert logo.read_text().lstrip().startswith("<?xml")
 
 
-def test_the_wide_form_has_a_logo_too(capsys, options, tmp_path):
+def test_the_wide_form_has_a_logo_too(run, options, tmp_path):
     table, logo = tmp_path / "out.parquet", tmp_path / "out.png"
     arguments = [*options, "-o", table, "--logo", logo, "--features", "DNase", "--form", "wide"]
-    code, out, _ = run(capsys, REGION, *arguments, "--json")
+    code, out, _ = run("mutagenesis", REGION, *arguments, "--json")
     assert code == 0
     assert list(pd.read_parquet(table).columns)[4:] == [
         f"A|DNase|None|{part}" for part in ("ref", "alt", "delta")
@@ -55,17 +41,17 @@ def test_the_wide_form_has_a_logo_too(capsys, options, tmp_path):
     assert summary["logo"] == str(logo)
 
 
-def test_a_longer_scan_says_first_how_long_it_takes(capsys, options, monkeypatch):
+def test_a_longer_scan_says_first_how_long_it_takes(run, options, monkeypatch):
     monkeypatch.setattr("genobird.cli.scoring._SOON", 2)
     arguments = [*options, "-o", "-", "--features", "DNase"]
-    code, out, err = run(capsys, REGION, *arguments)
+    code, out, err = run("mutagenesis", REGION, *arguments)
     assert code == 0
     assert "6 windows, about " in err
     assert len(out.splitlines()) == 7
-    assert run(capsys, REGION, *arguments, "--quiet")[2] == ""
+    assert run("mutagenesis", REGION, *arguments, "--quiet")[2] == ""
 
 
-def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_path):
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(run, options, tmp_path):
     out = ["-o", tmp_path / "out.tsv"]
     cases = [
         (("chr1", *options, *out), 2, "region 'chr1' has no positions"),
@@ -79,7 +65,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_
         ((REGION, *options, "-o", tmp_path / "out.txt"), 2, "unknown ending"),
     ]
     for arguments, expected, message in cases:
-        code, stdout, err = run(capsys, *arguments)
+        code, stdout, err = run("mutagenesis", *arguments)
         assert (code, stdout) == (expected, ""), err
         assert err.startswith("genobird: error: ")
         assert err.count("\n") == 1
@@ -87,7 +73,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(capsys, options, tmp_
         assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_leaves_nothing(capsys, options, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_nothing(run, options, tmp_path, monkeypatch):
     chunks = Scan.chunks
 
     def interrupted(scan: Scan) -> Iterator[tuple[int, Floats]]:
@@ -97,16 +83,16 @@ def test_an_interrupt_leaves_nothing(capsys, options, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Scan, "chunks", interrupted)
     logo = ["--logo", tmp_path / "out.svg"]
-    code, _, err = run(capsys, REGION, *options, "-o", tmp_path / "out.tsv", *logo)
+    code, _, err = run("mutagenesis", REGION, *options, "-o", tmp_path / "out.tsv", *logo)
     assert code == 130
     assert err.splitlines()[-1] == "genobird: error: interrupted"
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_logo_needs_force(capsys, options, tmp_path):
+def test_an_existing_logo_needs_force(run, options, tmp_path):
     logo = tmp_path / "out.svg"
     logo.write_text("old")
-    code, _, err = run(capsys, REGION, *options, "-o", tmp_path / "out.tsv", "--logo", logo)
+    code, _, err = run("mutagenesis", REGION, *options, "-o", tmp_path / "out.tsv", "--logo", logo)
     assert code == 2
     assert "out.svg exists; choose another name or pass --force" in err
     assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]

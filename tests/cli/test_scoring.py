@@ -8,12 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from genobird.cli import main
 from genobird.genome.fasta import Genome
 from genobird.genome.streams import BGZF_END
 from genobird.inference import Passes
+from tests.cli.conftest import HEADER
 
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 # The small model has no background, which is said otherwise.
 ALONE = ["--background", "none"]
 COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "flags", "promoter"]
@@ -23,14 +22,6 @@ COLUMNS = ["chrom", "start", "end", "name", "strand", "status", "flags", "promot
 def bed(tmp_path: Path) -> Path:
     path = tmp_path / "in.bed"
     path.write_text("chr1\t20000\t20200\ta\t0\t-\nchr2\t500\t700\tb\n")
-    return path
-
-
-@pytest.fixture
-def vcf(tmp_path: Path, tiny_contigs: dict[str, str]) -> Path:
-    path = tmp_path / "in.vcf"
-    ref = tiny_contigs["chr1"][20_000]
-    path.write_text(f"{HEADER}chr1\t20001\t.\t{ref}\t*,{'AC'[ref == 'A']}\t.\t.\t.\n")
     return path
 
 
@@ -45,12 +36,6 @@ def made(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith("in.")}
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def assert_one_line(err: str, *parts: str) -> None:
     assert err.startswith("genobird: error: ")
     assert err.count("\n") == 1
@@ -59,9 +44,9 @@ def assert_one_line(err: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.tsv", "out.tsv.gz", "out.parquet"])
-def test_score_writes_the_table_that_its_name_asks_for(capsys, bed, options, tmp_path, name):
+def test_score_writes_the_table_that_its_name_asks_for(run, bed, options, tmp_path, name):
     output = tmp_path / name
-    code, out, err = run(capsys, "score", bed, *options, "--output", output, "--features", "TF")
+    code, out, err = run("score", bed, *options, "--output", output, "--features", "TF")
     assert (code, out) == (0, "")
     assert "2 regions in" in err
     assert "(OK 2)" in err
@@ -74,8 +59,8 @@ def test_score_writes_the_table_that_its_name_asks_for(capsys, bed, options, tmp
     assert table["name"].tolist() == ["a", "b"]
 
 
-def test_score_to_standard_output_keeps_everything_else_off_it(capsys, bed, options):
-    code, out, err = run(capsys, "score", bed, *options, "-o", "-", "--json")
+def test_score_to_standard_output_keeps_everything_else_off_it(run, bed, options):
+    code, out, err = run("score", bed, *options, "-o", "-", "--json")
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split("\t")[: len(COLUMNS)] == COLUMNS
@@ -85,28 +70,28 @@ def test_score_to_standard_output_keeps_everything_else_off_it(capsys, bed, opti
     assert summary["statuses"] == {"OK": 2}
 
 
-def test_score_says_in_json_what_it_did(capsys, bed, options, tmp_path):
+def test_score_says_in_json_what_it_did(run, bed, options, tmp_path):
     output = tmp_path / "out.tsv"
-    code, out, err = run(capsys, "score", bed, *options, "-o", output, "--json")
+    code, out, err = run("score", bed, *options, "-o", output, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out).items() >= {"output": str(output), "device": "cpu"}.items()
 
 
-def test_score_takes_one_region_and_bed_on_standard_input(capsys, options, monkeypatch):
-    _, region, _ = run(capsys, "score", "chr1:20,001-20,200:-", *options, "-o", "-", "-q")
+def test_score_takes_one_region_and_bed_on_standard_input(run, options, monkeypatch):
+    _, region, _ = run("score", "chr1:20,001-20,200:-", *options, "-o", "-", "-q")
     stdin = io.TextIOWrapper(io.BytesIO(b"chr1\t20000\t20200\t\t0\t-\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
-    _, piped, err = run(capsys, "score", "-", *options, "-o", "-", "--quiet")
+    _, piped, err = run("score", "-", *options, "-o", "-", "--quiet")
     assert region == piped
     assert len(region.splitlines()) == 2
     assert err == ""
 
 
-def test_score_takes_sequences_without_a_genome(capsys, tiny_checkpoint, tmp_path):
+def test_score_takes_sequences_without_a_genome(run, tiny_checkpoint, tmp_path):
     fasta = tmp_path / "in.fa"
     fasta.write_text(">one two\nacgtacgtta\n>n\nNNNNNA\n")
     arguments = ["--model", tiny_checkpoint, "--device", "cpu", "-o", tmp_path / "out.tsv"]
-    code, _, err = run(capsys, "score", fasta, *arguments)
+    code, _, err = run("score", fasta, *arguments)
     assert code == 0
     assert "(OK 1, AMBIGUOUS 1)" in err
     table = pd.read_csv(tmp_path / "out.tsv", sep="\t")
@@ -122,44 +107,44 @@ def test_score_takes_sequences_without_a_genome(capsys, tiny_checkpoint, tmp_pat
     ],
 )
 def test_score_stops_at_a_region_of_another_assembly_unless_told_to_go_on(
-    capsys, bed, options, tmp_path, line, status, message
+    run, bed, options, tmp_path, line, status, message
 ):
     with bed.open("a") as file:
         file.write(f"{line}\n")
     output = tmp_path / "out.tsv"
-    code, _, err = run(capsys, "score", bed, *options, "-o", output)
+    code, _, err = run("score", bed, *options, "-o", output)
     assert code == 1
     assert_one_line(err, message)
     assert made(tmp_path) == set()
-    code, _, err = run(capsys, "score", bed, *options, "-o", output, "--keep-going")
+    code, _, err = run("score", bed, *options, "-o", output, "--keep-going")
     assert code == 0
     assert f"(OK 2, {status} 1)" in err
     assert pd.read_csv(output, sep="\t")["status"].tolist() == ["OK", "OK", status]
 
 
-def test_an_existing_output_needs_force(capsys, bed, vcf, options, tmp_path):
+def test_an_existing_output_needs_force(run, bed, vcf, options, tmp_path):
     for verb, source, name in (("score", bed, "out.tsv"), ("variants", vcf, "out.vcf")):
         output = tmp_path / name
         output.write_text("old")
-        code, _, err = run(capsys, verb, source, *options, "-o", output)
+        code, _, err = run(verb, source, *options, "-o", output)
         assert code == 2
         assert_one_line(err, "out", "exists", "--force")
         assert output.read_text() == "old"
-        code, _, _ = run(capsys, verb, source, *options, "-o", output, "--force")
+        code, _, _ = run(verb, source, *options, "-o", output, "--force")
         assert code == 0
         assert output.read_text() != "old"
 
 
-def test_a_table_that_exists_stops_variants_too(capsys, vcf, options, tmp_path):
+def test_a_table_that_exists_stops_variants_too(run, vcf, options, tmp_path):
     (tmp_path / "out.tsv").write_text("old")
     arguments = ["-o", tmp_path / "out.vcf", "--table", tmp_path / "out.tsv"]
-    code, _, err = run(capsys, "variants", vcf, *options, *arguments)
+    code, _, err = run("variants", vcf, *options, *arguments)
     assert code == 2
     assert_one_line(err, "out.tsv exists")
     assert made(tmp_path) == {"out.tsv"}
 
 
-def test_score_refuses_what_it_cannot_do(capsys, bed, options, tmp_path, tiny_checkpoint):
+def test_score_refuses_what_it_cannot_do(run, bed, options, tmp_path, tiny_checkpoint):
     empty = tmp_path / "in.empty.bed"
     empty.write_text("")
     protein = tmp_path / "in.protein.fa"
@@ -190,16 +175,16 @@ def test_score_refuses_what_it_cannot_do(capsys, bed, options, tmp_path, tiny_ch
         ((bed, *options, *out, "--model", tmp_path / "none"), 2, "no model directory"),
     ]
     for arguments, expected, message in cases:
-        code, stdout, err = run(capsys, "score", *arguments)
+        code, stdout, err = run("score", *arguments)
         assert (code, stdout) == (expected, ""), err
         assert_one_line(err, message)
         assert made(tmp_path) == set()
 
 
-def test_variants_writes_vcf_index_and_table(capsys, vcf, options, tmp_path):
+def test_variants_writes_vcf_index_and_table(run, vcf, options, tmp_path):
     output, table = tmp_path / "out.vcf.gz", tmp_path / "out.parquet"
     arguments = [*options, *ALONE, "--output", output, "--table", table, "--json"]
-    code, out, err = run(capsys, "variants", vcf, *arguments)
+    code, out, err = run("variants", vcf, *arguments)
     assert (code, err) == (0, "")
     summary = json.loads(out)
     assert summary["records"] == 1
@@ -209,17 +194,17 @@ def test_variants_writes_vcf_index_and_table(capsys, vcf, options, tmp_path):
     assert len(pd.read_parquet(table)) == 2
 
 
-def test_variants_reads_and_writes_streams(capsys, vcf, options, monkeypatch):
+def test_variants_reads_and_writes_streams(run, vcf, options, monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(vcf.read_bytes()))
     monkeypatch.setattr(sys, "stdin", stdin)
-    code, out, err = run(capsys, "variants", "-", *options, "--output", "-")
+    code, out, err = run("variants", "-", *options, "--output", "-")
     assert code == 0
     assert out.splitlines()[-1].startswith("chr1\t20001\t")
     assert "GB_STATUS=SYMBOLIC,OK" in out
     assert "2 alleles in" in err
 
 
-def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
+def test_variants_refuses_what_it_cannot_do(run, vcf, options, tmp_path):
     elsewhere = tmp_path / "in.elsewhere.vcf"
     elsewhere.write_text(f"{HEADER}chr7\t5\t.\tA\tC\t.\t.\t.\n")
     bare = tmp_path / "in.bare.vcf"
@@ -238,7 +223,7 @@ def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
         ((vcf, *options, "-o", "-", "--table", "-"), 2, "both outputs are standard output"),
     ]
     for arguments, expected, message in cases:
-        code, stdout, err = run(capsys, "variants", *arguments)
+        code, stdout, err = run("variants", *arguments)
         assert code == expected, err
         assert stdout == ""
         assert_one_line(err, message)
@@ -246,20 +231,20 @@ def test_variants_refuses_what_it_cannot_do(capsys, vcf, options, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["score", "variants"])
-def test_an_interrupt_leaves_nothing(capsys, bed, vcf, options, tmp_path, monkeypatch, verb):
+def test_an_interrupt_leaves_nothing(run, bed, vcf, options, tmp_path, monkeypatch, verb):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Passes, "run", interrupt)
     source, name = (bed, "out.tsv") if verb == "score" else (vcf, "out.vcf.gz")
     more = [] if verb == "score" else ALONE
-    code, _, err = run(capsys, verb, source, *options, *more, "-o", tmp_path / name)
+    code, _, err = run(verb, source, *options, *more, "-o", tmp_path / name)
     assert code == 130
     assert_one_line(err, "interrupted")
     assert made(tmp_path) == set()
 
 
-def test_score_replaces_none_of_its_inputs(capsys, options, tmp_path):
+def test_score_replaces_none_of_its_inputs(run, options, tmp_path):
     fasta, region = tmp_path / "g.tsv", "chr1:20,001-20,200"
     fasta.write_text(">chr1\nACGT\n")
     bed = tmp_path / "in.tsv"
@@ -271,7 +256,7 @@ def test_score_replaces_none_of_its_inputs(capsys, options, tmp_path):
         ((bed, *options, "-o", both, "--bigwig", both), "--bigwig and --output are the same file"),
     ]
     for arguments, message in cases:
-        code, _, err = run(capsys, "score", *arguments, "--force")
+        code, _, err = run("score", *arguments, "--force")
         assert code == 2
         assert_one_line(err, message)
     assert fasta.read_text() == ">chr1\nACGT\n"
@@ -279,14 +264,14 @@ def test_score_replaces_none_of_its_inputs(capsys, options, tmp_path):
     assert not both.exists()
 
 
-def test_score_says_that_whole_contigs_come_in_a_bed(capsys, options, tmp_path):
-    code, _, err = run(capsys, "score", "chr1", *options, "-o", tmp_path / "out.tsv")
+def test_score_says_that_whole_contigs_come_in_a_bed(run, options, tmp_path):
+    code, _, err = run("score", "chr1", *options, "-o", tmp_path / "out.tsv")
     assert code == 2
     assert_one_line(err, "region 'chr1' has no positions", "whole contigs", "give a BED file")
 
 
-def test_a_prefix_of_names_gets_names_that_begin_so(capsys, bed, options, tmp_path):
+def test_a_prefix_of_names_gets_names_that_begin_so(run, bed, options, tmp_path):
     arguments = [*options, "-o", tmp_path / "out.tsv", "--features", "A|"]
-    code, _, err = run(capsys, "score", bed, *arguments)
+    code, _, err = run("score", bed, *arguments)
     assert code == 2
     assert_one_line(err, "did you mean A|DNase|None, A|CTCF|None#130, A|CTCF|None#338?")

@@ -22,13 +22,6 @@ def peaks(tmp_path):
     return path
 
 
-def run(capsys, *arguments, code=0):
-    found = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert found == code, captured.err
-    return captured.out if code == 0 else captured.err
-
-
 FAST = [
     word
     for setting in ("context_bp=200", "resamples=5", "device=cpu", "min_positives=10", "threads=1")
@@ -37,12 +30,12 @@ FAST = [
 
 
 def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
-    capsys, peaks, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, peaks, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "chromatin", "--output", tmp_path / "run", "--peaks", peaks)
     genome = ("--fasta", tiny_genome_path, "--model", tiny_checkpoint)
     held_out = ("--held-out", "chr1:1-20,000", "--steps", "2")
-    out = run(capsys, *base, *genome, *held_out, *FAST, "--name", "my TF")
+    out = told(*base, *genome, *held_out, *FAST, "--name", "my TF")
     lines = out.splitlines()
     assert lines[0] == "my TF: 25 held-out bins with a peak"
     assert lines[1].startswith("  AUROC 0.")
@@ -55,13 +48,13 @@ def test_a_head_is_trained_on_one_s_own_peaks_and_scores(
     report = json.loads((tmp_path / "run" / "held_out.json").read_text())
     assert report["held_out"]["places"] == ["chr1:1-20,000"]
 
-    out = run(
-        capsys, "score", "chr1:30,001-30,200", "--fasta", tiny_genome_path, "--output", "-",
+    out = told(
+        "score", "chr1:30,001-30,200", "--fasta", tiny_genome_path, "--output", "-",
         "--model", tmp_path / "run" / "model", "--quiet",
     )  # fmt: skip
     assert out.splitlines()[0].split("\t")[-1] == "my TF"
 
-    err = run(capsys, *base, *genome, *held_out, *FAST, code=2)
+    err = told(*base, *genome, *held_out, *FAST, code=2)
     assert "run/model exists" in err
 
 
@@ -110,12 +103,12 @@ def table(tmp_path):
     ],
 )
 def test_a_head_is_trained_on_one_s_own_table_measured_and_scores(
-    capsys, table, target, columns, precision, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, table, target, columns, precision, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "table", table, "--fasta", tiny_genome_path, "--target", target)
     run_to = ("--model", tiny_checkpoint, "-o", tmp_path / "run")
     run_to += ("--set", f"fit.precision={precision}")
-    out = run(capsys, *base, *run_to, *TABLE_FAST)
+    out = told(*base, *run_to, *TABLE_FAST)
     figure = "accuracy" if target == "state" else "pearson"
     assert out.startswith("validation, ")
     assert out.count(f": {figure} ") == (2 if target == "state" else 4)
@@ -123,23 +116,23 @@ def test_a_head_is_trained_on_one_s_own_table_measured_and_scores(
     model = tmp_path / "run" / "model"
 
     genome = ("--fasta", tiny_genome_path, "--output", "-", "--model", model, "--quiet")
-    out = run(capsys, "score", "chr1:30,001-30,200", *genome)
+    out = told("score", "chr1:30,001-30,200", *genome)
     assert out.splitlines()[0].split("\t")[-2:] == columns
     with_genome = ("--fasta", tiny_genome_path, "--model", model, "--quiet")
-    run(capsys, "variants", "chr1:2000:A>C", *with_genome, "--output", tmp_path / "v.tsv")
+    told("variants", "chr1:2000:A>C", *with_genome, "--output", tmp_path / "v.tsv")
     header = (tmp_path / "v.tsv").read_text().splitlines()[0].split("\t")
     assert header[-6:] == [f"{name}|{part}" for name in columns for part in ("ref", "alt", "delta")]
-    run(capsys, "score", table_bed(table, tmp_path), *with_genome, "--output", tmp_path / "s.tsv")
+    told("score", table_bed(table, tmp_path), *with_genome, "--output", tmp_path / "s.tsv")
     reported = ("report", "-o", tmp_path / "r.html", "--regions", tmp_path / "s.tsv")
-    run(capsys, *reported, "--variants", tmp_path / "v.tsv")
+    told(*reported, "--variants", tmp_path / "v.tsv")
     assert "table|" not in (tmp_path / "r.html").read_text()
-    assert ", ".join(columns) in run(capsys, "info", model)
+    assert ", ".join(columns) in told("info", model)
 
     measure = ("evaluate", model, "--table", table, "--output", tmp_path / "figures")
-    run(capsys, *measure, "--fasta", tiny_genome_path)
+    told(*measure, "--fasta", tiny_genome_path)
     measured = json.loads((tmp_path / "figures" / "evaluation.json").read_text())
     assert measured["table"] == report["test"]
-    err = run(capsys, *measure, "--force", code=2)
+    err = told(*measure, "--force", code=2)
     assert "give it with --fasta" in err
 
 
@@ -152,25 +145,25 @@ def table_bed(table, folder):
 
 
 def test_a_table_without_what_is_needed_is_refused(
-    capsys, table, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, table, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "table", table, "--fasta", tiny_genome_path, "-o", tmp_path / "run")
-    assert "with --target or with --bigwig" in run(capsys, *base, code=2)
-    assert "has no column height" in run(capsys, *base, "--target", "height", code=1)
+    assert "with --target or with --bigwig" in told(*base, code=2)
+    assert "has no column height" in told(*base, "--target", "height", code=1)
     measure = ("evaluate", tiny_checkpoint, "--table", table, "--fasta", tiny_genome_path)
-    err = run(capsys, *measure, "-o", tmp_path / "figures", code=2)
+    err = told(*measure, "-o", tmp_path / "figures", code=2)
     assert "the model has no table head; add one with `genobird finetune table`" in err
 
 
-def test_a_vocabulary_is_asked_for_what_can_be_sampled(capsys, tmp_path):
+def test_a_vocabulary_is_asked_for_what_can_be_sampled(told, tmp_path):
     train = ("tokenizer", "train", tmp_path, "-o", tmp_path / "t.model")
     for option, value, least in (("--seed", -1, 0), ("--sample-bp", 0, 1)):
-        err = run(capsys, *train, option, value, code=2)
+        err = told(*train, option, value, code=2)
         assert f"for {option}: Input should be greater than or equal to {least}" in err
 
 
 def test_tokens_of_standard_input_are_shown_or_refused_in_one_line(
-    capsys, tiny_checkpoint, monkeypatch
+    told, tiny_checkpoint, monkeypatch
 ):
     encode = ("tokenizer", "encode", tiny_checkpoint / "tokenizer.model", "-")
     for content, code, message in (
@@ -181,7 +174,7 @@ def test_tokens_of_standard_input_are_shown_or_refused_in_one_line(
     ):
         stdin = content if content is None else io.TextIOWrapper(io.BytesIO(content), "utf-8")
         monkeypatch.setattr(sys, "stdin", stdin)
-        found = run(capsys, *encode, code=code)
+        found = told(*encode, code=code)
         if code == 0:
             assert "".join(line.split("\t")[3] for line in found.splitlines()) == message
         else:
@@ -190,24 +183,22 @@ def test_tokens_of_standard_input_are_shown_or_refused_in_one_line(
 
 
 def test_options_that_do_not_go_together_are_misuse(
-    capsys, peaks, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, peaks, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     base = ("finetune", "chromatin", "--output", tmp_path / "run")
-    err = run(capsys, *base, "--peaks", peaks, code=2)
+    err = told(*base, "--peaks", peaks, code=2)
     assert err == ("genobird: error: --peaks needs the genome they lie on; give it with --fasta\n")
-    err = run(capsys, *base, "--peaks", peaks, "--config", peaks, code=2)
+    err = told(*base, "--peaks", peaks, "--config", peaks, code=2)
     assert "--config and --peaks are two ways to train; choose one" in err
-    err = run(capsys, *base, "--minutes", "3", code=2)
+    err = told(*base, "--minutes", "3", code=2)
     assert "--minutes belongs to --peaks" in err
-    err = run(
-        capsys, *base, "--peaks", peaks, "--fasta", tiny_genome_path, "--set", "step=3", code=2
-    )
+    err = told(*base, "--peaks", peaks, "--fasta", tiny_genome_path, "--set", "step=3", code=2)
     assert "unknown key step; allowed here: background, batch" in err
     assert not (tmp_path / "run").exists()
 
 
 def test_bad_peaks_end_in_one_line_and_leave_nothing(
-    capsys, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     for text, code, message in (
         ("", 1, "holds no interval"),
@@ -218,8 +209,8 @@ def test_bad_peaks_end_in_one_line_and_leave_nothing(
     ):
         path = tmp_path / "bad.bed"
         path.write_text(text)
-        err = run(
-            capsys, "finetune", "chromatin", "--output", tmp_path / "run", "--peaks", path,
+        err = told(
+            "finetune", "chromatin", "--output", tmp_path / "run", "--peaks", path,
             "--fasta", tiny_genome_path, "--model", tiny_checkpoint, "--held-out",
             "chr1:1-20,000", code=code,
         )  # fmt: skip
@@ -229,15 +220,15 @@ def test_bad_peaks_end_in_one_line_and_leave_nothing(
 
 
 def test_a_masked_lm_head_learns_what_can_be_counted(
-    capsys, tiny_genome_path, tiny_checkpoint, tmp_path
+    told, tiny_genome_path, tiny_checkpoint, tmp_path
 ):
     law = ("passes=1", "start_max=500", "sentences=[4, 9]", "sentence_bp=[90, 110]")
-    run(
-        capsys, "corpus", tiny_genome_path, "--output", tmp_path / "corpus",
+    told(
+        "corpus", tiny_genome_path, "--output", tmp_path / "corpus",
         *(word for setting in law for word in ("--set", setting)),
     )  # fmt: skip
     tokenizer = tiny_checkpoint / "tokenizer.model"
-    run(capsys, "shards", tmp_path / "corpus", "--tokenizer", tokenizer,
+    told("shards", tmp_path / "corpus", "--tokenizer", tokenizer,
         "--output", tmp_path / "shards")  # fmt: skip
     same = (
         "shards",
@@ -247,18 +238,18 @@ def test_a_masked_lm_head_learns_what_can_be_counted(
         "--output",
         tmp_path / "corpus",
     )
-    assert "--output and the corpus are the same" in run(capsys, *same, "--force", code=2)
+    assert "--output and the corpus are the same" in told(*same, "--force", code=2)
     settings = (
         f"checkpoint={tiny_checkpoint}", f"shards={tmp_path / 'shards'}", "least=[2]",
         "data.max_tokens=66", "fit.steps=2", "fit.device=cpu", "fit.threads=1",
     )  # fmt: skip
     asked = ("finetune", "mlm", "--output", tmp_path / "run", "--quiet")
     asked += tuple(word for setting in settings for word in ("--set", setting))
-    assert run(capsys, *asked) == ""
+    assert told(*asked) == ""
     made = Checkpoint.load(tmp_path / "run" / "model")
     assert made.mlm.neighbours.pairs(1) > 100
-    assert "exists; choose" in run(capsys, *asked, code=2)
-    error = run(capsys, *asked, "--force", "--set", "least=[]", code=2)
+    assert "exists; choose" in told(*asked, code=2)
+    error = told(*asked, "--force", "--set", "least=[]", code=2)
     assert "least" in error
     assert "at least 1 item" in error
 
@@ -267,8 +258,8 @@ def test_a_masked_lm_head_learns_what_can_be_counted(
     "verb",
     [("pretrain",), *(("finetune", head) for head in ("mlm", "chromatin", "promoter"))],
 )
-def test_a_configuration_is_printed_with_every_field_and_its_text(capsys, verb):
-    text = run(capsys, *verb, "--print-config")
+def test_a_configuration_is_printed_with_every_field_and_its_text(told, verb):
+    text = told(*verb, "--print-config")
     lines = text.splitlines()
     assert "  # Optimiser steps." in lines
     assert "  steps: 1000" in lines

@@ -7,7 +7,6 @@ import pandas as pd
 import pysam
 import pytest
 
-from genobird.cli import main
 from genobird.runs import partial_of
 from genobird.scoring.scorer import Scorer
 from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
@@ -19,18 +18,6 @@ RECORDS = 30
 def screen(monkeypatch):
     monkeypatch.setattr(Scorer, "chunk", property(lambda _: 4, lambda *_: None), raising=False)
     return stub_screen(monkeypatch)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; return exit code, standard output and standard error."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture
