@@ -132,6 +132,15 @@ def promoter_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def model(tiny_tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """A saved model with all heads, and dropout."""
+    made = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
+    made.provenance = {"pretraining": {"tokens_seen": 7}}
+    made.save(tmp_path / "start")
+    return tmp_path / "start"
+
+
+@pytest.fixture
 def batches(tiny_shards: Shards, tiny_tokenizer: Tokenizer) -> PretrainBatches:
     """Masked batches of two sequences of 66 tokens."""
     settings = PretrainDataSettings(max_tokens=66, sequences=2)

@@ -9,10 +9,11 @@ import torch
 from genobird.tasks.callbacks import AfterSteps
 from genobird.tasks.fit import FitSettings
 
-SETTINGS = FitSettings(
-    steps=4, learning_rate=3e-3, warmup_steps=1, device="cpu", threads=1, log_every=1, save_every=2,
-    validate_every=2, precision="float32",
-)  # fmt: skip
+FIT = {
+    "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
+    "log_every": 1, "save_every": 2, "validate_every": 2, "precision": "float32",
+}  # fmt: skip
+SETTINGS = FitSettings(**FIT)
 
 
 class Crash(Exception):

@@ -31,21 +31,9 @@ from genobird.tasks.finetune import (
 from genobird.tasks.fit import FitSettings, fit
 from genobird.tasks.run_folder import Run
 from tests.models import random_ids, tiny_checkpoint
+from tests.tasks.runs import FIT
 
-FIT = {
-    "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
-    "log_every": 1, "save_every": 2, "validate_every": 2,
-}  # fmt: skip
 WINDOWS = {"window_bp": 2000, "margin_bp": 400, "sequences": 2}
-
-
-@pytest.fixture
-def model(tiny_tokenizer, tmp_path):
-    """A saved model with both heads and dropout."""
-    made = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
-    made.provenance = {"pretraining": {"tokens_seen": 7}}
-    made.save(tmp_path / "start")
-    return tmp_path / "start"
 
 
 @pytest.fixture

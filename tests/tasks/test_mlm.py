@@ -15,21 +15,7 @@ from genobird.tasks.pretrain import MLMConfig, Pretraining, finetune_mlm, parted
 from genobird.tasks.run_folder import Run
 from genobird.tokenizer import N_SPECIAL, Tokenizer
 from tests.conftest import random_dna
-from tests.models import tiny_checkpoint
-from tests.tasks.runs import Crash
-
-FIT = {
-    "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
-    "log_every": 1, "save_every": 2, "validate_every": 2, "precision": "float32",
-}  # fmt: skip
-
-
-@pytest.fixture
-def model(tiny_tokenizer, tmp_path):
-    made = tiny_checkpoint(tiny_tokenizer, dropout=0.1)
-    made.provenance = {"pretraining": {"tokens_seen": 7}}
-    made.save(tmp_path / "start")
-    return tmp_path / "start"
+from tests.tasks.runs import FIT, Crash
 
 
 @pytest.fixture

@@ -27,13 +27,9 @@ from genobird.tasks.run_folder import Run
 from genobird.tokenizer import Tokenizer
 from tests.conftest import random_dna
 from tests.models import tiny_checkpoint
-from tests.tasks.runs import Crash
+from tests.tasks.runs import FIT, Crash
 
 ROOT = Path(__file__).resolve().parents[2]
-FIT = {
-    "steps": 4, "warmup_steps": 1, "learning_rate": 3e-3, "device": "cpu", "threads": 1,
-    "log_every": 1, "save_every": 2, "validate_every": 2, "precision": "float32",
-}  # fmt: skip
 
 
 @pytest.fixture
