@@ -44,8 +44,8 @@ from pipelines.motif_effects import (
 
 logger = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
-Predict = Callable[[Sequence[str], Sequence[int]], Floats]
+Doubles = NDArray[np.float64]
+Predict = Callable[[Sequence[str], Sequence[int]], Doubles]
 """Sequences and the base of each that a bin is centred on, to logits [S, F]."""
 Figure = dict[str, float | None]
 """`point` between `low` and `high`, and the number `n`."""
@@ -61,7 +61,7 @@ def columns(features: Sequence[str], *, cell: str = "", target: str = "") -> lis
     ]
 
 
-def deltas(predict: Predict, pairs: Sequence[tuple[str, str, int]]) -> Floats:
+def deltas(predict: Predict, pairs: Sequence[tuple[str, str, int]]) -> Doubles:
     """Return logits of the second allele minus those of the first, [n, F].
 
     A pair is the sequences of both alleles, and the place of the allele in them.
@@ -69,20 +69,20 @@ def deltas(predict: Predict, pairs: Sequence[tuple[str, str, int]]) -> Floats:
     texts = [text for pair in pairs for text in pair[:2]]
     places = [place for *_, place in pairs for _ in range(2)]
     logits = predict(texts, places)
-    change: Floats = logits[1::2].astype(np.float64) - logits[::2]
+    change: Doubles = logits[1::2].astype(np.float64) - logits[::2]
     return change
 
 
 def matrix_scan(motif: Motif) -> Predict:
     """Return what predicts the best match of a matrix on either strand, in bits, [S, 1]."""
 
-    def predict(sequences: Sequence[str], places: Sequence[int]) -> Floats:
+    def predict(sequences: Sequence[str], places: Sequence[int]) -> Doubles:
         width = max(map(len, sequences))
         codes = np.full((len(sequences), width), NO_BASE, dtype=np.uint8)
         for row, sequence in enumerate(sequences):
             codes[row, : len(sequence)] = base_codes(sequence)
         both = [scores.max(axis=1) for scores in motif.scan(codes)]
-        best: Floats = np.maximum(*both)[:, None]
+        best: Doubles = np.maximum(*both)[:, None]
         return best
 
     return predict
@@ -157,25 +157,25 @@ def _figure(statistic: Statistic, groups: Sequence[str]) -> Figure:
     return {**Bootstrap(groups, RESAMPLES).interval(statistic), "n": len(groups)}
 
 
-def preferred(change: Floats, groups: Sequence[str]) -> Figure:
+def preferred(change: Doubles, groups: Sequence[str]) -> Figure:
     """Return the share of pairs whose first allele has the larger logit; a draw counts half."""
     mean = change.mean(axis=1)
     return _figure(mean_of(np.where(mean < 0, 1.0, np.where(mean > 0, 0.0, 0.5))), groups)
 
 
-def detection(change: Floats, hits: NDArray[np.bool_], groups: Sequence[str]) -> Figure:
+def detection(change: Doubles, hits: NDArray[np.bool_], groups: Sequence[str]) -> Figure:
     """Return the AUROC of hits by the size of the mean change."""
     sizes = np.abs(change.mean(axis=1)).astype(np.float32)
     return _figure(Ranking.of(hits.astype(np.uint8), sizes).auroc, groups)
 
 
-def agreement(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
+def agreement(change: Doubles, measured: Doubles, groups: Sequence[str]) -> Figure:
     """Return how often the mean change has the sign of the measured one."""
     same = np.sign(change.mean(axis=1)) == np.sign(measured)
     return _figure(mean_of(same), groups)
 
 
-def correlation(change: Floats, measured: Floats, groups: Sequence[str]) -> Figure:
+def correlation(change: Doubles, measured: Doubles, groups: Sequence[str]) -> Figure:
     """Return Spearman's correlation of the mean change with the measured one."""
     return _figure(correlation_of(spearmanr, change.mean(axis=1), measured), groups)
 
@@ -241,7 +241,7 @@ def main(
     located = Located(fasta, sites)
     asked = load_predictor(model, baselines, rival, threads)
 
-    def predict(sequences: Sequence[str], places: Sequence[int]) -> Floats:
+    def predict(sequences: Sequence[str], places: Sequence[int]) -> Doubles:
         return asked.logits(sequences, places).astype(np.float64)
 
     report: dict[str, Any] = {

@@ -62,10 +62,10 @@ COLUMNS = (
     *("LogSkew.Comb", "emVar_Hit", "Regulatory_Hit"),
 )
 
-Floats = NDArray[np.float64]
-Scores = Mapping[str, Floats]
+Doubles = NDArray[np.float64]
+Scores = Mapping[str, Doubles]
 """Candidate -> one value per variant, [N]."""
-Figure = Callable[[Floats, Floats], Statistic]
+Figure = Callable[[Doubles, Doubles], Statistic]
 """Scores [N] and measurements [N] to a number, by how often each variant counts."""
 
 FOLDS = 5
@@ -73,12 +73,12 @@ FEWEST_GROUPS = 2 * FOLDS
 """With fewer, folds are too unequal to choose by."""
 
 
-def spearman(scores: Floats, measured: Floats) -> Statistic:
+def spearman(scores: Doubles, measured: Doubles) -> Statistic:
     """Rank correlation of scores and measurements; NaN where one of them is constant."""
     return correlation(spearmanr, scores, measured)
 
 
-def auroc(scores: Floats, measured: Floats) -> Statistic:
+def auroc(scores: Doubles, measured: Doubles) -> Statistic:
     """AUROC of scores for measurements that are 0 or 1; NaN where one class is missing."""
     return Ranking.of(measured, scores).auroc
 
@@ -94,7 +94,7 @@ def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     return np.asarray(fold_of[members], dtype=np.int64)
 
 
-def scaled(candidates: Scores) -> dict[str, Floats]:
+def scaled(candidates: Scores) -> dict[str, Doubles]:
     """Divide each candidate by its root mean square; what is missing (NaN) becomes 0."""
     found = {}
     for name, values in candidates.items():
@@ -105,8 +105,8 @@ def scaled(candidates: Scores) -> dict[str, Floats]:
 
 
 def put_together(
-    candidates: Scores, measured: Floats, figure: Figure, fold: NDArray[np.int64]
-) -> tuple[Floats, list[str]]:
+    candidates: Scores, measured: Doubles, figure: Figure, fold: NDArray[np.int64]
+) -> tuple[Doubles, list[str]]:
     """Score each fold with the candidate whose figure is largest on the others.
 
     Candidates are on one scale and without NaN (`scaled`); all arrays are [N].
@@ -135,7 +135,7 @@ def put_together(
 
 def compare(
     models: Mapping[str, Scores],
-    measured: Floats,
+    measured: Doubles,
     figure: Figure,
     groups: NDArray[np.str_],
     *,
@@ -249,7 +249,7 @@ def in_genome(
     return placed
 
 
-def gc_change(constructs: Sequence[Construct]) -> Floats:
+def gc_change(constructs: Sequence[Construct]) -> Doubles:
     """Change of the GC content of each construct, ALT minus REF, [N]."""
 
     def share(text: str) -> float:
@@ -271,15 +271,15 @@ def alleles(part: Sequence[Construct]) -> tuple[list[str], list[int]]:
 
 def model_candidates(
     model: Path, constructs: Sequence[Construct], device: str = "auto", threads: int | None = None
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
+) -> tuple[dict[str, Doubles], dict[str, Doubles]]:
     """Score constructs with a model; return its signed candidates and those of size, [N] each."""
     scorer = load(model, device, threads=threads)
     checkpoint = scorer.checkpoint
     kinds = checkpoint.features["class"].to_numpy(dtype=str)
 
-    def deltas(part: Sequence[Construct]) -> dict[str, Floats]:
+    def deltas(part: Sequence[Construct]) -> dict[str, Doubles]:
         texts, places = alleles(part)
-        found: dict[str, Floats] = {}
+        found: dict[str, Doubles] = {}
         if checkpoint.chromatin is not None:
             logits = scorer.chromatin_logits(texts, places).astype(np.float64)
             found["features"] = logits[1::2] - logits[::2]
@@ -303,7 +303,7 @@ def model_candidates(
 
 def baseline_candidates(
     baselines: Path, constructs: Sequence[Construct], kinds: NDArray[np.str_]
-) -> dict[str, tuple[dict[str, Floats], dict[str, Floats]]]:
+) -> dict[str, tuple[dict[str, Doubles], dict[str, Doubles]]]:
     """Score constructs with each convolutional baseline; beyond a construct they see no bases.
 
     Raises:
@@ -320,7 +320,7 @@ def baseline_candidates(
                 "train both on one dataset"
             )
 
-        def deltas(part: Sequence[Construct], asked: NetworkModel = fitted) -> dict[str, Floats]:
+        def deltas(part: Sequence[Construct], asked: NetworkModel = fitted) -> dict[str, Doubles]:
             logits = asked.predict_places(*alleles(part))
             return {"features": (logits[1::2] - logits[::2]).astype(np.float64)}
 
@@ -369,8 +369,8 @@ def evaluate(
 
 
 def _in_chunks(
-    constructs: Sequence[Construct], deltas: Callable[[Sequence[Construct]], dict[str, Floats]]
-) -> dict[str, Floats]:
+    constructs: Sequence[Construct], deltas: Callable[[Sequence[Construct]], dict[str, Doubles]]
+) -> dict[str, Doubles]:
     parts = []
     for first in range(0, len(constructs), _CHUNK):
         parts.append(deltas(constructs[first : first + _CHUNK]))
@@ -379,11 +379,11 @@ def _in_chunks(
 
 
 def _candidates(
-    deltas: Mapping[str, Floats], kinds: NDArray[np.str_]
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    deltas: Mapping[str, Doubles], kinds: NDArray[np.str_]
+) -> tuple[dict[str, Doubles], dict[str, Doubles]]:
     """Return candidates with a sign, and of size."""
-    signed: dict[str, Floats] = {}
-    sizes: dict[str, Floats] = {}
+    signed: dict[str, Doubles] = {}
+    sizes: dict[str, Doubles] = {}
     if "features" in deltas:
         of_features = deltas["features"]
         largest = np.abs(of_features).argmax(axis=1)

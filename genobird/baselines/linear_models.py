@@ -54,7 +54,7 @@ from genobird.errors import InputError
 from genobird.genome.sequence import base_codes
 from genobird.heads import POSITIVE_WEIGHT
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 _CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB for 242 features
 _N = 4
@@ -73,9 +73,9 @@ class Linear:
         weights: of the standardised inputs, then the intercept, [F, K + 1].
     """
 
-    mean: Floats
-    scale: Floats
-    weights: Floats
+    mean: Doubles
+    scale: Doubles
+    weights: Doubles
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of inputs [N, K], [N, F]."""
@@ -162,14 +162,14 @@ def fit_wide_logistic(
     return Linear(mean, scale, np.hstack([fitted.coef_, fitted.intercept_[:, None]]))
 
 
-def _moments(inputs: NDArray[np.float32]) -> tuple[Floats, Floats]:
+def _moments(inputs: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
     """Return means and standard deviations of inputs, [K] each; that of a constant is 1."""
     scale = inputs.std(0, dtype=np.float64)
     scale[scale == 0] = 1.0
     return inputs.mean(0, dtype=np.float64), scale
 
 
-def _design(inputs: NDArray[np.float32], mean: Floats, scale: Floats) -> Floats:
+def _design(inputs: NDArray[np.float32], mean: Doubles, scale: Doubles) -> Doubles:
     """Standardise and append the 1 of the intercept, [N, K + 1]."""
     return np.hstack([(inputs - mean) / scale, np.ones((len(inputs), 1))])
 
@@ -177,11 +177,11 @@ def _design(inputs: NDArray[np.float32], mean: Floats, scale: Floats) -> Floats:
 def _derivatives(
     inputs: NDArray[np.float32],
     labels: NDArray[np.uint8],
-    weights: Floats,
-    mean: Floats,
-    scale: Floats,
+    weights: Doubles,
+    mean: Doubles,
+    scale: Doubles,
     positive_weight: float,
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Doubles, Doubles, Doubles]:
     """Return loss [F], gradient [F, K + 1] and curvature [F, K + 1, K + 1] of the cross-entropy."""
     features, width = weights.shape
     loss, gradient = np.zeros(features), np.zeros((features, width))

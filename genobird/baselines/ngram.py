@@ -41,7 +41,7 @@ from genobird.tokenizer import BEYOND, Tokenizer
 logger = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 Codes = NDArray[Any]
 """Numbers of n-grams, uint32 or int64: the last symbol is the lowest digit."""
 
@@ -77,7 +77,7 @@ class Text:
     alphabet: int
 
 
-def ngram_bits(train: Text, test: Text, settings: NgramSettings) -> Floats:
+def ngram_bits(train: Text, test: Text, settings: NgramSettings) -> Doubles:
     """Train on one text and predict another from left to right.
 
     Each symbol is predicted from those before it in its run: -log2 p, [T].
@@ -107,7 +107,7 @@ def ngram_bits(train: Text, test: Text, settings: NgramSettings) -> Floats:
             grams = _grams(counted, train, order)
         rows = _whole(test, order)
         p[rows] = _interpolate(grams, asked[rows], size, p[rows], settings)
-    bits: Floats = -np.log2(p)
+    bits: Doubles = -np.log2(p)
     return bits
 
 
@@ -158,8 +158,8 @@ def _is_new(grams: Codes) -> NDArray[np.bool_]:
 
 
 def _interpolate(
-    grams: Codes, asked: Codes, size: int, shorter: Floats, settings: NgramSettings
-) -> Floats:
+    grams: Codes, asked: Codes, size: int, shorter: Doubles, settings: NgramSettings
+) -> Doubles:
     """Return p of the n-grams asked for, given p of the model that is one symbol shorter."""
     if not len(grams):
         return shorter
@@ -180,7 +180,7 @@ def _interpolate(
         discount = _discount(np.diff(firsts))
         kept = np.maximum(count - discount, 0) / np.maximum(total, 1)
         freed = np.where(total > 0, discount * (high - low) / np.maximum(total, 1), 1.0)
-    result: Floats = kept[inverse] + freed[inverse] * shorter
+    result: Doubles = kept[inverse] + freed[inverse] * shorter
     return result
 
 

@@ -38,7 +38,7 @@ from genobird.tasks.metrics import (
     median,
 )
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 Logits = NDArray[np.float32]
 TF, ALL = "TF", "all"
 MODEL = "model"
@@ -191,12 +191,12 @@ def evaluate_masked(
 
 
 def _masked_figures(
-    masked: MaskedTokens, bits: Floats, hits: NDArray[np.int64] | None = None
+    masked: MaskedTokens, bits: Doubles, hits: NDArray[np.int64] | None = None
 ) -> dict[str, Statistic]:
     """Bits per base of each part of the tokens and the accuracy, as functions of the weights."""
 
     def ratio(above: NDArray[Any], below: NDArray[Any]) -> Statistic:
-        def statistic(weights: Floats) -> float:
+        def statistic(weights: Doubles) -> float:
             total = float(weights @ below)
             return float(weights @ above) / total if total else float("nan")
 
@@ -215,7 +215,7 @@ def _suffixed(figure: str, part: str) -> str:
     return figure if part == EVERY else f"{figure}_{part}"
 
 
-Vector = Callable[[Floats], Floats]
+Vector = Callable[[Doubles], Doubles]
 
 
 class _Bins:
@@ -276,10 +276,10 @@ def _vectors(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Vector]:
     """AUROC and AUPRC of each feature as functions of the weights; each is computed once."""
     ranked = [Ranking.of(*column) for column in zip(labels.T, logits.T, strict=True)]
 
-    def vector(figure: Callable[[Ranking, Floats], float]) -> Vector:
-        known: dict[bytes, Floats] = {}
+    def vector(figure: Callable[[Ranking, Doubles], float]) -> Vector:
+        known: dict[bytes, Doubles] = {}
 
-        def compute(weights: Floats) -> Floats:
+        def compute(weights: Doubles) -> Doubles:
             key = hashlib.sha1(weights.tobytes(), usedforsecurity=False).digest()
             if key not in known:
                 known[key] = np.array([figure(ranking, weights) for ranking in ranked])
@@ -356,14 +356,14 @@ def evaluate_targets(
     return {**counted, "targets": found}
 
 
-def _class_figures(true: NDArray[np.int64], probabilities: Floats) -> dict[str, Statistic]:
+def _class_figures(true: NDArray[np.int64], probabilities: Doubles) -> dict[str, Statistic]:
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)  # of float32
     hits = probabilities.argmax(axis=1) == true
     kinds = range(probabilities.shape[1])
     rankings = [Ranking.of(true == kind, probabilities[:, kind]) for kind in kinds]
     known = sorted(set(true.tolist()))
 
-    def auroc(weights: Floats) -> float:
+    def auroc(weights: Doubles) -> float:
         return float(np.mean([rankings[kind].auroc(weights) for kind in known]))
 
     return {
@@ -381,8 +381,8 @@ def evaluate_tracks(
     logits: Logits,
     probabilities: Logits,
     train: ChosenBins,
-    gc_test: Floats,
-    gc_train: Floats,
+    gc_test: Doubles,
+    gc_train: Doubles,
     *,
     how: Resampling,
 ) -> list[dict[str, Any]]:
@@ -431,11 +431,11 @@ def evaluate_tracks(
     return found
 
 
-def _weighted(figure: Any, ranking: Ranking, stands_for: Floats) -> Statistic:
+def _weighted(figure: Any, ranking: Ranking, stands_for: Doubles) -> Statistic:
     return lambda drawn: float(figure(ranking, drawn * stands_for))
 
 
-def _best_gc(truth: NDArray[np.bool_], shares: Floats) -> tuple[int, int]:
+def _best_gc(truth: NDArray[np.bool_], shares: Doubles) -> tuple[int, int]:
     """Return the column of `shares` that ranks best, and the sign that it needs."""
     areas = np.array([Ranking.of(truth, column).auroc() for column in shares.T])
     column = int(np.abs(areas - 0.5).argmax())

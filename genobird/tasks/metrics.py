@@ -27,8 +27,8 @@ from genobird.draws import generator
 from genobird.errors import InputError
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Statistic = Callable[[Floats], float]
+Doubles = npt.NDArray[np.float64]
+Statistic = Callable[[Doubles], float]
 """A figure of N windows as a function of their weights [N]."""
 Interval = dict[str, float | None]
 """A figure as JSON: `low`, `point`, `high`; None where it does not exist."""
@@ -38,7 +38,7 @@ TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
 BINS = 10
 """Of a calibration, equally wide."""
 POINTS = 51
-GRID: Floats = np.linspace(0, 1, POINTS)
+GRID: Doubles = np.linspace(0, 1, POINTS)
 """Where curves have their heights: they are small enough to be kept with the figures."""
 
 
@@ -94,7 +94,7 @@ class Ranking:
             positive_end=np.searchsorted(places, end).astype(np.int32),
         )
 
-    def auroc(self, weights: Floats | None = None) -> float:
+    def auroc(self, weights: Doubles | None = None) -> float:
         """Area under the ROC curve, ties counted half; NaN where a class has no weight.
 
         Weights of the windows, [N], are not negative, and 1 by default.
@@ -110,7 +110,7 @@ class Ranking:
         above = float(mine @ (total[self.start] + total[self.end])) / 2 - positives**2 / 2
         return 1.0 - above / pairs
 
-    def auprc(self, weights: Floats | None = None) -> float:
+    def auprc(self, weights: Doubles | None = None) -> float:
         """Average precision; NaN where no positive has weight, see `auroc`."""
         total = self._cumulative(weights)[self.end]
         mine = self._positive_weights(weights)
@@ -122,7 +122,7 @@ class Ranking:
         )
         return float(mine @ precision) / float(found[-1])
 
-    def _cumulative(self, weights: Floats | None) -> Floats:
+    def _cumulative(self, weights: Doubles | None) -> Doubles:
         """Weight of the first 0, 1, ... N windows by falling score, [N + 1]."""
         if weights is None:
             return np.arange(len(self.order) + 1, dtype=np.float64)
@@ -130,23 +130,25 @@ class Ranking:
         np.cumsum(weights[self.order], out=cumulative[1:])
         return cumulative
 
-    def _positive_weights(self, weights: Floats | None) -> Floats:
+    def _positive_weights(self, weights: Doubles | None) -> Doubles:
         return np.ones(len(self.positive)) if weights is None else weights[self.positive]
 
 
-def median(values: Floats) -> float:
+def median(values: Doubles) -> float:
     """Median of the values that are not NaN; NaN without any."""
     values = values[~np.isnan(values)]
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def correlation(of: Callable[[Floats, Floats], Any], first: Floats, second: Floats) -> Statistic:
+def correlation(
+    of: Callable[[Doubles, Doubles], Any], first: Doubles, second: Doubles
+) -> Statistic:
     """Return a correlation of values [N], each taken as often as its weight says.
 
     It is `pearsonr` or `spearmanr` of scipy, and NaN where one of them is constant.
     """
 
-    def statistic(weights: Floats) -> float:
+    def statistic(weights: Doubles) -> float:
         rows = np.repeat(np.arange(len(first)), weights.astype(np.int64))
         drawn = first[rows], second[rows]
         if any(len(np.unique(values)) < 2 for values in drawn):
@@ -283,7 +285,7 @@ def calibration(
     }
 
 
-def roc(labels: Array, scores: Array) -> Floats:
+def roc(labels: Array, scores: Array) -> Doubles:
     """Return the true-positive rate at each false-positive rate of `GRID`; NaN with one class only.
 
     It is the highest rate that a threshold with at most that many false positives reaches. Labels
@@ -295,7 +297,7 @@ def roc(labels: Array, scores: Array) -> Floats:
     return np.asarray(true[np.searchsorted(false, GRID, side="right") - 1], dtype=np.float64)
 
 
-def precision_recall(labels: Array, scores: Array) -> Floats:
+def precision_recall(labels: Array, scores: Array) -> Doubles:
     """Return the precision at each recall of `GRID`; NaN without positives.
 
     It is that of the highest threshold whose recall is at least so large; arguments as `roc`.
@@ -308,7 +310,7 @@ def precision_recall(labels: Array, scores: Array) -> Floats:
     return np.asarray(precision[::-1][first], dtype=np.float64)
 
 
-def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
+def curves_of(labels: Array, scores: Array) -> dict[str, Doubles]:
     """Return the curves `roc` and `precision_recall` of each feature, [F, POINTS].
 
     Labels are 0 or 1, scores logits or probabilities, [N, F].
@@ -320,7 +322,7 @@ def curves_of(labels: Array, scores: Array) -> dict[str, Floats]:
     }
 
 
-def mean_curves(curves: dict[str, Floats]) -> dict[str, list[float]] | None:
+def mean_curves(curves: dict[str, Doubles]) -> dict[str, list[float]] | None:
     """Average each kind of curve, [F, POINTS], over the features that have it; None without any."""
     known = {kind: heights[~np.isnan(heights).any(axis=1)] for kind, heights in curves.items()}
     if not all(map(len, known.values())):

@@ -38,7 +38,7 @@ from genobird.peaks import BIN_BP, Track, feature_table, merge, read_tracks
 from genobird.runs import refuse_other, refuse_unfinished
 from genobird.tasks.bins import ChosenBins, Parts, choose, divide, group, without_n
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
-from genobird.tasks.figures import Floats, Logits, evaluate_tracks
+from genobird.tasks.figures import Doubles, Logits, evaluate_tracks
 from genobird.tasks.finetune import Finetuning
 from genobird.tasks.fit import FitSettings, fit
 from genobird.tasks.metrics import Resampling
@@ -195,7 +195,7 @@ def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
     return found
 
 
-def gc_contents(genome: Genome, chosen: ChosenBins) -> Floats:
+def gc_contents(genome: Genome, chosen: ChosenBins) -> Doubles:
     """Return the share of G and C in windows of several widths around each bin, [N, W]."""
     shares, flank = [], max(CHROMATIN_WINDOWS_BP) // 2
     for contig, place in zip(chosen.contigs, chosen.bins, strict=True):
