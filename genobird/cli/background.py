@@ -180,7 +180,7 @@ def build_db(
     intervals = read_intervals(options.regions)
     began = time.monotonic()
     with open_genome(options.fasta) as genome:
-        regions = alleles.joined(intervals, genome)
+        regions = alleles.union(intervals, genome)
         scorer = open_scorer(options.model, compute, compute.precision, run.processes)
         scorer.background = background.background_of(scorer, options.background)
         if scorer.background is None:

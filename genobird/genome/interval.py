@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from numbers import Integral
 from os.path import exists
@@ -94,6 +94,18 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.contig}:{self.start + 1:,}-{self.end:,}"
+
+
+def joined(intervals: Iterable[Interval]) -> list[Interval]:
+    """Join intervals that touch or overlap; they come contig by contig, sorted by their starts."""
+    together: list[Interval] = []
+    for one in intervals:
+        last = together[-1] if together else None
+        if last and last.contig == one.contig and one.start <= last.end:
+            together[-1] = replace(last, end=max(last.end, one.end))
+        else:
+            together.append(one)
+    return together
 
 
 def parse_region(text: str) -> Interval:

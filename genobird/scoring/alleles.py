@@ -19,7 +19,7 @@ from genobird.errors import TableError, UsageError, VcfError, counted, quoted
 from genobird.genome import streams
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval
+from genobird.genome.interval import Interval, joined
 from genobird.genome.locus import SAMPLE, Locator, place_on
 from genobird.genome.streams import BASE_BEFORE, BEYOND, position_of
 from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
@@ -296,12 +296,12 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def all_snvs(intervals: Iterable[Interval], genome: Genome, name: str) -> streams.Peeked:
-    """Return a VCF of all SNVs of intervals that `joined` returned, none where the genome has N."""
+    """Return a VCF of all SNVs of intervals that `union` returned, none where the genome has N."""
     text = plain_vcf(_snvs(intervals, genome))
     return streams.Peeked(name, VcfError, (line.encode() for line in text))
 
 
-def joined(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
+def union(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
     """Return the bases of intervals as intervals that do not touch, in the genome's order.
 
     Raises:
@@ -309,13 +309,7 @@ def joined(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
     """
     order = {contig: place for place, contig in enumerate(genome.contigs)}
     found = [Interval(genome.resolve(one.contig), one.start, one.end) for one in intervals]
-    together: list[Interval] = []
-    for one in sorted(found, key=lambda one: (order[one.contig], one)):
-        last = together[-1] if together else None
-        if last and last.contig == one.contig and one.start <= last.end:
-            together[-1] = replace(last, end=max(last.end, one.end))
-        else:
-            together.append(one)
+    together = joined(sorted(found, key=lambda one: (order[one.contig], one)))
     for one in together:
         genome.fetch(replace(one, start=max(0, one.end - 1)))
     return together

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genobird.draws import generator
 from genobird.errors import UsageError
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval, parse_region
+from genobird.genome.interval import Interval, joined, parse_region
 from genobird.genome.sequence import n_runs
 from genobird.peaks import BIN_BP, Track, bins_inside, labels
 
@@ -117,7 +117,7 @@ def divide(
             to train on.
         ContigError: a contig that the genome lacks.
     """
-    areas = _joined(areas)
+    areas = joined(sorted(areas))
     if len(held_out) == 1 and (fraction := _fraction(held_out[0], genome, option)) is not None:
         tiles = [
             Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
@@ -131,7 +131,7 @@ def divide(
             )
         count = min(max(1, round(fraction * len(tiles))), len(tiles) - 1)
         order = generator(seed).permutation(len(tiles))
-        return Parts(tuple(areas), tuple(_joined([tiles[i] for i in order[:count]])))
+        return Parts(tuple(areas), tuple(joined(sorted(tiles[i] for i in order[:count]))))
     found = []
     for text in held_out:
         if _fraction(text, genome, option) is not None:
@@ -142,7 +142,7 @@ def divide(
         else:
             contig = genome.resolve(text)
             found.append(Interval(contig, 0, genome.length(contig)))
-    return Parts(tuple(areas), tuple(_joined(found)))
+    return Parts(tuple(areas), tuple(joined(sorted(found))))
 
 
 def without_n(
@@ -240,15 +240,3 @@ def _fraction(text: str, genome: Genome, option: str) -> float | None:
         f"{option} {text} is neither a share, which lies between 0 and 1 (0.2), nor a contig or "
         f"region of {genome.path}; give one of these"
     )
-
-
-def _joined(intervals: Sequence[Interval]) -> list[Interval]:
-    """Sort intervals and join those that touch or overlap."""
-    joined: list[Interval] = []
-    for interval in sorted(intervals):
-        if joined and joined[-1].contig == interval.contig and interval.start <= joined[-1].end:
-            end = max(joined[-1].end, interval.end)
-            joined[-1] = Interval(interval.contig, joined[-1].start, end)
-        else:
-            joined.append(interval)
-    return joined

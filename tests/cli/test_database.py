@@ -13,7 +13,7 @@ from genobird.errors import OutOfBoundsError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.vcf import VcfReader
-from genobird.scoring.alleles import all_snvs, joined
+from genobird.scoring.alleles import all_snvs, union
 from tests.cli.conftest import HEADER
 from tests.processes import Command, Hit
 
@@ -101,8 +101,8 @@ def test_what_makes_no_database_is_misuse(more, told, options, tmp_path, monkeyp
 def test_intervals_are_joined_in_the_order_of_the_genome_and_n_has_no_snv(tiny_genome_path):
     with Genome(tiny_genome_path) as genome:
         several = [Interval(*one) for one in (("2", 5, 9), ("chr1", 8, 9), ("chr1", 2, 8))]
-        assert joined(several, genome) == [Interval("chr1", 2, 9), Interval("chr2", 5, 9)]
+        assert union(several, genome) == [Interval("chr1", 2, 9), Interval("chr2", 5, 9)]
         with pytest.raises(OutOfBoundsError):
-            joined([Interval("chr2", 5, 30_001)], genome)
+            union([Interval("chr2", 5, 30_001)], genome)
         with VcfReader(all_snvs([Interval("chrN", 298, 302)], genome, "here")) as reader:
             assert [record.position for record in reader] == [300] * 3 + [301] * 3
