@@ -88,6 +88,10 @@ class Interval:
         """The base that the interval stands for, 0-based."""
         return (self.start + self.end) // 2
 
+    def ends_beyond(self, length: int) -> bool:
+        """Tell whether it ends after a contig of this length, or is empty behind its last base."""
+        return self.end > length or self.midpoint >= length
+
     def window(self, before: int, after: int) -> tuple[int, int]:
         """Return `(midpoint - before, midpoint + after)`; strand and contig ends are ignored."""
         return self.midpoint - before, self.midpoint + after

@@ -41,7 +41,7 @@ from genobird.scoring.effects import probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.sites import Outputs, Site, ends_beyond, sequence_site, site_of
+from genobird.scoring.sites import Outputs, Site, sequence_site, site_of
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
 from genobird.scoring.workers import Workers
 
@@ -208,7 +208,7 @@ def require_on_genome(
         if contig is None:  # without a place, which is no sign of another assembly
             continue
         length = chain.source_lengths[contig] if chain else genome.length(contig)
-        if ends_beyond(interval, length):
+        if interval.ends_beyond(length):
             # sorted, so that the largest end of each contig comes last
             ends = dict(sorted((each.contig, each.end) for each in intervals))
             raise OutOfBoundsError(

@@ -78,7 +78,7 @@ def site_of(interval: Interval, genome: Genome, chain: ChainFile | None = None) 
         contig = genome.resolve(interval.contig)
     except (AssemblyError, ContigError):
         return Site(interval, RegionStatus.NO_CONTIG)
-    if ends_beyond(interval, genome.length(contig)):
+    if interval.ends_beyond(genome.length(contig)):
         return Site(interval, RegionStatus.OUT_OF_BOUNDS)
     if interval.length > LONGEST_BP:
         return Site(interval, RegionStatus.TOO_LONG)
@@ -88,12 +88,6 @@ def site_of(interval: Interval, genome: Genome, chain: ChainFile | None = None) 
     ambiguous = "N" in own or n_fraction(text) > 0.5
     status = RegionStatus.AMBIGUOUS if ambiguous else RegionStatus.OK
     return Site(interval, status, text, interval.midpoint - start)
-
-
-def ends_beyond(interval: Interval, length: int) -> bool:
-    """Tell whether an interval, or its midpoint, is not on a contig of some length."""
-    # An empty interval behind the last base has no midpoint on the contig.
-    return interval.end > length or interval.midpoint >= length
 
 
 def sequence_site(name: str, text: str) -> Site:

@@ -444,7 +444,7 @@ def _region(contig: object, start: object, end: object, strand: object, genome: 
         raise TableError(f"{title} {quoted(found)} is no whole number from 0 on")
     name = genome.resolve(_text(contig))
     region = Interval(name, first, last, strand_of(_text(strand)) or ".")
-    if region.end > genome.length(name) or region.midpoint >= genome.length(name):
+    if region.ends_beyond(genome.length(name)):
         raise OutOfBoundsError(
             f"{region} ends after {name} ({genome.length(name):,} bp); is the table of another "
             f"assembly than {genome.path}?"
