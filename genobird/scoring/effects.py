@@ -30,9 +30,9 @@ motif harness on validation sites (docs/experiments.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -357,13 +357,9 @@ def _around(
     def predict(texts: list[str], places: list[list[int]]) -> Floats:
         return np.concatenate(ask(texts, places, settings.embedding), axis=1)
 
-    asked = (
-        (variant, (CHROMATIN_FLANK + offset, CHROMATIN_FLANK - offset), "+")
-        for variant in variants
-        for offset in settings.offsets(variant.position)
-    )
-    answers = _answers(predict, genome, asked)  # [n * shifts, 2, S + F + D], S strands of starts
-    answers = answers.reshape(len(variants), settings.shifts, *answers.shape[1:])
+    reach = CHROMATIN_FLANK, CHROMATIN_FLANK
+    answers = _answers(predict, variants, genome, settings, lambda _: reach)
+    answers = answers[:, :, 0]  # [n, shifts, 2, S + F + D], S strands of starts
     strands = len(STRANDS) * with_starts
     starts, logits, states = np.split(answers, [strands, strands + len(scorer.features)], axis=3)
     averaged: Floats = logits.mean(axis=1).transpose(0, 2, 1)  # [n, 2, F] -> [n, F, 2]
@@ -376,15 +372,9 @@ def _promoter(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> Floats:
     """Return logits [n, 2] on the strand where the larger of both is largest."""
-    asked = (
-        (variant, (before + offset, after - offset), strand)
-        for variant in variants
-        for offset in settings.offsets(variant.position)
-        for strand in STRANDS
-        for before, after in [promoter_reach(strand)]
-    )
-    logits = _answers(scorer.promoter_logits, genome, asked)
-    return _larger(logits.reshape(len(variants), settings.shifts, 2, 2).mean(axis=1))
+    ask = scorer.promoter_logits
+    logits = _answers(ask, variants, genome, settings, promoter_reach, STRANDS)
+    return _larger(logits.mean(axis=1))
 
 
 def _larger(by_strand: Floats) -> Floats:
@@ -397,36 +387,39 @@ def _target_values(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> Floats:
     """Return what a table head predicts, [n, O, 2]."""
-    flank = scorer.target_flank
-    asked = (
-        (variant, (flank + offset, flank - offset), "+")
-        for variant in variants
-        for offset in settings.offsets(variant.position)
-    )
-    values = _answers(scorer.target_values, genome, asked)  # [n * shifts, 2, O]
-    values = values.reshape(len(variants), settings.shifts, *values.shape[1:])
-    averaged: Floats = values.mean(axis=1).transpose(0, 2, 1)
+    reach = scorer.target_flank, scorer.target_flank
+    values = _answers(scorer.target_values, variants, genome, settings, lambda _: reach)
+    averaged: Floats = values[:, :, 0].mean(axis=1).transpose(0, 2, 1)  # of [n, shifts, 2, O]
     return averaged
 
 
 def _answers(
     predict: Callable[[list[str], list[list[int]]], Floats],
+    variants: Sequence[Variant],
     genome: Genome,
-    asked: Iterable[tuple[Variant, tuple[int, int], str]],
+    settings: EffectSettings,
+    reach: Callable[[str], tuple[int, int]],
+    strands: str = "+",
 ) -> Floats:
-    """Return the answers to REF and ALT of variants, each along a strand, [asked, 2, ...].
+    """Return the answers to REF and ALT of n variants, [n, shifts, strands, 2, ...].
 
-    With each variant comes how many bases before it, and from it on, its windows have.
+    `reach` is how many bases before the middle, and from it on, a window along a strand has.
     """
     queries = Queries(predict)
     rows = []
-    for variant, reach, strand in asked:
-        ref, alt = (window.along(strand) for window in windows(variant, genome, *reach))
-        # In one order whichever of the two is REF: exchanged alleles give the same passes and bits.
-        for window in sorted([ref, alt]):
-            queries.add(*window)
-        rows.append((queries.add(*ref), queries.add(*alt)))
-    return queries.answers()[np.array(rows, np.int64).reshape(-1, 2)]
+    for variant in variants:
+        for offset, strand in product(settings.offsets(variant.position), strands):
+            before, after = reach(strand)
+            pair = windows(variant, genome, before + offset, after - offset)
+            ref, alt = (window.along(strand) for window in pair)
+            # In one order whichever of the two is REF: exchanged alleles give the same passes and
+            # bits.
+            for window in sorted([ref, alt]):
+                queries.add(*window)
+            rows.append((queries.add(*ref), queries.add(*alt)))
+    answers = queries.answers()[np.array(rows, np.int64).reshape(-1, 2)]
+    shape = len(variants), settings.shifts, len(strands)
+    return answers.reshape(*shape, *answers.shape[1:])
 
 
 def _likelihoods(
