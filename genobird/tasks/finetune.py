@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -473,7 +472,6 @@ def finetune_promoter(
     settled = _fit(task, drawn, checked, config, run)
     facts = {"config": settled, "data": sources}
     run.write_model(checkpoint, "promoter", facts)
-    shutil.rmtree(run.output / ENCODED, ignore_errors=True)
     return checkpoint
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -322,7 +321,6 @@ class _States:
         found = {**report, "config": settings}
         write_text(self.run.output / REPORT, json.dumps(found, indent=2) + "\n")
         self.run.write_model(checkpoint, "chromatin", facts)
-        shutil.rmtree(self.folder)
         (self.run.output / STATE).unlink(missing_ok=True)
 
 

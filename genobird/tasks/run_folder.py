@@ -154,10 +154,15 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def write_model(self, checkpoint: Checkpoint, part: str, facts: Mapping[str, Any]) -> None:
-        """Write the model of the run; `facts` say how a part of it was trained."""
+        """Write the model of the run, and drop what was encoded for it.
+
+        `facts` say how a part of it was trained.
+        """
         kept = {**self.provenance, **facts}
         checkpoint.provenance = {**checkpoint.provenance, part: kept}
         checkpoint.save(self.output / MODEL, force=True)
+        for made in (ENCODED, STATES):
+            shutil.rmtree(self.output / made, ignore_errors=True)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ along the region's strand; where it has none both strands are read, one at rando
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any, Literal
 
 import numpy as np
@@ -232,7 +231,6 @@ def finetune_table(
     facts = {"config": settings, "data": data, "figures": figures}
     write_text(run.output / REPORT, json.dumps(figures, indent=2) + "\n")
     run.write_model(checkpoint, "table", facts)
-    shutil.rmtree(run.output / ENCODED, ignore_errors=True)
     return checkpoint
 
 
