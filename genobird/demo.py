@@ -30,9 +30,9 @@ from genobird.report.summary import (
     summarise_variants,
 )
 from genobird.runs import Progress, Start, ignore
-from genobird.scoring.regions import region_frames, write_scores
+from genobird.scoring.regions import write_regions
 from genobird.scoring.scorer import Scorer
-from genobird.scoring.table import TableWriter
+from genobird.scoring.sites import sites_of
 from genobird.scoring.variant_vcf import annotate_variants
 
 GENOME, REGIONS, VARIANTS = "chr20.demo.fa.gz", "regions.bed", "variants.vcf"
@@ -128,16 +128,16 @@ def _write(
     scorer: Scorer, folder: Path, command: str, progress: Progress
 ) -> tuple[RegionSummary, VariantSummary]:
     with Genome(bundled(GENOME)) as genome:
-        with TableWriter(folder / "regions.tsv") as writer:
-            frames = region_frames(scorer, read_bed(bundled(REGIONS)), genome)
-            write_scores(frames, writer, progress)
+        start = Start(command=command, progress=progress, is_kept=False)
+        sites = sites_of(read_bed(bundled(REGIONS)), genome)
+        write_regions(scorer, sites, folder / "regions.tsv", start=start)
         annotate_variants(
             scorer,
             bundled(VARIANTS),
             genome,
             folder / "variants.vcf.gz",
             table=folder / "variants.parquet",
-            start=Start(command=command, progress=progress),
+            start=start,
         )
         facts = {
             "genome": f"{GENOME}, {genome.assembly or 'unknown assembly'}, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -39,11 +41,12 @@ from genobird.runs import may_replace
 if TYPE_CHECKING:
     from genobird.genome.chain import ChainFile
     from genobird.genome.fasta import Genome
+    from genobird.scoring.sites import Site
 
 with deferred():
     from genobird.genome import locus
     from genobird.report import logo as logos
-    from genobird.scoring import alleles, journal, regions, sites
+    from genobird.scoring import alleles, regions, sites
     from genobird.scoring import mutagenesis as scans
     from genobird.scoring import table as tables
 
@@ -89,8 +92,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     inputs = {"the input": options.regions, "--fasta": options.fasta}
     inputs["--liftover"] = options.liftover
     refuse_same_file({"--output": output, "--bigwig": bigwig}, inputs)
-    replace = may_replace(output, run.start())
-    check_output(output, TABLES, replace, stdout=True)
+    check_output(output, TABLES, may_replace(output, run.start()), stdout=True)
     genome, intervals, chain = _opened(options)
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision, run.processes)
@@ -100,20 +102,15 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
         check_folder(bigwig, files, run.force)
     locus.warn_of_training({} if options.of_fasta else scorer.checkpoint.provenance, genome)
     with genome, locked(*([] if bigwig is None else [bigwig])):
-        with (
-            journal.kept([output], journal.identity_of(scorer, chosen), run.start()) as kept,
-            tables.TableWriter(output, force=replace, meta=origin(scorer)) as writer,
-            progress_of("regions", len(intervals) or None) as advance,
-        ):
-            if options.of_fasta:
-                frames = regions.sequence_frames(scorer, genome.stream(), chosen, journal=kept)
-            else:
-                frames = regions.region_frames(
-                    *(scorer, intervals, genome, chosen), chain=chain, journal=kept
-                )
-            counts = regions.write_scores(frames, writer, advance)
-            writer.finish()
-            kept.seal()
+        asked: Iterable[Site]
+        if options.of_fasta:
+            asked = starmap(sites.sequence_site, genome.stream())
+        else:
+            asked = sites.sites_of(intervals, genome, chain)
+        with progress_of("regions", len(intervals) or None) as advance:
+            counts = regions.write_regions(
+                scorer, asked, output, chosen, lifted=chain is not None, start=run.start(advance)
+            )
         summary: dict[str, Any] = {"regions": counts.total(), "output": output}
         if bigwig is not None:
             number = sum(1 for _ in regions.bins_of(intervals, genome))

@@ -21,8 +21,9 @@ from genobird.report.summary import summarise_variants
 from genobird.scoring.alleles import Variants
 from genobird.scoring.inputs import Region, region_of
 from genobird.scoring.mutagenesis import TOP
-from genobird.scoring.regions import bins_of, region_frames
+from genobird.scoring.regions import bins_of, site_frames
 from genobird.scoring.scorer import Scorer, opened
+from genobird.scoring.sites import sites_of
 
 MOST_BP = 100_000
 """Longest region; every 200 bp cost one window."""
@@ -56,7 +57,7 @@ def plot_region(
         bins = list(bins_of([interval], genome))
         if not bins:
             raise UsageError(f"{interval} is not on the genome; check contig and positions")
-        table = pd.concat(region_frames(scorer, bins, genome, features), ignore_index=True)
+        table = pd.concat(site_frames(scorer, sites_of(bins, genome), features), ignore_index=True)
     values = table.drop(columns=list(REGION_KEYS))
     if features is None:
         best = values[scorer.features].mean().nlargest(TOP).index

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -25,23 +26,24 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from genobird import __version__
 from genobird.columns import REGION_KEYS, REGION_LIFTED
 from genobird.errors import AssemblyError, ContigError, OutOfBoundsError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
-from genobird.genome.locus import beyond, require_chain, warn_of_training
+from genobird.genome.locus import beyond, warn_of_training
 from genobird.heads import POSITIVE_WEIGHT
 from genobird.inference import Floats
 from genobird.names import require
-from genobird.runs import Progress, ignore
+from genobird.runs import FRESH, Progress, Start, ignore, may_replace
 from genobird.scoring.alleles import chain_file
 from genobird.scoring.effects import probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
-from genobird.scoring.journal import NO_JOURNAL, Journal
+from genobird.scoring.journal import NO_JOURNAL, Journal, identity_of, kept
 from genobird.scoring.scorer import Scorer, opened
-from genobird.scoring.sites import Outputs, Site, sequence_site, site_of
+from genobird.scoring.sites import Outputs, Site, sequence_site, sites_of
 from genobird.scoring.table import TableWriter, clean_text, in_chunks, text_column
 from genobird.scoring.workers import Workers
 
@@ -89,7 +91,8 @@ def score_regions(
         warn_of_training(scorer.checkpoint.provenance, genome)
         if strict:
             require_on_genome(intervals, genome, chain)
-        frames = region_frames(scorer, intervals, genome, features, chain=chain)
+        sites = sites_of(intervals, genome, chain)
+        frames = site_frames(scorer, sites, features, lifted=chain is not None)
         return pd.concat(frames, ignore_index=True)
 
 
@@ -109,8 +112,8 @@ def score_sequences(
         SequenceError: letters that are no DNA, or an empty sequence.
         UsageError: something is no sequence.
     """
-    records = named_sequences(sequences)
-    return pd.concat(sequence_frames(scorer, records, features), ignore_index=True)
+    sites = starmap(sequence_site, named_sequences(sequences))
+    return pd.concat(site_frames(scorer, sites, features), ignore_index=True)
 
 
 def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) -> pd.DataFrame:
@@ -130,68 +133,75 @@ def embed_regions(scorer: Scorer, regions: Regions, fasta: Path | str | Genome) 
         BedError, TableError, UsageError: the regions cannot be read.
     """
     with opened(fasta) as genome:
-        sites = [site_of(interval, genome) for interval in read_regions(regions)]
+        sites = list(sites_of(read_regions(regions), genome))
     scored = [site for site in sites if site.status is RegionStatus.OK]
     places = [[site.centre] for site in scored]
     _, states = scorer.profiles([site.text for site in scored], places, states=True)
     return _table(sites, [f"state{i}" for i in range(states.shape[1])], states)
 
 
-def write_scores(
-    frames: Iterable[pd.DataFrame],
-    writer: TableWriter,
-    progress: Progress = ignore,
+def write_regions(
+    scorer: Scorer,
+    sites: Iterable[Site],
+    output: Path | str,
+    features: Sequence[str] | None = None,
+    *,
+    lifted: bool = False,
+    start: Start = FRESH,
 ) -> Counter[str]:
-    """Write frames as they come, show progress in rows and count the statuses."""
+    """Score sites and write the table of `score_regions` as it grows.
+
+    Until the output (`.parquet`, `.tsv`, `.tsv.gz` or `-`) is complete, what is scored is kept in
+    `<output>.partial`; see `journal`. Progress is called with the number of new rows.
+
+    Returns:
+        How many sites have each status.
+
+    Raises:
+        AssemblyError, SequenceError, UsageError, OutputError: see `site_frames`; or the output.
+    """
+    scorer.select_features(features)
+    replace = may_replace(output, start)
+    meta = {"version": __version__, "model": scorer.model_hash, "command": start.command}
     counts: Counter[str] = Counter()
-    for frame in frames:
-        writer.write(frame)
-        counts.update(frame["status"])
-        progress(len(frame))
+    with (
+        kept([output], identity_of(scorer, features), start) as journal,
+        TableWriter(output, force=replace, meta=meta) as writer,
+    ):
+        for frame in site_frames(scorer, sites, features, lifted=lifted, journal=journal):
+            writer.write(frame)
+            counts.update(frame["status"])
+            start.progress(len(frame))
+        writer.finish()
+        journal.seal()
     return counts
 
 
-def region_frames(
+def site_frames(
     scorer: Scorer,
-    intervals: Iterable[Interval],
-    genome: Genome,
+    sites: Iterable[Site],
     features: Sequence[str] | None = None,
-    chunk: int | None = None,
-    chain: ChainFile | None = None,
-    journal: Journal = NO_JOURNAL,
-) -> Iterator[pd.DataFrame]:
-    """Yield the rows of successive intervals, at least one frame; memory is that of a chunk.
-
-    What `journal` holds is not scored again.
-
-    Raises:
-        AssemblyError: the chain leads to another assembly than the genome's.
-    """
-    if chain is not None:
-        require_chain(chain, genome)
-    sites = (site_of(interval, genome, chain) for interval in intervals)
-    for frame, part in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
-        yield frame if chain is None else _with_lifted(frame, part)
-
-
-def sequence_frames(
-    scorer: Scorer,
-    records: Iterable[tuple[str, str]],
-    features: Sequence[str] | None = None,
+    *,
+    lifted: bool = False,
     chunk: int | None = None,
     journal: Journal = NO_JOURNAL,
 ) -> Iterator[pd.DataFrame]:
-    """Yield the rows of named sequences, each scored around its midpoint, at least one frame.
+    """Yield the rows of successive sites, at least one frame; memory is that of a chunk.
 
-    A sequence longer than the chromatin window is cut to it. AMBIGUOUS is one with N in more than
-    half of what is left.
-
-    Raises:
-        SequenceError: letters that are no DNA, or an empty sequence.
+    What `journal` holds is not scored again. With `lifted` there are columns of where sites lie.
     """
-    sites = (sequence_site(name, text) for name, text in records)
-    for frame, _ in _frames(scorer, sites, features, chunk or scorer.chunk, journal):
-        yield frame
+    score = partial(_frame, Outputs.of(scorer, features))
+    is_empty = True
+    with Workers(score, journal.processes) as workers:
+        begun = (
+            (journal.begin(number, map(str, part), partial(workers.begin, part)), part)
+            for number, part in enumerate(in_chunks(sites, chunk or scorer.chunk))
+        )
+        for scored, part in workers.ahead(begun):
+            yield _with_lifted(scored(), part) if lifted else scored()
+            is_empty = False
+    if is_empty:
+        yield _with_lifted(score([]), []) if lifted else score([])
 
 
 def require_on_genome(
@@ -228,28 +238,6 @@ def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
     lifted = pd.DataFrame(dict(zip(REGION_LIFTED, columns, strict=True)))
     keys = len(REGION_KEYS)
     return pd.concat([frame.iloc[:, :keys], lifted, frame.iloc[:, keys:]], axis=1)
-
-
-def _frames(
-    scorer: Scorer,
-    sites: Iterable[Site],
-    features: Sequence[str] | None,
-    chunk: int,
-    journal: Journal,
-) -> Iterator[tuple[pd.DataFrame, list[Site]]]:
-    """Yield the rows of successive sites, with the sites; at least once."""
-    score = partial(_frame, Outputs.of(scorer, features))
-    is_empty = True
-    with Workers(score, journal.processes) as workers:
-        begun = (
-            (journal.begin(number, map(str, part), partial(workers.begin, part)), part)
-            for number, part in enumerate(in_chunks(sites, chunk))
-        )
-        for scored, part in workers.ahead(begun):
-            yield scored(), part
-            is_empty = False
-    if is_empty:
-        yield score([]), []
 
 
 def _frame(outputs: Outputs, sites: Sequence[Site]) -> pd.DataFrame:
@@ -331,7 +319,7 @@ def write_tracks(
             name: stack.enter_context(_Track(backend, path, genome.contigs))
             for name, path in paths.items()
         }
-        for frame in region_frames(scorer, bins, genome, features):
+        for frame in site_frames(scorer, sites_of(bins, genome), features):
             for name, track in tracks.items():
                 track.write(frame, name)
             progress(len(frame))

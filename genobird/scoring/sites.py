@@ -6,7 +6,7 @@ do with the answers differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from genobird.errors import AssemblyError, ContigError, SequenceError, UsageErro
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
+from genobird.genome.locus import require_chain
 from genobird.genome.sequence import n_fraction, normalise
 from genobird.genome.variant import Window
 from genobird.inference import Floats
@@ -88,6 +89,16 @@ def site_of(interval: Interval, genome: Genome, chain: ChainFile | None = None) 
     ambiguous = "N" in own or n_fraction(text) > 0.5
     status = RegionStatus.AMBIGUOUS if ambiguous else RegionStatus.OK
     return Site(interval, status, text, interval.midpoint - start)
+
+
+def sites_of(
+    intervals: Iterable[Interval], genome: Genome, chain: ChainFile | None = None
+) -> Iterator[Site]:
+    """Yield the site of each interval; AssemblyError where a chain leads to another assembly."""
+    if chain is not None:
+        require_chain(chain, genome)
+    for interval in intervals:
+        yield site_of(interval, genome, chain)
 
 
 def sequence_site(name: str, text: str) -> Site:

@@ -23,8 +23,9 @@ from genobird.genome.fasta import Genome
 from genobird.report.scored import write_report
 from genobird.report.summary import read_pieces
 from genobird.runs import Progress, Start
-from genobird.scoring.regions import region_frames, write_scores
+from genobird.scoring.regions import write_regions
 from genobird.scoring.scorer import Scorer
+from genobird.scoring.sites import sites_of
 from genobird.scoring.table import TableWriter
 from genobird.scoring.variant_vcf import annotate_variants
 from genobird.serve.question import ASKED, Question, plain
@@ -253,16 +254,14 @@ def answer(
         GenobirdError: see `annotate_variants`.
     """
     vcf, tsv, parquet = (folder / name for name in DOWNLOADS)
+    start = Start(command=COMMAND, progress=progress, is_kept=False)
     if question.regions:
-        meta = {"model": scorer.model_hash, "command": COMMAND}
-        with TableWriter(parquet, meta=meta) as writer:
-            frames = region_frames(scorer, question.regions, genome)
-            counts = write_scores(frames, writer, progress)
+        counts = write_regions(scorer, sites_of(question.regions, genome), parquet, start=start)
     else:
         counts = annotate_variants(
             *(scorer, folder / ASKED, genome, vcf),
             table=parquet,
-            start=Start(command=COMMAND, progress=progress, is_kept=False),
+            start=start,
         )
     with TableWriter(tsv) as writer:
         for piece in read_pieces(parquet):

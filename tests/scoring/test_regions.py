@@ -15,7 +15,8 @@ from genobird.errors import (
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring.effects import probabilities
-from genobird.scoring.regions import region_frames, sequence_frames
+from genobird.scoring.regions import site_frames
+from genobird.scoring.sites import sites_of
 from tests.conftest import write_fasta
 
 KEYS = ["chrom", "start", "end", "name", "strand", "status", "flags"]
@@ -169,7 +170,7 @@ def test_no_regions_give_an_empty_table_with_columns(scorer, genome, tmp_path):
 def test_chunks_change_nothing(scorer, genome):
     regions = [Interval("chr1", start, start + 200) for start in range(20_000, 21_000, 200)]
     regions[2] = Interval("chr9", 0, 1)
-    frames = list(region_frames(scorer, regions, genome, chunk=2))
+    frames = list(site_frames(scorer, sites_of(regions, genome), chunk=2))
     assert [len(frame) for frame in frames] == [2, 2, 1]
     whole = scorer.score_regions(regions, genome)
     pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), whole, rtol=0, atol=1e-5)
@@ -200,6 +201,6 @@ def test_a_sequence_of_one_base_is_scored(scorer):
 
 def test_a_sequence_that_is_no_dna_is_refused(scorer):
     with pytest.raises(SequenceError, match=r"letter .E. at offset 2 of sequence protein"):
-        list(sequence_frames(scorer, [("protein", "ATEACG")]))
+        scorer.score_sequences({"protein": "ATEACG"})
     with pytest.raises(SequenceError, match="sequence 0 is empty"):
         scorer.score_sequences([""])

@@ -18,8 +18,9 @@ from genobird.errors import AssemblyError, GenobirdError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.scoring.journal import Journal
-from genobird.scoring.regions import region_frames
+from genobird.scoring.regions import site_frames
 from genobird.scoring.scorer import load
+from genobird.scoring.sites import sites_of
 from genobird.scoring.workers import Workers
 from tests.scoring.calls import annotate_variants, list_variants
 from tests.scoring.quick_logits import stub_logits
@@ -202,7 +203,9 @@ def test_tables_and_regions_are_those_of_one_process(tiny_checkpoint, genome, tm
     for processes in (1, 2):
         output = tmp_path / f"{processes}.tsv"
         list_variants(scorer, variants, genome, output, processes=processes)
-        frames = region_frames(scorer, regions, genome, journal=Journal(processes=processes))
+        frames = site_frames(
+            scorer, sites_of(regions, genome), journal=Journal(processes=processes)
+        )
         found.append((output.read_bytes(), pd.concat(list(frames))))
     assert found[0][0] == found[1][0]
     pd.testing.assert_frame_equal(found[0][1], found[1][1], check_exact=True)
