@@ -102,6 +102,11 @@ def random_dna(length: int, seed: int) -> str:
     return "".join(rng.choice(list("ACGT"), size=length, p=[0.3, 0.2, 0.2, 0.3]))
 
 
+def other(base: str, shift: int = 1) -> str:
+    """Another base: of A, C, G and T the one so many letters on."""
+    return "ACGT"[("ACGT".index(base) + shift) % 4]
+
+
 def write_fasta(path: Path, contigs: dict[str, str], width: int = 60) -> Path:
     """Write contigs as a FASTA file with lines of `width` bases."""
     with path.open("w") as file:

@@ -16,15 +16,11 @@ from genobird.report.curves import locus_curves, profiles_of, region_lines, vari
 from genobird.report.scored import allele_logos, sides_of, write_report
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
-from tests.conftest import write_fasta
+from tests.conftest import other, write_fasta
 
 FEATURE = "A|DNase|None"
 AT = 30_000
 EXACT = {"rtol": 0, "atol": 2e-5}
-
-
-def other(base: str) -> str:
-    return "ACGT"[("ACGT".index(base) + 1) % 4]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 
 from genobird.genome.fasta import Genome
 from genobird.scoring.scorer import Scorer, load
+from tests.scoring.stubs import short_genome
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +20,12 @@ def scorer(tiny_checkpoint: Path) -> Scorer:
 @pytest.fixture
 def genome(tiny_genome_path: Path) -> Iterator[Genome]:
     with Genome(tiny_genome_path) as genome:
+        yield genome
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Iterator[Genome]:
+    """A genome of short contigs; see `stubs`."""
+    (tmp_path / "genome").mkdir()
+    with Genome(short_genome(tmp_path / "genome")) as genome:
         yield genome

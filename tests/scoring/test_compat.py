@@ -14,14 +14,11 @@ from genobird.errors import AssemblyError, UsageError
 from genobird.scoring.compat import KIPOI_SCORES, SELENE_SCORES, write_kipoi, write_selene
 from genobird.scoring.effects import probabilities
 from genobird.scoring.scorer import load
+from tests.conftest import other
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 LABELS = ["A_DNase_None", "A_CTCF_None", "A_CTCF_None", "B_CTCF_None", "B_H3K4me3_None"]
 EXACT = {"rtol": 2e-5, "atol": 1e-7}
-
-
-def other(base: str, shift: int = 1) -> str:
-    return "ACGT"[("ACGT".index(base) + shift) % 4]
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from genobird.scoring.effects import relative_sizes
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
 from genobird.scoring.variant_table import screen_variants
-from tests.conftest import random_dna, write_fasta
+from tests.conftest import other, random_dna, write_fasta
 from tests.scoring.test_variant_table import part
 
 EXACT = {"rtol": 0, "atol": 1e-5}
@@ -40,10 +40,6 @@ def small_windows() -> Iterator[None]:
         for name, size in {"PROMOTER_BEFORE": 300, "PROMOTER_AFTER": 250}.items():
             patch.setattr(windows, name, size)
         yield
-
-
-def other(base: str, shift: int = 1) -> str:
-    return "ACGT"[("ACGT".index(base) + shift) % 4]
 
 
 @pytest.fixture(scope="module")

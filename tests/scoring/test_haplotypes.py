@@ -16,6 +16,7 @@ from genobird.scoring.haplotypes import HAPLOTYPES, Haplotypes
 from genobird.scoring.parts import Part, merge
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
+from tests.conftest import other
 from tests.scoring.calls import annotate_variants
 from tests.scoring.quick_logits import stub_logits
 
@@ -34,10 +35,6 @@ def quick(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
 @pytest.fixture(scope="module")
 def contig(tiny_contigs) -> str:
     return tiny_contigs["chr1"]
-
-
-def other(base: str) -> str:
-    return "ACGT"[("ACGT".index(base) + 1) % 4]
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.errors import ShardError, UsageError, VcfError
-from genobird.genome.fasta import Genome
 from genobird.scoring.parts import Part, PartNote, merge, require_part_outputs
 from tests.scoring.calls import annotate_variants
-from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
+from tests.scoring.stubs import records, stub_screen, write_vcf
 
 
 @given(count=st.integers(1, 50), chunk=st.integers(0, 10_000))
@@ -77,14 +76,6 @@ CHUNK = 4
 def screen(monkeypatch, scorer):
     monkeypatch.setattr(scorer, "chunk", CHUNK)
     return stub_screen(monkeypatch)
-
-
-@pytest.fixture
-def short(tmp_path):
-    folder = tmp_path / "genome"
-    folder.mkdir()
-    with Genome(short_genome(folder)) as genome:
-        yield genome
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from genobird.genome.fasta import Genome
 from genobird.runs import ignore, partial_of
 from genobird.scoring.settings import EffectSettings
 from tests.scoring.calls import annotate_variants
-from tests.scoring.stubs import records, short_genome, stub_screen, write_vcf
+from tests.scoring.stubs import records, stub_screen, write_vcf
 
 SLACK_MB = 24
 
@@ -28,13 +28,6 @@ class Stop(Exception):
 def screen(monkeypatch, scorer):
     monkeypatch.setattr(scorer, "chunk", 4)
     return stub_screen(monkeypatch)
-
-
-@pytest.fixture
-def short(tmp_path) -> Iterator[Genome]:
-    (tmp_path / "genome").mkdir()
-    with Genome(short_genome(tmp_path / "genome")) as genome:
-        yield genome
 
 
 @pytest.fixture

@@ -10,14 +10,10 @@ from genobird.genome.fasta import Genome
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
 from genobird.scoring.settings import EffectSettings
-from tests.conftest import write_fasta
+from tests.conftest import other, write_fasta
 
 EXACT = {"rtol": 0, "atol": 2e-5}
 AT = 30_000
-
-
-def other(base: str, shift: int = 1) -> str:
-    return "ACGT"[("ACGT".index(base) + shift) % 4]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from genobird.columns import VARIANT_KEYS
 from genobird.errors import AssemblyError, UsageError, VcfError
 from genobird.scoring import scan
 from genobird.scoring.effects import relative_sizes
+from tests.conftest import other
 from tests.scoring.calls import annotate_variants
 
 HEADER = [
@@ -43,10 +44,6 @@ def info_of(columns: list[str]) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def bases(tiny_contigs) -> str:
     return tiny_contigs["chr1"]
-
-
-def other(base: str, shift: int = 1) -> str:
-    return "ACGT"[("ACGT".index(base) + shift) % 4]
 
 
 def test_each_record_passes_with_one_value_an_alt(scorer, genome, bases, tmp_path):

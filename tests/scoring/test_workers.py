@@ -15,7 +15,6 @@ import torch
 from genobird.cli.options import Passes
 from genobird.cli.running import open_scorer
 from genobird.errors import AssemblyError, GenobirdError, UsageError
-from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.scoring.journal import Journal
 from genobird.scoring.regions import site_frames
@@ -24,7 +23,7 @@ from genobird.scoring.sites import sites_of
 from genobird.scoring.workers import Workers
 from tests.scoring.calls import annotate_variants, list_variants
 from tests.scoring.quick_logits import stub_logits
-from tests.scoring.stubs import HEADER, records, short_genome, stub_screen
+from tests.scoring.stubs import HEADER, records, stub_screen
 
 # A process with several threads is forked on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -150,13 +149,6 @@ def vcf(tmp_path) -> Path:
     path = tmp_path / "in.vcf"
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
-
-
-@pytest.fixture
-def short(tmp_path) -> Iterator[Genome]:
-    (tmp_path / "genome").mkdir()
-    with Genome(short_genome(tmp_path / "genome")) as genome:
-        yield genome
 
 
 class Stop(Exception):
