@@ -23,6 +23,7 @@ GenobirdError              exit 1
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from reprlib import Repr
 
 _QUOTED = Repr()
@@ -105,6 +106,13 @@ def counted(number: int, noun: str) -> str:
     """Write a number of things for a message: `1 region`, `2,000 regions`."""
     plural = noun + ("es" if noun.endswith(("ch", "s")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Write names for a message, of many the first ones: `chr1, chr2 and 3 more`."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def one_line(message: str) -> str:

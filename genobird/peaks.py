@@ -18,7 +18,7 @@ import pandas as pd
 from bioframe import arrops
 from numpy.typing import ArrayLike, NDArray
 
-from genobird.errors import BedError, ContigError, OutOfBoundsError, UsageError
+from genobird.errors import BedError, ContigError, OutOfBoundsError, UsageError, some
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 
@@ -198,8 +198,7 @@ def _refuse_missing(
     if not missing:
         return
     count = sum(missing.values())
-    named = ", ".join(list(missing)[:3]) + (", ..." if len(missing) > 3 else "")
-    found = f"{source}: {count:,} of {total:,} peaks lie on {named}"
+    found = f"{source}: {count:,} of {total:,} peaks lie on {some(missing, 3)}"
     if count == total or not skip_missing:
         hint = "" if count == total else "; --keep-going leaves them out"
         raise ContigError(f"{found}, not in {genome.path}; check the assembly{hint}")

@@ -24,6 +24,7 @@ from genobird.errors import (
     OutOfBoundsError,
     SequenceError,
     quoted,
+    some,
 )
 from genobird.files import renew_after_fork
 from genobird.genome import assemblies, index, streams
@@ -135,7 +136,7 @@ class Genome:
             if chromosome in self._aliases()[0]:
                 return self._same_mitochondrion(name, self._aliases()[0][chromosome])
         raise ContigError(
-            f"contig {quoted(name)} is not in {self.path}, which has {_some(self._lengths())}; "
+            f"contig {quoted(name)} is not in {self.path}, which has {some(self._lengths())}; "
             "check the name and the assembly"
         )
 
@@ -294,12 +295,6 @@ def _path_of(fasta: Fasta) -> Path | str:
     """Return the path of a FASTA file, also of one that another library has opened."""
     named: Any = getattr(fasta, "filename", fasta)
     return os.fsdecode(named) if isinstance(named, bytes) else named
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} contigs)"
 
 
 def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearray]]:

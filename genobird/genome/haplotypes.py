@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from genobird.errors import UsageError, VcfError, quoted
+from genobird.errors import UsageError, VcfError, quoted, some
 from genobird.files import renew_after_fork
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator
@@ -147,8 +147,8 @@ class PhasedCalls:
         names = self._reader.samples
         if sample not in names:
             self._reader.close()
-            known = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            raise UsageError(f"{source} has no sample {sample!r}; it has {known or 'no samples'}")
+            known = some(names) or "no samples"
+            raise UsageError(f"{source} has no sample {sample!r}; it has {known}")
         self._sample = names.index(sample)
         renew_after_fork(self)
 

@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genobird.errors import ShardError, UsageError, quoted
+from genobird.errors import ShardError, UsageError, quoted, some
 from genobird.files import PACKED_VCFS, TABLES, VCFS, check_output
 from genobird.genome.streams import STDIN, require_file, whole
 from genobird.genome.vcf import Record, VcfReader
@@ -255,8 +255,8 @@ def _in_order(parts: Sequence[_Made]) -> list[_Made]:
     missing = [str(number) for number in range(1, total + 1) if number not in found]
     if missing:
         raise ShardError(
-            f"{len(found)} of {total} shards found; missing: {_some(missing)}; make them, and give "
-            "all"
+            f"{len(found)} of {total} shards found; missing: {some(missing, 10)}; make them, and "
+            "give all"
         )
     return [found[number] for number in sorted(found)]
 
@@ -337,7 +337,3 @@ def _statuses(record: Record) -> list[str]:
         if key == "GB_STATUS":
             return value.split(",")
     return []
-
-
-def _some(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:10]) + (" ..." if len(texts) > 10 else "")

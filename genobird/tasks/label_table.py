@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from genobird.errors import InputError, OutOfBoundsError, TableError, UsageError, quoted
+from genobird.errors import InputError, OutOfBoundsError, TableError, UsageError, quoted, some
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, strand_of
 from genobird.genome.streams import position_of
@@ -249,7 +249,7 @@ def targets_of(
         others = [name for name in _names(table.cells) if name not in _KEYS]
         raise UsageError(
             f"--target {keys[0]} found; {', '.join(_KEYS)} say what a region is and are not "
-            f"predicted: other columns of {table.path} are {_some(others) or 'none'}"
+            f"predicted: other columns of {table.path} are {some(others, _SHOWN) or 'none'}"
         )
     stranded = any(region.strand != "." for region in table.regions)
     names: tuple[str, ...] = tuple(columns or signals)
@@ -312,8 +312,8 @@ def labels_of(
         found = table.classes(targets.column)
         numbers = found.map({name: number for number, name in enumerate(targets.names)})
         problem = (
-            f"is not among the classes that are trained, {_some(targets.names)}; leave the cell "
-            "empty, or have rows of it to train on"
+            f"is not among the classes that are trained, {some(targets.names, _SHOWN)}; leave the "
+            "cell empty, or have rows of it to train on"
         )
         _refuse_rows(table.path, targets.column, found[numbers.isna()], problem)
         columns = [np.asarray(numbers.reindex(table.cells.index), np.float64)]
@@ -419,8 +419,8 @@ def _require(path: Path, columns: Sequence[str], wanted: Iterable[str]) -> None:
     if missing:
         hint = "; are they separated by tabs, or by commas in .csv?" if len(columns) == 1 else ""
         raise TableError(
-            f"{path} has no column {', '.join(missing)}, but {_some(columns)}; needed are chrom, "
-            f"start (0-based), end and what is to be predicted{hint}"
+            f"{path} has no column {', '.join(missing)}, but {some(columns, _SHOWN)}; needed are "
+            f"chrom, start (0-based), end and what is to be predicted{hint}"
         )
 
 
@@ -430,11 +430,6 @@ def _refuse_rows(path: Path, column: str, cells: pd.Series[Any], problem: str) -
         raise TableError(
             f"{path}, row {cells.index[0] + 1}: {column} {quoted(cells.iloc[0])} {problem}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _region(contig: object, start: object, end: object, strand: object, genome: Genome) -> Interval:
