@@ -57,7 +57,7 @@ class EffectSettings(Settings):
 
     shifts: int = SHIFTS
     segmentations: int = SEGMENTATIONS
-    seed: int = option("Seed of the segmentations.", ge=0, le=MOST_SEED, default=0)
+    seed: int = option("Seed of the segmentations.", default=0)
     grid: int = GRID
     one_window: bool = ONE_WINDOW
     scores: Annotated[tuple[str, ...], COMMAS] = option(
@@ -77,7 +77,7 @@ class EffectSettings(Settings):
         for what, found, low, high in (
             ("shifts", self.shifts, 1, _MOST_SHIFTS),
             ("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS),
-            ("seed", self.seed, 0, 2**63 - 1),
+            ("seed", self.seed, 0, MOST_SEED),
             ("grid", self.grid, 0, _WIDEST_GRID),
         ):
             if not low <= found <= high:
