@@ -6,7 +6,8 @@ of each token, in each of the cells that the interval is cut into, so that it kn
 place something lies), [CLS] alone (`pool = "cls"`, the paper's, appendix F), or what another head
 predicts for places side by side in the interval (`pool = "profiles"`: a promoter shows in
 chromatin). With `local` it reads the bases around the place too (`local.py`), and with
-`pool = "local"` these alone.
+`pool = "local"` these alone. A promoter head may read its core promoter letter by letter: what lies
+30 bp before a start, and at it, is not in profiles.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from genobird.batch import Places, in_rows
 from genobird.config import STRICT
 from genobird.errors import UsageError
+from genobird.genome.sequence import NO_BASE
 from genobird.local import LocalConfig, LocalNetwork
 
 POSITIVE_WEIGHT = 8.0
@@ -52,6 +54,16 @@ class HeadConfig(BaseModel):
     local: LocalConfig | None = Field(
         None, description="Shape of the network that reads the bases around the place."
     )
+    core_before_bp: int = Field(
+        0, ge=0, description="Bases before the place that are read letter by letter, with profiles."
+    )
+    core_after_bp: int = Field(0, ge=0, description="Such bases from the place on.")
+    near_bp: int = Field(
+        100,
+        ge=0,
+        description="Where a start is not known to the base: the likeliest one counts of those up "
+        "to so many bases from the place. Of heads that read letters.",
+    )
     profiles: HeadConfig | None = Field(
         None,
         description="Shape of the head that is asked, with pool = profiles; training fills it.",
@@ -75,6 +87,8 @@ class HeadConfig(BaseModel):
             raise ValueError("pool = local reads bases alone; give the shape of `local`")
         if self.pool == "profiles" and self.local is not None:
             raise ValueError("a head with pool = profiles reads bases by the head it asks")
+        if self.pool != "profiles" and self.core_bp:
+            raise ValueError("core_before_bp and core_after_bp are for heads with pool = profiles")
         if self.profiles is None:
             return self
         if self.pool != "profiles" or self.profiles.pool != "cells":
@@ -107,14 +121,22 @@ class HeadConfig(BaseModel):
 
     @property
     def bases(self) -> tuple[int, int]:
-        """Bases before the place and from it on that local networks read; 0, 0 without one."""
+        """Bases before the place and from it on that are read as letters; 0, 0 for none."""
         if self.local:
             return self.local.span_bp // 2, self.local.span_bp // 2
+        near = self.near_bp if self.core_bp else 0
+        before, after = self.core_before_bp + near, self.core_after_bp + near
         if not self.profiles or not self.profiles.local:
-            return 0, 0
+            return before, after
         half = self.profiles.local.span_bp // 2
         first = self.profiles.before_bp - self.before_bp
-        return half - first, half + first + (self.asked - 1) * self.step_bp
+        last = first + (self.asked - 1) * self.step_bp
+        return max(before, half - first), max(after, half + last)
+
+    @property
+    def core_bp(self) -> int:
+        """Bases that are read letter by letter, L."""
+        return self.core_before_bp + self.core_after_bp
 
     @property
     def asked(self) -> int:
@@ -131,6 +153,9 @@ class Head(nn.Module):
         reads: numbers that are pooled of each place, R.
         far: those of them that come from hidden states; the others are the local network's.
         profiles: the head that is asked; None without pool = profiles.
+        core: weights of the letters around a start; None where it reads none.
+        near_offset: added where the likeliest start near a place counts, for that is larger than
+            what a place by itself gives.
     """
 
     def __init__(self, config: HeadConfig, width: int) -> None:
@@ -138,6 +163,8 @@ class Head(nn.Module):
         self.config, self.width = config, width
         self.profiles: Head | None = None
         self.local: LocalNetwork | None = None
+        self.core: nn.Conv1d | None = None
+        self.near_offset: Tensor
         self.reads = self.far = self._build_far(config, width)
         if config.local:
             self.local = LocalNetwork(config.local)
@@ -156,6 +183,10 @@ class Head(nn.Module):
             read = config.asked * config.profiles.outputs
             self.norm = nn.BatchNorm1d(read)
             self.layers = _layers(config, read, norms=False)
+            if config.core_bp:
+                self.core = nn.Conv1d(4, config.outputs, config.core_bp, bias=False)
+                self.core_dropout = nn.Dropout(config.dropout)
+                self.register_buffer("near_offset", torch.zeros(config.outputs))
             return read
         kept, cells = width, config.pool == "cells"
         if cells:
@@ -180,6 +211,16 @@ class Head(nn.Module):
         """
         return self.answer(self.pool(hidden, places))
 
+    def starts(self, hidden: Tensor, places: Places) -> Tensor:
+        """Predict starts at the places, and the likeliest within `near_bp` of each, [P, 2 outputs].
+
+        Both are the same for a head that reads no letters.
+        """
+        pooled = self.pool(hidden, places)
+        exact = self.answer(pooled)
+        near = exact if self.core is None else in_rows(self._answer_near, pooled)
+        return torch.cat([exact, near], dim=1)
+
     def pool(self, hidden: Tensor, places: Places) -> Tensor:
         """Read hidden states and bases at each place.
 
@@ -189,10 +230,12 @@ class Head(nn.Module):
         Returns:
             [CLS], then mean and maximum of each cell, then what the local network sees: [P, R],
             R = D + 2 C c + h, where c numbers are kept of a token, D without cells; R = D + h with
-            pool = cls, and R = K F with pool = profiles, the F logits of K places.
+            pool = cls, and R = K F with pool = profiles, the F logits of K places, then the codes
+            of the letters that are read.
         """
         if self.profiles is not None:
-            return self._profiles(self.profiles, hidden, places)
+            found = self._profiles(self.profiles, hidden, places)
+            return torch.cat([found, self._letters(places).to(found.dtype)], dim=1)
         parts = [] if self.config.pool == "local" else [self._pool_tokens(hidden, places)]
         if self.local is not None:
             parts.append(self.local(places.bases))
@@ -229,9 +272,20 @@ class Head(nn.Module):
         each = torch.cat([heads, runs], dim=2).flatten(0, 1)  # [P K, D + cells r]
         if profiles.local is not None:
             span = profiles.local.config.span_bp
-            bases = places.bases.unfold(1, span, self.config.step_bp).flatten(0, 1)  # [P K, span]
+            before = self.config.before_bp - profiles.config.before_bp + span // 2
+            first = self.config.bases[0] - before
+            spans = places.bases[:, first:].unfold(1, span, self.config.step_bp)
+            bases = spans[:, : runs.shape[1]].flatten(0, 1)  # [P K, span]
             each = torch.cat([each, profiles.local(bases).to(each.dtype)], dim=1)
         return profiles.answer(each).view(len(places.spans), -1)
+
+    def _letters(self, places: Places) -> Tensor:
+        """Return the codes of the bases that starts near the places read, [P, L + 2 near_bp]."""
+        config = self.config
+        if not config.core_bp:
+            return places.bases[:, :0]
+        first = config.bases[0] - config.core_before_bp - config.near_bp
+        return places.bases[:, first : first + config.core_bp + 2 * config.near_bp]
 
     def widened(self, config: HeadConfig, outputs: Sequence[int] | None = None) -> Head:
         """Return a head with more outputs, more numbers kept of a token, or a local network.
@@ -314,10 +368,27 @@ class Head(nn.Module):
 
     def _answer(self, pooled: Tensor) -> Tensor:
         far, near = pooled[:, : self.far], pooled[:, self.far :]
+        if self.core is not None:
+            first = self.config.near_bp
+            letters = near[:, first : first + self.config.core_bp]
+            return self._answer_far(far) + self._answer_core(letters)[:, :, 0]
         if self.local is None:
             return self._answer_far(far)
         logits: Tensor = self.local_out(near)
         return logits + self._answer_far(far) if self.far else logits
+
+    def _answer_near(self, pooled: Tensor) -> Tensor:
+        far, letters = pooled[:, : self.far], pooled[:, self.far :]
+        best = self._answer_core(letters).amax(2)
+        return self._answer_far(far) + best + self.near_offset
+
+    def _answer_core(self, letters: Tensor) -> Tensor:
+        """Return what codes [P, L + n] add for each of n + 1 starts, [P, outputs, n + 1]."""
+        assert self.core is not None
+        known = F.one_hot(letters.long(), NO_BASE + 1)[..., :NO_BASE].float()
+        # Each letter as far from the mean as any input of a batch norm; N adds nothing.
+        scaled = (known - known.sum(2, keepdim=True) / 4) / 0.1875**0.5
+        return self.core(self.core_dropout(scaled.transpose(1, 2)))  # type: ignore[no-any-return]
 
     def _answer_far(self, pooled: Tensor) -> Tensor:
         if self.config.pool != "cells":

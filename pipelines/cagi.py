@@ -286,9 +286,9 @@ def model_candidates(
         if checkpoint.promoter is not None:
             turned = [len(text) - 1 - at for text, at in zip(texts, places, strict=True)]
             reverse = [reverse_complement(text) for text in texts]
-            strands = np.stack(
-                [scorer.promoter_logits(texts, places), scorer.promoter_logits(reverse, turned)]
-            ).reshape(2, -1, 2)  # [strand, n, allele]
+            along = (texts, places), (reverse, turned)
+            strands = np.stack([scorer.promoter_logits(*asked, near=True) for asked in along])
+            strands = strands.reshape(2, -1, 2)  # [strand, n, allele]
             best = strands.max(axis=2).argmax(axis=0)
             logits = strands[best, np.arange(len(part))].astype(np.float64)
             found["promoter"] = logits[:, 1] - logits[:, 0]

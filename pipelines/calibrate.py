@@ -53,17 +53,28 @@ def fit_line(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Line:
     z, y = logits.astype(np.float64).ravel(), labels.astype(np.float64).ravel()
     if len(np.unique(y)) < 2:
         raise InputError("all labels of the validation part are alike; it cannot calibrate")
-    positives = float(y.sum())
-    rates = 1 / (len(y) - positives + 2), (positives + 1) / (positives + 2)
-    targets = np.where(y > 0, rates[1], rates[0])
+    targets = _targets(y)
     mean, scale = float(z.mean()), float(z.std()) or 1.0
     x = np.stack([(z - mean) / scale, np.ones_like(z)])  # [2, N]
     line = _most_likely(x, np.zeros_like(z), targets)
     slope = float(line[0]) / scale
     if slope <= 0:
         logger.warning("larger logits do not mean more positives here; only their mean is moved")
-        return Line(1.0, float(_most_likely(x[1:], z, targets)[0]))
+        return Line(1.0, fit_offset(logits, labels))
     return Line(slope, float(line[1]) - slope * mean)
+
+
+def fit_offset(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Find what to add to logits that makes labels most likely."""
+    z, y = logits.astype(np.float64).ravel(), labels.astype(np.float64).ravel()
+    return float(_most_likely(np.ones((1, len(z))), z, _targets(y))[0])
+
+
+def _targets(labels: Doubles) -> Doubles:
+    """Return Platt's targets of labels 0 and 1, [N]."""
+    positives = float(labels.sum())
+    rates = 1 / (len(labels) - positives + 2), (positives + 1) / (positives + 2)
+    return np.where(labels > 0, rates[1], rates[0])
 
 
 def _most_likely(x: Doubles, base: Doubles, targets: Doubles) -> Doubles:
@@ -87,6 +98,7 @@ def move(head: Head, line: Line, weight: float = 1.0) -> None:
     """
     lasts = [head.layers[-1]] if head.far else []
     lasts += [head.local_out] if head.local is not None else []
+    lasts += [head.core] if head.core is not None else []
     with torch.no_grad():
         for parameter in (p for last in lasts for p in last.parameters()):
             parameter.mul_(line.slope)
@@ -169,10 +181,15 @@ def calibrate(
             follow(checkpoint.promoter, checkpoint.chromatin, lines["chromatin"], POSITIVE_WEIGHT)
     if promoters is not None:
         table = read_promoters(promoters, split)
-        logits = predict_promoters(inference, table)
-        lines["promoter"] = fit_line(logits, table["label"].to_numpy())
+        exact, near = predict_promoters(inference, table).T
+        labels = table["label"].to_numpy()
+        lines["promoter"] = line = fit_line(exact, labels)
         assert checkpoint.promoter is not None
-        move(checkpoint.promoter, lines["promoter"])
+        move(checkpoint.promoter, line)
+        if checkpoint.promoter.core is not None:
+            # The line moves both; what is left is that the best of many is larger than one.
+            offset = fit_offset(line.slope * near + line.offset, labels)
+            checkpoint.promoter.near_offset.mul_(line.slope).add_(offset)
     said: dict[str, Any] = {
         name: {**line._asdict(), "split": split} for name, line in lines.items()
     }

@@ -21,7 +21,8 @@ windows can be kept together. Four kinds of negatives:
 `substitute` and `shuffle` stay on their promoter's side of the split and share bases with it. Draws
 depend on (seed, promoter name); `genomic` also keeps away from the negatives of promoters before.
 A scan has no training part and dozens of negatives for a promoter: models that were trained on
-another kind are measured on it.
+another kind are measured on it. With `genomic` negatives, `scanned` windows of the training part's
+own scan, drawn at random, may be added to these, for a GC-matched window is not what a scan meets.
 """
 
 from __future__ import annotations
@@ -235,30 +236,42 @@ def scan(
     splits: Splits,
     tss: Mapping[str, Sequence[tuple[int, int]]],
     seed: int,
+    parts: Sequence[str] = HELD_OUT,
+    most: int | None = None,
 ) -> list[Row]:
-    """Cut windows without TSS, every 2,000 bp of the held-out parts, each on a random strand.
+    """Cut windows without TSS, every 2,000 bp of parts of the split, each on a random strand.
 
-    All parts of the split but `train` and `reserved` are scanned, in their order. No window holds a
-    base of the intervals `tss` of its contig, 0-based half-open.
+    Args:
+        sequences: of each contig.
+        splits: has the parts.
+        tss: intervals of each contig of which no window holds a base, 0-based half-open.
+        seed: of all draws.
+        parts: what is scanned, in this order.
+        most: so many windows, drawn at random, where there are more; None is all.
 
     Raises:
         UsageError: there is no such window.
     """
     contigs = _contigs(sequences, tss)
-    rows: list[Row] = []
-    held_out = {part: splits.parts[part] for part in HELD_OUT}
-    for part, intervals in held_out.items():
-        for contig, start, end in ((i.contig, i.start, i.end) for i in intervals):
+    places: list[tuple[str, str, int]] = []
+    for part in parts:
+        for contig, start, end in ((i.contig, i.start, i.end) for i in splits.parts[part]):
             if contig not in contigs:
                 continue
             starts = np.arange(start, min(end, len(sequences[contig])) - WINDOW + 1, SCAN_STEP)
-            for place in starts[contigs[contig].eligible(starts)].tolist():
-                name = f"{contig}:{place + 1}|{Negatives.SCAN}"
-                rng = generator(seed, name)
-                rows.append(_negative(name, contig, place, part, sequences[contig], rng))
-    if not rows:
-        where = ", ".join(str(i) for part in held_out.values() for i in part)
+            free = starts[contigs[contig].eligible(starts)].tolist()
+            places += [(part, contig, place) for place in free]
+    if not places:
+        where = ", ".join(str(i) for part in parts for i in splits.parts[part])
         raise UsageError(f"no window of {WINDOW} bp in {where} is free of start sites")
+    if most is not None and most < len(places):
+        drawn = generator(seed, Negatives.SCAN).choice(len(places), most, replace=False)
+        places = [places[row] for row in np.sort(drawn)]
+    rows: list[Row] = []
+    for part, contig, place in places:
+        name = f"{contig}:{place + 1}|{Negatives.SCAN}"
+        rng = generator(seed, name)
+        rows.append(_negative(name, contig, place, part, sequences[contig], rng))
     return rows
 
 
@@ -294,6 +307,7 @@ def build(
     negatives: Negatives = Negatives.GENOMIC,
     exclude: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     seed: int = 0,
+    scanned: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Cut promoter windows and make a negative for each, or the negatives of a scan.
 
@@ -304,16 +318,20 @@ def build(
         negatives: the kind of negatives.
         exclude: further TSS that a genomic negative must not hold, by contig.
         seed: of all draws.
+        scanned: windows of a scan of the training part that are added to genomic negatives.
 
     Returns:
         The table, each promoter followed by its negative (a scan: all promoters, then all
-        negatives), and counts of what was kept and dropped.
+        negatives), then those of the training part's scan, and counts of what was kept and dropped.
 
     Raises:
         BedError: a promoter is no single base with a strand.
-        UsageError: no promoter has a window, or there is no room for the negatives.
+        UsageError: no promoter has a window, there is no room for the negatives, or `scanned` is
+            asked for beside others than genomic ones.
         OutOfBoundsError: an interval of the split ends after its contig.
     """
+    if scanned and negatives is not Negatives.GENOMIC:
+        raise UsageError(f"scanned windows are added to genomic negatives, not to {negatives} ones")
     splits.refuse_outside({name: contig.length for name, contig in contigs.items()})
     sequences = {name: contig.sequence() for name, contig in contigs.items()}
     rows, dropped = positives(promoters, sequences, splits)
@@ -334,7 +352,10 @@ def build(
         others, counts["negatives without GC match"] = genomic(rows, sequences, splits, tss, seed)
     else:
         others = derived(rows, negatives, seed)
-    return frame([row for pair in zip(rows, others, strict=True) for row in pair]), counts
+    table = [row for pair in zip(rows, others, strict=True) for row in pair]
+    if scanned:
+        table += scan(sequences, splits, tss, seed, ["train"], scanned)
+    return frame(table), counts
 
 
 def write(
@@ -365,6 +386,9 @@ def main(
     splits: steps.SplitName = "available",
     splits_file: steps.SplitsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the negatives.")] = 0,
+    scanned: Annotated[
+        int, typer.Option(min=0, help="Windows of a scan of the training part to add to genomic.")
+    ] = 0,
     force: steps.Force = False,
 ) -> None:
     """Cut 8,000-bp windows around promoters and make negatives."""
@@ -373,12 +397,13 @@ def main(
     promoters = list(read_bed(steps.require(bed)))
     places = backgrounds.read_all(exclude or [])
     with grch37.locate(fasta, split.contigs) as contigs:
-        table, counts = build(promoters, contigs, split, negatives, places, seed)
+        table, counts = build(promoters, contigs, split, negatives, places, seed, scanned)
     facts = {
         "version": steps.FORMAT_VERSION,
         "split": split.name,
         "negatives": negatives.value,
         "seed": seed,
+        "scanned": scanned,
         "counts": counts,
         "sources": {p.name: steps.sha256(p) for p in [bed, *fasta, *(exclude or [])]},
     }

@@ -46,6 +46,20 @@ def tiny_checkpoint(tokenizer: Tokenizer, seed: int = 0, **changes: object) -> C
     )
 
 
+def starts_checkpoint(tokenizer: Tokenizer) -> Checkpoint:
+    """A checkpoint whose promoter head reads profiles and the letters of its core promoter."""
+    checkpoint = tiny_checkpoint(tokenizer)
+    width = checkpoint.encoder.config.width
+    profiles = HeadConfig(outputs=3, hidden=8, pool="cells", before_bp=100, after_bp=100)
+    reads = {"before_bp": 200, "after_bp": 200, "core_before_bp": 6, "core_after_bp": 4}
+    checkpoint.chromatin = Head(profiles, width)
+    config = HeadConfig(pool="profiles", profiles=profiles, near_bp=30, **reads)
+    checkpoint.promoter = Head(config, width)
+    assert checkpoint.promoter.core is not None
+    checkpoint.promoter.core.weight.data.mul_(10)
+    return checkpoint
+
+
 def random_ids(tokenizer: Tokenizer, length: int, seed: int) -> UInt16Array:
     """`length` token ids, with [CLS] and [SEP] (at least two)."""
     rng = np.random.Generator(np.random.Philox(seed))

@@ -206,6 +206,76 @@ def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer, local
     assert head.reads == read.shape[1] == 12
 
 
+CORE = {"core_before_bp": 6, "core_after_bp": 4, "near_bp": 5}
+
+
+def starts_head(local=None, **changes):
+    """A head that reads the profiles of three places and the letters of its core promoter."""
+    torch.manual_seed(0)
+    shape = {"pool": "cells", "cell_bp": 20, "cell_width": 3, "local": local}
+    profiles = HeadConfig(outputs=4, hidden=8, before_bp=60, after_bp=40, **shape)
+    given = {"before_bp": 100, "after_bp": 80, "cell_bp": 20, "step_bp": 40, **CORE, **changes}
+    return Head(HeadConfig(pool="profiles", profiles=profiles, **given), 12).eval()
+
+
+@pytest.mark.parametrize("local", [None, LOCAL])
+def test_letters_of_the_core_promoter_add_to_the_profiles(tiny_tokenizer, local):
+    head, plain = starts_head(local), starts_head(local, core_before_bp=0, core_after_bp=0)
+    plain.load_state_dict({name: head.state_dict()[name] for name in plain.state_dict()})
+    sequence = random_dna(400, seed=5) + "N" * 20 + random_dna(180, seed=6)
+    at = [np.array([200, 310, 415, 594])]
+    asked, less = (
+        pack_places([sequence], at, tiny_tokenizer, one.config, 16) for one in (head, plain)
+    )
+    hidden = torch.randn(len(asked.batch.ids), 12)
+    weights = head.core.weight[0]  # [4, L], each letter 0.75 or -0.25 off its mean, scaled
+    added = []
+    for place in at[0]:
+        letters = [sequence[x : x + 1] for x in range(place - 6, place + 4)]
+        found = ["ACGT".find(letter) if letter else -1 for letter in letters]
+        scaled = [(weights[x, k] - weights[:, k].mean()) / 0.1875**0.5 for k, x in enumerate(found)]
+        known = [one for one, x in zip(scaled, found, strict=True) if x >= 0]
+        added.append(sum(known, start=torch.zeros(())))
+    difference = head(hidden, asked) - plain(hidden, less)
+    torch.testing.assert_close(difference[:, 0], torch.stack(added), rtol=1e-4, atol=1e-5)
+    # The likeliest start near a place, of those whose letters are read.
+    near = head._answer_near(head.pool(hidden, asked))
+    torch.testing.assert_close(
+        head.starts(hidden, asked), torch.cat([head(hidden, asked), near], 1)
+    )
+    best = []
+    for place in at[0]:
+        moved = pack_places([sequence], [place + np.arange(-5, 6)], tiny_tokenizer, head.config, 16)
+        letters = head.pool(hidden, moved)[:, head.far + 5 : head.far + 15]
+        best.append(head._answer_core(letters).amax())
+    expected = plain(hidden, less)[:, 0] + torch.stack(best)
+    torch.testing.assert_close(near[:, 0], expected, rtol=1e-4, atol=1e-5)
+    head.near_offset.fill_(-2.0)
+    torch.testing.assert_close(head._answer_near(head.pool(hidden, asked)), near - 2)
+
+
+def test_without_letters_a_start_near_a_place_is_the_place(tiny_tokenizer):
+    head = starts_head(core_before_bp=0, core_after_bp=0)
+    asked = pack_places(
+        [random_dna(600, seed=1)], [np.array([300])], tiny_tokenizer, head.config, 16
+    )
+    both = head.starts(torch.randn(len(asked.batch.ids), 12), asked)
+    assert asked.bases.shape == (1, 0)
+    assert both[0, 0] == both[0, 1]
+
+
+def test_letters_are_trained_on_what_was_pooled_once(tiny_tokenizer):
+    head = starts_head().train()
+    asked = pack_places(
+        [random_dna(600, seed=1)] * 2, [np.array([300, 350])] * 2, tiny_tokenizer, head.config, 16
+    )
+    pooled = head.pool(torch.randn(len(asked.batch.ids), 12), asked).detach()
+    assert pooled.shape == (4, head.reads + 20)
+    torch.testing.assert_close(pooled.half().float()[:, head.reads :], pooled[:, head.reads :])
+    head.answer(pooled).sum().backward()
+    assert head.core.weight.grad.abs().sum() > 0
+
+
 def test_a_place_is_read_alone_as_among_others(tiny_tokenizer):
     torch.manual_seed(0)
     head = Head(HeadConfig(outputs=5, hidden=8), 12).eval()
@@ -242,6 +312,7 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
         ({"outputs": 0}, "greater than or equal to 1"),
         ({"after_bp": 0}, "greater than or equal to 1"),
         ({"pool": "cells", "cell_bp": 30}, "100 and 100 bp are no whole number of cells of 30 bp"),
+        ({"core_before_bp": 5}, "core_before_bp and core_after_bp are for heads with pool"),
         ({"profiles": CELLS}, "a head with pool = profiles asks one with pool = cells"),
         ({"pool": "profiles", "profiles": HeadConfig()}, "asks one with pool = cells"),
         ({"pool": "profiles", "profiles": CELLS, "cell_bp": 20}, "read in cells of 40 bp"),

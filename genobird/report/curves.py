@@ -125,7 +125,8 @@ def region_lines(
         for name, strand in promoters.items():
             step, window = 1 if strand == "+" else -1, site.promoter(strand)
             here = _FEWER[_lie_in(window, step * _FEWER)]
-            logits = scorer.promoter_logits([window.text], [window.place + step * here])
+            at = window.place + step * here
+            logits = scorer.promoter_logits([window.text], [at], near=interval.length > 1)
             extend(name, away + here, probabilities(logits))
         if features:
             window = Window(site.text, site.centre)

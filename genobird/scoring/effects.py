@@ -4,9 +4,9 @@ Windows are as long for ALT as for REF, and centred on the variant or, with `Eff
 and `shifts`, near it. Indels are trimmed and left-aligned for scoring; the keys of a table keep the
 alleles as they came. Outputs:
 
-    promoter   logit with the variant taken as transcription start, on the strand on which either
-               allele has the larger logit, the same for both: REF and ALT swapped, only the sign
-               of the delta changes
+    promoter   logit of the likeliest transcription start near the variant, on the strand on which
+               either allele has the larger logit, the same for both: REF and ALT swapped, only the
+               sign of the delta changes
     llr        log-likelihood of each allele under the masked language model, in nats
     features   chromatin logits of the 200 bp around the variant, both strands averaged
     table|...  targets of a table head at the variant, both strands averaged: values in the units of
@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, product
 from typing import Any
 
@@ -372,7 +373,7 @@ def _promoter(
     scorer: Scorer, variants: Sequence[Variant], genome: Genome, settings: EffectSettings
 ) -> Floats:
     """Return logits [n, 2] on the strand where the larger of both is largest."""
-    ask = scorer.promoter_logits
+    ask = partial(scorer.promoter_logits, near=True)
     logits = _answers(ask, variants, genome, settings, promoter_reach, STRANDS)
     return _larger(logits.mean(axis=1))
 

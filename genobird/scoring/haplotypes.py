@@ -230,7 +230,7 @@ class Haplotypes:
         """Return effects [asked, 1] on the strand on which REF or the haplotype has the larger."""
 
         def predict(texts: list[str], places: list[list[int]]) -> Floats:
-            return self._scorer.promoter_logits(texts, places)[:, None]
+            return self._scorer.promoter_logits(texts, places, near=True)[:, None]
 
         queries = Queries(predict)
 

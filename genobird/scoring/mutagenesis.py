@@ -267,7 +267,8 @@ def duration(seconds: float) -> str:
 def _strand(scorer: Scorer, site: Site) -> str:
     if site.interval.strand != ".":
         return site.interval.strand
-    logits = scorer.promoter_logits(*parted([site.promoter(strand) for strand in STRANDS]))
+    windows = [site.promoter(strand) for strand in STRANDS]
+    logits = scorer.promoter_logits(*parted(windows), near=not site.is_start)
     return STRANDS[larger_strand(logits[None, :, None])[0]]
 
 

@@ -1,8 +1,9 @@
 """Regions of a genome, or whole sequences, to tables of probabilities and bigWig tracks.
 
 A region stands for its midpoint: the chromatin window is centred on it, and the promoter window
-takes it as transcription start, along the region's strand. Without a strand both are scored and
-the larger is reported. A window is clipped at the ends of the contig, never padded.
+has it, or the likeliest base near it, as transcription start, along the region's strand; a region
+of one base is the start itself. Without a strand both are scored and the larger is reported. A
+window is clipped at the ends of the contig, never padded.
 
 Tracks have the probability of each 200-bp bin. Bins lie on the grid of the training labels, bin i
 is [200 i, 200 i + 200), so that the value of a place does not depend on the regions that it was

@@ -29,7 +29,7 @@ from genobird.checkpoint import Checkpoint, bundled_model, feature_columns
 from genobird.errors import SequenceError, UsageError, counted, quoted
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import normalise, reverse_complement
-from genobird.heads import HeadConfig
+from genobird.heads import Head, HeadConfig
 from genobird.inference import Floats, Inference, Precision, Reader
 from genobird.places import Question
 from genobird.scoring.inputs import Sequences, named_sequences
@@ -183,7 +183,11 @@ class Scorer:
         return values[:, :outputs], values[:, outputs:]
 
     def promoter_logits(
-        self, sequences: Sequence[str], starts: Sequence[int] | Positions
+        self,
+        sequences: Sequence[str],
+        starts: Sequence[int] | Positions,
+        *,
+        near: bool | Sequence[bool] = False,
     ) -> Floats:
         """Predict promoters.
 
@@ -191,6 +195,8 @@ class Scorer:
             sequences: S strings over ACGTN, oriented along the strand of transcription.
             starts: the base in each sequence that is taken as transcription start, or several;
                 P in all.
+            near: whether the likeliest start near each counts instead, for all or for each of the
+                P: where it is not known to the base. The same for a head that reads no letters.
 
         Returns:
             Logits [P].
@@ -202,9 +208,9 @@ class Scorer:
         sequences = as_list(sequences)
         if not sequences:
             return np.zeros(0, np.float32)
-        return self.inference.predict([head], head.config, sequences, _arrays(starts, sequences))[
-            :, 0
-        ]
+        places = _arrays(starts, sequences)
+        both = self.inference.predict([head.starts], head.config, sequences, places)
+        return np.where(near, both[:, 1], both[:, 0])
 
     def starts_and_profiles(
         self, sequences: Sequence[str], places: Positions, states: bool = False
@@ -213,8 +219,8 @@ class Scorer:
 
         Args:
             sequences: S strings over ACGTN, forward strand; one at least.
-            places: of each sequence, the bases that bins are centred on and that are taken as
-                transcription starts; P in all.
+            places: of each sequence, the bases that bins are centred on and near which the
+                likeliest transcription starts count; P in all.
             states: see `profiles`.
 
         Returns:
@@ -225,7 +231,7 @@ class Scorer:
             UsageError: the model has no promoter head, or no chromatin head.
         """
         promoter, chromatin = (self.inference.head(name) for name in ("promoter", "chromatin"))
-        groups: list[list[Reader]] = [[promoter], [chromatin, *[_mean_state] * states]]
+        groups: list[list[Reader]] = [[_near(promoter)], [chromatin, *[_mean_state] * states]]
 
         def predict(texts: Sequence[str], starts: Arrays, centres: Arrays) -> Floats:
             asked = [Question(promoter.config, starts), Question(chromatin.config, centres)]
@@ -331,6 +337,11 @@ def _arrays(places: Sequence[int] | Positions, sequences: Sequence[str]) -> Arra
             "one or more whole numbers for each"
         )
     return found
+
+
+def _near(head: Head) -> Reader:
+    """Return a reader of the likeliest starts near places, [P, outputs]."""
+    return lambda hidden, places: head.starts(hidden, places)[:, head.config.outputs :]
 
 
 def _mean_state(hidden: Tensor, places: Places) -> Tensor:

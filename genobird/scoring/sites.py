@@ -55,6 +55,11 @@ class Site:
         """What makes one doubt its scores, if it has any; see `flag_of`."""
         return flag_of(self.text, self.centre) if self.status is RegionStatus.OK else ""
 
+    @property
+    def is_start(self) -> bool:
+        """Whether it names a transcription start to the base; a longer region has one near."""
+        return (self.lifted or self.interval).length == 1
+
     def promoter(self, strand: str) -> Window:
         """Return the promoter window along a strand."""
         return self.around(*promoter_reach(strand)).along(strand)
@@ -196,5 +201,6 @@ class Outputs:
         windows = [site.promoter(one) for site, strands in pairs for one in strands]
         best = np.full(len(sites), -np.inf, np.float32)
         rows = np.repeat(np.arange(len(sites)), list(map(len, along)))
-        np.maximum.at(best, rows, self.scorer.promoter_logits(*parted(windows)))
+        near = [not sites[row].is_start for row in rows]
+        np.maximum.at(best, rows, self.scorer.promoter_logits(*parted(windows), near=near))
         return best

@@ -162,7 +162,8 @@ def predict_promoters(inference: Inference, table: pd.DataFrame) -> NDArray[np.f
         table: N rows with a column `sequence` whose transcription start is base 5,000.
 
     Returns:
-        Logits, float32 [N].
+        Logits of a start at that base, and of the likeliest one near it (`Head.starts`), float32
+        [N, 2].
 
     Raises:
         UsageError: the model has no promoter head.
@@ -170,7 +171,7 @@ def predict_promoters(inference: Inference, table: pd.DataFrame) -> NDArray[np.f
     head = inference.head("promoter")
     texts = [str(text) for text in table["sequence"]]
     places = [np.array([UPSTREAM_BP], dtype=np.int64)] * len(texts)
-    return inference.predict([head], head.config, texts, places)[:, 0]
+    return inference.predict([head.starts], head.config, texts, places)
 
 
 def window(genome: Genome, region: Interval, window_bp: int) -> tuple[str, int]:
@@ -357,7 +358,7 @@ def _on_shards(inference: Inference, path: Path, asked: EvaluateConfig) -> _Meas
 
 def _on_promoters(kind: str, inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     table = read_promoters(path, asked.split)
-    logits = predict_promoters(inference, table)
+    logits = predict_promoters(inference, table)[:, 0]
     predictions = Predictions.of_promoters(table, logits)
     figures = evaluate_promoters(
         *(predictions, asked.resampling),

@@ -16,9 +16,9 @@ from genobird.inference import Inference
 from genobird.local import LocalConfig
 from genobird.places import pack_places
 from genobird.tasks.evaluate import predict_chromatin, predict_promoters
-from pipelines.calibrate import Line, calibrate, fit_line, follow, move
+from pipelines.calibrate import Line, calibrate, fit_line, fit_offset, follow, move
 from tests.conftest import random_dna
-from tests.models import tiny_checkpoint
+from tests.models import starts_checkpoint, tiny_checkpoint
 
 LENGTH = 120_000
 
@@ -113,13 +113,36 @@ def test_a_moved_head_says_the_line_of_what_it_said(model):
     torch.testing.assert_close(after, line.slope * before + line.offset, rtol=1e-4, atol=1e-4)
 
 
+def test_an_offset_makes_probabilities_right_on_average():
+    logits = np.linspace(-3, 5, 4_000)
+    offset = fit_offset(logits, drawn(logits - 1.5, seed=3))
+    assert offset == pytest.approx(-1.5, abs=0.15)
+
+
+def test_likeliest_starts_near_a_place_are_calibrated_by_themselves(tiny_tokenizer, tmp_path):
+    starts_checkpoint(tiny_tokenizer).save(tmp_path / "model")
+    texts = [random_dna(8000, seed=i) for i in range(48)]
+    table = pd.DataFrame({"sequence": texts, "chrom": "chr1", "split": "validation"})
+    table["start"] = np.arange(len(table)) * 8_000
+    table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
+    table["group"], table["label"] = "chr1:0", np.arange(len(table)) % 3 == 0
+    table["label"] = table["label"].astype(np.uint8)
+    table.to_parquet(tmp_path / "promoters.parquet")
+    calibrate(tmp_path / "model", tmp_path / "once", promoters=tmp_path / "promoters.parquet")
+    calibrate(tmp_path / "once", tmp_path / "out", promoters=tmp_path / "promoters.parquet")
+    made = Inference(Checkpoint.load(tmp_path / "out"))
+    for logits in predict_promoters(made, table).T.astype(float):
+        assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(1 / 3, abs=0.02)
+    assert made.head("promoter").near_offset < 0
+
+
 def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_path):
     texts = [random_dna(8000, seed=i) for i in range(48)]
     table = pd.DataFrame({"sequence": texts, "chrom": "chr1", "split": "validation"})
     table["start"] = np.arange(len(table)) * 8_000
     table["end"], table["strand"], table["name"] = table["start"] + 8_000, "+", "x"
     table["group"] = "chr1:0"
-    said = predict_promoters(Inference(Checkpoint.load(saved)), table)
+    said = predict_promoters(Inference(Checkpoint.load(saved)), table)[:, 0]
     table["label"] = drawn(2 * (said - said.mean()) / said.std(), seed=5)
     table.to_parquet(tmp_path / "promoters.parquet")
     lines = calibrate(
@@ -134,7 +157,7 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
     found = predict_chromatin(Inference(made), ChromatinDataset(chromatin), "validation")
     probabilities = 1 / (1 + 8 * np.exp(-found.logits.astype(float)))
     assert probabilities.mean() == pytest.approx(found.labels.mean(), rel=1e-3)
-    again = predict_promoters(Inference(made), table)
+    again = predict_promoters(Inference(made), table)[:, 0]
     assert np.corrcoef(again, said)[0, 1] > 1 - 1e-6  # on a line, and rising
     assert (1 / (1 + np.exp(-again.astype(float)))).mean() == pytest.approx(
         table["label"].mean(), rel=0.02

@@ -156,6 +156,24 @@ def test_a_scan_takes_every_free_window_of_the_held_out_parts(contigs):
         promoters.build(PROMOTERS, contigs, SPLITS, Negatives.SCAN, {"chr1": [(0, 300_000)]})
 
 
+def test_windows_of_the_training_part_s_scan_are_added_to_genomic_negatives(contigs):
+    alone, _ = promoters.build(PROMOTERS, contigs, SPLITS)
+    table, _ = promoters.build(PROMOTERS, contigs, SPLITS, scanned=20)
+    pd.testing.assert_frame_equal(table[: len(alone)], alone)
+    added = table[len(alone) :]
+    assert len(added) == added["start"].nunique() == 20
+    assert set(added["split"]) == {"train"}
+    assert not added["label"].any()
+    assert not (added["start"] % 2000).any()
+    tss_of_train = np.array([place.start for place in PROMOTERS])
+    for start in added["start"]:
+        assert not ((tss_of_train >= start - 2000) & (tss_of_train < start + 10_000)).any()
+    every, _ = promoters.build(PROMOTERS, contigs, SPLITS, scanned=10_000)
+    assert set(added["start"]) < set(every["start"][len(alone) :])
+    with pytest.raises(UsageError, match="added to genomic negatives, not to shuffle ones"):
+        promoters.build(PROMOTERS, contigs, SPLITS, Negatives.SHUFFLE, scanned=20)
+
+
 def test_draws_depend_on_seed_and_name_only(contigs):
     def sequences(chosen, seed):
         table, _ = promoters.build(chosen, contigs, SPLITS, Negatives.SHUFFLE, seed=seed)

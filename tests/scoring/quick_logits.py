@@ -23,7 +23,9 @@ def stub_logits(monkeypatch: pytest.MonkeyPatch) -> None:
         logits = _logits(sequences, places, len(scorer.features))
         return logits, np.zeros((len(logits), 0), np.float32)
 
-    def promoter_logits(scorer: Scorer, sequences: Sequence[str], starts: Places) -> Floats:
+    def promoter_logits(
+        scorer: Scorer, sequences: Sequence[str], starts: Places, *, near: bool = False
+    ) -> Floats:
         return _logits(sequences, starts, 1)[:, 0]
 
     def starts_and_profiles(

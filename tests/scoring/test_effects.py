@@ -25,6 +25,7 @@ from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import SHIFT_BP, EffectSettings
 from genobird.scoring.variant_table import screen_variants
 from tests.conftest import other, random_dna, write_fasta
+from tests.models import starts_checkpoint
 from tests.scoring.test_variant_table import part
 
 EXACT = {"rtol": 0, "atol": 1e-5}
@@ -216,6 +217,27 @@ def test_one_window_is_read_by_both_heads(scorer, short):
     same = [name for name in table if "|" in name and not name.startswith("promoter|")]
     np.testing.assert_allclose(table[same], apart[same], **EXACT)
     assert np.abs(table["promoter|ref"] - apart["promoter|ref"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_likeliest_start_near_a_variant_counts(tiny_tokenizer, short, shared):
+    scorer = Scorer(starts_checkpoint(tiny_tokenizer))
+    bases, _ = short.fetch_clipped("chr1", 0, LENGTH)
+    variants = snvs(short, [700, 1_200])
+    settings = EffectSettings(one_window=shared)
+    table = scorer.screen_variants(variants, short, settings=settings)
+    for row, variant in enumerate(variants):
+        place = variant.position
+        alt = bases[:place] + variant.alt + bases[place + 1 :]
+        along = [scorer.promoter_logits([x], [place], near=True)[0] for x in (bases, alt)]
+        turned = [reverse_complement(x) for x in (bases, alt)]
+        back = [scorer.promoter_logits([x], [LENGTH - 1 - place], near=True)[0] for x in turned]
+        best = max((along, back), key=max)
+        found = table.loc[row, ["promoter|ref", "promoter|alt"]].to_numpy(np.float64)
+        # The window of a variant ends 400 bp from it here, so far away the model reads less.
+        np.testing.assert_allclose(found, best, atol=0.005)
+        exact = scorer.promoter_logits([bases], [place])[0]
+        assert exact < min(best) - 0.1
 
 
 def test_a_model_without_chromatin_head_reads_its_own_window(tiny_checkpoint, short):

@@ -16,8 +16,10 @@ from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.scoring.effects import probabilities
 from genobird.scoring.regions import site_frames
+from genobird.scoring.scorer import Scorer
 from genobird.scoring.sites import sites_of
 from tests.conftest import write_fasta
+from tests.models import starts_checkpoint
 
 KEYS = ["chrom", "start", "end", "name", "strand", "status", "flags"]
 EXACT = {"rtol": 0, "atol": 1e-5}
@@ -55,6 +57,25 @@ def test_the_promoter_window_follows_the_strand(scorer, genome, tiny_contigs):
     expected = probabilities(scorer.promoter_logits([plus, minus], [5_000, 5_000]))
     np.testing.assert_allclose(table["promoter"], [*expected, max(expected)], **EXACT)
     assert abs(expected[0] - expected[1]) > 1e-4
+
+
+def test_one_base_is_a_start_and_a_longer_region_has_one_near(
+    tiny_tokenizer, genome, tiny_contigs, tmp_path
+):
+    scorer = Scorer(starts_checkpoint(tiny_tokenizer))
+    regions = [Interval("chr1", 30_000 - n, 30_001 + n, strand) for n in (0, 9) for strand in "+-"]
+    table = scorer.score_regions(regions, genome)
+    contig = tiny_contigs["chr1"]
+    texts = [contig[25_000:33_000], reverse_complement(contig[27_001:35_001])]
+    exact, near = (scorer.promoter_logits(texts, [5_000] * 2, near=n) for n in (False, True))
+    np.testing.assert_allclose(table["promoter"], probabilities(np.array([*exact, *near])), **EXACT)
+    assert (near > exact + 0.1).all()
+    mixed = scorer.promoter_logits(texts, [5_000] * 2, near=[False, True])
+    np.testing.assert_array_equal(mixed, [exact[0], near[1]])
+    scan = scorer.mutagenesis(regions[0], genome, features=["promoter"])
+    assert scan["ref_logit"].iloc[0] == pytest.approx(float(exact[0]), abs=1e-5)
+    scan = scorer.mutagenesis(regions[3], genome, features=["promoter"])
+    assert scan["ref_logit"].iloc[0] == pytest.approx(float(near[1]), abs=1e-5)
 
 
 def test_windows_are_clipped_at_contig_ends_not_padded(scorer, genome, tiny_contigs):

@@ -129,11 +129,12 @@ rule promoters:
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
         exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
         negatives=config["promoters"]["negatives"],
+        scanned=config["promoters"].get("scanned", 0),
         split=config["split"],
         file=SPLITS_FILE,
     shell:
         "python -m pipelines.promoters --bed {input.bed} {params.fasta} {params.exclude}"
-        " --negatives {params.negatives} --splits {params.split} {params.file}"
+        " --negatives {params.negatives} --scanned {params.scanned} --splits {params.split} {params.file}"
         " --output {output} --force > {log} 2>&1"
 
 
@@ -149,6 +150,7 @@ use rule promoters as scan with:
         fasta=lambda wildcards, input: [f"--fasta {path}" for path in input.fasta],
         exclude=lambda wildcards, input: [f"--exclude {path}" for path in input.exclude],
         negatives="scan",
+        scanned=0,
         split=config["split"],
         file=SPLITS_FILE,
 
