@@ -37,7 +37,7 @@ rule calibrate:
     input:
         model=f"{OUT}/mlm/model",
         chromatin=f"{OUT}/data/chromatin",
-        promoters=f"{OUT}/data/scan.parquet", # promoters are as rare as where somebody looks for them
+        promoters=f"{OUT}/data/scan.parquet",  # promoters are as rare as where somebody looks for them
     output:
         directory(f"{OUT}/calibrated"),
     log:
