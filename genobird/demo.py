@@ -108,7 +108,7 @@ def show(made: Demonstration) -> None:
             f"AUROC of {known} promoters against {places} background places: {area:.3f}\n"
         )
     variants = Table(
-        *("rank", "variant", "change", "ALT - REF, logit", "feature"), title="Variants", **_LOOK
+        "rank", "variant", "change", "ALT - REF, logit", "feature", title="Variants", **_LOOK
     )
     for rank, row in enumerate(made.variants.top.head(_TOP).to_dict("records"), start=1):
         change = f"{row['chrom']}:{row['pos']} {row['ref']}>{row['alt']}"

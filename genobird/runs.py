@@ -226,7 +226,8 @@ def tell_kept(where: Path, progress: str = "") -> None:
     """Tell that what an interrupted run has done is kept; arguments as `refuse_unfinished`."""
     logger.warning(
         "%s keeps what is done%s; the same command with --resume goes on from there",
-        *(where, progress and f" ({progress})"),
+        where,
+        progress and f" ({progress})",
     )
 
 

@@ -275,7 +275,10 @@ def build(
         counts = Counts(bins, {part: positives[part][kept] for part in parts})
         _write_tables(folder, tracks, kept, positives, bins)
         write_index(
-            *(folder, splits, lengths, len(kept)),
+            folder,
+            splits,
+            lengths,
+            len(kept),
             bins=bins,
             positives={part: found.tolist() for part, found in counts.positives.items()},
             left_out=[t.feature.name for i, t in enumerate(tracks) if i not in set(kept)],

@@ -447,7 +447,10 @@ def build(
         columns = ["index", "name", "class"]
         features[columns].to_csv(folder / FEATURES, sep="\t", index=False)
         chromatin.write_index(
-            *(folder, splits, lengths, len(features)),
+            folder,
+            splits,
+            lengths,
+            len(features),
             bins={part.name: part.counts[KEPT] for part in parts},
             positives=positives,
             left_out=[],

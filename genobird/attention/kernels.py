@@ -465,15 +465,34 @@ def forward(
     part_ml = _partial_sums(work, (2, work.slots, block_size), lse)
     with torch.cuda.device_of(q):
         sparse_fwd_kernel[len(work.items), block_size // c.tile_m](
-            *(q, k, v, o, lse, part_o, part_ml, work.items, work.entries, plan.valid),
-            *(scale * LOG2_E, tokens, *_strides(q, k, o), work.slots),
+            q,
+            k,
+            v,
+            o,
+            lse,
+            part_o,
+            part_ml,
+            work.items,
+            work.entries,
+            plan.valid,
+            scale * LOG2_E,
+            tokens,
+            *_strides(q, k, o),
+            work.slots,
             **_constants(width, block_size, c),
         )
         if work.slots:
             tile = min(block_size, MERGE_ROWS)
             sparse_fwd_merge_kernel[len(work.merges), block_size // tile](
-                *(o, lse, part_o, part_ml, work.merges, plan.valid, tokens),
-                *(*_strides(o), work.slots),
+                o,
+                lse,
+                part_o,
+                part_ml,
+                work.merges,
+                plan.valid,
+                tokens,
+                *_strides(o),
+                work.slots,
                 **{"D": width, "B": block_size, "BM": tile, **MERGE},
             )
     return o, lse
@@ -507,13 +526,42 @@ def backward(
     merge = min(block_size, MERGE_ROWS)
     with torch.cuda.device_of(q):
         sparse_bwd_kernel_dq[len(rows.items), block_size // c_rows.tile_m](
-            *(q, k, v, o, do, dq, lse, delta, part_rows, rows.items, rows.entries, plan.valid),
-            *(scale, scale * LOG2_E, tokens, *_strides(q, k, o, do, dq)),
+            q,
+            k,
+            v,
+            o,
+            do,
+            dq,
+            lse,
+            delta,
+            part_rows,
+            rows.items,
+            rows.entries,
+            plan.valid,
+            scale,
+            scale * LOG2_E,
+            tokens,
+            *_strides(q, k, o, do, dq),
             **_constants(width, block_size, c_rows),
         )
         sparse_bwd_kernel_dkdv[len(columns.items), block_size // c_columns.tile_n](
-            *(q, k, v, do, dk, dv, lse, delta, part_columns, columns.items, columns.entries),
-            *(plan.valid, scale, scale * LOG2_E, tokens, *_strides(q, k, do, dk), columns.slots),
+            q,
+            k,
+            v,
+            do,
+            dk,
+            dv,
+            lse,
+            delta,
+            part_columns,
+            columns.items,
+            columns.entries,
+            plan.valid,
+            scale,
+            scale * LOG2_E,
+            tokens,
+            *_strides(q, k, do, dk),
+            columns.slots,
             **_constants(width, block_size, c_columns),
         )
         part_k, part_v = part_columns[:1], part_columns[1:]

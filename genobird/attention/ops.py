@@ -183,7 +183,7 @@ def _triton_backward(
     lists = BlockLayout.of_handle(layout)
     plan = launch_plan(lists, q.device)
     grads: tuple[Tensor, Tensor, Tensor] = _kernels().backward(
-        *(grad, q, k, v, out, lse, plan, lists.block_size, scale)
+        grad, q, k, v, out, lse, plan, lists.block_size, scale
     )
     return grads
 

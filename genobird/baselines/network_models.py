@@ -125,7 +125,9 @@ def train_chromatin(name: str, source: BinSource, config: BaselineConfig) -> Net
         weight = POSITIVE_WEIGHT
         return _train(name, shape, every, settings, positive_weight=weight, state=source.state)
     places = EnrichedBatches(
-        *(dataset, "train", config.enriched),
+        dataset,
+        "train",
+        config.enriched,
         span_bp=input_bp,
         sites=source.sites,
         auxiliary=auxiliary,
@@ -181,7 +183,9 @@ def _train(
     state: Path | None = None,
 ) -> NetworkModel:
     network = fit_network(
-        *(partial(build, name, shape), batches, settings),
+        partial(build, name, shape),
+        batches,
+        settings,
         positive_weight=positive_weight,
         log=_Log(name, settings.steps),
         state=state,

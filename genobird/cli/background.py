@@ -91,7 +91,10 @@ def build(
     scorer = open_scorer(options.model, compute, processes=run.processes)
     with genome, progress_of("variants", options.limit) as advance:
         made = background_build.build_background(
-            *(scorer, options.sources, genome, options.output),
+            scorer,
+            options.sources,
+            genome,
+            options.output,
             limit=options.limit,
             seed=options.seed,
             exclude=intervals,
@@ -190,7 +193,10 @@ def build_db(
             )
         with progress_of("SNVs", 3 * sum(one.length for one in regions)) as advance:
             counts = variant_vcf.annotate_variants(
-                *(scorer, alleles.all_snvs(regions, genome, options.regions), genome, output),
+                scorer,
+                alleles.all_snvs(regions, genome, options.regions),
+                genome,
+                output,
                 settings=ScanSettings(effects=effects),
                 start=run.start(advance),
             )

@@ -42,7 +42,8 @@ class KipoiOptions(Settings):
     scores: tuple[str, ...] = option(
         "diff, logit, ref, alt, logit_ref, logit_alt or deepsea_effect; may be repeated; default "
         "diff.",
-        *("--scoring_function", "-s"),
+        "--scoring_function",
+        "-s",
         default=(),
     )
     name: str | None = option("Name of the model in the columns; default as --model.")
@@ -59,7 +60,8 @@ class SeleneOptions(Settings):
     folder: Path = argument("Where the tables go.", "FOLDER")
     scores: tuple[str, ...] = option(
         "abs_diffs, diffs, logits or predictions; may be repeated; default diffs.",
-        *("--save-data", "-s"),
+        "--save-data",
+        "-s",
         default=(),
     )
     model: Path | None = MODEL
@@ -84,7 +86,10 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
         progress_of("records", None) as advance,
     ):
         counts = compat.write_kipoi(
-            *(scorer, options.source, genome, output),
+            scorer,
+            options.source,
+            genome,
+            output,
             prefix=options.name or options.model,
             scores=chosen,
             force=run.force,
@@ -110,10 +115,7 @@ def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
         progress_of("records", None) as advance,
     ):
         counts, paths = compat.write_selene(
-            *(scorer, options.source, genome, folder),
-            scores=chosen,
-            force=run.force,
-            progress=advance,
+            scorer, options.source, genome, folder, scores=chosen, force=run.force, progress=advance
         )
     output = ", ".join(str(path) for path in paths)
     summary = {"alleles": counts.total(), "output": output}
@@ -128,6 +130,8 @@ def _scorer(model: str, compute: Compute) -> Scorer:
     logger.warning(
         "%s is no model of genobird: the bundled model %s scores in its place, with %d features; "
         "the columns bear that name all the same",
-        *(model, scorer.model_hash, len(scorer.features)),
+        model,
+        scorer.model_hash,
+        len(scorer.features),
     )
     return scorer

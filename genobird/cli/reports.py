@@ -49,10 +49,7 @@ def demo(options: DemoOptions) -> None:
     scorer = scorers.load(options.model, options.device, threads=options.threads)
     with progress_of("places", demonstration.count()) as advance:
         made = demonstration.run(
-            *(scorer, options.output),
-            force=options.force,
-            command=command_line(),
-            progress=advance,
+            scorer, options.output, force=options.force, command=command_line(), progress=advance
         )
     if not is_hushed():
         demonstration.show(made)

@@ -74,7 +74,7 @@ def open_scorer(
     with _kept():
         exact = inference.precision_of(precision)
         scorer = scorers.load(
-            *(model, compute.device), threads=compute.threads, batch_size=size, precision=exact
+            model, compute.device, threads=compute.threads, batch_size=size, precision=exact
         )
     if processes > 1 and scorer.device.type != "cpu":
         raise UsageError(

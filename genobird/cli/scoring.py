@@ -116,7 +116,10 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
             number = sum(1 for _ in regions.bins_of(intervals, genome))
             with progress_of("bins", number) as advance:
                 paths = regions.write_tracks(
-                    *(scorer, regions.bins_of(intervals, genome), genome, bigwig),
+                    scorer,
+                    regions.bins_of(intervals, genome),
+                    genome,
+                    bigwig,
                     features=chosen,
                     force=run.force,
                     progress=advance,

@@ -173,8 +173,7 @@ def tokenizer_train(options: VocabularyOptions) -> None:
     check_output(output, VOCABULARIES, options.force)
     text = corpora.read(options.corpus).sample_text(options.sample_bp, options.seed)
     made = tokenizers.Tokenizer.train(
-        *(text, output, options.kind.value, options.vocab_size, options.max_piece),
-        options.threads,
+        text, output, options.kind.value, options.vocab_size, options.max_piece, options.threads
     )
     tell(f"{made.vocab_size:,} pieces, sha256 {made.sha256[:12]}", err=False)
 
@@ -207,7 +206,7 @@ def shards(options: ShardOptions) -> None:
     refuse_same_file({"--output": options.output}, inputs)
     tokenizer = tokenizers.Tokenizer.load(options.tokenizer)
     made = store.write(
-        *(options.corpus, tokenizer, options.output, options.threads), force=options.force
+        options.corpus, tokenizer, options.output, options.threads, force=options.force
     )
     tell(
         f"{made.tokens:,} tokens, {made.index.bp / max(1, made.tokens):.2f} bp per token", err=False

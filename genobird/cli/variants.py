@@ -148,7 +148,10 @@ def variants(
         records, counts = _score(scorer, opened, options, effects, run)
         if report is not None:
             scored.write_report(
-                *(report, scorer, opened.genome, command_line()),
+                report,
+                scorer,
+                opened.genome,
+                command_line(),
                 variants=Path(opened.table or output),
                 logos=LOGOS if options.report_logos is None else options.report_logos,
                 force=opened.replace,
@@ -173,7 +176,10 @@ def _score(
     """Score what was opened; returns how many records there were, and ALTs of each status."""
     records = 0
     settings = ScanSettings(
-        *(options.ref_mismatch, options.features, opened.chain, options.ignore_build),
+        options.ref_mismatch,
+        options.features,
+        opened.chain,
+        options.ignore_build,
         effects=effects,
         genes=options.genes,
     )
@@ -190,11 +196,14 @@ def _score(
         if opened.vcf is None:
             given = opened.source if isinstance(opened.source, Peeked) else list(options.sources)
             counts = variant_table.list_variants(
-                *(scorer, given, genome, output), settings=settings, start=start
+                scorer, given, genome, output, settings=settings, start=start
             )
         else:
             counts = variant_vcf.annotate_variants(
-                *(scorer, opened.vcf, genome, output),
+                scorer,
+                opened.vcf,
+                genome,
+                output,
                 table=opened.table,
                 phased=options.phased,
                 part=opened.part,

@@ -174,7 +174,10 @@ def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:
         logger.warning(
             "%s is %s, the model learnt from %s: scores depend on sequence alone and are valid, "
             "coordinates are those of %s",
-            *(genome.path, genome.assembly, learnt, genome.assembly),
+            genome.path,
+            genome.assembly,
+            learnt,
+            genome.assembly,
         )
 
 
@@ -239,8 +242,12 @@ def _absent(
     logger.warning(
         "the mitochondrial contig of %s is %s (%s bp), that of %s is %s (%s bp): hg19 and GRCh37 "
         "differ in it; its variants are not scored and get the status NO_CONTIG",
-        *(source, assemblies.MITOCHONDRIA[mine], f"{mine:,}"),
-        *(whose, assemblies.MITOCHONDRIA[other], f"{other:,}"),
+        source,
+        assemblies.MITOCHONDRIA[mine],
+        f"{mine:,}",
+        whose,
+        assemblies.MITOCHONDRIA[other],
+        f"{other:,}",
     )
     return assemblies.MITOCHONDRION_NAMES
 

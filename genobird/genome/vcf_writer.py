@@ -144,7 +144,10 @@ def _contig_lines(header: Sequence[str], genome: Genome, example: str | None) ->
         if length is not None and length != lengths[name]:
             logger.warning(
                 "contig %s has %d bp in the VCF header but %d bp in %s; is it another assembly?",
-                *(match[1], length, lengths[name], genome.path),
+                match[1],
+                length,
+                lengths[name],
+                genome.path,
             )
     return [
         f"##contig=<ID={_in_style(name, example)},length={length}>"
@@ -417,7 +420,12 @@ def _to_bcf(text: Path, bcf: Path) -> None:
 def _view(text: Path, bcf: Path) -> None:
     with quiet_htslib():
         pysam.bcftools.view(
-            *("--output-type", "b", "--no-version", "--output", str(bcf), str(text)),
+            "--output-type",
+            "b",
+            "--no-version",
+            "--output",
+            str(bcf),
+            str(text),
             catch_stdout=False,
         )
 

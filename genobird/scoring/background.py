@@ -335,5 +335,6 @@ def warn_of_settings(background: Background | None, settings: EffectSettings) ->
     told = [windows[n] if name == "one_window" else f"{name} {n}" for name, n in others.items()]
     logger.warning(
         "the background was made with %s: %s a little off; build one with the settings of this run",
-        *(", ".join(told), moved),
+        ", ".join(told),
+        moved,
     )

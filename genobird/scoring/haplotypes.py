@@ -168,7 +168,9 @@ class Haplotypes:
         if counts:
             logger.warning(
                 "ALTs of %s: %d applied on their haplotypes, %d not: %s",
-                *(self._sample, self.counts[Phase.PHASED], sum(counts.values())),
+                self._sample,
+                self.counts[Phase.PHASED],
+                sum(counts.values()),
                 ", ".join(f"{phase} {count:,}" for phase, count in counts.items()),
             )
 
@@ -266,8 +268,12 @@ def _ask(
     asked: list[tuple[int, int, dict[Edit, int]]] = []
     for offset in focus.offsets:
         windows = haplotype_windows(
-            *(genome, focus.contig, focus.edits, focus.position),
-            *(reach[0] + offset, reach[1] - offset),
+            genome,
+            focus.contig,
+            focus.edits,
+            focus.position,
+            reach[0] + offset,
+            reach[1] - offset,
             alone=alone,
         )
         ref, joint, *single = [queries.add(*one.window.along(strand)) for one in windows]

@@ -201,8 +201,11 @@ class _Questions:
         ]
         ids = np.frombuffer(b"".join([ids for runs in asked for ids in runs]), np.uint16)
         return cls(
-            *(batch, torch.cat(places), torch.cat(rows)),
-            *(torch.from_numpy(ids.astype(np.int64)), [len(run) for run in rows]),
+            batch,
+            torch.cat(places),
+            torch.cat(rows),
+            torch.from_numpy(ids.astype(np.int64)),
+            [len(run) for run in rows],
         )
 
 

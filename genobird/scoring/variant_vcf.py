@@ -283,7 +283,9 @@ class Doubts:
         if mismatches > _SUSPICIOUS * checked:
             logger.warning(
                 "REF of %d in %d alleles is not that of %s; is the VCF from another assembly?",
-                *(mismatches, checked, self._genome.path),
+                mismatches,
+                checked,
+                self._genome.path,
             )
         if self._ends:
             logger.warning(
@@ -304,7 +306,9 @@ def _annotated_copy(
     if scan.haplotypes is not None:
         fields += scan.haplotypes.fields
     return annotated_copy(
-        *(reader, output, fields),
+        reader,
+        output,
+        fields,
         genome=None if lifted else scan.locator.genome,  # what is written is of the old assembly
         meta=meta,
         example=first[0].contig if first else None,

@@ -258,17 +258,16 @@ def answer(
     if question.regions:
         counts = write_regions(scorer, sites_of(question.regions, genome), parquet, start=start)
     else:
-        counts = annotate_variants(
-            *(scorer, folder / ASKED, genome, vcf),
-            table=parquet,
-            start=start,
-        )
+        counts = annotate_variants(scorer, folder / ASKED, genome, vcf, table=parquet, start=start)
     with TableWriter(tsv) as writer:
         for piece in read_pieces(parquet):
             writer.write(piece)
     is_vcf = not question.regions
     write_report(
-        *(folder / REPORT, scorer, genome, COMMAND),
+        folder / REPORT,
+        scorer,
+        genome,
+        COMMAND,
         regions=None if is_vcf else parquet,
         variants=parquet if is_vcf else None,
         logos=question.logos,

@@ -344,7 +344,10 @@ def _refuse_baselines(folders: Sequence[Path], kinds: Sequence[str]) -> None:
 def _on_shards(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     shards = Shards.open(path)
     masked = predict_masked(
-        *(inference, shards, asked.masked, asked.masked_batches),
+        inference,
+        shards,
+        asked.masked,
+        asked.masked_batches,
         context=asked.masked_context,
         repeats=Repeats(asked.repeats) if asked.repeats else None,
         tracks={k: BaseBits.load(file) for k, file in _files(asked.baselines, "bases").items()},
@@ -361,8 +364,7 @@ def _on_promoters(kind: str, inference: Inference, path: Path, asked: EvaluateCo
     logits = predict_promoters(inference, table)[:, 0]
     predictions = Predictions.of_promoters(table, logits)
     figures = evaluate_promoters(
-        *(predictions, asked.resampling),
-        baselines=read_baselines(asked.baselines, kind, predictions),
+        predictions, asked.resampling, baselines=read_baselines(asked.baselines, kind, predictions)
     )
     return _Measured({"sha256": file_sha256(path), "windows": len(table)}, figures, predictions)
 
@@ -370,13 +372,17 @@ def _on_promoters(kind: str, inference: Inference, path: Path, asked: EvaluateCo
 def _on_chromatin(inference: Inference, path: Path, asked: EvaluateConfig) -> _Measured:
     dataset = ChromatinDataset(path)
     predictions = predict_chromatin(
-        *(inference, dataset, asked.split),
+        inference,
+        dataset,
+        asked.split,
         both_strands=asked.both_strands,
         context_bp=asked.context_bp,
         window_bp=asked.window_bp,
     )
     figures = evaluate_chromatin(
-        *(predictions, dataset.features, asked.resampling),
+        predictions,
+        dataset.features,
+        asked.resampling,
         baselines=read_baselines(asked.baselines, "chromatin", predictions),
     )
     data = {

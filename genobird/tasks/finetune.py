@@ -278,7 +278,9 @@ class _Labels:
         if config.enriched:
             assert shape.local is not None
             return EnrichedBatches(
-                *(self.dataset, split, config.enriched),
+                self.dataset,
+                split,
+                config.enriched,
                 span_bp=shape.local.span_bp,
                 sites=self.sites,
                 auxiliary=self.auxiliary,
@@ -286,7 +288,9 @@ class _Labels:
                 augment=augment,
             )
         return ChromatinBatches(
-            *(self.dataset, split, config.data),
+            self.dataset,
+            split,
+            config.data,
             tokenizer=checkpoint.tokenizer,
             head=shape,
             block_size=checkpoint.encoder.config.block_size,
@@ -339,7 +343,9 @@ def finetune_chromatin(
         names = checkpoint.features["name"].tolist()
         held = _begin_with_motifs(checkpoint.chromatin, config.motifs, names)
     task = Finetuning(
-        *(checkpoint, config.fit, "chromatin"),
+        checkpoint,
+        config.fit,
+        "chromatin",
         # Enriched places show positives often enough, and no tokens.
         positive_weight=1.0 if config.enriched else POSITIVE_WEIGHT,
         freeze_encoder=config.freeze_encoder or config.enriched is not None,
@@ -445,7 +451,8 @@ def finetune_promoter(
 
     train, validation = (
         PromoterBatches(
-            *(read_promoters(config.data_path, split), config.data),
+            read_promoters(config.data_path, split),
+            config.data,
             tokenizer=checkpoint.tokenizer,
             head=shape,
             block_size=checkpoint.encoder.config.block_size,
@@ -456,7 +463,9 @@ def finetune_promoter(
     )
     sources = {"windows": len(train.table), "positives": int(train.table["label"].sum())}
     task = Finetuning(
-        *(checkpoint, config.fit, "promoter"),
+        checkpoint,
+        config.fit,
+        "promoter",
         freeze_encoder=config.freeze_encoder,
         encoder=config.encoder,
     )
@@ -568,7 +577,9 @@ def _fit(
     """Train, and return the settings without places, with what `auto` became."""
     sources = {key: getattr(config, key, None) for key in _SOURCES}
     fit(
-        *(task, train, run),
+        task,
+        train,
+        run,
         validation=validation,
         validations=min(config.validation_batches, len(validation)),
         facts={

@@ -362,7 +362,9 @@ def warn_of_few(labels: Labels) -> None:
             logger.warning(
                 "%s: %s has few rows (%s); what has few is hardly learnt, what has none to be "
                 "validated or tested on is not measured",
-                *(labels.path, name, ", ".join(f"{count} {use}" for use, count in rows.items())),
+                labels.path,
+                name,
+                ", ".join(f"{count} {use}" for use, count in rows.items()),
             )
 
 

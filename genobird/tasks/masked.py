@@ -157,7 +157,8 @@ def predict_masked(
     checkpoint = inference.checkpoint
     _refuse(checkpoint, shards, context)
     data = PretrainBatches(
-        *(shards, settings),
+        shards,
+        settings,
         vocab_size=checkpoint.tokenizer.vocab_size,
         block_size=checkpoint.encoder.config.block_size,
         seed=seed,

@@ -97,7 +97,10 @@ def finetune_peak_files(
     with Genome(config.fasta) as genome:
         tracks = read_tracks(config.peaks, config.name, genome, skip_missing=config.keep_going)
         finetune_peaks(
-            *(tracks, genome, config.model or bundled_model(), run),
+            tracks,
+            genome,
+            config.model or bundled_model(),
+            run,
             PeaksSettings(**config.model_dump(include=set(PeaksSettings.model_fields))),
             regions=regions,
         )
@@ -164,7 +167,11 @@ def finetune_peaks(
     assert checkpoint.chromatin is not None
     logits = predict(checkpoint.chromatin, asked, len(test))
     figures = evaluate_tracks(
-        *(checkpoint.features["name"].tolist(), test, logits, calibrated(logits), train),
+        checkpoint.features["name"].tolist(),
+        test,
+        logits,
+        calibrated(logits),
+        train,
         *(gc_contents(genome, bins) for bins in (test, train)),
         how=Resampling(settings.group_bp, settings.resamples, settings.seed),
     )
@@ -279,7 +286,10 @@ class _States:
         precision = "float32" if held_out else settings.precision
         inference = Inference(checkpoint, settings.device, precision=precision)
         found = encode_bins(
-            *(inference, checkpoint.chromatin, genome, chosen),
+            inference,
+            checkpoint.chromatin,
+            genome,
+            chosen,
             group(chosen, 2 * settings.context_bp, settings.seed),
             self.folder / part,
             context_bp=settings.context_bp,
@@ -424,7 +434,9 @@ def _choose(
     most = settings.held_out_bins if held_out else settings.bins
     ratio = settings.held_out_background if held_out else settings.background
     chosen = choose(
-        *(tracks, known, parts),
+        tracks,
+        known,
+        parts,
         held_out=held_out,
         most_positives=max(1, int(most / (1 + ratio))),
         background=ratio,

@@ -238,7 +238,9 @@ def pretrain(
     validation = validation_batches(config, encoder, tokenizer)
     task = Pretraining(checkpoint, config.fit)
     fit(
-        *(task, train, run),
+        task,
+        train,
+        run,
         validation=validation,
         validations=_validations(config, validation),
         facts={
@@ -289,7 +291,8 @@ def _batches(
 ) -> PretrainBatches:
     """Return the batches of shards; arguments as of `PretrainBatches`."""
     return PretrainBatches(
-        *(shards, config.data),
+        shards,
+        config.data,
         vocab_size=encoder.vocab_size,
         block_size=encoder.block_size,
         nsp=encoder.nsp,
@@ -364,7 +367,9 @@ def finetune_mlm(
     checkpoint.mlm.neighbours = _counted(shards, counted, encoder.vocab_size, config.least)
     task = Pretraining(checkpoint, config.fit, freeze_encoder=True)
     fit(
-        *(task, train, run),
+        task,
+        train,
+        run,
         validation=validation,
         validations=_validations(config, validation),
         facts={

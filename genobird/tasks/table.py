@@ -117,8 +117,12 @@ class TableBatches(Visits):
     ) -> None:
         assert checkpoint.table is not None
         super().__init__(
-            *(settings.regions, checkpoint.tokenizer, checkpoint.table.config),
-            *(checkpoint.encoder.config.block_size, settings.fit.seed, augment),
+            settings.regions,
+            checkpoint.tokenizer,
+            checkpoint.table.config,
+            checkpoint.encoder.config.block_size,
+            settings.fit.seed,
+            augment,
         )
         self.labels, self.genome, self.settings = labels, genome, settings
         self.visits = len(labels)
@@ -201,7 +205,10 @@ def finetune_table(
         checked: Any = validation
         if config.encodes_once:
             drawn, checked = encoded_once(
-                *(task, train, validation, run.output / ENCODED),
+                task,
+                train,
+                validation,
+                run.output / ENCODED,
                 draws=config.draws,
                 places=config.regions,
                 device=config.fit.device,

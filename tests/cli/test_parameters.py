@@ -56,8 +56,22 @@ def run():
 
 def test_a_verb_gets_its_settings_made_of_the_options(run):
     result, given = run(
-        *("a", "b", "-n", "3", "--kinds", "plum, pear", "--leave-out", "x", "--leave-out", "y"),
-        *("--peeled", "--chef", "Ada", "--table", "old", "--now"),
+        "a",
+        "b",
+        "-n",
+        "3",
+        "--kinds",
+        "plum, pear",
+        "--leave-out",
+        "x",
+        "--leave-out",
+        "y",
+        "--peeled",
+        "--chef",
+        "Ada",
+        "--table",
+        "old",
+        "--now",
     )
     assert result.exit_code == 0
     fruit = Fruit(

@@ -104,7 +104,10 @@ def test_a_draw_is_of_the_seed_and_the_same_each_time(quick, genome, vcf, tmp_pa
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         seen = []
         build_background(
-            *(quick, vcf, genome, tmp_path / f"{name}.npz"),
+            quick,
+            vcf,
+            genome,
+            tmp_path / f"{name}.npz",
             limit=5,
             seed=seed,
             start=Start(progress=seen.append),
@@ -141,7 +144,10 @@ def test_several_files_count_as_one(quick, genome, vcf, tmp_path):
 
 def test_intervals_are_left_out_under_any_name_of_their_contig(quick, genome, vcf, tmp_path):
     build_background(
-        *(quick, vcf, genome, tmp_path / "a.npz"),
+        quick,
+        vcf,
+        genome,
+        tmp_path / "a.npz",
         exclude=[
             Interval("1", 3_001, 8_001),
             Interval("chr1", 22_000, 30_000),
