@@ -55,12 +55,16 @@ class HeadConfig(BaseModel):
         None, description="Shape of the network that reads the bases around the place."
     )
     core_before_bp: int = Field(
-        0, ge=0, description="Bases before the place that are read letter by letter, with profiles."
+        0,
+        ge=0,
+        le=1_000,
+        description="Bases before the place that are read letter by letter, with profiles.",
     )
-    core_after_bp: int = Field(0, ge=0, description="Such bases from the place on.")
+    core_after_bp: int = Field(0, ge=0, le=1_000, description="Such bases from the place on.")
     near_bp: int = Field(
         100,
         ge=0,
+        le=1_000,
         description="Where a start is not known to the base: the likeliest one counts of those up "
         "to so many bases from the place. Of heads that read letters.",
     )
@@ -379,7 +383,11 @@ class Head(nn.Module):
 
     def _answer_near(self, pooled: Tensor) -> Tensor:
         far, letters = pooled[:, : self.far], pooled[:, self.far :]
-        best = self._answer_core(letters).amax(2)
+        near = self.config.near_bp
+        starts = letters[:, None, self.config.core_before_bp :][:, :, : 2 * near + 1]
+        absent = starts == NO_BASE  # no transcript starts beyond a sequence, or where there is N
+        absent[:, :, near] = False
+        best = self._answer_core(letters).masked_fill(absent, -torch.inf).amax(2)
         return self._answer_far(far) + best + self.near_offset
 
     def _answer_core(self, letters: Tensor) -> Tensor:

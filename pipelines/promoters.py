@@ -354,7 +354,9 @@ def build(
         others = derived(rows, negatives, seed)
     table = [row for pair in zip(rows, others, strict=True) for row in pair]
     if scanned:
-        table += scan(sequences, splits, tss, seed, ["train"], scanned)
+        windows = scan(sequences, splits, tss, seed, ["train"], scanned)
+        counts[f"scanned windows, of {scanned:,} asked for"] = len(windows)
+        table += windows
     return frame(table), counts
 
 

@@ -245,13 +245,33 @@ def test_letters_of_the_core_promoter_add_to_the_profiles(tiny_tokenizer, local)
     )
     best = []
     for place in at[0]:
-        moved = pack_places([sequence], [place + np.arange(-5, 6)], tiny_tokenizer, head.config, 16)
+        starts = [x for x in range(place - 5, place + 6) if x == place or sequence[x] != "N"]
+        moved = pack_places([sequence], [np.array(starts)], tiny_tokenizer, head.config, 16)
         letters = head.pool(hidden, moved)[:, head.far + 5 : head.far + 15]
         best.append(head._answer_core(letters).amax())
     expected = plain(hidden, less)[:, 0] + torch.stack(best)
     torch.testing.assert_close(near[:, 0], expected, rtol=1e-4, atol=1e-5)
     head.near_offset.fill_(-2.0)
     torch.testing.assert_close(head._answer_near(head.pool(hidden, asked)), near - 2)
+
+
+def test_no_start_near_a_place_lies_where_bases_are_unknown(tiny_tokenizer):
+    head = starts_head()
+    with torch.no_grad():  # what follows a start decides, so that a start on N could win
+        head.core.weight.zero_()
+        head.core.weight[0, 0, 9] = 1.0
+    sequence = random_dna(300, seed=2) + "C" * 3 + "N" * 6 + "A" + random_dna(290, seed=3)
+    start = 300 + 9 - 3  # three bases before the A: itself N
+    asked = pack_places([sequence], [np.array([302])], tiny_tokenizer, head.config, 16)
+    letters = head.pool(torch.zeros(len(asked.batch.ids), 12), asked)[:, head.far :]
+    every = head._answer_core(letters)[0, 0]
+    assert sequence[start] == "N"
+    assert every.argmax() == start - 302 + 5
+    both = head.starts(torch.zeros(len(asked.batch.ids), 12), asked)[0]
+    allowed = [n for n in range(11) if sequence[297 + n] != "N"]
+    expected = both[0] - every[5] + every[allowed].max()
+    torch.testing.assert_close(both[1], expected)
+    assert every[allowed].max() < every.max()
 
 
 def test_without_letters_a_start_near_a_place_is_the_place(tiny_tokenizer):
@@ -312,6 +332,7 @@ def test_tokens_outside_a_span_do_not_matter(tiny_tokenizer):
         ({"outputs": 0}, "greater than or equal to 1"),
         ({"after_bp": 0}, "greater than or equal to 1"),
         ({"pool": "cells", "cell_bp": 30}, "100 and 100 bp are no whole number of cells of 30 bp"),
+        ({"near_bp": 100_000}, "less than or equal to 1000"),
         ({"core_before_bp": 5}, "core_before_bp and core_after_bp are for heads with pool"),
         ({"profiles": CELLS}, "a head with pool = profiles asks one with pool = cells"),
         ({"pool": "profiles", "profiles": HeadConfig()}, "asks one with pool = cells"),

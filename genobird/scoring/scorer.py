@@ -209,8 +209,14 @@ class Scorer:
         if not sequences:
             return np.zeros(0, np.float32)
         places = _arrays(starts, sequences)
+        count, chosen = sum(map(len, places)), np.asarray(near)
+        if chosen.dtype != bool or chosen.shape not in ((), (count,)):
+            raise UsageError(
+                f"near is {quoted(near)}; give true or false, or one of them for each of "
+                f"{counted(count, 'place')}"
+            )
         both = self.inference.predict([head.starts], head.config, sequences, places)
-        return np.where(near, both[:, 1], both[:, 0])
+        return np.where(chosen, both[:, 1], both[:, 0])
 
     def starts_and_profiles(
         self, sequences: Sequence[str], places: Positions, states: bool = False
@@ -328,15 +334,16 @@ class Scorer:
 def _arrays(places: Sequence[int] | Positions, sequences: Sequence[str]) -> Arrays:
     """Return the places in each sequence; UsageError where they are none, or not of each."""
     try:
-        found = [np.atleast_1d(np.asarray(here, np.int64)) for here in places]
-    except (TypeError, ValueError, OverflowError):
+        found = [np.atleast_1d(np.asarray(here)) for here in places]
+    except (TypeError, ValueError):
         found = []
-    if len(found) != len(sequences):
+    are_whole = all(len(here) and here.dtype.kind in "iu" for here in found)
+    if len(found) != len(sequences) or not are_whole:
         raise UsageError(
             f"{quoted(places)} is given as places in {counted(len(sequences), 'sequence')}; give "
             "one or more whole numbers for each"
         )
-    return found
+    return [here.astype(np.int64) for here in found]
 
 
 def _near(head: Head) -> Reader:

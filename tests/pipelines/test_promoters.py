@@ -168,7 +168,8 @@ def test_windows_of_the_training_part_s_scan_are_added_to_genomic_negatives(cont
     tss_of_train = np.array([place.start for place in PROMOTERS])
     for start in added["start"]:
         assert not ((tss_of_train >= start - 2000) & (tss_of_train < start + 10_000)).any()
-    every, _ = promoters.build(PROMOTERS, contigs, SPLITS, scanned=10_000)
+    every, counts = promoters.build(PROMOTERS, contigs, SPLITS, scanned=10_000)
+    assert counts["scanned windows, of 10,000 asked for"] == len(every) - len(alone)
     assert set(added["start"]) < set(every["start"][len(alone) :])
     with pytest.raises(UsageError, match="added to genomic negatives, not to shuffle ones"):
         promoters.build(PROMOTERS, contigs, SPLITS, Negatives.SHUFFLE, scanned=20)

@@ -118,7 +118,7 @@ def test_a_scan_has_a_section_of_its_own(evaluation):
     assert f"The same {found['positives']} promoters among {negatives:,} windows" in section
     assert "one every 2,000 bp of the test part" in section
     assert "### Calibration of promoters among all windows" in section
-    assert "far too high there, as the scan shows." in card
+    assert "as frequent as where it was calibrated; the scan shows what it is worth there." in card
 
 
 def test_a_model_that_does_not_use_context_is_called_so(evaluation):

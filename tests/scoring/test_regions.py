@@ -72,6 +72,9 @@ def test_one_base_is_a_start_and_a_longer_region_has_one_near(
     assert (near > exact + 0.1).all()
     mixed = scorer.promoter_logits(texts, [5_000] * 2, near=[False, True])
     np.testing.assert_array_equal(mixed, [exact[0], near[1]])
+    for odd in ("no", [True], [True, False, True], np.array([[True], [False]]), 1):
+        with pytest.raises(UsageError, match="give true or false, or one of them for each of 2 pl"):
+            scorer.promoter_logits(texts, [5_000] * 2, near=odd)
     scan = scorer.mutagenesis(regions[0], genome, features=["promoter"])
     assert scan["ref_logit"].iloc[0] == pytest.approx(float(exact[0]), abs=1e-5)
     scan = scorer.mutagenesis(regions[3], genome, features=["promoter"])

@@ -122,7 +122,9 @@ def test_one_string_is_a_list_of_one_not_of_its_letters(scorer, genome):
     assert table["output"].unique().tolist() == ["A|DNase|None"]
 
 
-@pytest.mark.parametrize("places", [["x"], [1, 2], [], [None], 5, [10**30]])
+@pytest.mark.parametrize(
+    "places", [["x"], [1, 2], [], [None], 5, [10**30], [[]], [5.5], ["5"], [True], [float("nan")]]
+)
 def test_places_are_whole_numbers_for_each_sequence(scorer, places):
     for ask in (scorer.chromatin_logits, scorer.promoter_logits):
         with pytest.raises(UsageError, match=r"is given as places in 1 sequence; give one or more"):
