@@ -129,7 +129,7 @@ def test_verbs_that_need_an_extra_end_with_one_line_that_names_it(tiny_checkpoin
         f"finetune mlm --output {out}",
         f"baselines --output {out}",
         f"evaluate {tiny_checkpoint} --output {out}",
-        f"card {bundled} --evaluation {bundled}/evaluation.json --output {out}",
+        f"card {bundled} --evaluation {bundled}/evaluation.json --output {out}.md",
     ]
     result = subprocess.run(
         [sys.executable, "-c", BASE_INSTALL, json.dumps(absent), json.dumps(commands)],

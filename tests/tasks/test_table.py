@@ -308,7 +308,7 @@ def test_mutagenesis_asks_the_head_in_its_own_window_along_the_strand(world, str
 
 def test_mutagenesis_takes_the_head_by_itself_only_where_its_window_holds_the_region(world, caplog):
     scorer = Scorer(untrained(world))
-    names = ("table|a", "table|b")
+    names = ["table|a", "table|b"]
     with Genome(world / "genome.fa") as genome:
         fits = prepare(scorer, "c:301-500", genome)
         assert fits.names[-2:] == names
