@@ -154,7 +154,8 @@ class Head(nn.Module):
     """Logits for places in packed sequences.
 
     Attributes:
-        reads: numbers that are pooled of each place, R.
+        reads: numbers that are pooled of each place, R; codes of letters, which may follow them, do
+            not count.
         far: those of them that come from hidden states; the others are the local network's.
         profiles: the head that is asked; None without pool = profiles.
         core: weights of the letters around a start; None where it reads none.
@@ -218,7 +219,7 @@ class Head(nn.Module):
     def starts(self, hidden: Tensor, places: Places) -> Tensor:
         """Predict starts at the places, and the likeliest within `near_bp` of each, [P, 2 outputs].
 
-        Both are the same for a head that reads no letters.
+        Both are the same for a head that reads no letters. A start near lies on a known base.
         """
         pooled = self.pool(hidden, places)
         exact = self.answer(pooled)

@@ -247,7 +247,7 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
         if place.is_relative_to(package):
             step = f" at {place.relative_to(package)}, line {frame.lineno} ({frame.name})"
     verb = " ".join(["genobird", *words[:1]])
-    # torch has no class of its own for what the system does not give it
+    # where the system refuses memory, torch raises a plain RuntimeError
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"{verb} needs more memory than there is{step}; try a smaller --batch-size or input"
     text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT].rstrip(":")

@@ -404,7 +404,7 @@ def _answers(
 ) -> Floats:
     """Return the answers to REF and ALT of n variants, [n, shifts, strands, 2, ...].
 
-    `reach` is how many bases before the middle, and from it on, a window along a strand has.
+    `reach` gives, for a strand, the bases of a window before its middle and from it on.
     """
     queries = Queries(predict)
     rows = []
