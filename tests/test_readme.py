@@ -130,7 +130,7 @@ def test_every_verb_that_is_named_exists(page):
 
 
 def test_every_path_of_the_tree_exists():
-    tree = README.split("## What is where")[1].split("```")[1]
+    tree = (ROOT / "CONTRIBUTING.md").read_text().split("## What is where")[1].split("```")[1]
     names = re.findall(r"(?<!\S)([\w.]+(?:/|\.py|\.md))(?=[\s;,]|$)", tree)
     for name in names:
         here = [ROOT / name, ROOT / "genobird" / name, ROOT / "docs" / name]
