@@ -266,6 +266,17 @@ def test_the_settings_of_each_step_are_valid(name):
     load_config(EvaluateSettings, ROOT / config["evaluate"])
 
 
+@pytest.mark.parametrize(("kind", "threads"), [("bpe", 1), ("unigram", 3)])
+def test_a_vocabulary_takes_the_threads_that_its_kind_can_use(project, snakemake, kind, threads):
+    config = yaml.safe_load((CONFIG / "test.yaml").read_text())
+    config |= {"output": "results/planned", "threads": 3}
+    config["tokenizer"] |= {"kind": kind}
+    options = ("--cores", "4", "--dry-run", "--printshellcmds", "--until", "tokenizer")
+    log = snakemake("train", config, *options)
+    assert f"--kind {kind} " in log
+    assert f"--threads {threads} " in log
+
+
 def test_profiles_hold_options_that_snakemake_knows(project, snakemake, profile):
     config = yaml.safe_load((CONFIG / "test.yaml").read_text()) | {"output": "results/planned"}
     options = ("--profile", f"workflows/train/profiles/{profile}", "--executor", "dryrun")

@@ -71,7 +71,8 @@ rule tokenizer:
         f"{OUT}/benchmarks/tokenizer.tsv"
     conda:
         "../envs/genobird.yaml"
-    threads: 1
+    # BPE trains on one.
+    threads: config["threads"] if config["tokenizer"]["kind"] == "unigram" else 1
     resources:
         mem_mb=16000,
         runtime=240,
@@ -80,7 +81,7 @@ rule tokenizer:
     shell:
         "exec genobird tokenizer train {input} --output {output} --kind {params.settings[kind]}"
         " --vocab-size {params.settings[vocab_size]} --max-piece {params.settings[max_piece]}"
-        " --sample-bp {params.settings[sample_bp]} --force > {log} 2>&1"
+        " --sample-bp {params.settings[sample_bp]} --threads {threads} --force > {log} 2>&1"
 
 
 rule shards:
