@@ -13,7 +13,7 @@ CHROMIUM = next(
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 PHONE = {"width": 390, "height": 844}
-DONE = "[role=status]:text('Done.')"
+OVER = "[role=status]:text-matches('Done|not|Cancelled'), .error"  # an answer, or why there is none
 SPOKEN = "el => el.labels?.[0]?.innerText || el.innerText || el.title"
 
 
@@ -44,6 +44,12 @@ def tab_to(page: Page, what: str) -> None:
     raise AssertionError(f"Tab does not lead to {what}")
 
 
+def wait_for_answer(page: Page) -> None:
+    """Wait until nothing more happens; the page reloads itself when there is a report."""
+    page.wait_for_selector(OVER)
+    assert page.inner_text(OVER) == "Done.", page.inner_text("main")
+
+
 def assert_fits(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
@@ -58,9 +64,9 @@ def test_a_variant_is_looked_up_by_keyboard_on_a_phone(page, address, tiny_conti
     page.keyboard.type(asked)
     tab_to(page, "Score")
     page.keyboard.press("Enter")
-    page.wait_for_selector("[role=status]")
+    page.wait_for_selector("[role=status], .error")
     assert_fits(page)
-    page.wait_for_selector(DONE)  # the page reloads itself when there is a report, and at the end
+    wait_for_answer(page)
     assert page.inner_text("h1") == asked
     report = page.frame_locator("iframe")
     assert report.locator("h1").inner_text() == "Variants scored by genobird"
@@ -70,7 +76,7 @@ def test_a_variant_is_looked_up_by_keyboard_on_a_phone(page, address, tiny_conti
         page.keyboard.press("Enter")
     assert download.value.suggested_filename == "scored.vcf.gz"
     page.reload()
-    page.wait_for_selector(DONE)
+    wait_for_answer(page)
     tab_to(page, "Delete this answer")
     page.keyboard.press("Enter")
     page.wait_for_selector("textarea")
@@ -93,5 +99,5 @@ def test_two_tabs_ask_at_once_and_a_dropped_file_is_taken(page, address):
         }"""
     )
     assert page.evaluate("document.querySelector('[type=file]').files[0].name") == "mine.vcf"
-    other.wait_for_selector(DONE)
+    wait_for_answer(other)
     assert other.locator("iframe").count() == 1
