@@ -345,7 +345,12 @@ def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_p
     area = {"low": 0.8, "point": 0.9, "high": 0.95}
     one = {"features": 3, "auroc": area, "auprc": area}
     figures = {
-        "promoters": {"figures": {"auroc": area, "auprc": area}, "curves": {"roc": [0.1] * 51}},
+        "promoters": {
+            "positives": 5,
+            "windows": 1_200,
+            "figures": {"auroc": area, "auprc": area},
+            "curves": {"roc": [0.1] * 51},
+        },
         "chromatin": {"all_bins": {"classes": {"TF": one, "DNase": {"features": 0}}}},
         "masked": {"bits_per_base": area},
         "settings": {"seed": 0},
@@ -353,7 +358,8 @@ def test_info_shows_test_figures_where_the_model_has_them(tiny_checkpoint, tmp_p
     (model / "evaluation.json").write_text(json.dumps(figures))
     assert main(["info", str(model)]) == 0
     text = capsys.readouterr().out
-    assert "  promoters: AUROC 0.900 [0.800, 0.950], AUPRC 0.900 [0.800, 0.950]\n" in text
+    areas = "AUROC 0.900 [0.800, 0.950], AUPRC 0.900 [0.800, 0.950]"
+    assert f"  promoters, 5 among 1,200 windows: {areas}\n" in text
     assert "  chromatin, TF (3): AUROC 0.900 [0.800, 0.950]" in text
     assert "  masked tokens: 0.900 [0.800, 0.950] bits per base\n" in text
     assert "settings" not in text

@@ -162,15 +162,18 @@ def _figures(facts: Facts) -> Iterator[str]:
     classes = evaluation.get("chromatin", {}).get("all_bins", {}).get("classes", {})
     for kind, cells in classes.items():
         if cells["features"]:
-            areas = f"AUROC {shown(cells['auroc'])}, AUPRC {shown(cells['auprc'])}"
-            yield f"  chromatin, {kind} ({cells['features']}): {areas}"
-    promoters = evaluation.get("promoters", {}).get("figures")
-    if promoters:
-        areas = f"AUROC {shown(promoters['auroc'])}, AUPRC {shown(promoters['auprc'])}"
-        yield f"  promoters: {areas}"
+            yield f"  chromatin, {kind} ({cells['features']}): {_areas(cells)}"
+    for name, title in (("promoters", "promoters"), ("scan", "promoters in a scan")):
+        if found := evaluation.get(name):
+            counts = f"{found['positives']:,} among {found['windows']:,} windows"
+            yield f"  {title}, {counts}: {_areas(found['figures'])}"
     masked = evaluation.get("masked")
     if masked:
         yield f"  masked tokens: {shown(masked['bits_per_base'])} bits per base"
+
+
+def _areas(figures: Facts) -> str:
+    return f"AUROC {shown(figures['auroc'])}, AUPRC {shown(figures['auprc'])}"
 
 
 def _features(names: Mapping[str, list[str]]) -> dict[str, list[str]]:

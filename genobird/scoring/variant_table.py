@@ -245,8 +245,8 @@ def _features(table: pd.DataFrame) -> list[str]:
     names = outputs_in(table.columns)
     if not names or not {*VARIANT} <= set(table.columns):
         raise TableError(
-            f"columns {', '.join(map(str, table.columns[:4]))}, ... are of no table of scores; "
-            f"{_GIVE}"
+            f"a table of columns {', '.join(map(str, table.columns[:4]))}, ... has no scores of "
+            f"variants; {_GIVE}"
         )
     return names
 

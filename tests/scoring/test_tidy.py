@@ -34,7 +34,7 @@ def test_a_tidy_table_has_a_row_per_variant_and_feature(table):
 @pytest.mark.parametrize("drop", ["pos", "delta"])
 def test_a_table_of_something_else_is_refused(table, drop):
     left = table[[name for name in table if drop not in name]]
-    with pytest.raises(TableError, match=r"^columns chrom, .* are of no table of scores"):
+    with pytest.raises(TableError, match=r"^a table of columns chrom.* has no scores of variants"):
         tidy_scores(left)
 
 
