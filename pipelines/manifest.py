@@ -115,7 +115,7 @@ class _SplitRegions(_Facts):
     train: list[str]
     validation: list[str]
     test: list[str]
-    reserved: list[str]
+    reserved: list[str] = []
 
 
 class _SplitFile(_Facts):
