@@ -13,9 +13,11 @@ chromatin). With `local` it reads the bases around the place too (`local.py`), a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +31,12 @@ from genobird.local import LocalConfig, LocalNetwork
 POSITIVE_WEIGHT = 8.0
 """How often a positive chromatin label counts in training (paper, table 21). Logits are ln 8 too
 large by that; calibrated probabilities take it back."""
+
+
+def probabilities(logits: NDArray[Any], positive_weight: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities of logits; `positive_weight` of the training is taken back."""
+    found: NDArray[np.float64] = np.tanh((logits.astype(np.float64) - np.log(positive_weight)) / 2)
+    return 0.5 + 0.5 * found
 
 
 class HeadConfig(BaseModel):

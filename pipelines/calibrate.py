@@ -22,7 +22,7 @@ from genobird.checkpoint import KIND, Checkpoint
 from genobird.datasets import ChromatinDataset, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.files import refuse_existing
-from genobird.heads import POSITIVE_WEIGHT, Head
+from genobird.heads import POSITIVE_WEIGHT, Head, probabilities
 from genobird.inference import Inference
 from genobird.tasks.evaluate import predict_chromatin, predict_promoters
 from pipelines import steps
@@ -81,7 +81,7 @@ def _most_likely(x: Doubles, base: Doubles, targets: Doubles) -> Doubles:
     """Return w [K] with which base + w x makes targets [N] most likely; x is [K, N]."""
     w = np.zeros(len(x))
     for _ in range(_STEPS):
-        p = 0.5 + 0.5 * np.tanh(0.5 * (base + w @ x))
+        p = probabilities(base + w @ x)
         step = np.linalg.solve((x * (p * (1 - p))) @ x.T, x @ (p - targets))
         # No further than a logit on average: far from the optimum Newton's steps are too long.
         w -= step * min(1.0, 1.0 / max(float(np.abs(step @ x).mean()), 1e-30))

@@ -8,13 +8,19 @@ from pydantic import ValidationError
 from genobird.batch import Places, pack
 from genobird.errors import UsageError
 from genobird.genome.sequence import reverse_complement
-from genobird.heads import Head, HeadConfig, place_spans
+from genobird.heads import Head, HeadConfig, place_spans, probabilities
 from genobird.local import LocalConfig, LocalNetwork, bases_around
 from genobird.places import pack_places
 from tests.conftest import random_dna
 from tests.models import random_ids
 
 CELLS = HeadConfig(pool="cells", before_bp=80, after_bp=80)
+
+
+def test_probabilities_take_the_weight_of_positives_back():
+    logits = np.log(np.array([1, 1 / 3, 8, 8 / 3]), dtype=np.float32)
+    assert probabilities(logits[:2]).tolist() == pytest.approx([0.5, 0.25])
+    assert probabilities(logits[2:], 8.0).tolist() == pytest.approx([0.5, 0.25])
 
 
 @given(

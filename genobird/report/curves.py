@@ -19,17 +19,16 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant, Window, left_align, windows
-from genobird.heads import POSITIVE_WEIGHT, Head
-from genobird.inference import Floats
+from genobird.heads import POSITIVE_WEIGHT, Head, probabilities
 from genobird.report.page import Key, feature_label, keys_of, region_text
 from genobird.report.plots import Line, panels
 from genobird.report.summary import is_turned
-from genobird.scoring.effects import probabilities
 from genobird.scoring.scorer import Scorer, opened
 from genobird.scoring.sites import site_of
 from genobird.scoring.windows import CHROMATIN_FLANK, STRANDS
 
 Places = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 LOCUS_BP, _STEP_BP = 1_500, 50
 """Bases on each side of its middle that a window is asked about, and between two places of it."""
@@ -113,7 +112,7 @@ def region_lines(
         name: ([], []) for name in (*promoters, *features)
     }
 
-    def extend(name: str, across: Places, up: Floats) -> None:
+    def extend(name: str, across: Places, up: Doubles) -> None:
         lines[name][0].extend(across.tolist())
         lines[name][1].extend(up.tolist())
 
@@ -193,7 +192,7 @@ def _lie_in(window: Window, places: Places) -> NDArray[np.bool_]:
     return (at >= 0) & (at < len(window.text))
 
 
-def _chromatin(scorer: Scorer, window: Window, places: Places, features: Sequence[str]) -> Floats:
+def _chromatin(scorer: Scorer, window: Window, places: Places, features: Sequence[str]) -> Doubles:
     """Return probabilities of F features at P places, in bases from that of a window, [F, P]."""
     logits = scorer.profiles([window.text], [window.place + places])[0]
     chosen = [scorer.features.index(name) for name in features]

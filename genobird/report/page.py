@@ -401,8 +401,7 @@ def _is_of_table(top: pd.DataFrame) -> bool:
 
 
 def _change(effect: Effect) -> Change:
-    from genobird.heads import POSITIVE_WEIGHT
-    from genobird.scoring.effects import probabilities
+    from genobird.heads import POSITIVE_WEIGHT, probabilities
 
     if effect.name == LLR:  # no logit, so there is no probability
         return Change(effect, np.nan, np.nan)

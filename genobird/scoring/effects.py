@@ -45,7 +45,7 @@ from genobird.errors import AssemblyError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.locus import Locator, Locus
 from genobird.genome.variant import Status, Variant, left_align, windows
-from genobird.heads import POSITIVE_WEIGHT
+from genobird.heads import POSITIVE_WEIGHT, probabilities
 from genobird.inference import Floats
 from genobird.scoring.alleles import FLANK, Allele
 from genobird.scoring.background import Background
@@ -473,7 +473,7 @@ def odds_scores(
         scores: names of `settings.SCORES`.
     """
     logits = np.stack([ref, alt]).astype(np.float64)
-    ref_p, alt_p = _probability(logits - np.log(weight))
+    ref_p, alt_p = probabilities(logits, weight)
     diff, logfold = alt_p - ref_p, (logits[1] - logits[0]) / np.log(2)
     found: dict[str, Doubles] = {
         "ref_p": ref_p,
@@ -486,16 +486,6 @@ def odds_scores(
     if not columns:
         return np.zeros((*ref.shape, 0), np.float32)
     return np.stack(columns, axis=-1).astype(np.float32)
-
-
-def probabilities(logits: NDArray[np.float32], positive_weight: float = 1.0) -> NDArray[np.float32]:
-    """Return probabilities; `positive_weight` of the training is taken back."""
-    return _probability(logits.astype(np.float64) - np.log(positive_weight)).astype(np.float32)
-
-
-def _probability(logits: Doubles) -> Doubles:
-    probability: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits)
-    return probability
 
 
 def relative_sizes(

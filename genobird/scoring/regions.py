@@ -35,12 +35,11 @@ from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
 from genobird.genome.locus import beyond, warn_of_training
-from genobird.heads import POSITIVE_WEIGHT
+from genobird.heads import POSITIVE_WEIGHT, probabilities
 from genobird.inference import Floats
 from genobird.names import require
 from genobird.runs import FRESH, Progress, Start, ignore, may_replace
 from genobird.scoring.alleles import chain_file
-from genobird.scoring.effects import probabilities
 from genobird.scoring.inputs import Regions, Sequences, named_sequences, read_regions
 from genobird.scoring.journal import NO_JOURNAL, Journal, identity_of, kept
 from genobird.scoring.scorer import Scorer, opened
@@ -244,8 +243,9 @@ def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
 def _frame(outputs: Outputs, sites: Sequence[Site]) -> pd.DataFrame:
     scored = [site for site in sites if site.status is RegionStatus.OK]
     promoter, features, targets = outputs.parts(outputs.at(scored))
-    found = [probabilities(promoter), probabilities(features, POSITIVE_WEIGHT), targets]
-    return _table(sites, outputs.names, np.concatenate(found, axis=1))
+    chromatin = probabilities(features, POSITIVE_WEIGHT)
+    found: Any = probabilities(promoter), chromatin, targets
+    return _table(sites, outputs.names, np.concatenate(found, axis=1, dtype=np.float32))
 
 
 def _table(sites: Sequence[Site], names: list[str], found: Floats) -> pd.DataFrame:

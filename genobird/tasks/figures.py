@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import brier_score_loss, f1_score, log_loss
 
 from genobird.composition import CHROMATIN_WINDOWS_BP as GC_WINDOWS_BP
 from genobird.datasets import Predictions, stretches
-from genobird.heads import POSITIVE_WEIGHT
+from genobird.heads import POSITIVE_WEIGHT, probabilities
 from genobird.peaks import BIN_BP
 from genobird.tasks.bins import ChosenBins
 from genobird.tasks.label_table import Labels
@@ -295,16 +294,14 @@ def _median_of(vector: Vector, members: NDArray[np.bool_]) -> Statistic:
 
 
 def _promoter_figures(labels: NDArray[np.uint8], logits: Logits) -> dict[str, Statistic]:
-    ranking, probabilities = Ranking.of(labels, logits), expit(logits.astype(np.float64))
+    ranking, predicted = Ranking.of(labels, logits), probabilities(logits)
     return {
         "auroc": ranking.auroc,
         "auprc": ranking.auprc,
         "f1": lambda weights: float(
-            f1_score(labels, probabilities >= 0.5, sample_weight=weights, zero_division=0)
+            f1_score(labels, predicted >= 0.5, sample_weight=weights, zero_division=0)
         ),
-        "brier": lambda weights: float(
-            brier_score_loss(labels, probabilities, sample_weight=weights)
-        ),
+        "brier": lambda weights: float(brier_score_loss(labels, predicted, sample_weight=weights)),
     }
 
 
@@ -379,7 +376,6 @@ def evaluate_tracks(
     names: Sequence[str],
     test: ChosenBins,
     logits: Logits,
-    probabilities: Logits,
     train: ChosenBins,
     gc_test: Doubles,
     gc_train: Doubles,
@@ -397,7 +393,6 @@ def evaluate_tracks(
         names: of F tracks.
         test: N bins that were held out.
         logits: of the head, [N, F].
-        probabilities: of the head, [N, F].
         train: M bins that the head was trained on.
         gc_test: `gc_contents` of `test`, [N, W].
         gc_train: of `train`, [M, W].
@@ -405,7 +400,7 @@ def evaluate_tracks(
     """
     groups = stretches(test.contigs, test.bins * BIN_BP, how.group_bp)
     bootstrap = how.of(groups, digits=5)
-    stands_for = test.weights()
+    stands_for, predicted = test.weights(), probabilities(logits, POSITIVE_WEIGHT)
     found = []
     for f, name in enumerate(names):
         truth = test.labels[:, f]
@@ -419,7 +414,7 @@ def evaluate_tracks(
             "positives": int(truth.sum()),
             "stretches": len(set(groups[truth])),
             "rate": float(stands_for @ truth / stands_for.sum()),
-            "mean_probability": float(stands_for @ probabilities[:, f] / stands_for.sum()),
+            "mean_probability": float(stands_for @ predicted[:, f] / stands_for.sum()),
             "gc": {"window_bp": GC_WINDOWS_BP[width], "sign": sign},
         }
         for figure, of in (("auroc", Ranking.auroc), ("auprc", Ranking.auprc)):

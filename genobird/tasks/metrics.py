@@ -20,11 +20,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from genobird.draws import generator
 from genobird.errors import InputError
+from genobird.heads import probabilities
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -262,7 +262,7 @@ def calibration(
     count, predicted, observed = np.zeros((3, BINS))
     edges = np.linspace(0, 1, BINS + 1)
     for truth, column in zip(labels.T, logits.T, strict=True):
-        probability = expit(column.astype(np.float64) - np.log(positive_weight))
+        probability = probabilities(column, positive_weight)
         place = np.searchsorted(edges[1:-1], probability, side="right")
         count += np.bincount(place, minlength=BINS)
         predicted += np.bincount(place, weights=probability, minlength=BINS)

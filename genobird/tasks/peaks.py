@@ -170,7 +170,6 @@ def finetune_peaks(
         checkpoint.features["name"].tolist(),
         test,
         logits,
-        calibrated(logits),
         train,
         *(gc_contents(genome, bins) for bins in (test, train)),
         how=Resampling(settings.group_bp, settings.resamples, settings.seed),
@@ -209,13 +208,6 @@ def gc_contents(genome: Genome, chosen: ChosenBins) -> Doubles:
         text, start = genome.fetch_clipped(str(contig), centre - flank, centre + flank)
         shares.append(place_composition(text, centre - start, CHROMATIN_WINDOWS_BP)[:, ::2])
     return np.concatenate(shares).astype(np.float64)
-
-
-def calibrated(logits: Logits) -> Logits:
-    """Return what `Scorer` makes of logits: probabilities, without the weight of positives."""
-    odds = np.exp(logits.astype(np.float64)) / POSITIVE_WEIGHT
-    found: Logits = (odds / (1 + odds)).astype(np.float32)
-    return found
 
 
 def _finished(output: Path, settings: PeaksSettings, facts: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genobird.errors import AssemblyError, UsageError
+from genobird.heads import probabilities
 from genobird.scoring.compat import KIPOI_SCORES, SELENE_SCORES, write_kipoi, write_selene
-from genobird.scoring.effects import probabilities
 from genobird.scoring.scorer import load
 from tests.conftest import other
 

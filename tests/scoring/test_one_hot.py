@@ -6,8 +6,7 @@ from torch.nn import functional as F
 import genobird
 from genobird.errors import SequenceError, UsageError
 from genobird.genome.sequence import base_codes
-from genobird.heads import POSITIVE_WEIGHT
-from genobird.scoring.effects import probabilities
+from genobird.heads import POSITIVE_WEIGHT, probabilities
 from tests.conftest import random_dna
 
 

@@ -14,7 +14,7 @@ from genobird.errors import (
 )
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
-from genobird.scoring.effects import probabilities
+from genobird.heads import probabilities
 from genobird.scoring.regions import site_frames
 from genobird.scoring.scorer import Scorer
 from genobird.scoring.sites import sites_of

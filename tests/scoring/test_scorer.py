@@ -13,8 +13,8 @@ import genobird
 from genobird.checkpoint import Checkpoint, feature_columns
 from genobird.errors import CheckpointError, GenobirdError, SequenceError, UsageError
 from genobird.genome.sequence import reverse_complement
+from genobird.heads import probabilities
 from genobird.scoring import scorer as module
-from genobird.scoring.effects import probabilities
 from genobird.scoring.scorer import Scorer, load, select
 from tests.conftest import random_dna
 

@@ -30,8 +30,7 @@ def world():
 
 
 def figures(bins, logits, gc):
-    p = 1 / (1 + np.exp(-logits))
-    return evaluate_tracks(["a", "b"], bins, logits, p, bins, gc, gc, how=HOW)
+    return evaluate_tracks(["a", "b"], bins, logits, bins, gc, gc, how=HOW)
 
 
 def test_figures_of_all_bins_are_those_of_scikit_learn(world):
@@ -73,9 +72,7 @@ def test_thinned_background_changes_the_figures_little(world):
 def test_a_track_without_positives_has_no_figures(world):
     bins, logits, gc = world
     rows = np.flatnonzero(~bins.labels[:, 0])
-    row = evaluate_tracks(
-        ["a", "b"], bins.take(rows), logits[rows], logits[rows], bins, gc[rows], gc, how=HOW
-    )[0]
+    row = evaluate_tracks(["a", "b"], bins.take(rows), logits[rows], bins, gc[rows], gc, how=HOW)[0]
     assert row["auroc"] == {"low": None, "point": None, "high": None}
 
 

@@ -13,7 +13,7 @@ from genobird.checkpoint import WEIGHTS, Checkpoint
 from genobird.errors import InputError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
-from genobird.heads import Head, HeadConfig
+from genobird.heads import Head, HeadConfig, probabilities
 from genobird.inference import Inference
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
@@ -23,7 +23,6 @@ from genobird.tasks.bins import ChosenBins
 from genobird.tasks.features import BinFeatures, FeatureBatches, encode_bins
 from genobird.tasks.peaks import (
     PeaksSettings,
-    calibrated,
     finetune_peaks,
     predict,
     replace_head,
@@ -122,7 +121,7 @@ def test_the_scorer_says_what_was_measured(world, model, tmp_path):
             Inference(trained), trained.chromatin, genome, bins, [np.array([0]), np.array([1])],
             tmp_path / "states", context_bp=8_000, both_strands=True, seconds=None, seed=0,
         )  # fmt: skip
-    measured = calibrated(predict(trained.chromatin, states, 2))[:, 0]
+    measured = probabilities(predict(trained.chromatin, states, 2), 8.0)[:, 0]
     regions = [Interval("chr1", 200 * n, 200 * n + 200) for n in pair]
     scored = Scorer(trained, device="cpu").score_regions(regions, world[0])["words"]
     np.testing.assert_allclose(scored, measured, atol=5e-4)
@@ -303,8 +302,3 @@ def test_a_peak_of_another_track_counts_as_rarely_as_it_occurs():
     assert len(batches(0).labels) == 4  # a batch is no larger than what there is
     seen = [batches(step).labels.sum().item() for step in range(3)]
     assert seen == [3.0, 3.0, 3.0]
-
-
-def test_calibrated_probabilities_take_the_weight_back():
-    logits = np.array([[math.log(8), math.log(8 * 0.25 / 0.75)]], dtype=np.float32)
-    assert calibrated(logits)[0].tolist() == pytest.approx([0.5, 0.25])
