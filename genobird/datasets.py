@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from genobird.errors import InputError, TableError, UsageError
 from genobird.files import Draft
@@ -254,9 +254,10 @@ def read_arrays(path: Path, names: Sequence[str], problem: str) -> dict[str, Any
     return found
 
 
-def stretches(contigs: NDArray[np.str_], starts: NDArray[np.int64], width: int) -> NDArray[np.str_]:
+def stretches(contigs: ArrayLike, starts: ArrayLike, width: int) -> NDArray[np.str_]:
     """Return the stretch of the genome that each place lies in, such as `chr20:216`, [N]."""
-    return np.char.add(np.char.add(contigs, ":"), (starts // width).astype(np.str_))
+    numbers = np.asarray(starts, np.int64) // width
+    return np.char.add(np.char.add(np.asarray(contigs, np.str_), ":"), numbers.astype(np.str_))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from genobird.datasets import stretches
 from genobird.files import refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.sequence import NO_BASE, base_codes
@@ -96,10 +97,10 @@ def read_pairs(path: Path) -> tuple[list[tuple[str, str, int]], list[str]]:
     table = steps.read_table(path, [], comment="#")
     names, first, second = (table.iloc[:, column] for column in range(3))
     places = names.astype(str).str.extract(r"^(chr\w+)\.(\d+)$")
-    groups = (
-        list(map(str, names)) if places.isna().any(axis=None) else stretches(places[0], places[1])
-    )
-    return [(a, b, len(a) // 2) for a, b in zip(first, second, strict=True)], groups
+    pairs = [(a, b, len(a) // 2) for a, b in zip(first, second, strict=True)]
+    if places.isna().any(axis=None):
+        return pairs, list(map(str, names))
+    return pairs, stretches(places[0], places[1].astype(int), STRETCH_BP).tolist()
 
 
 class Located:
@@ -142,15 +143,8 @@ class Located:
         rows = zip(table["chrom"], table["pos1"], table["ref"], table["alt"], strict=True)
         found = [self.alleles(str(c), int(at) - 1, str(ref), str(alt)) for c, at, ref, alt in rows]
         table = table[[row is not None for row in found]].reset_index(drop=True)
-        groups = stretches(table["chrom"], table["pos1"])
+        groups = stretches(table["chrom"], table["pos1"], STRETCH_BP).tolist()
         return table, [row for row in found if row is not None], groups
-
-
-def stretches(chroms: Iterable[object], positions: Iterable[object]) -> list[str]:
-    """Return the stretch of the genome of each place, which the bootstrap draws whole."""
-    return [
-        f"{chrom}:{int(str(at)) // STRETCH_BP}" for chrom, at in zip(chroms, positions, strict=True)
-    ]
 
 
 def _figure(statistic: Statistic, groups: Sequence[str]) -> Figure:
@@ -205,7 +199,7 @@ def run(
     logits = predict(texts, places).astype(np.float64)
     table = table.iloc[active]
     measured = table["LogSkew.Comb"].to_numpy(np.float64)
-    groups = stretches(table["chr"], table["pos"])
+    groups = stretches(table["chr"], table["pos"], STRETCH_BP).tolist()
     found["cagi"] = correlation((logits[1::2] - logits[::2])[:, dnase], measured, groups)
     return found
 

@@ -24,7 +24,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +36,7 @@ from scipy.stats import spearmanr
 from genobird.baselines.network_models import NetworkModel
 from genobird.baselines.train import load_baselines
 from genobird.checkpoint import Checkpoint
+from genobird.datasets import stretches
 from genobird.errors import ContigError, InputError, TableError
 from genobird.files import Kind, refuse_existing
 from genobird.genome.fasta import Genome
@@ -179,14 +179,8 @@ def compare(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class Construct:
-    """Two sequences that differ in one allele; its span is 0-based half-open in each."""
-
-    ref: str
-    alt: str
-    ref_span: tuple[int, int]
-    alt_span: tuple[int, int]
+class Construct(AllelePair):
+    """Two sequences as they were measured."""
 
     @classmethod
     def of(cls, ref: str, alt: str) -> Construct:
@@ -293,8 +287,7 @@ def model_candidates(
             logits = strands[best, np.arange(len(part))].astype(np.float64)
             found["promoter"] = logits[:, 1] - logits[:, 0]
         if checkpoint.mlm is not None:
-            pairs = [AllelePair(c.ref, c.alt, c.ref_span, c.alt_span) for c in part]
-            both, _ = log_likelihoods(scorer, pairs)
+            both, _ = log_likelihoods(scorer, part)
             found["llr"] = (both[:, 1] - both[:, 0]).astype(np.float64)
         return found
 
@@ -341,9 +334,7 @@ def evaluate(
     By model, `signed` shall follow the skew, and `sizes` shall tell expression-modulating variants
     from others. The seed is that of folds and resamples.
     """
-    groups = np.array(
-        [f"{c}:{p // GROUP_BP}" for c, p in zip(table["chr"], table["pos"], strict=True)]
-    )
+    groups = stretches(table["chr"], table["pos"], GROUP_BP)
     active = table["Regulatory_Hit"].to_numpy() == 1
     report: dict[str, Any] = {}
     for where, rows in (("all", np.arange(len(table))), ("active", np.flatnonzero(active))):

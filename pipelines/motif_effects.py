@@ -32,7 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 from genobird.baselines.train import FEATURES, load_baselines
 from genobird.checkpoint import feature_columns
-from genobird.datasets import ChromatinDataset
+from genobird.datasets import ChromatinDataset, stretches
 from genobird.draws import generator
 from genobird.errors import UsageError
 from genobird.files import refuse_existing
@@ -418,14 +418,11 @@ def of_factor(effects: pd.DataFrame, factor: str) -> dict[str, dict[str, Any]]:
     """Return shares of a factor's sites, by change; intervals resample stretches of 250 kb."""
     found: dict[str, dict[str, Any]] = {}
     for change, rows in effects[effects["factor"] == factor].groupby("change"):
-        stretches = [
-            f"{contig}:{start // STRETCH_BP}"
-            for contig, start in zip(rows["contig"], rows["start"], strict=True)
-        ]
+        groups = stretches(rows["contig"], rows["start"], STRETCH_BP).tolist()
         found[str(change)] = {
             "sites": len(rows),
-            "leads": mean_interval(rows["place"] == 0, stretches),
-            "lower": mean_interval(rows["delta"] < 0, stretches),
+            "leads": mean_interval(rows["place"] == 0, groups),
+            "lower": mean_interval(rows["delta"] < 0, groups),
         }
     return found
 

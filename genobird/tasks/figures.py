@@ -327,7 +327,8 @@ def evaluate_targets(
         against the others), `log_loss` (nats), and how many regions each of the `classes` has.
     """
     names = labels.targets.names
-    groups = np.array([f"{r.contig}:{r.midpoint // how.group_bp}" for r in labels.regions])
+    regions = labels.regions
+    groups = stretches([r.contig for r in regions], [r.midpoint for r in regions], how.group_bp)
     counted = {"regions": len(labels), "stretches": len(set(groups))}
     if labels.targets.is_classes:
         figures = _class_figures(labels.values[:, 0].astype(np.int64), predicted.astype(np.float64))

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genobird.datasets import stretches
 from genobird.genome.sequence import base_codes
 from genobird.motifs import Motif
 from pipelines.alleles import (
+    STRETCH_BP,
     Located,
     agreement,
     columns,
@@ -16,7 +18,6 @@ from pipelines.alleles import (
     matrix_scan,
     preferred,
     read_pairs,
-    stretches,
 )
 from tests.conftest import random_dna
 
@@ -56,7 +57,7 @@ def test_figures_are_those_of_their_definition():
 
 def test_neighbours_are_drawn_together():
     change, measured = np.array([[1.0], [1.0], [1.0]]), np.array([1.0, 1.0, -1.0])
-    groups = stretches(["chr1", "chr1", "chr1"], [5, 249_999, 250_000])
+    groups = stretches(["chr1", "chr1", "chr1"], [5, 249_999, 250_000], STRETCH_BP).tolist()
     assert groups == ["chr1:0", "chr1:0", "chr1:1"]
     found = agreement(change, measured, groups)
     assert (found["low"], found["high"]) == (0, 1)
