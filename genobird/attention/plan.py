@@ -60,17 +60,9 @@ class LaunchPlan:
     """int32 [N], valid tokens in each block."""
 
 
-def launch_plan(
-    layout: BlockLayout, device: torch.device, chunk_tokens: int | None = None
-) -> LaunchPlan:
-    """Return the plan of a layout, building it where the layout does not have it yet.
-
-    Args:
-        layout: the layout; keeps the plan.
-        device: where the lists go.
-        chunk_tokens: keys that a chunk of a long row spans; default `CHUNK_TOKENS`.
-    """
-    chunk = max(1, (chunk_tokens or CHUNK_TOKENS) // layout.block_size)
+def launch_plan(layout: BlockLayout, device: torch.device) -> LaunchPlan:
+    """Return the plan of a layout, its lists on a device; the layout keeps what is built once."""
+    chunk = max(1, CHUNK_TOKENS // layout.block_size)
     key = ("plan", device, chunk)
     if key not in layout.cache:
         layout.cache[key] = _build(layout, device, chunk)

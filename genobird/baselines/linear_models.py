@@ -51,13 +51,13 @@ from genobird.composition import (
 from genobird.datasets import UPSTREAM_BP
 from genobird.draws import generator
 from genobird.errors import InputError
-from genobird.genome.sequence import base_codes
+from genobird.genome.sequence import NO_BASE, base_codes
 from genobird.heads import POSITIVE_WEIGHT
 
 Doubles = NDArray[np.float64]
 
 _CHUNK = 8_192  # rows at a time: bounds memory at about 16 MB for 242 features
-_N = 4
+_STEPS = 50  # at most, of a regression
 _SEQUENCES = 64  # at a time: bounds memory at about 50 MB
 _MEGABASE = 1_000_000
 _BINS = 2_048  # at a time
@@ -87,22 +87,18 @@ def fit_logistic(
     labels: NDArray[np.uint8],
     *,
     positive_weight: float = 1.0,
-    ridge: float = 1.0,
-    iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> Linear:
     """Fit one logistic regression per column of labels by Newton's method.
 
-    The loss is that of scikit-learn's `LogisticRegression(C=1 / ridge)` on standardised inputs: the
-    weighted sum of cross-entropies plus `ridge / 2` times the squared weights, the intercept free.
-    All columns share the products of the inputs, so that hundreds of them take seconds.
+    The loss is that of scikit-learn's `LogisticRegression(C=1)` on standardised inputs: the
+    weighted sum of cross-entropies plus half the squared weights, the intercept free. All columns
+    share the products of the inputs, so that hundreds of them take seconds.
 
     Args:
         inputs: [N, K].
         labels: 0 or 1, [N, F].
         positive_weight: weight of a positive label.
-        ridge: strength of the penalty.
-        iterations: most steps of a column.
         tolerance: a column is done when its loss falls by less than this share.
 
     Raises:
@@ -114,7 +110,7 @@ def fit_logistic(
             "they are [N, K] and [N, F] with at least one row"
         )
     mean, scale = _moments(inputs)
-    penalty = np.full(inputs.shape[1] + 1, ridge)
+    penalty = np.ones(inputs.shape[1] + 1)
     penalty[-1] = 0.0
     share = (labels.sum(0) + 0.5) / (len(labels) + 1)
     best = np.zeros((labels.shape[1], len(penalty)))
@@ -122,7 +118,7 @@ def fit_logistic(
     best_loss = np.full(labels.shape[1], np.inf)
     trial, active = best.copy(), np.arange(labels.shape[1])
     step = np.zeros_like(best)
-    for _ in range(iterations):
+    for _ in range(_STEPS):
         loss, gradient, curvature = _derivatives(
             inputs, labels[:, active], trial[active], mean, scale, positive_weight
         )
@@ -238,7 +234,7 @@ def count_gapped(codes: UInt8Array, shape: GappedShape) -> sparse.csr_array:
             code = np.zeros_like(letters[0])
             for letter in letters:
                 code = code * 4 + letter
-            row, word = np.nonzero(np.all([letter != _N for letter in letters], axis=0))
+            row, word = np.nonzero(np.all([letter != NO_BASE for letter in letters], axis=0))
             rows.append(row)
             cols.append(column[code[row, word]])
         places = tuple(np.concatenate(x).astype(np.int32) for x in (rows, cols))

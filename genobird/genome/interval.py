@@ -100,10 +100,11 @@ class Interval:
         return f"{self.contig}:{self.start + 1:,}-{self.end:,}"
 
 
-def joined(intervals: Iterable[Interval]) -> list[Interval]:
-    """Join intervals that touch or overlap; they come contig by contig, sorted by their starts."""
+def joined(intervals: Iterable[Interval], contigs: Iterable[str] = ()) -> list[Interval]:
+    """Join intervals that touch or overlap, and sort them: contigs as given, else by name."""
+    order = {contig: place for place, contig in enumerate(contigs)}
     together: list[Interval] = []
-    for one in intervals:
+    for one in sorted(intervals, key=lambda one: (order.get(one.contig, 0), one)):
         last = together[-1] if together else None
         if last and last.contig == one.contig and one.start <= last.end:
             together[-1] = replace(last, end=max(last.end, one.end))

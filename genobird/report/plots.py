@@ -136,11 +136,11 @@ def _of_page(name: str, value: str, mark: str) -> str:
     return value
 
 
-def histogram(groups: Mapping[str, NDArray[np.float64]], label: str, bins: int = 20) -> str:
+def histogram(groups: Mapping[str, NDArray[np.float64]], label: str) -> str:
     """Draw how the probabilities of one or two groups spread from 0 to 1."""
     with figure_of(6.0, 2.5) as figure:
         axes = figure.subplots()
-        edges = np.linspace(0, 1, bins + 1)
+        edges = np.linspace(0, 1, 21)
         width = (edges[1] - edges[0]) / len(groups)
         for place, (name, values) in enumerate(groups.items()):
             counts, _ = np.histogram(values, edges)

@@ -234,9 +234,7 @@ def read_facts(path: Path) -> dict[str, str]:
     }
 
 
-def summarise_regions(
-    pieces: Iterable[pd.DataFrame], top: int = 60, background: str = BACKGROUND
-) -> RegionSummary:
+def summarise_regions(pieces: Iterable[pd.DataFrame], top: int = 60) -> RegionSummary:
     """Gather a region table from its pieces, with the `top` rows.
 
     Raises:
@@ -262,7 +260,7 @@ def summarise_regions(
         keys = scored[list(REGION_KEYS)]
         scored = pd.concat([keys, pd.DataFrame(values, scored.index, others)], axis=1)
         scores.append(scored[PROMOTER].to_numpy(np.float64))
-        marks.append(scored["name"].str.startswith(background).to_numpy(np.bool_))
+        marks.append(scored["name"].str.startswith(BACKGROUND).to_numpy(np.bool_))
         best = _first(best, scored, {PROMOTER: False}, top)
     promoter = np.concatenate(scores) if scores else np.empty(0)
     is_background = np.concatenate(marks) if marks else np.empty(0, np.bool_)

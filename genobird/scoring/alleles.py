@@ -307,9 +307,8 @@ def union(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
     Raises:
         ContigError, AssemblyError, OutOfBoundsError: one is not on the genome.
     """
-    order = {contig: place for place, contig in enumerate(genome.contigs)}
     found = [Interval(genome.resolve(one.contig), one.start, one.end) for one in intervals]
-    together = joined(sorted(found, key=lambda one: (order[one.contig], one)))
+    together = joined(found, genome.contigs)
     for one in together:
         genome.fetch(replace(one, start=max(0, one.end - 1)))
     return together

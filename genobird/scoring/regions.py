@@ -17,7 +17,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -33,7 +33,7 @@ from genobird.errors import AssemblyError, ContigError, OutOfBoundsError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
-from genobird.genome.interval import Interval, RegionStatus
+from genobird.genome.interval import Interval, RegionStatus, joined
 from genobird.genome.locus import beyond, warn_of_training
 from genobird.heads import POSITIVE_WEIGHT, probabilities
 from genobird.inference import Floats
@@ -270,22 +270,17 @@ def bins_of(intervals: Iterable[Interval], genome: Genome) -> Iterator[Interval]
 
     The last bin of a contig may be shorter. What lies off the genome is left out.
     """
-    wanted: dict[str, list[tuple[int, int]]] = {}
+    found: list[Interval] = []
     for interval in intervals:
-        try:
+        with suppress(AssemblyError, ContigError):
             contig = genome.resolve(interval.contig)
-        except (AssemblyError, ContigError):
-            continue
-        end = min(max(interval.end, interval.start + 1), genome.length(contig))
-        if interval.start < end:
-            first = interval.start // BIN_BP
-            wanted.setdefault(contig, []).append((first, -(-end // BIN_BP)))
-    for contig, length in genome.contigs.items():
-        reached = 0
-        for first, stop in sorted(wanted.get(contig, ())):
-            for at in range(max(first, reached), stop):
-                yield Interval(contig, at * BIN_BP, min((at + 1) * BIN_BP, length))
-            reached = max(reached, stop)
+            end = min(max(interval.end, interval.start + 1), genome.length(contig))
+            if interval.start < end:
+                first, stop = interval.start // BIN_BP, -(-end // BIN_BP)
+                found.append(Interval(contig, first * BIN_BP, stop * BIN_BP))
+    for one in joined(found, genome.contigs):
+        for at in range(one.start, one.end, BIN_BP):
+            yield Interval(one.contig, at, min(at + BIN_BP, genome.length(one.contig)))
 
 
 def write_tracks(

@@ -117,7 +117,7 @@ def divide(
             to train on.
         ContigError: a contig that the genome lacks.
     """
-    areas = joined(sorted(areas))
+    areas = joined(areas)
     if len(held_out) == 1 and (fraction := _fraction(held_out[0], genome, option)) is not None:
         tiles = [
             Interval(area.contig, max(first, area.start), min(first + MEGABASE, area.end))
@@ -131,7 +131,7 @@ def divide(
             )
         count = min(max(1, round(fraction * len(tiles))), len(tiles) - 1)
         order = generator(seed).permutation(len(tiles))
-        return Parts(tuple(areas), tuple(joined(sorted(tiles[i] for i in order[:count]))))
+        return Parts(tuple(areas), tuple(joined(tiles[i] for i in order[:count])))
     found = []
     for text in held_out:
         if _fraction(text, genome, option) is not None:
@@ -142,7 +142,7 @@ def divide(
         else:
             contig = genome.resolve(text)
             found.append(Interval(contig, 0, genome.length(contig)))
-    return Parts(tuple(areas), tuple(joined(sorted(found))))
+    return Parts(tuple(areas), tuple(joined(found)))
 
 
 def without_n(
