@@ -22,14 +22,14 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from genobird.columns import LLR, PROMOTER, REGION_KEYS, REGION_LIFTED
-from genobird.config import STRICT, explain
+from genobird.config import Strict, explain
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError, quoted
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.heads import Head, HeadConfig
@@ -81,10 +81,8 @@ def require_free_names(features: pd.DataFrame) -> None:
         )
 
 
-class Shapes(BaseModel):
+class Shapes(Strict):
     """What `config.json` holds."""
-
-    model_config = STRICT
 
     format: Literal[1] = FORMAT
     encoder: BigBirdConfig

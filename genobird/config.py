@@ -15,12 +15,16 @@ from genobird.errors import ConfigError, UsageError, quoted
 
 Config = TypeVar("Config", bound=BaseModel)
 
-STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-"""Of what is configured: unknown keys and numbers without end are refused."""
 MOST_SEED: Final = (1 << 63) - 1
 GIVE: Final = "; give it as {key}=..."
 _LISTS: Final = "list_type", "tuple_type"
 _JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
+
+
+class Strict(BaseModel):
+    """Base of what is configured: unknown keys and numbers without end are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Settings(BaseModel):

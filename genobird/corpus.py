@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 import genobird
-from genobird.config import MOST_SEED, STRICT, explain
+from genobird.config import MOST_SEED, Strict, explain
 from genobird.errors import AssemblyError, ContigError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.genome.fasta import Genome
@@ -61,10 +61,8 @@ Rows = NDArray[np.void]
 Bounds = tuple[PositiveInt, PositiveInt]
 
 
-class CorpusSettings(BaseModel):
+class CorpusSettings(Strict):
     """How documents are drawn; the defaults are the paper's."""
-
-    model_config = STRICT
 
     passes: Annotated[int, Field(ge=1, le=65_535)] = 10
     """Times that each contig is read."""
@@ -155,11 +153,7 @@ def span_bp(rows: Rows) -> NDArray[np.int64]:
     return np.asarray(rows["end"].astype(np.int64) - rows["start"], dtype=np.int64)
 
 
-class _Frozen(BaseModel):
-    model_config = STRICT
-
-
-class FastaRecord(_Frozen):
+class FastaRecord(Strict):
     """A FASTA file that a corpus was drawn from."""
 
     path: str
@@ -167,7 +161,7 @@ class FastaRecord(_Frozen):
     contigs: dict[str, int]
 
 
-class Counts(_Frozen):
+class Counts(Strict):
     """What is in a corpus, and how many sentences were left out."""
 
     sentences: int
@@ -177,7 +171,7 @@ class Counts(_Frozen):
     dropped_region: int
 
 
-class Group(_Frozen):
+class Group(Strict):
     """The kept sentences of one contig in one pass: one row group."""
 
     contig: str
@@ -185,7 +179,7 @@ class Group(_Frozen):
     sentences: int
 
 
-class CorpusIndex(_Frozen):
+class CorpusIndex(Strict):
     """The content of `index.json`."""
 
     format: Literal["genobird-corpus-1"] = "genobird-corpus-1"

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from genobird.batch import LabelledBatch
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.datasets import ChromatinDataset, Sites
 from genobird.draws import generator
 from genobird.errors import InputError, UsageError
@@ -24,10 +24,8 @@ from genobird.genome.sequence import NO_BASE, complement_codes
 _ORDINARY, _SITE = 0, 1
 
 
-class EnrichedSettings(BaseModel):
+class EnrichedSettings(Strict):
     """How single places are drawn."""
-
-    model_config = STRICT
 
     places: int = Field(128, ge=1, description="Places per batch.")
     classes: tuple[str, ...] = Field(

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import Places, in_rows
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.errors import UsageError
 from genobird.genome.sequence import NO_BASE
 from genobird.local import LocalConfig, LocalNetwork
@@ -39,10 +39,8 @@ def probabilities(logits: NDArray[Any], positive_weight: float = 1.0) -> NDArray
     return 0.5 + 0.5 * found
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(Strict):
     """Shape of a head."""
-
-    model_config = STRICT
 
     outputs: int = Field(1, ge=1, description="Logits per place: 1 for promoters, F for chromatin.")
     pool: Literal["cls", "bin", "cells", "profiles", "local"] = Field(

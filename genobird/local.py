@@ -13,12 +13,12 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import in_rows
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.genome.sequence import NO_BASE, base_codes
 
 
@@ -36,10 +36,8 @@ def bases_around(
     return around
 
 
-class LocalConfig(BaseModel):
+class LocalConfig(Strict):
     """Shape of a `LocalNetwork`."""
-
-    model_config = STRICT
 
     span_bp: int = Field(600, ge=40, le=65_536, description="Bases read, centred on the place.")
     filters: int = Field(384, ge=4, le=16_384, description="Motif filters.")

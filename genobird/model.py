@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -29,16 +29,14 @@ from torch.utils.checkpoint import checkpoint
 from genobird.attention import BlockLayout, Pattern, block_sparse_attention
 from genobird.attention.reference import reference_weights
 from genobird.batch import PackedBatch
-from genobird.config import MOST_SEED, STRICT
+from genobird.config import MOST_SEED, Strict
 from genobird.errors import InputError
 from genobird.pair_log_odds import PairLogOdds
 from genobird.stem import Tower
 
 
-class BigBirdConfig(BaseModel):
+class BigBirdConfig(Strict):
     """Shape of an encoder. Defaults are BigBird-base as in the paper (tables 8 and 21)."""
-
-    model_config = STRICT
 
     vocab_size: int = Field(32_000, ge=10, le=65_535, description="Pieces, specials included.")
     width: int = Field(768, ge=8, le=1 << 16, description="Hidden width, D.")

@@ -26,10 +26,10 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from genobird import __version__
-from genobird.config import STRICT, explain
+from genobird.config import Strict, explain
 from genobird.corpus import Corpus, CorpusSettings, Rows, read, span_bp, texts
 from genobird.errors import GenobirdError, OutputError, ShardError, UsageError
 from genobird.files import (
@@ -55,18 +55,14 @@ _BATCH = 2_000
 _REMEDY = "delete it and run `genobird shards` with the same arguments to make it anew"
 
 
-class _Frozen(BaseModel):
-    model_config = STRICT
-
-
-class FileRecord(_Frozen):
+class FileRecord(Strict):
     """Size in bytes and SHA-256 of a file."""
 
     size: int
     sha256: str
 
 
-class ShardFile(_Frozen):
+class ShardFile(Strict):
     """A pair of files: one contig in one pass."""
 
     name: str
@@ -79,7 +75,7 @@ class ShardFile(_Frozen):
     sentences_file: FileRecord
 
 
-class ShardIndex(_Frozen):
+class ShardIndex(Strict):
     """The content of `index.json`."""
 
     format: Literal["genobird-shards-1"] = "genobird-shards-1"

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from genobird.config import STRICT
+from genobird.config import Strict
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -31,10 +31,8 @@ class Objective(StrEnum):
     classes = "classes"
 
 
-class Targets(BaseModel):
+class Targets(Strict):
     """What O outputs of a head are, and how their regions are read."""
-
-    model_config = STRICT
 
     names: tuple[str, ...] = Field(min_length=1)
     """Of the columns that are predicted, or of the classes, [O]."""

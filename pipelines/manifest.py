@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from genobird.config import explain
+from genobird.config import Strict, explain
 from genobird.errors import ConfigError, OutOfBoundsError, UsageError
 from genobird.genome.interval import Interval, parse_region
 from pipelines import steps
@@ -27,11 +27,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Origin(_Facts):
+class Origin(Strict):
     """Where a file was published, when that is a package or a repository and not a URL."""
 
     package: str | None = None
@@ -41,7 +37,7 @@ class Origin(_Facts):
     path: str | None = None
 
 
-class File(_Facts):
+class File(Strict):
     """One file of a dataset."""
 
     name: str
@@ -77,7 +73,7 @@ class File(_Facts):
         return url
 
 
-class Manifest(_Facts):
+class Manifest(Strict):
     """The files of one source, and what must be known to read them."""
 
     kind: Literal["files"]
@@ -110,15 +106,15 @@ class Manifest(_Facts):
         raise UsageError(f"manifest {self.name} has no file {name!r}; it has {known}")
 
 
-class _SplitRegions(_Facts):
+class _SplitRegions(Strict):
     description: str
     train: list[str]
     validation: list[str]
     test: list[str]
-    reserved: list[str] = []
+    reserved: list[str] = Field([])
 
 
-class _SplitFile(_Facts):
+class _SplitFile(Strict):
     kind: Literal["splits"]
     assembly: str
     splits: dict[str, _SplitRegions]

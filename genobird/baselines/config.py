@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from genobird.baselines.network import ConvolutionConfig, NetworkSettings
 from genobird.baselines.ngram import NgramSettings
-from genobird.config import MOST_SEED, STRICT
+from genobird.config import MOST_SEED, Strict
 from genobird.enriched import EnrichedSettings
 
 
-class PublishedTraining(BaseModel):
+class PublishedTraining(Strict):
     """How a published network is trained."""
-
-    model_config = STRICT
 
     width: float = Field(1.0, gt=0, le=4, description="Scale of layer widths; 1 as published.")
     windows: int = Field(16, ge=1, description="Windows per step.")
@@ -23,10 +21,8 @@ class PublishedTraining(BaseModel):
     fit: NetworkSettings = NetworkSettings(learning_rate=1e-3)
 
 
-class KmerSettings(BaseModel):
+class KmerSettings(Strict):
     """What the k-mer logistic regression reads around a transcription start."""
-
-    model_config = STRICT
 
     k: int = Field(4, ge=1, le=6, description="Letters of a k-mer.")
     widths_bp: tuple[int, ...] = Field(
@@ -35,10 +31,8 @@ class KmerSettings(BaseModel):
     ridge: float = Field(1.0, gt=0, description="Penalty on standardised inputs.")
 
 
-class GappedShape(BaseModel):
+class GappedShape(Strict):
     """What is counted."""
-
-    model_config = STRICT
 
     length: int = Field(ge=1, le=12, description="Bases of a word, l.")
     letters: int = Field(ge=1, le=8, description="Letters of it that count, k.")
@@ -50,10 +44,8 @@ class GappedShape(BaseModel):
         return self
 
 
-class GappedSettings(BaseModel):
+class GappedSettings(Strict):
     """A linear model on gapped k-mer counts."""
-
-    model_config = STRICT
 
     shape: GappedShape
     input_bp: int = Field(1_000, ge=200, multiple_of=200, description="Bases that a place sees.")
@@ -61,10 +53,8 @@ class GappedSettings(BaseModel):
     penalty: float = Field(gt=0, description="Promoters: 1 / C of the SVM; chromatin: the ridge.")
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(Strict):
     """Configuration of the baselines' training."""
-
-    model_config = STRICT
 
     models: tuple[str, ...] = Field(
         ("composition", "convolution"), min_length=1, description="Which baselines to train."

@@ -28,11 +28,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genobird.config import MOST_SEED, STRICT
+from genobird.config import MOST_SEED, Strict
 from genobird.errors import InputError
 from genobird.files import Draft
 from genobird.genome.sequence import complement_codes
@@ -103,10 +103,8 @@ class PlaceNetwork(Network):
         """Predict places from their bases, one-hot [W, 4, input_bp] -> logits [W, outputs]."""
 
 
-class NetworkSettings(BaseModel):
+class NetworkSettings(Strict):
     """How a network is trained."""
-
-    model_config = STRICT
 
     steps: int = Field(4_000, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of AdamW.")
@@ -232,10 +230,8 @@ def predict_codes(
     return found
 
 
-class ConvolutionConfig(BaseModel):
+class ConvolutionConfig(Strict):
     """Shape of the network."""
-
-    model_config = STRICT
 
     outputs: int = Field(1, ge=1, description="Logits per place.")
     input_bp: int = Field(1_000, ge=400, multiple_of=STEP_BP, description="Bases seen by a place.")

@@ -28,10 +28,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from genobird.bits_per_base import BaseBits, extent, token_spans
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.errors import InputError, UsageError
 from genobird.genome.sequence import ALPHABET
 from genobird.peaks import Cover
@@ -50,10 +50,8 @@ _N = ALPHABET.index("N")
 Unit = Literal["bases", "tokens"]
 
 
-class NgramSettings(BaseModel):
+class NgramSettings(Strict):
     """Shape of an n-gram model."""
-
-    model_config = STRICT
 
     order: int = Field(ge=1, description="Symbols of an n-gram, the predicted one included.")
     smoothing: Literal["kneser_ney", "dirichlet"] = Field(description="How orders are mixed.")

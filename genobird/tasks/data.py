@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from genobird.batch import LabelledBatch, PackedBatch, Places, add_specials, pack
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
 from genobird.draws import generator, visited, visiting_order
 from genobird.errors import InputError, UsageError
@@ -97,10 +97,8 @@ class MaskedBatch:
         return MaskedBatch(self.batch.to(device), *moved)
 
 
-class PretrainDataSettings(BaseModel):
+class PretrainDataSettings(Strict):
     """What pretraining reads. Defaults are the paper's (appendix F.1, table 21)."""
-
-    model_config = STRICT
 
     max_tokens: int = Field(4096, ge=16, description="Tokens per sequence, specials included.")
     sequences: int = Field(4, ge=1, description="Sequences per batch.")
@@ -316,10 +314,8 @@ class Visits(ABC):
         return pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
 
 
-class ChromatinDataSettings(BaseModel):
+class ChromatinDataSettings(Strict):
     """How dense training windows are cut."""
-
-    model_config = STRICT
 
     window_bp: int = Field(20_000, ge=400, description="Bases of a window.")
     margin_bp: int = Field(
@@ -468,10 +464,8 @@ class ChromatinBatches(Visits):
         )
 
 
-class PromoterDataSettings(BaseModel):
+class PromoterDataSettings(Strict):
     """How promoter windows are read."""
-
-    model_config = STRICT
 
     sequences: int = Field(16, ge=1, description="Windows per batch.")
     shift_bp: int = Field(

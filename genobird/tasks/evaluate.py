@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 import genobird
 from genobird.bits_per_base import BaseBits
 from genobird.checkpoint import Checkpoint
-from genobird.config import MOST_SEED, STRICT, settings_of
+from genobird.config import MOST_SEED, Strict, settings_of
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset, Predictions, read_promoters
 from genobird.errors import InputError, UsageError
 from genobird.files import file_sha256, read_json, refuse_existing, write_text
@@ -193,10 +193,8 @@ def predict_table(inference: Inference, labels: Labels, genome: Genome) -> Float
     return np.concatenate(found)
 
 
-class EvaluateSettings(BaseModel):
+class EvaluateSettings(Strict):
     """How a model is evaluated."""
-
-    model_config = STRICT
 
     both_strands: bool = Field(True, description="Average both strands of chromatin windows.")
     context_bp: int = Field(8_000, ge=0, description="Least context of a bin on either side.")

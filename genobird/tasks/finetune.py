@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint, feature_columns, require_free_names
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.datasets import ChromatinDataset, Sites, read_promoters
 from genobird.enriched import EnrichedBatches, EnrichedSettings
 from genobird.errors import UsageError
@@ -43,10 +43,8 @@ _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 """What of a configuration names data."""
 
 
-class HeadTraining(BaseModel):
+class HeadTraining(Strict):
     """What of a model is trained with a head, and how."""
-
-    model_config = STRICT
 
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
     freeze_encoder: bool = Field(False, description="Train the head alone.")

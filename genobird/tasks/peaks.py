@@ -19,14 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model, require_free_names
 from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
-from genobird.config import MOST_SEED, STRICT
+from genobird.config import MOST_SEED, Strict
 from genobird.errors import InputError, UsageError, counted
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
@@ -50,10 +50,8 @@ _PLACES = 1_024  # at a time
 _SHARES = {"train": 0.55, "held_out": 0.3}  # of the time; the head's training takes what is left
 
 
-class PeaksSettings(BaseModel):
+class PeaksSettings(Strict):
     """How a head is trained on tracks of one's own."""
-
-    model_config = STRICT
 
     minutes: float | None = Field(5.0, gt=0, description="About how long it may take.")
     steps: int | None = Field(None, ge=1, description="Steps of the head; by `epochs` without.")

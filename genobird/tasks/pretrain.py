@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from genobird.batch import PackedBatch
 from genobird.bits_per_base import extent
 from genobird.checkpoint import Checkpoint
-from genobird.config import STRICT, explain
+from genobird.config import Strict, explain
 from genobird.errors import ConfigError, InputError, UsageError
 from genobird.model import PRESETS, BigBird, BigBirdConfig, MaskedLMHead
 from genobird.pair_log_odds import PairLogOdds
@@ -99,10 +99,8 @@ def masked_nats(
     return chunked_nats(mlm, hidden[targets], checkpoint.encoder.embedding.weight, labels, around)
 
 
-class MaskedSettings(BaseModel):
+class MaskedSettings(Strict):
     """What training by masked tokens reads, and how it trains."""
-
-    model_config = STRICT
 
     validation_shards: Path | None = Field(None, description="Token shards of held-out sequence.")
     validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
@@ -110,10 +108,8 @@ class MaskedSettings(BaseModel):
     fit: FitSettings = FitSettings()
 
 
-class WeightedShards(BaseModel):
+class WeightedShards(Strict):
     """One of several corpora."""
-
-    model_config = STRICT
 
     path: Path = Field(description="Token shards.")
     weight: float = Field(1.0, gt=0, description="Share of the sequences beside the others'.")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from genobird.config import COMMAS, MOST_SEED, STRICT, Settings, argument, option
+from genobird.config import COMMAS, MOST_SEED, Settings, Strict, argument, option
 from genobird.targets import Objective
 
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
@@ -82,10 +82,8 @@ class TableData(Settings):
     held_out: tuple[str, ...] = option("The same to test on; default 0.2.", default=())
 
 
-class FitSettings(BaseModel):
+class FitSettings(Strict):
     """How a run trains; optimiser and schedule as in the paper unless set (table 21)."""
-
-    model_config = STRICT
 
     steps: int = Field(1_000, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of Adam.")

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from genobird.batch import LabelledBatch
 from genobird.checkpoint import Checkpoint, bundled_model
-from genobird.config import STRICT
 from genobird.draws import generator
 from genobird.files import write_text
 from genobird.genome.fasta import Genome
@@ -68,8 +67,6 @@ class TableFit(FitSettings):
 
 class TableSettings(HeadTraining):
     """Configuration of `genobird finetune table`."""
-
-    model_config = STRICT
 
     head: TableHead = TableHead()
     window_bp: int = Field(

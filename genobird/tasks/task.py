@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from genobird.checkpoint import Checkpoint
-from genobird.config import STRICT
+from genobird.config import Strict
 from genobird.errors import UsageError
 from genobird.model import BigBird
 from genobird.schedule import rate_factor
@@ -31,10 +31,8 @@ from genobird.tokenizer import PAD
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
-class EncoderPart(BaseModel):
+class EncoderPart(Strict):
     """What of the encoder is trained, where it is not frozen."""
-
-    model_config = STRICT
 
     freeze_layers: int = Field(
         0, ge=0, description="First layers that stay as they are, with what lies below them."
