@@ -146,8 +146,7 @@ class EnrichedBatches:
                 np.stack([np.full_like(sites, _SITE), sites, sites], axis=1),
             ]
         )
-        order: NDArray[np.int64] = rng.permutation(rows)
-        return order
+        return rng.permutation(rows)
 
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step; the end of an epoch that fills no batch is left out."""

@@ -32,8 +32,7 @@ def bases_around(
     if not before + after:
         return np.zeros((len(places), 0), dtype=np.uint8)
     padded = np.pad(base_codes(sequence), (before, after), constant_values=NO_BASE)
-    around: NDArray[np.uint8] = padded[places[:, None] + np.arange(before + after)]
-    return around
+    return padded[places[:, None] + np.arange(before + after)]
 
 
 class LocalConfig(Strict):

@@ -186,5 +186,4 @@ class Merges(Renumbered):
         raise UsageError("merges cannot be sampled with a seed; use a SentencePiece tokenizer")
 
     def _cut(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._tokenizer.encode(text, add_special_tokens=False).ids

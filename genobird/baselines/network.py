@@ -226,8 +226,7 @@ def predict_codes(
             other = torch.from_numpy(np.ascontiguousarray(complement_codes(part)))
             logits = (logits + network(other).flip(1)) / 2
         parts.append(logits)
-    found: NDArray[np.float32] = torch.cat(parts).numpy()
-    return found
+    return torch.cat(parts).numpy()
 
 
 class ConvolutionConfig(Strict):

@@ -99,11 +99,9 @@ def _unknown_letter(letter: str, place: str) -> str:
 
 def base_codes(sequence: str) -> NDArray[np.uint8]:
     """Return the codes of upper-case bases: 0 to 3 for A C G T, `NO_BASE` for all else, [L]."""
-    codes: NDArray[np.uint8] = _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
-    return codes
+    return _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
 
 
 def complement_codes(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the codes [..., L] of the other strand, read in its direction."""
-    turned: NDArray[np.uint8] = _COMPLEMENT[codes[..., ::-1]]
-    return turned
+    return _COMPLEMENT[codes[..., ::-1]]

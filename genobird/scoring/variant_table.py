@@ -213,13 +213,12 @@ def to_anndata(table: pd.DataFrame) -> AnnData:
     # anndata writes text as objects alone, to HDF5 and zarr.
     text = [name for name in keys if pd.api.types.is_string_dtype(table[name])]
     names = anndata.utils.make_index_unique(pd.Index(index, dtype=object))
-    made: AnnData = anndata.AnnData(
+    return anndata.AnnData(
         _numbers(x, np.float32),
         obs=table[keys].astype(dict.fromkeys(text, object)).set_axis(names),
         var=pd.DataFrame(index=x.columns.astype(object)),
         layers={name: _numbers(frame, np.float32) for name, frame in layers.items()},
     )
-    return made
 
 
 def _require_table(table: object) -> None:

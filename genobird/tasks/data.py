@@ -400,8 +400,7 @@ class ChromatinBatches(Visits):
         rich = int((~self.poor).sum())
         # The first of the poor windows in this epoch's order are the ones that it visits.
         kept = ~self.poor[order] | (np.cumsum(self.poor[order]) <= self.visits - rich)
-        visits: NDArray[np.int64] = order[kept]
-        return visits
+        return order[kept]
 
     def _positives(self, interval: Interval, start: int) -> int:
         bins = self._bins(start)

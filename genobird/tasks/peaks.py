@@ -194,8 +194,7 @@ def predict(head: Head, features: BinFeatures, bins: int) -> Logits:
     sums = torch.zeros(bins, head.config.outputs, dtype=torch.float64)
     sums.index_add_(0, features.rows, torch.cat(logits))
     each = torch.bincount(features.rows, minlength=bins)[:, None]
-    found: Logits = (sums / each).float().numpy()
-    return found
+    return (sums / each).float().numpy()
 
 
 def gc_contents(genome: Genome, chosen: ChosenBins) -> Doubles:
