@@ -477,10 +477,14 @@ class _Writer:
             FastaRecord(path=str(genome.path.resolve()), sha256=genome.sha256(), contigs=contigs)
             for genome, contigs in zip(genomes, self.lengths, strict=True)
         )
+        regions = None
+        if self.regions is not None:
+            groups = self.regions.items()
+            regions = tuple((name, r.start, r.end) for name, group in groups for r in group)
         return CorpusIndex(
             version=genobird.__version__,
             settings=self.settings,
-            regions=_flat(self.regions),
+            regions=regions,
             genome_sha256=joint_sha256(*(record.sha256 for record in fastas)),
             fastas=fastas,
             counts=Counts(**self.totals),
@@ -517,9 +521,3 @@ def _by_contig(genomes: Sequence[Genome], regions: Sequence[Interval]) -> dict[s
     for region in regions:
         grouped.setdefault(names[region.contig], []).append(region)
     return grouped
-
-
-def _flat(regions: dict[str, list[Interval]] | None) -> tuple[tuple[str, int, int], ...] | None:
-    if regions is None:
-        return None
-    return tuple((name, r.start, r.end) for name, group in regions.items() for r in group)

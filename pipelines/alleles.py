@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -244,10 +244,6 @@ def main(
         "matrix scan": run_scan(best_of_each(read_motifs(motifs))["CTCF"], data, located),
     }
     steps.write(output, json.dumps(report, indent=1) + "\n", force)
-    _say(report)
-
-
-def _say(report: Mapping[str, Any]) -> None:
     for who in ("tests", "matrix scan"):
         for name, found in report[who].items():
             figures = (found[key] for key in ("point", "low", "high", "n"))

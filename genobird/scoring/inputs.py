@@ -175,7 +175,8 @@ def read_regions(regions: Regions) -> list[Interval]:
     if isinstance(regions, Interval):
         return [regions]
     if (frame := _ROWS.frame_of(regions)) is not None:
-        return list(_from_rows(_ROWS.of_frame(frame)))
+        rows = enumerate(_ROWS.of_frame(frame))
+        return [_from_cells(row, f"row {number} of the regions") for number, row in rows]
     return list(map(region_of, _ROWS.listed(regions)))
 
 
@@ -192,11 +193,6 @@ def region_of(region: Interval | str | Sequence[Any] | Mapping[str, Any]) -> Int
             "chr20:1,000-2,000, or rows of (chrom, start, end), 0-based half-open"
         )
     return _from_cells(cells, f"region {quoted(tuple(cells))}")
-
-
-def _from_rows(rows: Iterable[Sequence[Any]]) -> Iterator[Interval]:
-    for number, row in enumerate(rows):
-        yield _from_cells(row, f"row {number} of the regions")
 
 
 def _from_cells(row: Sequence[Any], where: str) -> Interval:
