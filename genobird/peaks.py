@@ -184,12 +184,7 @@ def _divide(peaks: Peaks, genome: Contigs, source: str) -> tuple[Peaks, dict[str
 
 
 def _refuse_missing(
-    missing: Mapping[str, int],
-    total: int,
-    genome: Contigs,
-    source: str,
-    *,
-    skip_missing: bool,
+    missing: Mapping[str, int], total: int, genome: Contigs, source: str, *, skip_missing: bool
 ) -> None:
     """Refuse peaks on contigs that a genome lacks, or warn that they are left out.
 

@@ -288,7 +288,7 @@ def promoter_section(evaluations: Mapping[str, Facts]) -> Section:
             "promoters lie among all windows without a start site, one every 2,000 bp. The k-mer "
             "logistic regression knows four letters at a time: where it does well, the negatives "
             "give themselves away. The paper's F1 (per cent) is against substitute, on another "
-            "split that it does not state.",
+            "split that it does not state."
         ],
     )
     for kind, evaluation in evaluations.items():

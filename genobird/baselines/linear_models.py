@@ -25,12 +25,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
-from genobird.baselines.config import (
-    BaselineConfig,
-    GappedSettings,
-    GappedShape,
-    KmerSettings,
-)
+from genobird.baselines.config import BaselineConfig, GappedSettings, GappedShape, KmerSettings
 from genobird.baselines.fitted import (
     Arrays,
     BinModel,

@@ -66,9 +66,7 @@ class BuildOptions(Settings):
     limit: int | None = option("Number of ALTs to draw at random; all by default.", ge=1)
     seed: int = option("Seed of the draw.", ge=0, le=MOST_SEED, default=0)
     exclude: tuple[str, ...] = option(
-        "Leave out a region, 1-based, or those of a BED; repeatable.",
-        metavar="REGION",
-        default=(),
+        "Leave out a region, 1-based, or those of a BED; repeatable.", metavar="REGION", default=()
     )
 
 

@@ -81,10 +81,7 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
     scorer = _scorer(options.model, compute)
     if options.length is not None:
         logger.info("--seq-length %d is not used: the model sees 16,200 bp", options.length)
-    with (
-        open_genome(options.fasta) as genome,
-        progress_of("records", None) as advance,
-    ):
+    with open_genome(options.fasta) as genome, progress_of("records", None) as advance:
         counts = compat.write_kipoi(
             scorer,
             options.source,
@@ -110,10 +107,7 @@ def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
     chosen = list(compat.choose(options.scores or ["diffs"], compat.SELENE_SCORES))
     began = time.monotonic()
     scorer = open_scorer(options.model, compute, compute.precision)
-    with (
-        open_genome(options.fasta) as genome,
-        progress_of("records", None) as advance,
-    ):
+    with open_genome(options.fasta) as genome, progress_of("records", None) as advance:
         counts, paths = compat.write_selene(
             scorer, options.source, genome, folder, scores=chosen, force=run.force, progress=advance
         )

@@ -214,8 +214,7 @@ def shards(options: ShardOptions) -> None:
 
 
 def pretrain(
-    run: TrainingRun,
-    print_config: Annotated[bool, _show_config("pretrain")] = False,
+    run: TrainingRun, print_config: Annotated[bool, _show_config("pretrain")] = False
 ) -> None:
     """Pretrain an encoder by masked language modelling."""
     _train(training.pretrain, "pretrain", run)
@@ -264,8 +263,7 @@ def finetune_mlm(
 
 
 def finetune_promoter(
-    run: TrainingRun,
-    print_config: Annotated[bool, _show_config("finetune promoter")] = False,
+    run: TrainingRun, print_config: Annotated[bool, _show_config("finetune promoter")] = False
 ) -> None:
     """Train a promoter head."""
     _finetune("promoter", run)

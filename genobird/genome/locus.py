@@ -253,11 +253,7 @@ def _absent(
 
 
 def _require_alleles(
-    locator: Locator,
-    source: str,
-    records: Iterable[Sequence[Variant]],
-    remedy: str,
-    strict: bool,
+    locator: Locator, source: str, records: Iterable[Sequence[Variant]], remedy: str, strict: bool
 ) -> None:
     """Refuse variants of which too many have neither REF nor ALT in common with the genome.
 

@@ -27,12 +27,7 @@ from genobird.report.evaluation import (
 )
 from genobird.report.page import environment
 
-FIGURES = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "f1": "F1 at 0.5",
-    "brier": "Brier score",
-}
+FIGURES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1 at 0.5", "brier": "Brier score"}
 LOWER_IS_BETTER = {"brier", "bits_per_base"}
 PLACES = {"all_bins": "all bins", "tf_bins": "bins where any TF binds"}
 CHANGES = {"core": "core", "base": "best base", "control": "control"}

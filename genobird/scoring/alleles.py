@@ -98,10 +98,7 @@ class VariantSource:
         return first
 
     def locator(
-        self,
-        genome: Genome,
-        liftover: Path | str | ChainFile | None = None,
-        strict: bool = True,
+        self, genome: Genome, liftover: Path | str | ChainFile | None = None, strict: bool = True
     ) -> Locator:
         """Place the variants on a genome; AssemblyError where they are of another assembly."""
         first = [record.variants() for record in self.peek(SAMPLE)]

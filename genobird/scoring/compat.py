@@ -61,10 +61,7 @@ SELENE_SCORES: Mapping[str, Mapping[str, Score]] = {
     "abs_diffs": {"abs_diffs": lambda of: np.abs(of("diff"))},
     "diffs": {"diffs": KIPOI_SCORES["diff"]},
     "logits": {"logits": KIPOI_SCORES["logit"]},
-    "predictions": {
-        "ref_predictions": KIPOI_SCORES["ref"],
-        "alt_predictions": KIPOI_SCORES["alt"],
-    },
+    "predictions": {"ref_predictions": KIPOI_SCORES["ref"], "alt_predictions": KIPOI_SCORES["alt"]},
 }
 """Scores by name, each with the files that it makes."""
 

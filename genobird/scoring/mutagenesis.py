@@ -225,10 +225,7 @@ def _require_targets_window(
 
 
 def write_mutagenesis(
-    scan: Scan,
-    writer: TableWriter,
-    form: Form = "long",
-    progress: Progress = ignore,
+    scan: Scan, writer: TableWriter, form: Form = "long", progress: Progress = ignore
 ) -> pd.DataFrame:
     """Write a table as it comes, and return it in the long form, whatever is written.
 

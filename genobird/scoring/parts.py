@@ -171,11 +171,7 @@ def merge(
 
 
 def _merge_vcfs(
-    paths: Sequence[Path],
-    output: Path | str,
-    force: bool,
-    command: str,
-    progress: Progress,
+    paths: Sequence[Path], output: Path | str, force: bool, command: str, progress: Progress
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -205,11 +201,7 @@ def _merge_vcfs(
 
 
 def _merge_tables(
-    paths: Sequence[Path],
-    output: Path | str,
-    force: bool,
-    command: str,
-    progress: Progress,
+    paths: Sequence[Path], output: Path | str, force: bool, command: str, progress: Progress
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     with ExitStack() as stack:

@@ -262,10 +262,7 @@ class Scorer:
         return 0 if targets is None else targets.window_bp // 2
 
     def target_values(
-        self,
-        sequences: Sequence[str],
-        places: Positions,
-        strands: Sequence[str] = "",
+        self, sequences: Sequence[str], places: Positions, strands: Sequence[str] = ""
     ) -> Floats:
         """Predict the targets of a table head; see `Inference.target_values`.
 

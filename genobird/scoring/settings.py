@@ -25,8 +25,7 @@ _MOST_SHIFTS, _MOST_SEGMENTATIONS, _WIDEST_GRID = 15, 64, 1_024
 
 
 SHIFTS: Final = option(
-    f"Window offsets over which all but GB_LLR is averaged, {SHIFT_BP} bp apart.",
-    default=1,
+    f"Window offsets over which all but GB_LLR is averaged, {SHIFT_BP} bp apart.", default=1
 )
 SEGMENTATIONS: Final = option(
     "Ways to cut the sequence into tokens over which GB_LLR is averaged; with 1, the tokenizer's "

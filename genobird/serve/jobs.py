@@ -237,11 +237,7 @@ def _warnings_of(job: Job) -> Iterator[None]:
 
 
 def answer(
-    question: Question,
-    folder: Path,
-    scorer: Scorer,
-    genome: Genome,
-    progress: Progress,
+    question: Question, folder: Path, scorer: Scorer, genome: Genome, progress: Progress
 ) -> Counter[str]:
     """Score what is asked; the report is the last file, and is written again with each picture.
 

@@ -49,12 +49,7 @@ class Steps(IterableDataset[Batch], Generic[Batch]):
     """
 
     def __init__(
-        self,
-        make: Callable[[int], Batch],
-        stop: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
+        self, make: Callable[[int], Batch], stop: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> None:
         self.make, self.start, self.stop = make, start, stop
         self.rank, self.world = rank, world

@@ -309,11 +309,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def evaluate_targets(
-    labels: Labels,
-    predicted: Logits,
-    how: Resampling = USUAL,
-) -> dict[str, Any]:
+def evaluate_targets(labels: Labels, predicted: Logits, how: Resampling = USUAL) -> dict[str, Any]:
     """Measure a table head on N regions: correlations of values, or figures of classes.
 
     Args:

@@ -95,8 +95,7 @@ class ChromatinConfig(_FinetuneConfig):
     )
     data: ChromatinDataSettings = ChromatinDataSettings()
     enriched: EnrichedSettings | None = Field(
-        None,
-        description="Train a head with pool = local on single places instead of windows.",
+        None, description="Train a head with pool = local on single places instead of windows."
     )
     sites: Path | None = Field(None, description="With enriched: placed sites of other contigs.")
     motifs: Path | None = Field(
@@ -316,10 +315,7 @@ class _Labels:
         return found
 
 
-def finetune_chromatin(
-    config: ChromatinConfig,
-    run: Run,
-) -> Checkpoint:
+def finetune_chromatin(config: ChromatinConfig, run: Run) -> Checkpoint:
     """Train a chromatin head (and the encoder) densely, and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
@@ -437,10 +433,7 @@ def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> int:
     return 2 * len(chosen)
 
 
-def finetune_promoter(
-    config: PromoterConfig,
-    run: Run,
-) -> Checkpoint:
+def finetune_promoter(config: PromoterConfig, run: Run) -> Checkpoint:
     """Train a promoter head (and the encoder), and write the model to `output/model`."""
     torch.manual_seed(config.fit.seed)
     checkpoint = Checkpoint.load(config.checkpoint)
@@ -566,11 +559,7 @@ def _encoding_precision(settings: FitSettings, folder: Path, device: str) -> Pre
 
 
 def _fit(
-    task: Task,
-    train: Any,
-    validation: Any,
-    config: _FinetuneConfig,
-    run: Run,
+    task: Task, train: Any, validation: Any, config: _FinetuneConfig, run: Run
 ) -> dict[str, Any]:
     """Train, and return the settings without places, with what `auto` became."""
     sources = {key: getattr(config, key, None) for key in _SOURCES}

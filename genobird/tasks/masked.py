@@ -209,11 +209,7 @@ class _Tally:
         self._sums: list[Sums] = []
 
     def add(
-        self,
-        asked: Sequence[TokenSpans],
-        owner: NDArray[np.int64],
-        labels: Tensor,
-        logits: Tensor,
+        self, asked: Sequence[TokenSpans], owner: NDArray[np.int64], labels: Tensor, logits: Tensor
     ) -> None:
         """Add the answers of a batch of W windows.
 

@@ -86,10 +86,7 @@ class PeaksConfig(PeaksSettings, PeakData):
     fasta: Path
 
 
-def finetune_peak_files(
-    config: PeaksConfig,
-    run: Run,
-) -> Checkpoint:
+def finetune_peak_files(config: PeaksConfig, run: Run) -> Checkpoint:
     """Train a chromatin head for peak files, and write the model; see `finetune_peaks`."""
     regions = list(read_bed(config.regions)) if config.regions else None
     with Genome(config.fasta) as genome:

@@ -207,10 +207,7 @@ class Pretraining(Task):
         return {"loss": loss, **metrics}
 
 
-def pretrain(
-    config: PretrainConfig,
-    run: Run,
-) -> Checkpoint:
+def pretrain(config: PretrainConfig, run: Run) -> Checkpoint:
     """Train an encoder from scratch and write it to `output/model`; see `training.pretrain`.
 
     Raises:
@@ -340,10 +337,7 @@ class MLMConfig(MaskedSettings):
     )
 
 
-def finetune_mlm(
-    config: MLMConfig,
-    run: Run,
-) -> Checkpoint:
+def finetune_mlm(config: MLMConfig, run: Run) -> Checkpoint:
     """Count pairs of pieces, train the masked-LM head, and write the model to `output/model`.
 
     Raises:

@@ -91,9 +91,7 @@ class FitSettings(Strict):
     schedule: Literal["linear", "cosine"] = Field("linear", description="Decay to zero.")
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
     accumulate: int = Field(
-        1,
-        ge=1,
-        description="Batches per step, over all devices; their gradients are averaged.",
+        1, ge=1, description="Batches per step, over all devices; their gradients are averaged."
     )
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     average: float = Field(
@@ -104,8 +102,7 @@ class FitSettings(Strict):
     )
     seed: int = Field(0, ge=0, le=MOST_SEED, description="Key of every random draw.")
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto",
-        description="bf16 runs matrix products in bfloat16; auto does where that is faster.",
+        "auto", description="bf16 runs matrix products in bfloat16; auto does where that is faster."
     )
     activation_checkpointing: bool = Field(
         False, description="Keep less for the backward pass and compute it again: memory for time."

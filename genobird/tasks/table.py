@@ -26,11 +26,7 @@ from genobird.targets import LONGEST_BP
 from genobird.tasks.data import Visits
 from genobird.tasks.evaluate import predict_table, window
 from genobird.tasks.figures import evaluate_targets
-from genobird.tasks.finetune import (
-    Finetuning,
-    HeadTraining,
-    encoded_once,
-)
+from genobird.tasks.finetune import Finetuning, HeadTraining, encoded_once
 from genobird.tasks.fit import FitSettings, Run, fit
 from genobird.tasks.label_table import (
     TEST,
@@ -161,10 +157,7 @@ class TableTask(Finetuning):
         return F.mse_loss(logits, labels.where(known, 0.0), reduction="none") * known
 
 
-def finetune_table(
-    config: TableConfig,
-    run: Run,
-) -> Checkpoint:
+def finetune_table(config: TableConfig, run: Run) -> Checkpoint:
     """Train a head on a table of one's own, and write the model to `output/model`.
 
     Beside it `held_out.json` gets the figures of the validation and the test regions.
