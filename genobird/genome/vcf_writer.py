@@ -22,7 +22,7 @@ import pysam
 import pysam.bcftools
 
 from genobird import __version__
-from genobird.errors import AssemblyError, ContigError, OutputError, VcfError, counted
+from genobird.errors import OutputError, VcfError, counted
 from genobird.files import STDOUT, VCFS, Draft, check_output, writing
 from genobird.genome import assemblies, streams
 from genobird.genome.fasta import Genome
@@ -134,9 +134,7 @@ def _contig_lines(header: Sequence[str], genome: Genome, example: str | None) ->
         match = _CONTIG_ID.match(line)
         if match is None:
             continue
-        try:
-            name = genome.resolve(match[1])
-        except (AssemblyError, ContigError):
+        if (name := genome.find(match[1])) is None:
             continue
         covered.add(name)
         found = _CONTIG_LENGTH.search(line)

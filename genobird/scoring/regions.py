@@ -17,7 +17,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -29,7 +29,7 @@ import pandas as pd
 
 from genobird import __version__
 from genobird.columns import REGION_KEYS, REGION_LIFTED
-from genobird.errors import AssemblyError, ContigError, OutOfBoundsError
+from genobird.errors import OutOfBoundsError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
@@ -272,12 +272,13 @@ def bins_of(intervals: Iterable[Interval], genome: Genome) -> Iterator[Interval]
     """
     found: list[Interval] = []
     for interval in intervals:
-        with suppress(AssemblyError, ContigError):
-            contig = genome.resolve(interval.contig)
-            end = min(max(interval.end, interval.start + 1), genome.length(contig))
-            if interval.start < end:
-                first, stop = interval.start // BIN_BP, -(-end // BIN_BP)
-                found.append(Interval(contig, first * BIN_BP, stop * BIN_BP))
+        contig = genome.find(interval.contig)
+        if contig is None:
+            continue
+        end = min(max(interval.end, interval.start + 1), genome.length(contig))
+        if interval.start < end:
+            first, stop = interval.start // BIN_BP, -(-end // BIN_BP)
+            found.append(Interval(contig, first * BIN_BP, stop * BIN_BP))
     for one in joined(found, genome.contigs):
         for at in range(one.start, one.end, BIN_BP):
             yield Interval(one.contig, at, min(at + BIN_BP, genome.length(one.contig)))

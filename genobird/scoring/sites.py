@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genobird.columns import PROMOTER
-from genobird.errors import AssemblyError, ContigError, SequenceError, UsageError, quoted
+from genobird.errors import SequenceError, UsageError, quoted
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus
@@ -80,9 +80,8 @@ def site_of(interval: Interval, genome: Genome, chain: ChainFile | None = None) 
         if lifted is None:
             return Site(interval, RegionStatus.NOT_LIFTED)
         return replace(site_of(lifted, genome), interval=interval, lifted=lifted)
-    try:
-        contig = genome.resolve(interval.contig)
-    except (AssemblyError, ContigError):
+    contig = genome.find(interval.contig)
+    if contig is None:
         return Site(interval, RegionStatus.NO_CONTIG)
     if interval.ends_beyond(genome.length(contig)):
         return Site(interval, RegionStatus.OUT_OF_BOUNDS)
