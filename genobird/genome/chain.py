@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,17 +25,6 @@ MIN_MATCH: Final = 0.95
 """Share of an interval's bases that must have a place, as in UCSC liftOver."""
 
 _OPPOSITE = {"+": "-", "-": "+", ".": "."}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stretch of the first assembly lies on the second, 0-based half-open."""
-
-    contig: str
-    start: int
-    end: int
-    strand: str
-    """`-` where the second assembly has the reverse complement."""
 
 
 class _Chain(NamedTuple):
@@ -117,7 +105,7 @@ class ChainFile:
 
     def places(
         self, contig: str, start: int, end: int, min_match: float = 1.0
-    ) -> tuple[Place, ...]:
+    ) -> tuple[Interval, ...]:
         """Return where `[start, end)` of a contig lies on the other assembly.
 
         Args:
@@ -128,7 +116,8 @@ class ChainFile:
                 other assembly has no base in between.
 
         Returns:
-            One place a chain that does so; none for an empty stretch.
+            One place a chain that does so, with the strand `-` where the other assembly has the
+            reverse complement; none for an empty stretch.
         """
         name = self.resolve(contig)
         if name is None or end <= start or name not in self._blocks:
@@ -160,7 +149,7 @@ class ChainFile:
         strand = interval.strand if place.strand == "+" else _OPPOSITE[interval.strand]
         return Interval(place.contig, place.start, place.end, strand, interval.name)
 
-    def lift_variant(self, variant: Variant) -> tuple[Variant, Place] | None:
+    def lift_variant(self, variant: Variant) -> tuple[Variant, Interval] | None:
         """Return a variant on the other assembly, and the place of its REF.
 
         Where the chain turns, alleles that are DNA become their reverse complement. The place is
@@ -177,11 +166,11 @@ class ChainFile:
                 ref, alt = reverse_complement(ref), reverse_complement(alt)
         return Variant(place.contig, place.start, ref, alt), place
 
-    def _place(self, chain: int, start: int, end: int) -> Place:
+    def _place(self, chain: int, start: int, end: int) -> Interval:
         contig, size, reverse = self._chains[chain]
         if reverse:
-            return Place(contig, size - end, size - start, "-")
-        return Place(contig, start, end, "+")
+            return Interval(contig, size - end, size - start, "-")
+        return Interval(contig, start, end, "+")
 
     def _read(self) -> Mapping[str, list[_Block]]:
         blocks: dict[str, list[_Block]] = {}
@@ -227,6 +216,8 @@ class ChainFile:
         )
         if words[4] != "+" or words[9] not in ("+", "-"):
             raise ValueError("its strands are not + and + or -")
+        if end > size or last > target_size:
+            raise ValueError("it ends beyond its contig")
         self.source_lengths[contig] = size
         self.target_lengths[target] = target_size
         self._chains.append(_Chain(target, target_size, reverse))

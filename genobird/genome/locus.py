@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from genobird.errors import AssemblyError
 from genobird.genome import assemblies
-from genobird.genome.chain import ChainFile, Place
+from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
+from genobird.genome.interval import Interval
 from genobird.genome.streams import whole
 from genobird.genome.variant import Status, Variant, check
 
@@ -44,7 +45,7 @@ class Locus:
     variant: Variant
     """As it came, or lifted."""
     status: Status
-    place: Place | None = None
+    place: Interval | None = None
     """Where REF was lifted to."""
 
     @property
@@ -102,7 +103,7 @@ class Locator:
         """Tell whether the genome has ALT where REF should be."""
         return locus.status is Status.REF_MISMATCH and self.swapped(locus).status is Status.OK
 
-    def on_genome(self, variant: Variant, place: Place | None = None) -> Locus:
+    def on_genome(self, variant: Variant, place: Interval | None = None) -> Locus:
         """Return a variant that lies where it says, with its status."""
         return Locus(variant, check(variant, self.genome, self._flank), place)
 

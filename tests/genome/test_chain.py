@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genobird.errors import ChainError, UsageError
-from genobird.genome.chain import ChainFile, Place
+from genobird.genome.chain import ChainFile
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
 from genobird.genome.variant import Variant
@@ -38,28 +38,28 @@ def test_any_packing_is_read(kind: str, tmp_path: Path) -> None:
     chain = ChainFile(pack(CHAIN.encode(), tmp_path / "a", kind))
     assert chain.source_lengths == {"chr1": 1000}
     assert chain.target_lengths == {"chr9": 2000, "chrAlt": 500}
-    assert chain.places("chr1", 100, 101) == (Place("chr9", 1100, 1101, "+"),)
+    assert chain.places("chr1", 100, 101) == (Interval("chr9", 1100, 1101, "+"),)
 
 
 @pytest.mark.parametrize(
     ("start", "end", "places"),
     [
-        (100, 200, [Place("chr9", 1100, 1200, "+")]),
+        (100, 200, [Interval("chr9", 1100, 1200, "+")]),
         (99, 101, []),
         (199, 211, []),  # bases without a partner
-        (210, 260, [Place("chr9", 1200, 1250, "+")]),
+        (210, 260, [Interval("chr9", 1200, 1250, "+")]),
         (259, 261, []),  # 15 bases of the other assembly in between
-        (309, 310, [Place("chr9", 1314, 1315, "+")]),
-        (400, 402, [Place("chr9", 1598, 1600, "-")]),
-        (450, 451, [Place("chr9", 1549, 1550, "-"), Place("chrAlt", 0, 1, "+")]),
-        (499, 501, [Place("chrAlt", 49, 51, "+")]),
+        (309, 310, [Interval("chr9", 1314, 1315, "+")]),
+        (400, 402, [Interval("chr9", 1598, 1600, "-")]),
+        (450, 451, [Interval("chr9", 1549, 1550, "-"), Interval("chrAlt", 0, 1, "+")]),
+        (499, 501, [Interval("chrAlt", 49, 51, "+")]),
         (5, 5, []),
         (-1, 0, []),
         (990, 1100, []),
     ],
 )
 def test_a_stretch_lies_where_one_chain_pairs_all_of_it(
-    chain: ChainFile, start: int, end: int, places: list[Place]
+    chain: ChainFile, start: int, end: int, places: list[Interval]
 ) -> None:
     assert list(chain.places("1", start, end)) == places
 
@@ -79,14 +79,14 @@ def test_an_interval_may_lose_one_base_in_twenty(chain: ChainFile) -> None:
 
 def test_a_turned_variant_has_the_alleles_of_the_other_strand(chain: ChainFile) -> None:
     lifted = chain.lift_variant(Variant("1", 400, "AC", "a"))
-    assert lifted == (Variant("chr9", 1598, "GT", "t"), Place("chr9", 1598, 1600, "-"))
+    assert lifted == (Variant("chr9", 1598, "GT", "t"), Interval("chr9", 1598, 1600, "-"))
     assert chain.lift_variant(Variant("1", 400, "A", "<DEL>")) == (
         Variant("chr9", 1599, "A", "<DEL>"),
-        Place("chr9", 1599, 1600, "-"),
+        Interval("chr9", 1599, 1600, "-"),
     )
     assert chain.lift_variant(Variant("1", 400, "A", "Z")) is not None
     straight = chain.lift_variant(Variant("1", 210, "AC", "T"))
-    assert straight == (Variant("chr9", 1200, "AC", "T"), Place("chr9", 1200, 1202, "+"))
+    assert straight == (Variant("chr9", 1200, "AC", "T"), Interval("chr9", 1200, 1202, "+"))
     for absent in (
         Variant("1", 199, "AC", "A"),
         Variant("1", 450, "A", "C"),
