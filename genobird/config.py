@@ -160,10 +160,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is no YAML") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # such as the date 2020-13-45, or an integer of 5,000 digits
+    except (ValueError, RecursionError) as error:  # of 2020-13-45, or an integer of 5,000 digits
         raise ConfigError(f"--set {quoted(override)}: the value is no YAML: {error}") from error
 
 
