@@ -129,7 +129,8 @@ def sides_of(scorer: Scorer, row: Mapping[Any, Any], genome: Genome, feature: st
     is_anchored = len(variant.ref) != len(variant.alt) and variant.ref[0] == variant.alt[0]
     shift = int(turned and is_anchored)  # the table has an indel's anchor at its other end
     with_ref, with_alt = windows_of(variant, genome)
-    at = Interval(variant.contig, variant.position, variant.position + 1)
+    # Of two bases: one would name a start, and a variant is asked about the likeliest near it.
+    at = Interval(variant.contig, variant.position, variant.position + 2)
     ref = _side(scorer, Site(at, _OK, *with_ref), shift, len(variant.ref), feature)
     at = replace(at, strand=ref[0].strand or ".")
     alt = _side(scorer, Site(at, _OK, *with_alt), shift, len(variant.alt), feature)

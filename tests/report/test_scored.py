@@ -17,6 +17,7 @@ from genobird.report.scored import allele_logos, sides_of, write_report
 from genobird.scoring.scorer import Scorer, load
 from genobird.scoring.settings import EffectSettings
 from tests.conftest import other, write_fasta
+from tests.models import starts_checkpoint
 
 FEATURE = "A|DNase|None"
 AT = 30_000
@@ -65,6 +66,18 @@ def test_each_allele_is_mutated_in_the_window_that_it_was_scored_in(scorer, geno
     changed = [text[:8_099] + base + text[8_100:] for base in "ACGT"]
     logits = scorer.chromatin_logits(changed, [8_100] * 4)[:, scorer.features.index(FEATURE)]
     np.testing.assert_allclose(strip.deltas[0], logits - side.scan.ref, **EXACT)
+
+
+def test_a_promoter_is_drawn_as_it_is_scored_by_the_likeliest_start_near_the_variant(
+    genome, tiny_contigs, tiny_tokenizer
+):
+    scorer = Scorer(starts_checkpoint(tiny_tokenizer))
+    snv = Variant("chr1", AT, tiny_contigs["chr1"][AT], other(tiny_contigs["chr1"][AT]))
+    apart = EffectSettings(one_window=False)
+    screened = scorer.screen_variants([snv], genome, settings=apart)
+    for side in sides_of(scorer, row(snv), genome, "promoter"):
+        expected = screened[f"promoter|{side.label.lower()}"]
+        np.testing.assert_allclose(side.scan.ref, expected, **EXACT)
 
 
 def test_an_indel_shows_both_alleles_with_their_lengths(scorer, genome, tiny_contigs):
