@@ -175,9 +175,9 @@ class MutagenesisOptions(Settings):
 def mutagenesis(options: MutagenesisOptions, compute: Compute, run: Run) -> None:
     """Change every base of a region to the three others and predict the effects.
 
-    Effects are on the midpoint of the region (chromatin: the 200 bp around it; promoter: a
-    transcription start there, along the strand), whichever base is changed. Values are logits; a
-    table head's are in its own units.
+    Effects are on the midpoint of the region, whichever base is changed (chromatin: the 200 bp
+    around it; promoter: along the strand, a transcription start there if the region is one base,
+    else the likeliest one near it). Values are logits; a table head's are in its own units.
     """
     output, logo = options.output, options.logo
     refuse_same_file({"--output": output, "--logo": logo}, {"--fasta": options.fasta})

@@ -70,7 +70,7 @@ class VariantOptions(Settings):
         default=...,
     )
     table: Annotated[str | None, NAMED] = option(
-        "All outputs of each ALT: .parquet, .tsv or .tsv.gz."
+        "All outputs of each ALT: .parquet, .tsv, .tsv.gz, or - beside a VCF that is a file."
     )
     report: Path | None = option(
         "HTML report of the table; without --table the table is written beside it as .parquet."

@@ -41,7 +41,7 @@ from genobird.scoring.windows import (
 logger = logging.getLogger(__name__)
 
 GB_PHASE = InfoField(
-    "GB_PHASE", f"What the genotype says of each ALT: {' '.join(Phase)}", type="String"
+    "GB_PHASE", f"What the genotype tells about each ALT: {' '.join(Phase)}", type="String"
 )
 GB_HAP_N = InfoField(
     "GB_HAP_N", "ALTs applied together on the haplotype, this one included", type="Integer"

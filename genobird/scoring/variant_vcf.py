@@ -61,7 +61,9 @@ GB_EVALUE = InfoField(
     "GB_EVALUE", "Share of the background variants with effects at least as large, 1/(n+1) or more"
 )
 GB_PHRED = InfoField("GB_PHRED", "Rank among the background variants, -10 log10 GB_EVALUE")
-GB_PROMOTER = InfoField("GB_PROMOTER", "Promoter logit, ALT - REF, the variant as start")
+GB_PROMOTER = InfoField(
+    "GB_PROMOTER", "Promoter logit, ALT - REF, of the likeliest start near the variant"
+)
 GB_LLR = InfoField("GB_LLR", "Masked-LM log-likelihood ratio of ALT to REF, nats")
 GB_LLR_SE = InfoField("GB_LLR_SE", "Standard error of GB_LLR between segmentations, nats")
 GB_EMBEDDING = InfoField("GB_EMBEDDING", "Cosine distance between hidden states of REF and ALT")
