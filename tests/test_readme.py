@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import genobird
+from genobird import demo
+from genobird.report.page import difference, feature_label, probability
 from tests import examples, readme
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +23,7 @@ MODEL = Path(str(resources.files("genobird"))) / "bundled" / "model"
 EXAMPLES = [page for page in sorted((ROOT / "docs").glob("*.md")) if examples.code_of(page)]
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 VERB = re.compile(r"(?:\$ |`)genobird ([a-z][a-z-]*)")
+COMMAND = re.compile(r"^(?:\$ (?:.*\| )?|exec srun )(genobird [a-z].*)$", re.MULTILINE)
 
 needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason="no model is bundled yet")
 
@@ -89,6 +95,26 @@ def test_the_most_wanted_calls_give_the_output_that_the_readme_shows(user_folder
     assert readme.same(block, made), f"renew it with `python -m tests.readme --write`:\n{made}"
 
 
+@needs_model
+@pytest.mark.slow
+def test_the_lines_of_the_demo_are_what_the_bundled_model_predicts(tmp_path):
+    region, variant = (
+        re.search(rf"^1 +{name} .*$", README, re.MULTILINE)[0].split()
+        for name in ("RTFDC1_1", "CTCF_site_broken")
+    )
+    scorer, genome = genobird.load(), demo.bundled(demo.GENOME)
+    place, strand, shown = region[2:]
+    found = scorer.score_regions(f"{place}:{strand}", genome)
+    assert probability(found["promoter"][0]) == shown
+    lines = demo.bundled(demo.VARIANTS).read_text().splitlines(keepends=True)
+    one = tmp_path / "one.vcf"
+    one.write_text("".join(line for line in lines if line[0] == "#" or variant[1] in line))
+    [row] = scorer.screen_variants(one, genome).to_dict("records")
+    assert f"{row['chrom']}:{row['pos']}" == variant[2]
+    assert difference(row[f"{row['top']}|delta"]) == variant[3]
+    assert feature_label(row["top"]) == " ".join(variant[4:])
+
+
 def test_there_are_five_most_wanted_calls():
     assert len(readme.blocks()) == 5
     assert all("genobird" in block.splitlines()[0] for block in readme.blocks())
@@ -127,6 +153,44 @@ def test_every_verb_that_is_named_exists(page):
 
     known = {verb.split()[0] for verb in VERBS}
     assert set(VERB.findall(page.read_text())) <= known
+
+
+def commands_of(page):
+    """Yield the verb of each command of a page, and what stands behind it, without the shell's."""
+    from genobird.cli.app import VERBS
+
+    for text in COMMAND.findall(page.read_text()):
+        words = shlex.split(text, comments=True)
+        stops = [place for place, word in enumerate(words) if word in ("|", ">", "\\")]
+        words = words[1 : min([*stops, len(words)])]
+        both = " ".join(words[:2])
+        yield (both, words[2:]) if both in VERBS else (words[0], words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_options_of_every_command_exist(page):
+    import typer
+
+    from genobird.cli import app, options
+
+    for verb, words in commands_of(page):
+        alone = typer.Typer()
+        options.add(alone, verb, app.load_verb(verb))
+        command = typer.main.get_command(alone)
+        command.make_context(verb, words, resilient_parsing=True)  # refuses an unknown option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_of_the_project_takes_what_a_command_sets(page):
+    from genobird.cli.training import CONFIGURATIONS, configuration
+    from genobird.config import load_config
+
+    for verb, words in commands_of(page):
+        given = list(pairwise(words))
+        files = [ROOT / value for option, value in given if option == "--config"]
+        if verb in CONFIGURATIONS and files and files[0].is_file():
+            settings = [value for option, value in given if option == "--set"]
+            load_config(configuration(verb), files[0], settings)
 
 
 def test_every_path_of_the_tree_exists():
