@@ -122,7 +122,7 @@ class Checkpoint:
     promoter: Head | None = None
     """Promoter head, one logit a place."""
     chromatin: Head | None = None
-    """Chromatin head, F logits a place."""
+    """Chromatin head, F logits per place."""
     table: Head | None = None
     """Head for a user's own table, O outputs a place."""
     targets: Targets | None = None

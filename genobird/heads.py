@@ -273,7 +273,7 @@ class Head(nn.Module):
 
     def _profiles(self, profiles: Head, hidden: Tensor, places: Places) -> Tensor:
         """Ask the other head about K places side by side, [P, K F]."""
-        pooled = profiles._pool_tokens(hidden, places)  # [P, D + C r], r numbers a cell
+        pooled = profiles._pool_tokens(hidden, places)  # [P, D + C r], r numbers per cell
         cls = pooled[:, : self.width]
         cells = pooled[:, self.width :].view(*places.spans.shape[:2], -1)
         step = self.config.step_bp // self.config.cell_bp

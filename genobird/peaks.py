@@ -106,19 +106,19 @@ def read_tracks(
     """Read tracks of one's own and place them on a genome.
 
     Args:
-        paths: BED or narrowPeak files, one a track.
+        paths: BED or narrowPeak files, one per track.
         names: of the tracks; none takes the files'.
         genome: where the peaks lie.
         skip_missing: leave out peaks on contigs that the genome lacks.
 
     Raises:
-        UsageError: a file is missing, or names are not one a file and each another.
+        UsageError: a file is missing, or names are not one per file, each another.
         BedError: see `read_peaks`.
         ContigError: see `place_tracks`.
         OutOfBoundsError: see `place_tracks`.
     """
     if names and len(names) != len(paths):
-        raise UsageError(f"{len(paths)} --peaks and {len(names)} --name; give one name a file")
+        raise UsageError(f"{len(paths)} --peaks and {len(names)} --name; give one name per file")
     chosen = names or [path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in paths]
     for name in chosen:
         if list(chosen).count(name) > 1 or not name.strip() or set(name) & set("\t\n\r"):

@@ -67,7 +67,7 @@ class Targets(Strict):
 
     @property
     def columns(self) -> list[str]:
-        """Columns in tables of scores: `table|activity`, or one a class, `table|state=active`."""
+        """Columns in tables of scores: `table|activity`, or one per class, `table|state=active`."""
         kind = f"{self.column}=" if self.is_classes else ""
         return [f"{MARK}{kind}{name}" for name in self.names]
 

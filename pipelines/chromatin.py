@@ -136,7 +136,7 @@ def _peaks_by(table: pd.DataFrame, key_of: Mapping[int, int]) -> dict[int, Peaks
 
 
 def read_peak_files(paths: Sequence[Path], features: Sequence[Feature]) -> list[Track]:
-    """Read BED or narrowPeak files, one a feature, or directories of them.
+    """Read BED or narrowPeak files, one per feature, or directories of them.
 
     A file named as an official feature's source becomes that feature; any other becomes a feature
     of one's own, named by the file, after the official ones.

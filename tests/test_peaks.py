@@ -97,7 +97,7 @@ def test_tracks_are_named_by_their_file_or_as_asked(genome, tmp_path):
 
 def test_names_are_one_a_file_and_each_another(genome, tmp_path):
     path = bed(tmp_path, "chr1\t10\t20")
-    with pytest.raises(UsageError, match="2 --peaks and 1 --name; give one name a file"):
+    with pytest.raises(UsageError, match="2 --peaks and 1 --name; give one name per file"):
         read_tracks([path, path], ["x"], genome)
     with pytest.raises(UsageError, match=r"track name 'my\.peaks'; names must differ"):
         read_tracks([path, path], (), genome)

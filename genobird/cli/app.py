@@ -1,6 +1,6 @@
 """The `genobird` command: verbs are listed here, and errors caught once.
 
-Exit codes: 0 ok, 1 bad data or a failed run, 2 misuse, 130 interrupted.
+Exit codes: 0 ok, 1 bad data or a failed run, 2 misuse, 130 interrupted, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations

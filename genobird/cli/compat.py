@@ -99,7 +99,7 @@ def kipoi_veff2(options: KipoiOptions, compute: Compute, run: Run) -> None:
 def selene(options: SeleneOptions, compute: Compute, run: Run) -> None:
     """Write the tables of Selene's variant effect prediction, one per score.
 
-    Columns are chrom pos name ref alt strand ref_match contains_unk, then the features; a row an
+    Columns are chrom pos name ref alt strand ref_match contains_unk, then the features; a row per
     ALT, also for those that cannot be scored. Files are FOLDER/STEM_SCORE.tsv.
     """
     folder = options.folder

@@ -80,7 +80,7 @@ class MultiqcOptions(Made):
     """Which tables are counted."""
 
     tables: tuple[Path, ...] = argument(
-        "Tables of genobird score and genobird variants, one a sample, TSV or Parquet.", "TABLE"
+        "Tables of genobird score and genobird variants, one per sample, TSV or Parquet.", "TABLE"
     )
     output: Path = option("File whose name ends with _mqc.tsv.", "-o", default=...)
 

@@ -1,6 +1,6 @@
 """How many rows of score tables have which status, as MultiQC shows it.
 
-Enter tables of `genobird score` and of `genobird variants`, one a sample; leaves one table whose
+Enter tables of `genobird score` and of `genobird variants`, one per sample; leaves one table whose
 first lines tell MultiQC how to draw it, so that MultiQC needs no plugin.
 """
 

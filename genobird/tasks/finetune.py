@@ -423,7 +423,7 @@ def _begin_with_motifs(head: Head, path: Path, features: Sequence[str]) -> int:
     """Let the first filters of a new local network be motifs, of the features' factors first.
 
     Returns:
-        How many filters they are: one a strand of each motif.
+        How many filters they are: one per strand of each motif.
     """
     if head.local is None:
         raise UsageError("motifs are for a head with a local network; give head.local too")
