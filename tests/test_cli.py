@@ -373,7 +373,9 @@ def test_info_names_every_feature_once_in_a_page(tiny_checkpoint, tmp_path, caps
     model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     facts = json.loads((model / "provenance.json").read_text())
     data = {"bins": {"train": 5_000}, "sources": {"a.fa.gz": "0" * 64}}
-    facts |= {"assembly": "GRCh37", "chromatin": {"bases_seen": 1_000, "data": data}}
+    chromatin = {"bases_seen": 1_000, "data": data, "earlier": {"bases_seen": 200, "data": data}}
+    facts |= {"assembly": "GRCh37", "chromatin": chromatin}
+    facts["combined"] = {"local": {"bases_seen": 30}}
     (model / "provenance.json").write_text(json.dumps(facts))
     assert main(["info", str(model)]) == 0
     text = capsys.readouterr().out
@@ -386,7 +388,8 @@ def test_info_names_every_feature_once_in_a_page(tiny_checkpoint, tmp_path, caps
     for name in ("A|DNase|None", "B|H3K4me3|None"):
         assert text.count(name) == 1
     assert "  assembly: GRCh37\n" in text
-    assert "  chromatin: 5,000 train bins, 1,000 bases seen of a.fa.gz\n" in text
+    assert "  chromatin: 5,000 train bins, 1,200 bases seen of a.fa.gz\n" in text
+    assert "  local network: 30 bases seen\n" in text
     assert "  chromatin: 5 outputs, reads " in text
 
 

@@ -142,19 +142,27 @@ def _training(provenance: Facts) -> Iterator[str]:
     """Yield a line on the data of each stage; a model of another origin may say less."""
     if "assembly" in provenance:
         yield f"  assembly: {provenance['assembly']}"
-    for stage in ("pretraining", "chromatin", "promoter", "mlm", "table"):
-        facts = provenance.get(stage, {})
+    stages = {name: provenance.get(name, {}) for name in ("pretraining", "chromatin")}
+    stages["local network"] = provenance.get("combined", {}).get("local", {})
+    stages |= {name: provenance.get(name, {}) for name in ("promoter", "mlm", "table")}
+    for stage, facts in stages.items():
         data = facts.get("data", {})
         bins = [f"{number:,} {split} bins" for split, number in data.get("bins", {}).items()]
         counts = [f"{data[unit]:,} {unit}" for unit in ("windows", "positives") if unit in data]
-        seen = [
-            f"{facts[f'{unit}_seen']:,} {unit} seen"
-            for unit in ("tokens", "bases")
-            if facts.get(f"{unit}_seen")
-        ]
+        numbers = {unit: _seen(facts, unit) for unit in ("tokens", "bases")}
+        seen = [f"{number:,} {unit} seen" for unit, number in numbers.items() if number]
         files = [f"of {', '.join(data['sources'])}"] if data.get("sources") else []
         if said := ", ".join([*bins, *counts, *seen]):
             yield from _wrapped(" ".join([f"{stage}: {said}", *files]))
+
+
+def _seen(facts: Facts, unit: str) -> int:
+    """Return how much a stage has seen, with the stages that it went on from."""
+    seen = 0
+    while facts:
+        seen += facts.get(f"{unit}_seen", 0)
+        facts = facts.get("earlier", {})
+    return seen
 
 
 def _figures(facts: Facts) -> Iterator[str]:
