@@ -77,7 +77,7 @@ class EffectSettings(Settings):
             ("shifts", self.shifts, 1, _MOST_SHIFTS),
             ("segmentations", self.segmentations, 1, _MOST_SEGMENTATIONS),
             ("seed", self.seed, 0, MOST_SEED),
-            ("grid", self.grid, 0, _WIDEST_GRID),
+            ("window grid", self.grid, 0, _WIDEST_GRID),
         ):
             if not low <= found <= high:
                 raise UsageError(f"{what} {found} found; {low} to {high} are allowed")

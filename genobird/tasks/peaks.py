@@ -439,10 +439,14 @@ def _require(tracks: Sequence[Track], chosen: ChosenBins, least: int, hint: str)
             widths = np.concatenate(
                 [places[:, 1] - places[:, 0] for places in track.peaks.values()]
             )
+            width = int(np.median(widths))
+            need, remedy = hint.split("; ")
+            if width <= BIN_BP // 2:
+                remedy = f"widen peaks to {BIN_BP} bp first"
             raise InputError(
-                f"{track.feature.name}: {counted(len(widths), 'peak')} of "
-                f"{int(np.median(widths)):,} bp (median) and {counted(found, 'positive bin')} of "
-                f"200 bp (more than half covered), at least {least} are needed {hint}"
+                f"{track.feature.name}: {counted(len(widths), 'peak')} of {width:,} bp (median) "
+                f"and {counted(found, 'positive bin')} of {BIN_BP} bp (more than half covered), at "
+                f"least {least} are needed {need}; {remedy}"
             )
     if chosen.peaked.all():
         raise InputError(f"no bin without a peak is {hint.split(';')[0]}; are these whole domains?")

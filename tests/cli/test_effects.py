@@ -79,7 +79,7 @@ def test_an_option_moves_what_it_is_about(options, tmp_path, tiny_contigs, optio
         (["--scores", "odds"], "score 'odds' is unknown; allowed: probability, diff"),
         (["--shifts", "0"], "shifts 0 found; 1 to 15 are allowed"),
         (["--segmentations", "100"], "segmentations 100 found; 1 to 64"),
-        (["--window-grid", "-1"], "grid -1 found; 0 to 1024"),
+        (["--window-grid", "-1"], "window grid -1 found; 0 to 1024"),
         (["--precision", "float16"], "precision 'float16' is unknown; allowed are float32, bf16"),
         (["--features", " ,"], "a list ' ,' without names found; give names, or leave the option"),
     ],

@@ -70,7 +70,7 @@ def test_windows_are_centred_on_the_variant_or_on_the_nearest_grid_point(positio
         ({"shifts": 0}, "shifts 0 found; 1 to 15"),
         ({"segmentations": 65}, "segmentations 65 found; 1 to 64"),
         ({"seed": -1}, "seed -1 found; 0 to"),
-        ({"grid": 2_000}, "grid 2000 found; 0 to 1024"),
+        ({"grid": 2_000}, "window grid 2000 found; 0 to 1024"),
         ({"scores": ("diff", "odds")}, "score 'odds' is unknown; allowed: probability, diff, logf"),
     ],
 )

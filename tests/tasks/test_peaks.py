@@ -252,7 +252,7 @@ def test_too_few_peaks_are_refused_with_their_number(world, model, tmp_path):
     narrow = Track(Feature(-1, "narrow", "custom"), {
         "chr1": np.array([(at, at + 100) for at in range(0, LENGTH, 400)], dtype=np.int64)
     })  # fmt: skip
-    with pytest.raises(InputError, match=r"narrow: 300 peaks of 100 bp .* and 0 positive bins"):
+    with pytest.raises(InputError, match=r"narrow: 300 peaks of 100 bp .* 0 positive .*; widen"):
         train(world, model, tmp_path / "run", tracks=[narrow])
     with pytest.raises(InputError, match=r"words: .* and 0 positive bins .* held out; name other"):
         train(world, model, tmp_path / "run", held_out=("chr1:1-100",))
