@@ -5,7 +5,6 @@ Data are visited in epochs: each is an order of all there is, and the epochs lie
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -23,14 +22,31 @@ def visiting_order(items: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator(seed, 0, epoch).permutation(items)
 
 
-def visited(
-    first: int, count: int, visits: int, order: Callable[[int], NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Return which items the visits from `first` on meet, all epochs counted, int64 [count].
+class Epochs:
+    """Steps that visit items by their number, every item once in an epoch.
 
-    An epoch is `visits` long, and `order` returns its items as they are visited, [visits];
-    `count` is at least 1.
+    Attributes:
+        visits: of an epoch.
+        count: visits of a step, at least 1.
+        seed: of the orders.
     """
-    epochs, places = np.divmod(np.arange(first, first + count), visits)
-    parts = [order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-    return np.concatenate(parts)
+
+    visits: int
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.visits // self.count)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the items of an epoch as they are visited, [visits]."""
+        return visiting_order(self.visits, self.seed, epoch)
+
+    def _visited(self, step: int) -> NDArray[np.int64]:
+        """Return the items of a step, [count]."""
+        first = step * self.count
+        epochs, places = np.divmod(np.arange(first, first + self.count), self.visits)
+        parts = [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        return np.concatenate(parts)

@@ -1,9 +1,7 @@
-from functools import partial
-
 import numpy as np
 import pytest
 
-from genobird.draws import generator, visited, visiting_order
+from genobird.draws import Epochs, generator
 
 
 def test_what_is_drawn_depends_on_the_key_alone():
@@ -11,15 +9,19 @@ def test_what_is_drawn_depends_on_the_key_alone():
     assert first == again != other
 
 
-@pytest.mark.parametrize("first", range(0, 20, 3))
-@pytest.mark.parametrize("count", [1, 4, 12])
-def test_visits_are_those_of_the_epochs_end_to_end(first, count):
-    order = partial(visiting_order, 5, 7)
-    every = np.concatenate([order(epoch) for epoch in range(8)])
-    assert visited(first, count, 5, order).tolist() == every[first : first + count].tolist()
-    assert sorted(order(3)) == list(range(5))
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize(("count", "steps"), [(1, 5), (4, 2), (12, 1)])
+def test_visits_are_those_of_the_epochs_end_to_end(step, count, steps):
+    epochs = Epochs(count, seed=7)
+    epochs.visits = 5
+    every = np.concatenate([epochs._order(epoch) for epoch in range(10)])
+    assert epochs._visited(step).tolist() == every[step * count : (step + 1) * count].tolist()
+    assert sorted(epochs._order(3)) == list(range(5))
+    assert len(epochs) == steps
 
 
-def test_an_epoch_may_leave_items_out():
-    orders = [np.array([4, 1]), np.array([9, 0])]
-    assert visited(1, 2, 2, orders.__getitem__).tolist() == [1, 9]
+def test_an_epoch_may_leave_items_out(monkeypatch):
+    epochs = Epochs(3, seed=7)
+    epochs.visits = 2
+    monkeypatch.setattr(epochs, "_order", [np.array([4, 1]), np.array([9, 0])].__getitem__)
+    assert epochs._visited(0).tolist() == [4, 1, 9]

@@ -6,7 +6,6 @@ The batch of a step depends on (seed, step) alone, as those of the transformer d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from genobird.baselines.network import Batch, UInt8Array
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
-from genobird.draws import generator, visited, visiting_order
+from genobird.draws import Epochs, generator
 from genobird.enriched import EnrichedBatches
 from genobird.errors import InputError
 from genobird.genome.sequence import base_codes, complement_codes
@@ -57,7 +56,7 @@ def consecutive(contigs: NDArray[np.str_], bins: Bins, most: int) -> Iterator[sl
             yield slice(start, min(start + most, end))
 
 
-class BinBatches:
+class BinBatches(Epochs):
     """Windows of consecutive bins that lie wholly in a split, their 400 bp of flank included.
 
     An epoch visits every window once, in an order drawn from (seed, epoch); half of them are read
@@ -74,7 +73,8 @@ class BinBatches:
         bins: int,
         seed: int,
     ) -> None:
-        self.dataset, self.input_bp, self.count, self.seed = dataset, input_bp, windows, seed
+        super().__init__(windows, seed)
+        self.dataset, self.input_bp = dataset, input_bp
         width, flank = dataset.bin_bp, (input_bp - dataset.bin_bp) // 2
         self.windows: list[tuple[str, Bins]] = []
         for interval in dataset.intervals(split):
@@ -89,18 +89,13 @@ class BinBatches:
                 f"{dataset.path}: split {split} has no {bins} bins in a row with {flank} bp of "
                 "flank; choose fewer bins per window"
             )
-        self._order = partial(visiting_order, len(self.windows), seed)
-
-    def __len__(self) -> int:
-        """Steps that visit every window once."""
-        return -(-len(self.windows) // self.count)
+        self.visits = len(self.windows)
 
     def __call__(self, step: int) -> Batch:
         """Make the batch of a step: codes [S, L], labels [S, n, F], usable bins [S, n]."""
         strands = generator(self.seed, 1, step).random(self.count) < 0.5
-        windows = visited(step * self.count, self.count, len(self.windows), self._order)
         rows = []
-        for window, other_strand in zip(windows, strands, strict=True):
+        for window, other_strand in zip(self._visited(step), strands, strict=True):
             contig, bins = self.windows[window]
             codes = bin_codes(self.dataset, contig, bins, self.input_bp)
             labels = self.dataset.labels(contig, bins)
@@ -155,7 +150,7 @@ def promoter_codes(table: pd.DataFrame, input_bp: int, before_bp: int) -> UInt8A
     return np.stack([base_codes(s[first : first + input_bp]) for s in table["sequence"]])
 
 
-class PromoterBatches:
+class PromoterBatches(Epochs):
     """Promoters and negatives around their start, moved by a few bases at random."""
 
     def __init__(
@@ -170,17 +165,13 @@ class PromoterBatches:
     ) -> None:
         self.codes = promoter_codes(table, input_bp + 2 * jitter_bp, before_bp + jitter_bp)
         self.labels = table["label"].to_numpy(np.uint8)
-        self.input_bp, self.count, self.jitter_bp, self.seed = input_bp, windows, jitter_bp, seed
-        self._order = partial(visiting_order, len(self.labels), seed)
-
-    def __len__(self) -> int:
-        """Steps that visit every window once."""
-        return -(-len(self.labels) // self.count)
+        super().__init__(windows, seed)
+        self.input_bp, self.jitter_bp, self.visits = input_bp, jitter_bp, len(self.labels)
 
     def __call__(self, step: int) -> Batch:
         """Make the batch of a step: codes [S, input_bp], labels [S, 1, 1], all counted."""
         moves = generator(self.seed, 1, step).integers(2 * self.jitter_bp + 1, size=self.count)
-        rows = visited(step * self.count, self.count, len(self.labels), self._order)
+        rows = self._visited(step)
         codes = np.stack(
             [self.codes[r, m : m + self.input_bp] for r, m in zip(rows, moves, strict=True)]
         )

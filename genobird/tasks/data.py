@@ -28,7 +28,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from genobird.batch import LabelledBatch, PackedBatch, Places, add_specials, pack
 from genobird.config import Strict
 from genobird.datasets import UPSTREAM_BP, ChromatinDataset
-from genobird.draws import generator, visited, visiting_order
+from genobird.draws import Epochs, generator, visiting_order
 from genobird.errors import InputError, UsageError
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import reverse_complement
@@ -263,16 +263,12 @@ def _corpora(counts: tuple[int, ...], seed: int, turn: int) -> NDArray[np.int64]
     return generator(seed, 3, turn).permutation(corpora)
 
 
-class Visits(ABC):
+class Visits(Epochs, ABC):
     """Batches of windows, a function of the step.
 
     Attributes:
-        visits: windows of an epoch.
-        sequences: windows per batch.
         augment: draw order, place and strand; else every window comes once, as it is.
     """
-
-    visits: int
 
     def __init__(
         self,
@@ -283,27 +279,19 @@ class Visits(ABC):
         seed: int,
         augment: bool,
     ) -> None:
-        self.sequences, self.seed, self.augment = sequences, seed, augment
+        super().__init__(sequences, seed)
         self.tokenizer, self.head, self.block_size = tokenizer, head, block_size
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return -(-self.visits // self.sequences)
+        self.augment = augment
 
     @abstractmethod
     def __call__(self, step: int) -> LabelledBatch:
         """Make the batch of a step."""
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the windows of an epoch as they are visited, [visits]."""
-        return visiting_order(self.visits, self.seed, epoch)
-
     def _visited(self, step: int) -> NDArray[np.int64]:
-        """Return the windows of a step."""
-        first = step * self.sequences
-        if not self.augment:  # one visit, no more
-            return np.arange(first, min(first + self.sequences, self.visits))
-        return visited(first, self.sequences, self.visits, self._order)
+        if self.augment:
+            return super()._visited(step)
+        first = step * self.count  # one visit, no more
+        return np.arange(first, min(first + self.count, self.visits))
 
     def _packed(self, sequences: Sequence[str], centres: Sequence[NDArray[np.int64]]) -> Places:
         return pack_places(sequences, centres, self.tokenizer, self.head, self.block_size)
