@@ -6,7 +6,7 @@ several widths around it; nothing of it knows a motif.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +65,10 @@ def bin_composition(
     return np.concatenate(rows)
 
 
-def place_composition(sequence: str, place: int, windows_bp: Sequence[int]) -> NDArray[np.float32]:
-    """Return `composition` around one place of a sequence, [1, 2 W]."""
-    ascii_ = np.frombuffer(sequence.encode("ascii"), np.uint8)
-    return composition(ascii_, np.array([place]), windows_bp)
-
-
-def promoter_composition(sequences: Sequence[str], place: int) -> NDArray[np.float32]:
-    """Return `composition` around one place of each sequence, such as its start, [N, 10]."""
-    return np.concatenate([place_composition(s, place, PROMOTER_WINDOWS_BP) for s in sequences])
+def place_composition(
+    sequences: Iterable[str], places: Iterable[int], windows_bp: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return `composition` around one place of each sequence, [N, 2 W]."""
+    codes = (np.frombuffer(sequence.encode("ascii"), np.uint8) for sequence in sequences)
+    pairs = zip(codes, places, strict=True)
+    return np.concatenate([composition(own, np.array([at]), windows_bp) for own, at in pairs])

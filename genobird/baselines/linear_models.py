@@ -39,9 +39,9 @@ from genobird.baselines.network import UInt8Array
 from genobird.baselines.windows import bin_codes, place_codes, promoter_codes
 from genobird.composition import (
     CHROMATIN_WINDOWS_BP,
+    PROMOTER_WINDOWS_BP,
     bin_composition,
     place_composition,
-    promoter_composition,
 )
 from genobird.datasets import UPSTREAM_BP
 from genobird.draws import generator
@@ -291,8 +291,8 @@ class CompositionModel(_Regression, BinModel, PromoterModel):
     @classmethod
     def train_promoters(cls, table: pd.DataFrame, config: BaselineConfig) -> CompositionModel:
         """Fit one regression."""
-        inputs = promoter_composition(table["sequence"].tolist(), UPSTREAM_BP)
-        model = fit_logistic(inputs, table["label"].to_numpy(np.uint8)[:, None])
+        labels = table["label"].to_numpy(np.uint8)[:, None]
+        model = fit_logistic(_promoter_inputs(table), labels)
         return cls(model, {"rows": len(table), "parameters": model.weights.size})
 
     @classmethod
@@ -306,16 +306,15 @@ class CompositionModel(_Regression, BinModel, PromoterModel):
 
     def predict_places(self, sequences: Sequence[str], places: Sequence[int]) -> Logits:
         """Return the logits of one place of each sequence, [S, F]."""
-        inputs = [
-            place_composition(sequence, place, CHROMATIN_WINDOWS_BP)
-            for sequence, place in zip(sequences, places, strict=True)
-        ]
-        return self.model.predict(np.concatenate(inputs))
+        return self.model.predict(place_composition(sequences, places, CHROMATIN_WINDOWS_BP))
 
     def predict_promoters(self, table: pd.DataFrame) -> Logits:
         """Return the logits of promoter windows, [N]."""
-        inputs = promoter_composition(table["sequence"].tolist(), UPSTREAM_BP)
-        return self.model.predict(inputs)[:, 0]
+        return self.model.predict(_promoter_inputs(table))[:, 0]
+
+
+def _promoter_inputs(table: pd.DataFrame) -> NDArray[np.float32]:
+    return place_composition(table["sequence"], [UPSTREAM_BP] * len(table), PROMOTER_WINDOWS_BP)
 
 
 def _bin_inputs(bins: Bins) -> NDArray[np.float32]:

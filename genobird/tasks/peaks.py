@@ -200,7 +200,7 @@ def gc_contents(genome: Genome, chosen: ChosenBins) -> Doubles:
     for contig, place in zip(chosen.contigs, chosen.bins, strict=True):
         centre = int(place) * BIN_BP + BIN_BP // 2
         text, start = genome.fetch_clipped(str(contig), centre - flank, centre + flank)
-        shares.append(place_composition(text, centre - start, CHROMATIN_WINDOWS_BP)[:, ::2])
+        shares.append(place_composition([text], [centre - start], CHROMATIN_WINDOWS_BP)[:, ::2])
     return np.concatenate(shares).astype(np.float64)
 
 

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genobird.composition import bin_composition, composition, promoter_composition
+from genobird.composition import (
+    PROMOTER_WINDOWS_BP,
+    bin_composition,
+    composition,
+    place_composition,
+)
 from genobird.genome.sequence import reverse_complement
 
 
@@ -51,6 +56,6 @@ def test_bins_are_described_by_the_bases_around_their_centre(dataset):
 
 def test_a_promoter_is_described_up_to_the_ends_of_its_window():
     text = "CG" * 2500 + "AT" * 1500
-    row = promoter_composition([text], 5000)[0]
+    row = place_composition([text], [5000], PROMOTER_WINDOWS_BP)[0]
     assert row[0] == pytest.approx(0.5)
     assert row[-2] == pytest.approx(4000 / 7000)
