@@ -53,9 +53,9 @@ class HeadConfig(Strict):
     )
     after_bp: int = Field(100, ge=1, description="Bases read from the place on.")
     cell_bp: int = Field(40, ge=1, description="Bases of a cell, with pool = cells.")
-    cell_width: int = Field(64, ge=1, description="Numbers that are kept of a token.")
+    cell_width: int = Field(64, ge=1, description="Numbers kept per token, with cells.")
     step_bp: int = Field(
-        200, ge=1, description="From one place to the next that the profiles are asked about."
+        200, ge=1, description="Bases between places whose profiles are read, with profiles."
     )
     local: LocalConfig | None = Field(
         None, description="Shape of the network that reads the bases around the place."
@@ -66,13 +66,13 @@ class HeadConfig(Strict):
         le=1_000,
         description="Bases before the place that are read letter by letter, with profiles.",
     )
-    core_after_bp: int = Field(0, ge=0, le=1_000, description="Such bases from the place on.")
+    core_after_bp: int = Field(0, ge=0, le=1_000, description="The same from the place on.")
     near_bp: int = Field(
         100,
         ge=0,
         le=1_000,
-        description="Where a start is not known to the base: the likeliest one counts of those up "
-        "to so many bases from the place. Of heads that read letters.",
+        description="Where a start is not known to the base, the likeliest one within this many "
+        "bases of the place counts; for heads that read letters.",
     )
     profiles: HeadConfig | None = Field(
         None,

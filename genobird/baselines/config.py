@@ -17,7 +17,7 @@ class PublishedTraining(Strict):
 
     width: float = Field(1.0, gt=0, le=4, description="Scale of layer widths; 1 as published.")
     windows: int = Field(16, ge=1, description="Windows per step.")
-    bins: int = Field(32, ge=1, description="Consecutive bins a chromatin window.")
+    bins: int = Field(32, ge=1, description="Consecutive bins per chromatin window.")
     fit: NetworkSettings = NetworkSettings(learning_rate=1e-3)
 
 

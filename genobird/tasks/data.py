@@ -97,7 +97,7 @@ class PretrainDataSettings(Strict):
 
     max_tokens: int = Field(4096, ge=16, description="Tokens per sequence, specials included.")
     sequences: int = Field(4, ge=1, description="Sequences per batch.")
-    mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are asked for.")
+    mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are predicted.")
 
 
 def mask_tokens(
@@ -451,7 +451,7 @@ class PromoterDataSettings(Strict):
 
     sequences: int = Field(16, ge=1, description="Windows per batch.")
     shift_bp: int = Field(
-        16, ge=1, description="Fewer than so many first bases are left out, at random."
+        16, ge=1, description="At random, fewer first bases than this are left out."
     )
 
 

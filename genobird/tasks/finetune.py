@@ -46,7 +46,7 @@ _SOURCES = ("data_path", "auxiliary_path", "sites", "motifs")
 class HeadTraining(Strict):
     """What of a model is trained with a head, and how."""
 
-    validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
+    validation_batches: int = Field(20, ge=1, description="Batches per validation.")
     freeze_encoder: bool = Field(False, description="Train the head alone.")
     encoder: EncoderPart = WHOLE
     fit: FitSettings = FitSettings()

@@ -103,7 +103,7 @@ class MaskedSettings(Strict):
     """What training by masked tokens reads, and how it trains."""
 
     validation_shards: Path | None = Field(None, description="Token shards of held-out sequence.")
-    validation_batches: int = Field(20, ge=1, description="Batches a validation reads.")
+    validation_batches: int = Field(20, ge=1, description="Batches per validation.")
     data: PretrainDataSettings = PretrainDataSettings()
     fit: FitSettings = FitSettings()
 

@@ -69,7 +69,7 @@ class TableSettings(HeadTraining):
         2_000, ge=2, le=LONGEST_BP, description="Bases around a region's midpoint that are encoded."
     )
     shift_bp: int = Field(
-        16, ge=1, description="Fewer than so many first bases are left out in training, at random."
+        16, ge=1, description="In training, fewer first bases than this are left out, at random."
     )
     regions: int = Field(64, ge=2, description="Regions per batch.")
     draws: int = Field(

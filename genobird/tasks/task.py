@@ -43,7 +43,7 @@ class EncoderPart(Strict):
         le=1_024,
         description="Rank of the adapters that are trained instead of the weights; 0: no adapters.",
     )
-    lora_alpha: float = Field(16.0, gt=0, description="Adapters count alpha / rank times.")
+    lora_alpha: float = Field(16.0, gt=0, description="Adapters are scaled by alpha / rank.")
 
     @property
     def is_whole(self) -> bool:
