@@ -330,7 +330,7 @@ class Head(nn.Module):
                 new.copy_(values)
                 continue
             places: Tensor = torch.arange(len(values))
-            if name.startswith(self._last):
+            if name.startswith(self.last):
                 places = rows
                 new.zero_()
             elif name.startswith("cell_norm."):
@@ -364,12 +364,12 @@ class Head(nn.Module):
         narrow = Head(self.config.model_copy(update={"outputs": outputs}), self.width)
         state = self.state_dict()
         narrow.load_state_dict(
-            {k: v[:outputs] if k.startswith(self._last) else v for k, v in state.items()}
+            {k: v[:outputs] if k.startswith(self.last) else v for k, v in state.items()}
         )
         return narrow
 
     @property
-    def _last(self) -> tuple[str, ...]:
+    def last(self) -> tuple[str, ...]:
         """How the names of the weights begin that each output has for itself."""
         return (f"layers.{len(self.layers) - 1}.", "local_out.") if self.far else ("local_out.",)
 

@@ -351,11 +351,11 @@ def replace_head(
     old = checkpoint.chromatin
     shape = HeadConfig(hidden=hidden) if old is None else old.config
     head = Head(shape.model_copy(update={"outputs": len(tracks)}), checkpoint.encoder.config.width)
-    name, last = [(n, m) for n, m in head.named_modules() if isinstance(m, nn.Linear)][-1]
+    last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
     if old is not None:
         state = head.state_dict()
         for key, value in old.state_dict().items():
-            if not key.startswith(f"{name}.") and key in state and state[key].shape == value.shape:
+            if not key.startswith(head.last) and key in state and state[key].shape == value.shape:
                 state[key] = value
         head.load_state_dict(state)
     rates = train.weights() @ train.labels / train.weights().sum()

@@ -15,6 +15,7 @@ from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.heads import Head, HeadConfig, probabilities
 from genobird.inference import Inference
+from genobird.local import LocalConfig
 from genobird.peaks import Feature, Track
 from genobird.scoring.scorer import Scorer
 from genobird.targets import Targets
@@ -290,6 +291,21 @@ def test_a_new_head_keeps_hidden_layers_and_begins_with_the_rates(tiny_tokenizer
     checkpoint.chromatin = None
     replace_head(checkpoint, tracks, bins, hidden=4)
     assert checkpoint.chromatin.config.hidden == 4
+
+
+def test_a_new_head_of_as_many_tracks_keeps_no_weights_of_the_old_outputs(tiny_tokenizer):
+    checkpoint = tiny_checkpoint(tiny_tokenizer)
+    shape = checkpoint.chromatin.config
+    local = LocalConfig(span_bp=80, filters=4, filter_bp=5, width=4, cells=2, kept=2, hidden=4)
+    head = checkpoint.chromatin.widened(shape.model_copy(update={"local": local}))
+    checkpoint.chromatin, old = head, {k: v.clone() for k, v in head.state_dict().items()}
+    names = [str(n) for n in range(shape.outputs)]
+    count = len(names)
+    bins = ChosenBins(np.array(["c"] * count), np.arange(count), np.eye(count, dtype=bool), 2, 200)
+    replace_head(checkpoint, [track(name, [0]) for name in names], bins, hidden=4)
+    new = checkpoint.chromatin.state_dict()
+    kept = {k for k in old if old[k].shape == new[k].shape and torch.equal(old[k], new[k])}
+    assert kept == {key for key in old if not key.startswith(head.last)}
 
 
 def test_a_peak_of_another_track_counts_as_rarely_as_it_occurs():
