@@ -357,8 +357,9 @@ def _sizes(scored: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float64]
     Where the table has quantiles, these count first, and the change of the probability among equal
     ones: logits reward features that are hardly ever there.
     """
-    from genobird.heads import POSITIVE_WEIGHT, probabilities  # with torch, which a report
-    from genobird.scoring.effects import FLOOR  # without scores spares
+    # With torch, which a report without scores spares.
+    from genobird.heads import POSITIVE_WEIGHT, probabilities
+    from genobird.scoring.effects import FLOOR
 
     parts = {
         part: [f"{name}|{part}" for name in features]
