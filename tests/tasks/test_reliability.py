@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import expit
 
+from genobird.heads import probabilities
 from genobird.tasks.metrics import BINS, calibration
 
 LOGITS = arrays.arrays(np.float32, (7, 3), elements=st.floats(-50, 50, width=32))
@@ -15,11 +16,13 @@ LABELS = arrays.arrays(np.uint8, (7, 3), elements=st.integers(0, 1))
 def test_all_labels_at_once_are_compared_as_a_list_of_them_would_be(labels, logits, weight):
     found = calibration(labels, logits, weight)
     # Another formula would put a value on the edge of two bins into the other one.
-    probabilities, truth = expit(logits.astype(np.float64).ravel() - np.log(weight)), labels.ravel()
-    place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    chances, truth = probabilities(logits, weight).ravel(), labels.ravel()
+    expected = expit(logits.astype(np.float64).ravel() - np.log(weight))
+    np.testing.assert_allclose(chances, expected, rtol=0, atol=1e-15)
+    place = np.minimum((chances * BINS).astype(int), BINS - 1)
     places = np.unique(place)
     sizes = [(place == i).sum() for i in places]
-    predicted = [probabilities[place == i].mean() for i in places]
+    predicted = [chances[place == i].mean() for i in places]
     observed = [truth[place == i].mean() for i in places]
     assert [row["count"] for row in found["table"]] == sizes
     assert [row["predicted"] for row in found["table"]] == pytest.approx(predicted, rel=1e-5)
@@ -27,7 +30,7 @@ def test_all_labels_at_once_are_compared_as_a_list_of_them_would_be(labels, logi
     assert [row["low"] for row in found["table"]] == pytest.approx(places / BINS)
     gaps = np.abs(np.subtract(predicted, observed))
     assert found["error"] == pytest.approx(np.average(gaps, weights=sizes), abs=1e-6)
-    assert found["predicted_share"] == pytest.approx(probabilities.mean(), abs=1e-6)
+    assert found["predicted_share"] == pytest.approx(chances.mean(), abs=1e-6)
     assert found["observed_share"] == pytest.approx(truth.mean())
 
 
