@@ -345,8 +345,8 @@ def replace_head(
 ) -> None:
     """Put a new chromatin head in place of the old one, with its hidden layers where it had any.
 
-    It says `tracks`, and begins with the rates of peaks of the bins `train`. Where there was no old
-    head, its hidden layer is `hidden` wide.
+    It predicts `tracks`, and begins with the rates of peaks of the bins `train`. Where there was no
+    old head, its hidden layer is `hidden` wide.
     """
     old = checkpoint.chromatin
     shape = HeadConfig(hidden=hidden) if old is None else old.config
