@@ -95,7 +95,7 @@ class Places:
     """S sequences."""
     spans: Tensor
     """int64 [P, C, 2], the tokens of each place's cells in the packed batch, half-open, at least
-    one token each."""
+    one token each; C = 0 for heads that read bases alone."""
     owner: Tensor
     """int64 [P], the sequence of each place."""
     bases: Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.uint8))

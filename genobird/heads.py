@@ -125,9 +125,10 @@ class HeadConfig(Strict):
 
     @property
     def cells(self) -> int:
-        """Cells of a place, C; 1 is the whole interval."""
-        split = self.pool in ("cells", "profiles")
-        return (self.before_bp + self.after_bp) // self.cell_bp if split else 1
+        """Cells of a place, C; 1 is the whole interval, 0 none: the head reads bases alone."""
+        if self.pool in ("cells", "profiles"):
+            return (self.before_bp + self.after_bp) // self.cell_bp
+        return int(self.pool != "local")
 
     @property
     def bases(self) -> tuple[int, int]:
@@ -437,6 +438,8 @@ def place_spans(starts: Tensor, places: Tensor, config: HeadConfig, length: int)
     Returns:
         int64 [P, C, 2], half-open token indices; every token that touches a cell's bases is within.
     """
+    if not config.cells:
+        return torch.zeros((len(places), 0, 2), dtype=torch.int64)
     width = (config.before_bp + config.after_bp) // config.cells
     cells = torch.arange(config.cells) * width - config.before_bp
     first = (places[:, None] + cells).clamp(0, length - 1)  # [P, C]

@@ -110,8 +110,10 @@ class Inference:
     def _read(self, readers: Sequence[Sequence[Reader]], asked: Sequence[Places]) -> Tensor:
         """Read for each group of readers its own P places; all lie in one batch, encoded once."""
         asked = [places.to(self.device) for places in asked]
-        wanted = torch.cat([replace(one, spans=filled(one.spans)).tokens for one in asked])
-        hidden = self.encode(asked[0].batch, wanted)
+        spans = [replace(one, spans=filled(one.spans)) for one in asked if one.spans.shape[1]]
+        hidden = torch.zeros((0, self.checkpoint.encoder.config.width), device=self.device)
+        if spans:  # heads that read bases alone need no hidden states
+            hidden = self.encode(asked[0].batch, torch.cat([one.tokens for one in spans]))
         with products(self.device, "float32"):
             values = [
                 read(hidden, places)

@@ -51,8 +51,8 @@ def fit_weights(far: Doubles, local: Doubles, labels: NDArray[np.uint8]) -> Doub
     return found
 
 
-def joined(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_]]:
-    """Return the far head with the local head's network and outputs beside, and what it knew.
+def spread(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_]]:
+    """Return the far head with an output for each feature of the local one, and what it knew.
 
     Args:
         model: has a chromatin head without a local network, of some features.
@@ -74,17 +74,17 @@ def joined(model: Checkpoint, local: Checkpoint) -> tuple[Head, NDArray[np.bool_
             f"the local model has no output for {missing[0]}; train it on all features"
         )
     columns = [place[name] for name in wanted]
-    shape = far.config.model_copy(
-        update={"outputs": near.config.outputs, "local": near.config.local}
-    )
-    head = far.widened(shape, columns)
-    assert head.local is not None
-    assert near.local is not None
-    head.local.load_state_dict(near.local.state_dict())
-    head.local_out.load_state_dict(near.local_out.state_dict())
+    shape = far.config.model_copy(update={"outputs": near.config.outputs})
     known = np.zeros(near.config.outputs, dtype=bool)
     known[columns] = True
-    return head, known
+    return far.widened(shape, columns), known
+
+
+def joined(far: Head, near: Head) -> Head:
+    """Return one head that adds the logits of both."""
+    head = far.widened(far.config.model_copy(update={"local": near.config.local}))
+    head.load_state_dict(near.state_dict(), strict=False)  # a far head lacks these names
+    return head
 
 
 def combine(
@@ -111,18 +111,12 @@ def combine(
         torch.set_num_threads(threads)
     refuse_existing(output, force, KIND)
     checkpoint, near = Checkpoint.load(model), Checkpoint.load(local)
-    head, known = joined(checkpoint, near)
-    checkpoint.chromatin, checkpoint.features = head, near.features
+    checkpoint.chromatin, known = spread(checkpoint, near)
+    checkpoint.features = near.features
     dataset = ChromatinDataset(chromatin)
-    last = head.layers[-1]
-    logits = []
-    for silent in (head.local_out, last):  # first the far head alone, then the local one
-        kept = [parameter.detach().clone() for parameter in silent.parameters()]
-        _scale(silent, torch.zeros(len(known)))
-        found = predict_chromatin(Inference(checkpoint, precision=precision), dataset, split)
-        logits.append(found.logits.astype(np.float64))
-        for parameter, values in zip(silent.parameters(), kept, strict=True):
-            parameter.data.copy_(values)
+    asked = [Inference(one, precision=precision) for one in (checkpoint, near)]
+    found = [predict_chromatin(one, dataset, split) for one in asked]
+    logits, labels = [one.logits.astype(np.float64) for one in found], found[0].labels
     kinds = near.features["class"].to_numpy(str)
     weights = np.zeros((len(known), 3))
     said: dict[str, list[float]] = {}
@@ -131,11 +125,13 @@ def combine(
             chosen = np.flatnonzero((kinds == kind) & (known == both))
             if len(chosen):
                 far = logits[0][:, chosen] * both
-                line = fit_weights(far, logits[1][:, chosen], found.labels[:, chosen])
+                line = fit_weights(far, logits[1][:, chosen], labels[:, chosen])
                 line[0] *= both
                 weights[chosen] = line
                 said[kind if both else f"{kind}, local alone"] = line.tolist()
-    _weigh(head, torch.from_numpy(weights).float())
+    assert near.chromatin is not None
+    checkpoint.chromatin = joined(checkpoint.chromatin, near.chromatin)
+    _weigh(checkpoint.chromatin, torch.from_numpy(weights).float())
     earlier = checkpoint.provenance.get("calibration", {})
     checkpoint.provenance = {
         **checkpoint.provenance,

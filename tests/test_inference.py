@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genobird.inference import CAPACITY, Passes, products
+from genobird.heads import Head, HeadConfig
+from genobird.inference import CAPACITY, Inference, Passes, products
+from genobird.local import LocalConfig
+from genobird.places import Question
+from tests.conftest import random_dna
+from tests.models import tiny_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -79,3 +85,21 @@ def test_convolutions_on_a_gpu_keep_cudnn_without_its_shortened_products():
     with products(torch.device("cpu"), "float32"):
         assert torch.backends.cudnn.enabled
         assert not torch.backends.cudnn.allow_tf32
+
+
+def test_nothing_is_encoded_for_heads_that_read_bases_alone(tiny_tokenizer, monkeypatch):
+    made = tiny_checkpoint(tiny_tokenizer)
+    shape = LocalConfig(span_bp=40, filters=6, filter_bp=5, pool_bp=2, width=5, cells=4, kept=3)
+    width = made.encoder.config.width
+    local = Head(HeadConfig(pool="local", local=shape), width)
+    other = Head(HeadConfig(), width)
+    inference = Inference(made)
+    local.eval(), other.eval()
+    sequences, places = [random_dna(300, seed=1)], [np.array([100, 200])]
+    questions = [Question(head.config, places) for head in (other, local)]
+    both = inference.predict_together([[other], [local]], questions, sequences)
+    monkeypatch.setattr(inference, "encode", None)
+    alone = inference.predict([local], local.config, sequences, places)
+    assert np.array_equal(alone, both[:, 1:])
+    with pytest.raises(TypeError):
+        inference.predict([other], other.config, sequences, places)
