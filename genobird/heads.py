@@ -83,7 +83,7 @@ class HeadConfig(Strict):
     def reach_bp(self) -> int:
         """Bases on each side of a place, of which some are read; the encoder sees others too."""
         read = [] if self.pool == "local" else [self.before_bp, self.after_bp]
-        return max(*read, 0, self.local.span_bp // 2 if self.local else 0)
+        return max(*read, 0, self.local.reach_bp if self.local else 0)
 
     @model_validator(mode="after")
     def _whole_cells(self) -> HeadConfig:
@@ -134,15 +134,15 @@ class HeadConfig(Strict):
     def bases(self) -> tuple[int, int]:
         """Bases before the place and from it on that are read as letters; 0, 0 for none."""
         if self.local:
-            return self.local.span_bp // 2, self.local.span_bp // 2
+            return self.local.reach_bp, self.local.reach_bp
         near = self.near_bp if self.core_bp else 0
         before, after = self.core_before_bp + near, self.core_after_bp + near
         if not self.profiles or not self.profiles.local:
             return before, after
-        half = self.profiles.local.span_bp // 2
+        reach = self.profiles.local.reach_bp
         first = self.profiles.before_bp - self.before_bp
         last = first + (self.asked - 1) * self.step_bp
-        return max(before, half - first), max(after, half + last)
+        return max(before, reach - first), max(after, reach + last)
 
     @property
     def core_bp(self) -> int:
@@ -283,11 +283,11 @@ class Head(nn.Module):
         heads = cls[:, None].expand(-1, runs.shape[1], -1)
         each = torch.cat([heads, runs], dim=2).flatten(0, 1)  # [P K, D + cells r]
         if profiles.local is not None:
-            span = profiles.local.config.span_bp
-            before = self.config.before_bp - profiles.config.before_bp + span // 2
+            reach = profiles.local.config.reach_bp
+            before = self.config.before_bp - profiles.config.before_bp + reach
             first = self.config.bases[0] - before
-            spans = places.bases[:, first:].unfold(1, span, self.config.step_bp)
-            bases = spans[:, : runs.shape[1]].flatten(0, 1)  # [P K, span]
+            spans = places.bases[:, first:].unfold(1, 2 * reach, self.config.step_bp)
+            bases = spans[:, : runs.shape[1]].flatten(0, 1)  # [P K, 2 reach]
             each = torch.cat([each, profiles.local(bases).to(each.dtype)], dim=1)
         return profiles.answer(each).view(len(places.spans), -1)
 

@@ -44,6 +44,13 @@ class LocalConfig(Strict):
     pool_bp: int = Field(
         8, ge=1, le=1_024, description="Bases of a cell: a filter's best match in it."
     )
+    shifts_bp: tuple[Annotated[int, Field(ge=-1_024, le=1_024)], ...] = Field(
+        (0,),
+        min_length=1,
+        max_length=64,
+        description="Bases off the place at which spans are read, and averaged, outside of "
+        "training; half a cell to each side evens out where cells begin.",
+    )
     width: int = Field(192, ge=4, le=16_384, description="Channels that combine motifs.")
     dilations: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
         (2, 4), max_length=64, description="Of the residual convolutions."
@@ -54,6 +61,11 @@ class LocalConfig(Strict):
     kept: int = Field(128, ge=1, le=16_384, description="Channels kept of each position.")
     hidden: int = Field(384, ge=1, le=65_536, description="Numbers that come out.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout around the hidden layer.")
+
+    @property
+    def reach_bp(self) -> int:
+        """Bases on each side of a place that are read, at any shift."""
+        return self.span_bp // 2 + max(map(abs, self.shifts_bp))
 
     @model_validator(mode="after")
     def _whole_cells(self) -> LocalConfig:
@@ -94,12 +106,21 @@ class LocalNetwork(nn.Module):
         self.hidden = nn.Linear(config.kept * (cells + 1), config.hidden)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Read spans, uint8 [P, span_bp], 0 to 3 for A C G T, `NO_BASE` elsewhere.
+        """Read bases, uint8 [P, 2 reach_bp], 0 to 3 for A C G T, `NO_BASE` elsewhere.
 
         Returns:
-            [P, hidden], not negative.
+            [P, hidden], not negative; the mean over `shifts_bp`, in training the middle alone.
         """
-        return self._read(codes) if self.training else in_rows(self._read, codes)
+        if self.training:
+            return self._read(self._span(codes, 0))
+        shifts = self.config.shifts_bp
+        read = [in_rows(self._read, self._span(codes, shift)) for shift in shifts]
+        return torch.stack(read).mean(0) if len(read) > 1 else read[0]
+
+    def _span(self, codes: Tensor, shift: int) -> Tensor:
+        """Return the span whose middle is `shift` bases off the place, [P, span_bp]."""
+        first = self.config.reach_bp + shift - self.config.span_bp // 2
+        return codes[:, first : first + self.config.span_bp]
 
     def _read(self, codes: Tensor) -> Tensor:
         # [P, L, 4] -> [P, 4, 1, L], channels last

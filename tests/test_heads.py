@@ -63,6 +63,7 @@ LOCAL = LocalConfig(
     kept=3,
     hidden=7,
 )
+SHIFTED = LOCAL.model_copy(update={"shifts_bp": (-1, 1)})
 
 
 def local_head(seed=0, **changes):
@@ -92,6 +93,19 @@ def test_beyond_its_sequence_a_head_reads_no_base():
     codes = bases_around("ACGTN", np.array([0, 4]), 3, 2)
     assert codes.tolist() == [[4, 4, 4, 0, 1], [1, 2, 3, 4, 4]]
     assert bases_around("ACGT", np.array([1]), 0, 0).shape == (1, 0)
+
+
+def test_a_network_with_shifts_is_the_mean_of_what_it_reads_there_and_trains_on_the_middle():
+    plain, shifted = local_head().local, LocalNetwork(SHIFTED)
+    shifted.load_state_dict(plain.state_dict())
+    codes = torch.randint(0, 5, (9, 2 * SHIFTED.reach_bp), dtype=torch.uint8)
+    read = [plain.eval()(codes[:, first : first + LOCAL.span_bp]) for first in (0, 2)]
+    assert not torch.allclose(*read)
+    torch.testing.assert_close(shifted.eval()(codes), (read[0] + read[1]) / 2)
+    for network in (plain, shifted):
+        network.dropout.p = 0.0
+        network.train()
+    torch.testing.assert_close(shifted(codes), plain(codes[:, 1:-1]))
 
 
 def test_motifs_begin_filters_on_both_strands():
@@ -182,7 +196,7 @@ def test_a_head_knows_where_in_its_interval_something_lies(tiny_tokenizer):
     assert not torch.allclose(found, head(hidden, Places(batch, spans.flip(1), owner)), atol=1e-4)
 
 
-@pytest.mark.parametrize("local", [None, LOCAL])
+@pytest.mark.parametrize("local", [None, LOCAL, SHIFTED])
 def test_a_head_asks_another_one_about_places_side_by_side(tiny_tokenizer, local):
     torch.manual_seed(0)
     shape = {"pool": "cells", "cell_bp": 20, "cell_width": 3, "local": local}
@@ -224,7 +238,7 @@ def starts_head(local=None, **changes):
     return Head(HeadConfig(pool="profiles", profiles=profiles, **given), 12).eval()
 
 
-@pytest.mark.parametrize("local", [None, LOCAL])
+@pytest.mark.parametrize("local", [None, LOCAL, SHIFTED])
 def test_letters_of_the_core_promoter_add_to_the_profiles(tiny_tokenizer, local):
     head, plain = starts_head(local), starts_head(local, core_before_bp=0, core_after_bp=0)
     plain.load_state_dict({name: head.state_dict()[name] for name in plain.state_dict()})

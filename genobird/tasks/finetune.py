@@ -278,7 +278,7 @@ class _Labels:
                 self.dataset,
                 split,
                 config.enriched,
-                span_bp=shape.local.span_bp,
+                span_bp=2 * shape.local.reach_bp,
                 sites=self.sites,
                 auxiliary=self.auxiliary,
                 seed=seed,
