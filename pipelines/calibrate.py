@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class Line(NamedTuple):
 
     slope: float
     offset: float
+
+    def after(self, first: Line) -> Line:
+        """Return the line of both, where another was taken first."""
+        return Line(self.slope * first.slope, self.slope * first.offset + self.offset)
 
 
 def fit_line(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Line:
@@ -190,11 +194,12 @@ def calibrate(
             # The line moves both; what is left is that the best of many is larger than one.
             offset = fit_offset(line.slope * near + line.offset, labels)
             checkpoint.promoter.near_offset.mul_(line.slope).add_(offset)
-    said: dict[str, Any] = {
-        name: {**line._asdict(), "split": split} for name, line in lines.items()
-    }
-    known = checkpoint.provenance.get("calibration", {})
-    checkpoint.provenance = {**checkpoint.provenance, "calibration": {**known, **said}}
+    known = dict(checkpoint.provenance.get("calibration", {}))
+    for name, line in lines.items():
+        first = known.get(name, {"slope": 1.0, "offset": 0.0})
+        both = line.after(Line(first["slope"], first["offset"]))
+        known[name] = {**both._asdict(), "split": split}
+    checkpoint.provenance = {**checkpoint.provenance, "calibration": known}
     checkpoint.save(output, force=force)
     for name, line in lines.items():
         logger.info("%s: logits x %.3f %+.3f", name, line.slope, line.offset)

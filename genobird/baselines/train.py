@@ -42,7 +42,7 @@ from genobird.baselines.linear_models import CompositionModel, GappedModel, Kmer
 from genobird.baselines.ngram import Unit, open_shards, predict_sequence
 from genobird.datasets import ChromatinDataset, Predictions, Sites, read_promoters
 from genobird.errors import CheckpointError, UsageError
-from genobird.files import Draft, Kind, file_sha256, refuse_existing, write_text
+from genobird.files import Draft, Kind, file_sha256, read_json, refuse_existing, write_text
 from genobird.runs import Identity, Start, begun_folder, flat
 from genobird.tokenizer import Tokenizer
 
@@ -209,7 +209,7 @@ def train_baselines(
     start = Start(resume=resume, force=force)
     with begun_folder(output, KIND, _identity(facts), start, _unfinished) as part:
         if (part / FACTS).exists():
-            facts = json.loads((part / FACTS).read_text())
+            facts = read_json(part / FACTS)
         else:
             _write_facts(part, facts)
         _train(part, facts, names, chromatin, promoters, sequence, config)
@@ -241,7 +241,7 @@ def _identity(facts: Mapping[str, Any]) -> Identity:
 def _unfinished(folder: Path) -> Identity | None:
     """Return the identity of the run of which a folder holds a model, or one half trained."""
     made = {file.name for file in folder.glob("[!.]*")}
-    return _identity(json.loads((folder / FACTS).read_text())) if made > {FACTS} else None
+    return _identity(read_json(folder / FACTS)) if made > {FACTS} else None
 
 
 def _train(

@@ -360,6 +360,8 @@ def finetune_chromatin(config: ChromatinConfig, run: Run) -> Checkpoint:
         if shape.pool == "local":  # of a head that was combined, the local part's history
             earlier = checkpoint.provenance.pop("combined", {"local": earlier})["local"]
         facts["earlier"] = earlier
+    else:
+        checkpoint.provenance.pop("combined", None)
     if labels.auxiliary:
         checkpoint.chromatin = checkpoint.chromatin.narrowed(labels.known)
     facts |= {"config": settled, "data": labels.facts()}

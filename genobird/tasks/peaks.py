@@ -28,7 +28,7 @@ from genobird.checkpoint import PROVENANCE, Checkpoint, bundled_model, require_f
 from genobird.composition import CHROMATIN_WINDOWS_BP, place_composition
 from genobird.config import MOST_SEED, Strict
 from genobird.errors import InputError, UsageError, counted
-from genobird.files import write_text
+from genobird.files import read_json, write_text
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
 from genobird.heads import POSITIVE_WEIGHT, Head, HeadConfig
@@ -206,7 +206,7 @@ def gc_contents(genome: Genome, chosen: ChosenBins) -> Doubles:
 
 def _finished(output: Path, settings: PeaksSettings, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the report of a finished run, if it is the one that is asked for."""
-    provenance = json.loads((output / MODEL / PROVENANCE).read_text())
+    provenance = read_json(output / MODEL / PROVENANCE)
     known = provenance.get("chromatin", {})
     if not (output / REPORT).exists() or "tracks" not in known.get("data", {}):
         raise UsageError(
@@ -215,7 +215,7 @@ def _finished(output: Path, settings: PeaksSettings, facts: dict[str, Any]) -> d
         )
     _settled(output, settings, facts, {**known["data"], "settings": known["config"]})
     logger.info("%s is finished", output)
-    return dict(json.loads((output / REPORT).read_text()))
+    return read_json(output / REPORT)
 
 
 def _settled(
@@ -255,7 +255,7 @@ class _States:
         plan = self.folder / "plan.json"
         if plan.exists() and not run.resume:
             refuse_unfinished(run.output)
-        known = json.loads(plan.read_text()) if plan.exists() else {}
+        known = read_json(plan) if plan.exists() else {}
         self.settings = settings = _settled(run.output, settings, facts, known)
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = {**facts, "settings": settings.model_dump(mode="json")}
@@ -316,6 +316,7 @@ class _States:
         facts = {"config": settings, "data": self.facts, **report, "earlier": earlier}
         found = {**report, "config": settings}
         write_text(self.run.output / REPORT, json.dumps(found, indent=2) + "\n")
+        checkpoint.provenance.pop("combined", None)
         self.run.write_model(checkpoint, "chromatin", facts)
         (self.run.output / STATE).unlink(missing_ok=True)
 

@@ -156,10 +156,14 @@ class Run:
     def write_model(self, checkpoint: Checkpoint, part: str, facts: Mapping[str, Any]) -> None:
         """Write the model of the run, and drop what was encoded for it.
 
-        `facts` say how a part of it was trained.
+        `facts` say how a part of it was trained. Its calibration, and the notes on a model that was
+        bundled, were of the part as it was before.
         """
-        kept = {**self.provenance, **facts}
-        checkpoint.provenance = {**checkpoint.provenance, part: kept}
+        known = {key: value for key, value in checkpoint.provenance.items() if key != "notes"}
+        if "calibration" in known:
+            lines = known["calibration"].items()
+            known["calibration"] = {name: line for name, line in lines if name != part}
+        checkpoint.provenance = {**known, part: {**self.provenance, **facts}}
         checkpoint.save(self.output / MODEL, force=True)
         for made in (ENCODED, STATES):
             shutil.rmtree(self.output / made, ignore_errors=True)

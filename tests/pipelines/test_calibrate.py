@@ -162,10 +162,15 @@ def test_both_heads_are_calibrated_and_the_lines_are_kept(saved, chromatin, tmp_
     assert (1 / (1 + np.exp(-again.astype(float)))).mean() == pytest.approx(
         table["label"].mean(), rel=0.02
     )
-    calibrate(tmp_path / "out", tmp_path / "again", promoters=tmp_path / "promoters.parquet")
+    lines = calibrate(
+        tmp_path / "out", tmp_path / "again", promoters=tmp_path / "promoters.parquet"
+    )
+    assert lines["promoter"] == pytest.approx((1, 0), abs=0.05)  # it was calibrated before
     known = Checkpoint.load(tmp_path / "again").provenance["calibration"]
-    assert known["chromatin"] == made.provenance["calibration"]["chromatin"]
-    assert known["promoter"] != made.provenance["calibration"]["promoter"]
+    first = made.provenance["calibration"]
+    assert known["chromatin"] == first["chromatin"]
+    assert known["promoter"]["slope"] == lines["promoter"].slope * first["promoter"]["slope"]
+    assert known["promoter"]["offset"] == pytest.approx(first["promoter"]["offset"], rel=0.1)
 
 
 def test_nothing_to_calibrate_on_is_refused(saved, tmp_path):

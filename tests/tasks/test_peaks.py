@@ -65,7 +65,12 @@ def model(tiny_tokenizer, tmp_path):
     made = tiny_checkpoint(tiny_tokenizer)
     made.table = Head(HeadConfig(), made.encoder.config.width)
     made.targets = Targets(names=("mine",), means=(0.0,), scales=(1.0,))
-    made.provenance = {"pretraining": {"tokens_seen": 7}, "chromatin": {"command": "before"}}
+    line = {"slope": 2.0, "offset": 0.0, "split": "validation"}
+    made.provenance = {
+        "pretraining": {"tokens_seen": 7}, "chromatin": {"command": "before"},
+        "combined": {"split": "validation"}, "notes": ["the head that was there"],
+        "calibration": {"chromatin": line, "promoter": line},
+    }  # fmt: skip
     made.save(tmp_path / "start")
     return tmp_path / "start"
 
@@ -105,6 +110,8 @@ def test_a_track_is_learnt_and_measured_where_it_was_held_out(world, model, tmp_
     assert after.provenance["pretraining"] == {"tokens_seen": 7}
     assert after.provenance["chromatin"]["command"] == "x"
     assert after.provenance["chromatin"]["earlier"] == {"command": "before"}
+    assert list(after.provenance["calibration"]) == ["promoter"]
+    assert not {"combined", "notes"} & set(after.provenance)
     assert str(tmp_path) not in json.dumps(after.provenance)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "held_out.json", "logs", "model",
