@@ -104,7 +104,7 @@ def score(options: ScoreOptions, compute: Compute, run: ResumableRun) -> None:
     with genome, locked(*([] if bigwig is None else [bigwig])):
         asked: Iterable[Site]
         if options.of_fasta:
-            asked = starmap(sites.sequence_site, genome.stream())
+            asked = starmap(sites.sequence_site, genome.stream(empty=True))
         else:
             asked = sites.sites_of(intervals, genome, chain)
         with progress_of("regions", len(intervals) or None) as advance:

@@ -194,10 +194,11 @@ class Genome:
         end = min(max(end, start), length)
         return self._bases(contig, start, end), start
 
-    def stream(self) -> Iterator[tuple[str, str]]:
+    def stream(self, *, empty: bool = False) -> Iterator[tuple[str, str]]:
         """Yield each contig's name and bases, upper-case `ACGTN`, in file order.
 
         Needs no index and the memory of one contig. Who reads to the end has the hash as well.
+        Contigs without bases are left out, as in an index of htslib, unless `empty` is set.
 
         Raises:
             FastaError: The file is cut short, damaged, no FASTA or no DNA.
@@ -205,6 +206,10 @@ class Genome:
         digest = hashlib.sha256()
         with closing(streams.chunks(self.path, FastaError)) as chunks:
             for name, bases in _contigs(chunks, self.path):
+                if not bases:
+                    if empty:
+                        yield name, ""
+                    continue
                 digest.update(f">{name} {len(bases)}\n".encode("utf-8", "surrogateescape"))
                 digest.update(bases)
                 yield name, bases.decode("ascii")
@@ -298,10 +303,7 @@ def _path_of(fasta: Fasta) -> Path | str:
 
 
 def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearray]]:
-    """Yield name and normalised bases of each record, and refuse what is no FASTA of DNA.
-
-    Contigs without bases are left out, as in an index of htslib.
-    """
+    """Yield name and normalised bases of each record, and refuse what is no FASTA of DNA."""
     seen: set[str] = set()
     header: bytes | None = None  # the unfinished header line, or None among bases
     name = ""
@@ -319,8 +321,8 @@ def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearr
                 name = _name(header + chunk[at:stop], seen, path)
                 header, line_start, at = None, True, stop + 1
             elif line_start and chunk[at : at + 1] == b">":
-                if bases:
-                    found = True
+                if name:
+                    found = found or bool(bases)
                     yield name, bases
                 header, bases, at = b"", bytearray(), at + 1
             else:
@@ -334,10 +336,10 @@ def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearr
         name = _name(header, seen, path)
     if not name:
         raise FastaError(f"{path} is empty; a FASTA file begins with '>' and a contig name")
-    if bases:
-        yield name, bases
-    elif not found:
-        raise FastaError(f"{path} holds names but no bases; give the FASTA of a genome")
+    if not bases and not found:
+        why = streams.kind_of(header or b">") if b"\r" in (header or b"") else ""
+        raise FastaError(f"{path} holds names but no bases; {why or 'give the FASTA of a genome'}")
+    yield name, bases
 
 
 def _append(bases: bytearray, text: bytes, name: str, path: Path) -> None:
@@ -360,10 +362,10 @@ def _append(bases: bytearray, text: bytes, name: str, path: Path) -> None:
 
 
 def _name(header: bytes, seen: set[str], path: Path) -> str:
-    words = header.decode("utf-8", "surrogateescape").split()
-    if not words or header[:1].isspace():
+    name = streams.first_word(header.decode("utf-8", "surrogateescape"))
+    if not name:
         raise FastaError(f"{path}: a header line has no name; write it as '>chr1'")
-    if words[0] in seen:
-        raise FastaError(f"{path}: contig {words[0]} appears twice; names must be unique")
-    seen.add(words[0])
-    return words[0]
+    if name in seen:
+        raise FastaError(f"{path}: contig {name} appears twice; names must be unique")
+    seen.add(name)
+    return name

@@ -170,7 +170,8 @@ def _build(path: Path, kind: Compression) -> FastaIndex:
 
 def _rows(fai: bytes) -> Iterator[Row]:
     """Read a `.fai`."""
-    for line in fai.decode("utf-8", "surrogateescape").splitlines():
+    for row in fai.splitlines():  # of bytes: names may hold what ends lines elsewhere
+        line = row.decode("utf-8", "surrogateescape")
         name, *numbers = line.split("\t")
         length, offset, bases, width = map(whole, numbers[:4])
         if length is None or offset is None or bases is None or width is None:
@@ -232,7 +233,7 @@ def _fault(path: Path) -> str:
     for number, line in enumerate(streams.lines(path, FastaError), start=1):
         length = len(line.rstrip())
         if line.startswith(">"):
-            name = (line[1:].split() or [""])[0]
+            name = streams.first_word(line[1:])
             if name in seen:
                 return f"{path}: contig {name} appears twice; names must be unique"
             seen.add(name)

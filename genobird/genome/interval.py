@@ -193,7 +193,8 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
         for number, line in enumerate(lines, start=1):
             text = line.rstrip("\r\n")
             columns = text.split("\t") if "\t" in text else text.split()
-            if not text.strip() or text.startswith("#") or text.split()[0] in ("track", "browser"):
+            words = text.split(maxsplit=1)[:1]
+            if not text.strip(" ") or text.startswith("#") or words in (["track"], ["browser"]):
                 continue
             try:
                 yield _bed_interval(columns)
@@ -209,10 +210,8 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
 
 def _bed_interval(columns: list[str]) -> Interval:
     if len(columns) < 3 or not columns[0]:
-        raise InputError(
-            f"{counted(len(columns), 'column')} found, BED needs at least 3: chrom, start "
-            "(0-based), end"
-        )
+        found = "an empty chrom" if len(columns) > 2 else counted(len(columns), "column")
+        raise InputError(f"{found} found, BED needs at least 3: chrom, start (0-based), end")
     start, end = (position(text.strip()) for text in columns[1:3])
     if start is None or end is None:
         title, found = ("start", columns[1]) if start is None else ("end", columns[2])

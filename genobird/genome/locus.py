@@ -34,7 +34,7 @@ _FEWEST = 20  # comparable records that make a verdict
 _SUSPICIOUS = 0.2
 
 _CONTIG = re.compile(r"##contig=<(?P<facts>.*)>\r?")
-_FACT = re.compile(r'(?:^|,)(ID|length|assembly)="?([^,">]+)')
+_FACT = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^,]*))')
 _INSIST = "--ignore-build goes on"
 
 
@@ -110,9 +110,15 @@ class Locator:
 
 def contigs_of(header: Iterable[str]) -> dict[str, int]:
     """Return the lengths in bp of the contigs that a VCF header gives them for."""
-    found = (dict(_FACT.findall(match["facts"])) for match in map(_CONTIG.match, header) if match)
-    lengths = ((facts.get("ID"), whole(facts.get("length", ""))) for facts in found)
-    return {name: bp for name, bp in lengths if name is not None and bp is not None}
+    lengths = ((facts.get("ID"), whole(facts.get("length", ""))) for facts in map(_facts, header))
+    return {name: bp for name, bp in lengths if name and bp is not None}
+
+
+def _facts(line: str) -> dict[str, str]:
+    """Return what a `##contig` line says of its contig; nothing of another line."""
+    match = _CONTIG.match(line)
+    found = _FACT.findall(match["facts"]) if match else ()
+    return {key: quoted_text or plain for key, quoted_text, plain in found}
 
 
 def assembly_of(header: Sequence[str]) -> str | None:
@@ -195,9 +201,7 @@ def beyond(ends: Mapping[str, int], genome: Genome, what: str = "the input") -> 
 
 
 def _naming(line: str) -> str | None:
-    if match := _CONTIG.match(line):
-        return dict(_FACT.findall(match["facts"])).get("assembly")
-    return line if line.startswith("##reference=") else None
+    return line if line.startswith("##reference=") else _facts(line).get("assembly")
 
 
 def _difference(one: Mapping[str, int], first: str | None, other: Mapping[str, int]) -> str | None:

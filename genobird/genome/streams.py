@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import zlib
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
@@ -112,12 +112,14 @@ def chunks(source: Path | str, error: type[InputError]) -> Generator[bytes, None
 def _checked(
     pieces: Iterator[bytes], source: Path | str, error: type[InputError]
 ) -> Iterator[bytes]:
-    """Refuse text of two bytes a letter: with its mark, or in the pattern of letters and zeros."""
+    """Refuse text of two or four bytes a letter: with its mark, or in the pattern of two bytes."""
     start = next(pieces, b"")
     zeros = start[:4:2], start[1:4:2]
-    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros.count(b"\0\0") == 1:
+    wide = start.startswith((BOM_UTF32_LE, BOM_UTF32_BE))
+    if wide or start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros.count(b"\0\0") == 1:
+        kind = "UTF-32" if wide else "UTF-16"
         raise error(
-            f"{label(source)} is text in UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8"
+            f"{label(source)} is text in {kind}; save it as UTF-8: iconv -f {kind} -t UTF-8"
         )
     yield start
     yield from pieces
@@ -322,6 +324,8 @@ _KINDS: Final = (
 )
 _PATTERNS: Final = [(re.compile(kind, re.I | re.S | re.M), what) for kind, what in _KINDS]
 _ALLELE = re.compile(r"[ACGT,]+|-+", re.IGNORECASE)
+_NAMED = re.compile(r"rs\d+|\w+[:_]\d+[:_][ACGT]+[>:_][ACGT]+(_b3[78])?", re.IGNORECASE)
+_WHITE = re.compile(r"[ \t\r\v\f]")
 
 
 def kind_of(start: bytes) -> str:
@@ -334,17 +338,27 @@ def kind_of(start: bytes) -> str:
     for pattern, what in _PATTERNS:
         if pattern.match(start):
             return f"it is {what}"
-    if re.search(rb"^#?chrom(osome)?;", start, re.I | re.M):
+    if re.search(rb'^#?"?chr(om(osome)?)?"?;', start, re.I | re.M):
         return "its columns are separated by semicolons: separate them by tabs or commas"
     if re.search(rb"^#CHROM +POS", start, re.M):
         return "its columns are separated by spaces: VCF needs tabs"
     return ""
 
 
+def first_word(text: str) -> str:
+    """Return what htslib takes for the name in a FASTA header: all before ASCII white space."""
+    return _WHITE.split(text, maxsplit=1)[0]
+
+
 def without_header(start: bytes) -> str:
     """Say what a file without a header is, by its first row; empty where it is nothing known."""
     lines = start[:_LOOKED_AT].decode("utf-8", "replace").splitlines()
     cells = next((line.split() for line in lines if line[:1] not in ("", "#")), [])
+    if len(cells) == 1 and _NAMED.fullmatch(cells[0]):
+        return (
+            "it looks like a list of variants: give them as arguments, or a table that begins with "
+            "a line of columns, chrom pos ref alt; an rs number needs to be looked up first"
+        )
     places = [whole(cell) is not None for cell in cells[1:3]]
     if len(cells) > 4 and all(places) and all(map(_ALLELE.fullmatch, cells[3:5])):
         return (

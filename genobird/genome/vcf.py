@@ -140,10 +140,16 @@ class VcfReader:
                 f"{self.name}, line {at}: a header line is found among the records; remove it, and "
                 "join VCFs with bcftools concat"
             )
+        if "\r" in body:
+            raise VcfError(
+                f"{self.name}, line {at}: a carriage return is found within the record; end each "
+                "line with a line feed: tr '\\r' '\\n'"
+            )
         if len(columns) < _COLUMNS:
+            spaces = "; tabs separate them, not spaces" if len(body.split()) >= _COLUMNS else ""
             raise VcfError(
                 f"{self.name}, line {at}: {counted(len(columns), 'tab-separated column')} found, a "
-                f"VCF record has at least {_COLUMNS}"
+                f"VCF record has at least {_COLUMNS}{spaces}"
             )
         if line.count("\t") + 1 < self._columns:
             raise VcfError(
@@ -233,7 +239,7 @@ def _bcf_lines(path: Path, name: str) -> Iterator[str]:
         raise VcfError(f"{name} is cut short: its end-of-file block is missing; copy it again")
     try:
         with quiet_htslib(), pysam.VariantFile(str(path)) as file:
-            yield from str(file.header).splitlines()
+            yield from str(file.header).rstrip("\n").split("\n")
             for record in file:
                 yield str(record).rstrip("\n")
     except (OSError, ValueError) as error:

@@ -221,7 +221,7 @@ def _from_table(peeked: streams.Peeked) -> Iterator[list[Variant]]:
     header = _cells(first, separator)
     places = _ROWS.places(header) or []
     for number, line in lines:
-        if not line.strip():
+        if not line.strip(" \r"):
             continue
         where = f"{peeked.name}, line {number}"
         try:
@@ -249,7 +249,8 @@ def _checked(variant: Variant) -> Variant:
             f"{quoted(variant)} is among the variants; its position must be a whole number, "
             "contig, REF and ALT text"
         )
-    return variant if abs(variant.position) < BEYOND else replace(variant, position=BEYOND - 1)
+    within = max(1 - BEYOND, min(variant.position, BEYOND - 1))
+    return variant if within == variant.position else replace(variant, position=within)
 
 
 def _alleles(row: Sequence[Any], where: str) -> list[Variant]:
@@ -271,7 +272,7 @@ def _alleles(row: Sequence[Any], where: str) -> list[Variant]:
 
 
 def _is_note(line: str) -> bool:
-    return line.startswith("##") or not line.strip()
+    return line.startswith("##") or not line.strip(" \r")
 
 
 def _separator(header: str) -> str:

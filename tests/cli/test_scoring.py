@@ -97,6 +97,12 @@ def test_score_takes_sequences_without_a_genome(run, tiny_checkpoint, tmp_path):
     table = pd.read_csv(tmp_path / "out.tsv", sep="\t")
     assert table["chrom"].tolist() == ["one", "n"]
     assert table["end"].tolist() == [10, 6]
+    fasta.write_text(">one\nACGT\n>none\n>two\nACGT\n")
+    code, _, err = run("score", fasta, *arguments, "--force")
+    assert (code, err) == (
+        1,
+        "genobird: error: sequence none is empty; at least one base is needed\n",
+    )
 
 
 @pytest.mark.parametrize(

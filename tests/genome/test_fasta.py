@@ -68,6 +68,9 @@ def test_case_ambiguity_codes_blank_lines_and_contigs_without_bases(
     assert dict(genome.stream()) == CONTIGS
     assert genome.contigs == {name: len(bases) for name, bases in CONTIGS.items()}
     assert genome.fetch(Interval("one", 3, 8)) == "TNNAC"
+    every = dict(genome.stream(empty=True))
+    assert {name: bases for name, bases in every.items() if bases} == CONTIGS
+    assert len(every) > len(CONTIGS)
 
 
 @settings(max_examples=40)
@@ -94,11 +97,12 @@ def test_any_window_is_a_slice_of_the_contig(
         lines += [sequence[at : at + width] for at in range(0, len(sequence), width)]
     path = pack("\n".join(lines).encode(), tmp_path_factory.mktemp("g") / "x.fa", kind)
     genome = Genome(path)
-    expected = {f"c{number}": normalise(text) for number, text in enumerate(sequences) if text}
+    every = {f"c{number}": normalise(text) for number, text in enumerate(sequences)}
+    expected = {name: bases for name, bases in every.items() if bases}
     assert dict(genome.stream()) == expected
     text = "\n".join(lines).encode()
     pieces = [text[at : at + chunk] for at in range(0, len(text), chunk)]
-    assert {name: bases.decode() for name, bases in fasta._contigs(pieces, path)} == expected
+    assert {name: bases.decode() for name, bases in fasta._contigs(pieces, path)} == every
     for name, sequence in expected.items():
         start = draw.randint(0, len(sequence))
         end = draw.randint(start, len(sequence))
@@ -138,11 +142,14 @@ def test_joined_bgzf_files_are_read(tmp_path: Path) -> None:
 
 def test_contigs_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "x.fa"
-    path.write_bytes(b">\xff|:1-2 text\nAC\n>1\nGT\n>0\nCC\n")
+    wide = ["x\u2028y", "x\u2028z", "n\xa0a", "n\x85b", "c\x1cd"]  # no white space in a FASTA file
+    rest = "".join(f">{name}\ttext\nTA\n" for name in wide).encode()
+    path.write_bytes(b">\xff|:1-2 text\nAC\n>1\nGT\n>0\nCC\n" + rest)
     genome = Genome(path)
-    assert list(genome.contigs) == ["\udcff|:1-2", "1", "0"]
+    assert list(genome.contigs) == ["\udcff|:1-2", "1", "0", *wide]
+    assert [name for name, _ in genome.stream()] == list(genome.contigs)
     bases = [genome.fetch(Interval(name, 0, 2)) for name in genome.contigs]
-    assert bases == ["AC", "GT", "CC"]
+    assert bases == ["AC", "GT", "CC"] + 5 * ["TA"]
 
 
 @pytest.mark.parametrize("kind", ["plain", "bgzf"])
@@ -259,6 +266,7 @@ def test_an_accession_of_another_assembly_is_refused(plain: Genome) -> None:
         (b">a\nAC>T\n", "letter '>' at a:3"),
         (b">\nACGT\n", "a header line has no name"),
         (b">a\n>b\n", "holds names but no bases"),
+        (b">a\rACGT\r", "no bases; its lines end as on an old Mac"),
         (b"> a\nACGT\n", "a header line has no name"),
         (b">a\nACGT\n>b\nAC\n>a\nGG\n", "contig a appears twice"),
         (b"\x00\x01\x02\x03", "is no FASTA"),

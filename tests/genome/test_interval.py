@@ -147,7 +147,8 @@ def test_bed_round_trips(tmp_path_factory: pytest.TempPathFactory, rows: list[In
         ("chr1\t1\n", r"line 1: 2 columns found"),
         ("chr1\t1\t2\tx\t0\tx\n", "line 1: strand 'x' is unknown"),
         ("chr1\t1e3\t2000\n", "line 1: start '1e3'"),
-        ("\t1\t2\n", "line 1: "),
+        ("\t1\t2\n", "line 1: an empty chrom found, BED needs"),
+        ("chr1\t1\t2\n\t\t\n", "line 2: an empty chrom found"),
     ],
 )
 def test_a_bad_bed_line_is_named(text: str, reason: str, tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def test_a_vcf_is_no_bed_and_spaces_are_no_tabs(tmp_path: Path) -> None:
         ("chr1\t5\t9\tpeak\t0\t+", "looks like BED: regions are scored by genobird score"),
         ("chr1\t5\tA\tC", "looks like a table: begin it with a line that names chrom, pos, ref"),
         ("chr1\t5\trs1\tA\tC", "looks like a table"),
+        ("chr1_5_A_C_b37", "looks like a list of variants: give them as arguments"),
+        ("rs123", "looks like a list of variants.*an rs number needs to be looked up first"),
+        ('"chr";"pos";"ref"', "columns are separated by semicolons"),
         ("some text", "must begin with ##fileformat=VCF"),
     ],
 )
@@ -68,10 +71,14 @@ def test_what_is_fine_or_unknown_has_no_name(start: bytes) -> None:
     assert without_header(b"x y\n") == without_header(b"") == ""
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_two_bytes_a_letter_are_refused_in_every_reader(encoding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_letters_of_several_bytes_are_refused_in_every_reader(
+    encoding: str, tmp_path: Path
+) -> None:
     path = tmp_path / "in"
     path.write_bytes("chr1\t5\t9\n".encode(encoding))
     for read in (read_bed, read_alleles, lambda path: lines(path, InputError)):
-        with pytest.raises(InputError, match="is text in UTF-16; save it as UTF-8: iconv"):
+        with pytest.raises(
+            InputError, match=f"is text in {encoding[:6].upper()}; save it as UTF-8"
+        ):
             list(read(path))

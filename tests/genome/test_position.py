@@ -162,6 +162,8 @@ def test_a_number_of_a_chain_that_is_none_is_one_line(
 def test_a_length_that_is_no_number_is_unknown(length: str, genome: Genome) -> None:
     header = [f"##contig=<ID=chr1,length={length}>", "##contig=<ID=b,length=7>"]
     assert contigs_of(header) == {"b": 7}
+    quoting = '##contig=<ID="c",Description="a,length=9,ID=b \\", ID=b",length="8",assembly=x>'
+    assert contigs_of([quoting]) == {"c": 8}
     lines = extend_header([*header, "#CHROM"], [], {}, genome)
     assert lines == [*header, "#CHROM"]
 

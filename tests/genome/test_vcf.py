@@ -169,7 +169,8 @@ def test_a_record_knows_its_alleles(tmp_path: Path) -> None:
         (b"##fileformat=VCFv4.2\n", "has no VCF header"),
         (b"\x00\x01\x02", "has no VCF header"),
         (text_of(["chr1\t5\t.\tA\tC"]), r"line 6: 5 tab-separated columns found"),
-        (text_of(["chr1 5 . A C . . ."]), r"line 6: 1 tab-separated column found"),
+        (text_of(["chr1 5 . A C . . ."]), r"line 6: 1 tab-separated column .*; tabs separate them"),
+        (text_of(["\r".join(AWKWARD[:2])]), "line 6: a carriage return is found within the record"),
         (text_of([AWKWARD[0], "chr1\tx\t.\tA\tC\t.\t.\t."]), "line 7: POS 'x' is no whole"),
         (
             text_of([AWKWARD[0], COLUMNS]),
@@ -219,7 +220,9 @@ def test_scoring_twice_replaces_the_old_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["path", "stdin"])
 def test_bcf_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, packed = tmp_path / "in.vcf", tmp_path / "in.bcf"
-    source.write_bytes(text_of(["chr1\t5\trs1\tA\tC,G\t29.5\tPASS\tAC=1,2"]))
+    note = "##source=of \u2028 and \x0b\n".encode()  # no ends of lines
+    text = text_of(["chr1\t5\trs1\tA\tC,G\t29.5\tPASS\tAC=1,2"])
+    source.write_bytes(text.replace(b"#CHROM", note + b"#CHROM"))
     with (
         pysam.VariantFile(str(source)) as file,
         pysam.VariantFile(str(packed), "wb", header=file.header) as target,
@@ -231,6 +234,7 @@ def test_bcf_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with VcfReader(packed if kind == "path" else "-") as reader:
         [found] = list(reader)
         assert reader.header[0] == "##fileformat=VCFv4.2"
+        assert note.decode().rstrip("\n") in reader.header
     assert found.line == "chr1\t5\trs1\tA\tC,G\t29.5\tPASS\tAC=1,2"
 
 

@@ -140,6 +140,7 @@ def test_any_table_gives_the_alleles_of_the_same_vcf(tmp_path_factory, rows, kin
         ("chrom\tpos\tref\talt\nchr1\t5.5\tA\tC\n", TableError, "line 2: pos '5.5' is no number"),
         ("chrom\tpos\tref\talt\nchr1\t-5\tA\tC\n", TableError, "line 2: pos '-5' is no number"),
         ("##x\nchrom,pos,ref,alt\n1,5,A,C\n1,5,A\n", TableError, r"line 4: 3 columns found"),
+        ("chrom\tpos\tref\talt\n1\t5\tA\tC\n\t\t\t\n", TableError, "line 3: pos '' is no number"),
         ("chrom\tpos\talt\n1\t5\tA\n", VcfError, "no VCF header.*a table instead begins with"),
         ("chr1\t5\tA\tC\n", VcfError, "no VCF header"),
         ("", VcfError, "no VCF header"),

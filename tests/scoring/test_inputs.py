@@ -76,6 +76,8 @@ def test_a_large_position_is_beyond_every_contig(large):
     assert read_regions([("chr1", 1, large)]) == [Interval("chr1", 1, BEYOND)]
     [allele] = read_alleles(Variant("chr1", 10**40, "A", "C"))
     assert allele.variant.position == BEYOND - 1
+    [allele] = read_alleles(Variant("chr1", -(10**40), "A", "C"))
+    assert allele.variant.position == 1 - BEYOND
 
 
 @pytest.mark.parametrize(
