@@ -93,7 +93,7 @@ class ResumableRun(Run):
         "Continue an interrupted run of the same command, if there is one.", default=False
     )
     processes: int = option(
-        "Processes of one thread each that share the work, on a CPU.", default=1, ge=1
+        "Processes of one thread each that share the work, on a CPU.", default=1, ge=1, le=1024
     )
 
     def start(self, progress: Progress = ignore) -> Start:
