@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError, model_validator
@@ -32,6 +33,7 @@ from genobird.columns import LLR, PROMOTER, REGION_KEYS, REGION_LIFTED
 from genobird.config import Strict, explain
 from genobird.errors import CheckpointError, GenobirdError, InputError, UsageError, quoted
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
+from genobird.genome.streams import MOST_DIGITS, whole
 from genobird.heads import Head, HeadConfig
 from genobird.model import BigBird, BigBirdConfig, MaskedLMHead
 from genobird.targets import MARK, Targets
@@ -224,14 +226,14 @@ class Checkpoint:
             raise UsageError(f"there is no model directory {path}")
         provenance = _verify(path)
         try:
-            shapes = Shapes.model_validate_json((path / CONFIG).read_text())
+            shapes = Shapes.model_validate_json(_read(path / CONFIG, Path.read_text))
             tokenizer = Tokenizer.load(path / TOKENIZER)
             features = _read_features(path / FEATURES)
-            found = _shapes_in(path / WEIGHTS)
+            found = _read(path / WEIGHTS, _shapes_in)
         except ValidationError as error:
             reason = explain(error, Shapes)
             raise CheckpointError(f"{path} is no usable model: {CONFIG}: {reason}") from error
-        except (ValueError, SafetensorError, GenobirdError) as error:
+        except (ValueError, GenobirdError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is no usable model: {reason}") from error
         config = shapes.encoder
@@ -340,11 +342,28 @@ def _shared(named: dict[str, _Of]) -> dict[str, _Of]:
     return {**named, **{_ASKED + k.removeprefix(_CHROMATIN): value for k, value in own.items()}}
 
 
+def _read(path: Path, read: Callable[[Path], _Of]) -> _Of:
+    """Read a file of a model; InputError where it is damaged."""
+    try:
+        return read(path)
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"{path.name} is damaged ({error}); fetch the model again") from error
+
+
 def _read_features(path: Path) -> pd.DataFrame:
-    texts = {"name": str, "class": str}
-    features = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False)
-    if missing := [name for name in ("index", *texts) if name not in features.columns]:
-        raise InputError(f"{path.name} has no column {', '.join(missing)}")
+    features = _read(
+        path, lambda file: pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
+    )
+    if missing := [name for name in ("index", "name", "class") if name not in features.columns]:
+        raise InputError(f"{path.name} has no column {', '.join(missing)}; fetch the model again")
+    indices = [-1 if text == "-1" else whole(text) for text in features["index"]]
+    if None in indices:
+        found = features["index"].iloc[indices.index(None)]
+        raise InputError(
+            f"{path.name}: index {quoted(found)} is no whole number from -1 on, of at most "
+            f"{MOST_DIGITS} digits; fetch the model again"
+        )
+    features["index"] = np.array(indices, np.int64)
     require_free_names(features)
     return features
 

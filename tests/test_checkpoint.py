@@ -354,6 +354,46 @@ def test_shapes_that_no_memory_holds_are_refused_before_any_is_taken(saved, part
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (WEIGHTS, b""),
+        (WEIGHTS, b"\x10\0\0\0\0\0\0\0{"),
+        (CONFIG, b"\xff\xfe{}"),
+        (FEATURES, b""),
+        (FEATURES, b"index\tname\tclass\n1\t\xff\tTF\n"),
+        (FEATURES, b'index\tname\tclass\n1\t"CTCF\tTF\n'),
+    ],
+)
+def test_a_file_that_was_damaged_before_it_was_hashed_is_named(saved, name, content):
+    (saved / name).write_bytes(content)
+    rehash(saved)
+    message = rf"is no usable model: {re.escape(name)} is damaged \(.+\); fetch the model again$"
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("index", ["\uff11\uff13", "9" * 19, "-2", "1.5", "", "+3", " 3", "1_0"])
+def test_the_index_of_a_feature_is_a_whole_number(saved, index):
+    lines = (saved / FEATURES).read_text().splitlines()
+    lines[2] = "\t".join([index, *lines[2].split("\t")[1:]])
+    (saved / FEATURES).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rehash(saved)
+    message = rf"features\.tsv: index {re.escape(repr(index))} is no whole number from -1 on, of at"
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.load(saved)
+
+
+def test_indices_of_features_may_repeat_and_are_minus_one_without_a_published_one(saved):
+    lines = (saved / FEATURES).read_text().splitlines()
+    names = [line.split("\t")[1] for line in lines[1:]]
+    indices = [-1] * (len(names) - 1) + [int("9" * 18)]
+    features = pd.DataFrame({"index": indices, "name": names, "class": "TF"})
+    features.to_csv(saved / FEATURES, sep="\t", index=False)
+    rehash(saved)
+    assert Checkpoint.load(saved).features["index"].tolist() == indices
+
+
+@pytest.mark.parametrize(
     "text", ["a\tb\n1\t2\n1\t2\n1\t2\n", "index\tname\n", "\n", "index\n", '"\n', "index\tclass\n"]
 )
 def test_features_without_columns_are_refused(saved, text):
