@@ -68,7 +68,8 @@ def open_scorer(
         number = whole(compute.batch_size)
         if number is None:
             raise UsageError(
-                f"batch size {quoted(compute.batch_size)} found; auto or a number is allowed"
+                f"batch size {quoted(compute.batch_size)} found; auto or a number is allowed, "
+                f"{scorers.MOST:,} at most"
             )
         size = number
     with _kept():

@@ -225,6 +225,7 @@ A sequence is a string, bytes, a `Seq`, or a record that holds one of these, suc
 _HINT = "give strings, Seq or SeqRecord of Biopython, or a list or dict of these"
 # What records call their sequence and their name: those of Biopython, pyfaidx and pysam.
 _TEXTS, _NAMES = ("seq", "sequence"), ("id", "name")
+_BYTES = bytes | bytearray | memoryview
 
 
 def named_sequences(sequences: Sequences) -> Iterator[tuple[str, str]]:
@@ -250,9 +251,9 @@ def named_sequences(sequences: Sequences) -> Iterator[tuple[str, str]]:
 
 
 def _text(item: object) -> str | None:
-    held = item if isinstance(item, str | bytes) else _first(item, _TEXTS, item)
-    if isinstance(held, bytes):
-        return held.decode("latin-1")
+    held = item if isinstance(item, str | _BYTES) else _first(item, _TEXTS, item)
+    if isinstance(held, _BYTES):
+        return bytes(held).decode("latin-1")
     try:
         return str(held) if isinstance(held, str | Seq | MutableSeq) else None
     except UndefinedSequenceError:

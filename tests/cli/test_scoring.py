@@ -177,6 +177,9 @@ def test_score_refuses_what_it_cannot_do(run, bed, options, tmp_path, tiny_check
         ((bed, *options, "-o", tmp_path / f"{'a' * 250}.tsv"), 1, "cannot be written"),
         ((bed, *options, *out, "--features", "RNA"), 2, "no feature or class 'RNA'"),
         ((bed, *options, *out, "--batch-size", "many"), 2, "auto or a number is allowed"),
+        ((bed, *options, *out, "--batch-size", "9" * 23), 2, "is allowed, 65,536 at most"),
+        ((bed, *options, *out, "--processes", "1025"), 2, "than or equal to 1024; see --help"),
+        ((bed, *options, *out, "--processes", "9" * 20), 2, "than or equal to 1024; see --help"),
         ((bed, *options, *out, "--device", "tpu"), 2, "device 'tpu' is unknown"),
         ((bed, *options, *out, "--model", tmp_path / "none"), 2, "no model directory"),
     ]

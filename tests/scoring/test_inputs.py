@@ -186,6 +186,8 @@ Record = namedtuple("Record", ["name", "sequence"])
         ([Record("pysam", DNA)], "pysam"),
         (np.array([DNA]), "0"),
         (np.array([DNA.encode()]), "0"),
+        (bytearray(DNA.encode()), "0"),
+        ([memoryview(DNA.encode())], "0"),
         (pd.Series([DNA]), "0"),
         (pd.Series({"x": DNA}, dtype="string"), "x"),
         ((text for text in [DNA]), "0"),
