@@ -25,6 +25,7 @@ _TEXT = re.compile(
 # An allele that is written as none, or in words.
 _GAP = re.compile(
     r".+[:\-_\s](?:g\.)?[0-9][0-9,_]*[:\-_\s]?(?:[A-Za-z]+[>:\-_/\s]-+|-+[>:_/\s][A-Za-z]+)"
+    r"(?:[:_][A-Za-z0-9]+)?"
     r"|.+:g\.[0-9_]+(?:del|ins|dup|inv).*"
 )
 _MOST_LETTERS = 1_000  # the search may take the square of them

@@ -103,6 +103,7 @@ def test_a_length_that_is_no_number_is_unknown(run, tmp_path):
         ("in.maf", "Hugo_Symbol\tChromosome\n", 1, "it is a MAF"),
         ("in.csv", "chrom;pos;ref;alt\n", 1, "separated by semicolons"),
         ("rs123", "", 2, "genobird has no list of dbSNP"),
+        ("chr1:5:A:-:b37", "", 2, "give the base before, as VCF does"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(name, text, code, message, run, tmp_path, capsys):
