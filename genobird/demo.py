@@ -25,9 +25,9 @@ from genobird.report.page import auroc, difference, feature_label, probability, 
 from genobird.report.summary import (
     RegionSummary,
     VariantSummary,
-    read_pieces,
     summarise_regions,
     summarise_variants,
+    summary_of,
 )
 from genobird.runs import Progress, Start, ignore
 from genobird.scoring.regions import write_regions
@@ -146,8 +146,8 @@ def _write(
             "command": command,
             "version": genobird.__version__,
         }
-    regions = summarise_regions(read_pieces(folder / "regions.tsv"))
-    variants = summarise_variants(read_pieces(folder / "variants.parquet"))
+    regions = summary_of(folder / "regions.tsv", summarise_regions)
+    variants = summary_of(folder / "variants.parquet", summarise_variants)
     title = f"{STRETCH}, scored by genobird"
     write_text(folder / "report.html", render(regions, variants, facts, title))
     return regions, variants

@@ -30,9 +30,9 @@ from genobird.report.summary import (
     VariantSummary,
     is_turned,
     read_facts,
-    read_pieces,
     summarise_regions,
     summarise_variants,
+    summary_of,
 )
 from genobird.targets import MARK
 
@@ -137,8 +137,8 @@ def report(
     check_output(output, PAGES, force)
     tables = {"regions": regions, "variants": variants}
     origin = {name: path.name for name, path in tables.items() if path is not None}
-    region_summary = summarise_regions(read_pieces(regions)) if regions else None
-    variant_summary = summarise_variants(read_pieces(variants)) if variants else None
+    region_summary = summary_of(regions, summarise_regions) if regions else None
+    variant_summary = summary_of(variants, summarise_variants) if variants else None
     for name, path in tables.items():
         if path is not None:
             known = (facts or {}).values()

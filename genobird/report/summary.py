@@ -8,18 +8,22 @@ per region.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pandas.api.types import is_scalar
 
 from genobird.columns import (
     EVALUE,
@@ -33,9 +37,9 @@ from genobird.columns import (
     VARIANT_LIFTED,
     outputs_in,
 )
-from genobird.errors import TableError, UsageError
+from genobird.errors import TableError, UsageError, counted, quoted
 from genobird.genome.interval import STRANDS, RegionStatus
-from genobird.genome.streams import Compression, Peeked, compression_of
+from genobird.genome.streams import Compression, Peeked, compression_of, lines
 from genobird.genome.variant import Status
 from genobird.report.plots import short
 from genobird.targets import MARK
@@ -54,6 +58,7 @@ _NO_FEATURES = (*REGION_KEYS, *REGION_LIFTED)
 _LARGEST = 10**18  # of a position; no genome comes near
 _LARGEST_SCORE = float(np.finfo(np.float32).max)  # in which scores are written
 _PIECE = 4096
+_QUOTED = re.compile(r'(?<![^\t])"[^"]*(?:""[^"]*)*"')  # a whole cell
 _WANTED = "give the table of genobird score or of genobird variants --table"
 # A quarter of a power of ten each, down to what a background of millions can tell.
 _THRESHOLDS = 10.0 ** (-np.arange(29) / 4)
@@ -133,6 +138,33 @@ class VariantSummary(Summary):
     """How many E-values are small; None where the table has none."""
 
 
+Gathered = TypeVar("Gathered", bound=Summary)
+
+
+class _RowsError(TableError):
+    """Rows are wrong, or their heading; they do not know the file that they are of."""
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _RowsError as error:
+        raise TableError(f"{path}, {error}") from None  # one of two tables, or of many
+
+
+def summary_of(path: Path, summarise: Callable[[Iterable[pd.DataFrame]], Gathered]) -> Gathered:
+    """Read a table and gather it; see `read_pieces` and the two ways to summarise.
+
+    Raises:
+        UsageError: there is no such file.
+        TableError: it cannot be read as a table, lacks a column, or a value is none that it can
+            hold.
+    """
+    with _naming(path):
+        return summarise(read_pieces(path))
+
+
 def read_pieces(path: Path, only: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
     """Yield the rows of a table in pieces, numbered from 0 on; TSV unless the name says `.parquet`.
 
@@ -149,33 +181,69 @@ def read_pieces(path: Path, only: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
         raise UsageError(f"{path} {found}; check the path")
     _require_rows(path)
     try:
-        if path.suffix == ".parquet":
-            rows = 0
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_PIECE, columns=only or None):
-                    piece = batch.to_pandas()
-                    piece.index = pd.RangeIndex(rows, rows := rows + len(piece))
-                    yield piece
-                if not rows:  # its columns tell all the same what it is
-                    yield file.read(only or None).to_pandas()
-        else:
-            with pd.read_csv(
-                path,
-                sep="\t",
-                dtype=dict.fromkeys(_TEXT, str),
-                keep_default_na=False,
-                na_values=[""],
-                usecols=only.__contains__ if only else None,
-                chunksize=_PIECE,
-                low_memory=False,
-            ) as pieces:
-                for piece in pieces:
-                    if not isinstance(piece.index, pd.RangeIndex):
-                        raise ValueError("its rows have more cells than its heading")
-                    yield piece
+        yield from (_of_parquet if path.suffix == ".parquet" else _of_text)(path, only)
+    except TableError:  # of its lines, and says so
+        raise
     except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
         raise TableError(f"{path} cannot be read as a table: {reason}; {_WANTED}") from error
+
+
+def _of_parquet(path: Path, only: Sequence[str]) -> Iterator[pd.DataFrame]:
+    rows = 0
+    with pq.ParquetFile(path) as file:
+        _require_once(file.schema_arrow.names)
+        for batch in file.iter_batches(_PIECE, columns=only or None):
+            piece = batch.to_pandas()
+            piece.index = pd.RangeIndex(rows, rows := rows + len(piece))
+            yield piece
+        if not rows:  # its columns tell all the same what it is
+            yield file.read(only or None).to_pandas()
+
+
+def _of_text(path: Path, only: Sequence[str]) -> Iterator[pd.DataFrame]:
+    # Of these pandas makes other names, and of cells that are missing empty ones.
+    _require_once(
+        pd.read_csv(path, sep="\t", header=None, nrows=1, dtype=str, na_filter=False).iloc[0]
+    )
+    widths = _widths(lines(path, TableError))
+    wanted = next(widths)
+    with pd.read_csv(
+        path,
+        sep="\t",
+        dtype=dict.fromkeys(_TEXT, str),
+        keep_default_na=False,
+        na_values=[""],
+        usecols=only.__contains__ if only else None,
+        chunksize=_PIECE,
+        low_memory=False,
+    ) as pieces:
+        for piece in pieces:
+            if not isinstance(piece.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its heading")
+            for row, width in zip(piece.index, islice(widths, len(piece)), strict=False):
+                if width < wanted:
+                    raise ValueError(f"row {row + 1:,} has {width:,} of {counted(wanted, 'cell')}")
+            yield piece
+
+
+def _require_once(names: Iterable[str]) -> None:
+    columns = pd.Index(names)
+    if not columns.is_unique:
+        raise ValueError(f"it has two columns {quoted(columns[columns.duplicated()][0])}")
+
+
+def _widths(text: Iterable[str]) -> Iterator[int]:
+    """Yield how many cells each row has; one in quotes may hold tabs and line feeds."""
+    row = ""
+    for line in text:
+        row += line
+        bare = _QUOTED.sub("", row) if '"' in row else row
+        if '\t"' in f"\t{bare}":
+            continue  # the cell ends in another line
+        if row.strip(" \r"):  # pandas skips others
+            yield bare.count("\t") + 1
+        row = ""
 
 
 def _require_rows(path: Path) -> None:
@@ -214,10 +282,8 @@ def count_statuses(path: Path) -> Counter[str]:
     for piece in read_pieces(path, columns := ("chrom", "status")):
         if missing := [column for column in columns if column not in piece]:
             raise TableError(f"{path} has no column {missing[0]}; {_WANTED}")
-        try:
+        with _naming(path):
             _require_one_of(piece, "status", dict.fromkeys((*Status, *RegionStatus)))
-        except TableError as error:
-            raise TableError(f"{path}, {error}") from None  # one of many tables
         counts.update(piece["status"])
     return counts
 
@@ -322,8 +388,9 @@ def _features(piece: pd.DataFrame) -> list[str]:
     if not features and outputs:  # a model without a chromatin head; of an LLR nothing is drawn
         return sorted(outputs, key=LLR.__eq__)[:1]
     if not features:
-        raise TableError(
-            "the variant table has no column <feature>|delta; give the table of genobird variants"
+        raise _RowsError(
+            "heading: the variant table has no column <feature>|delta; give the table of genobird "
+            "variants"
         )
     return features
 
@@ -333,7 +400,7 @@ def _strongest(scored: pd.DataFrame, features: Sequence[str], count: int) -> pd.
     sizes = np.nan_to_num(_sizes(scored, features), nan=-1.0)
     lifted = [name for name in VARIANT_LIFTED if name in scored]
     made = scored[[*_OF_VARIANT, FLAGS, *lifted]].copy()
-    made["id"] = _texts(scored["id"]) if "id" in scored else ""
+    made["id"] = _texts(scored, "id") if "id" in scored else ""
     known = {PROMOTER: f"{PROMOTER}|delta", LLR: f"{LLR}|delta", "llr_se": LLR_SE}
     for name, column in {**known, EVALUE: EVALUE}.items():
         made[name] = _numbers(scored, [column])[:, 0] if column in scored else np.nan
@@ -398,21 +465,21 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
     missing = [key for key in keys if key not in piece]
     if missing:
         command = "score" if kind == "region" else "variants"
-        raise TableError(
-            f"the {kind} table has no column {missing[0]}; give the table that genobird {command} "
-            f"wrote, whose columns begin with {' '.join(keys)}"
+        raise _RowsError(
+            f"heading: the {kind} table has no column {missing[0]}; give the table that genobird "
+            f"{command} wrote, whose columns begin with {' '.join(keys)}"
         )
     if not piece.columns.is_unique:
         twice = piece.columns[piece.columns.duplicated()][0]
         raise TableError(f"the {kind} table has two columns {twice}; {_WANTED}")
     _require_one_of(piece, "status", RegionStatus if kind == "region" else Status)
     scored = piece[piece["status"] == _OK].copy()
-    scored[FLAGS] = _texts(scored[FLAGS]) if FLAGS in scored else ""
+    scored[FLAGS] = _texts(scored, FLAGS) if FLAGS in scored else ""
     for key in keys:
         if key in ("name", "strand"):
-            scored[key] = _texts(scored[key])
+            scored[key] = _texts(scored, key)
         elif key in _TEXT:
-            _require_text(scored, key)
+            _require(scored, key, lambda value: isinstance(value, str) and value != "", "a text")
     for key in (*keys, VARIANT_LIFTED[-1]):
         if key.endswith("strand") and key in scored:
             _require_one_of(scored, key, STRANDS)
@@ -432,23 +499,25 @@ def _scored(piece: pd.DataFrame, keys: Sequence[str], kind: str) -> pd.DataFrame
     return scored
 
 
-def _texts(values: pd.Series) -> pd.Series:
-    """Return values as text, empty where there is none; a column without any may be of numbers."""
-    texts = ["" if pd.isna(value) else str(value) for value in values]
-    return pd.Series(texts, values.index, dtype=str)
+def _texts(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column as text, empty where there is none; one without any may be of numbers."""
+    _require(rows, name, is_scalar, "a text")
+    texts = ["" if pd.isna(value) else str(value) for value in rows[name]]
+    return pd.Series(texts, rows.index, dtype=str)
 
 
 def _require_one_of(rows: pd.DataFrame, name: str, allowed: Iterable[str]) -> None:
     known = set(allowed)
-    lost = [not isinstance(value, str) or value not in known for value in rows[name]]
-    if any(lost):
-        raise _wrong(rows, lost.index(True), name, f"one of {' '.join(allowed)}")
+    wanted = f"one of {' '.join(allowed)}"
+    _require(rows, name, lambda value: isinstance(value, str) and value in known, wanted)
 
 
-def _require_text(rows: pd.DataFrame, name: str) -> None:
-    lost = [not isinstance(value, str) or not value for value in rows[name]]
+def _require(
+    rows: pd.DataFrame, name: str, is_right: Callable[[object], bool], wanted: str
+) -> None:
+    lost = [not is_right(value) for value in rows[name]]
     if any(lost):
-        raise _wrong(rows, lost.index(True), name, "a text")
+        raise _wrong(rows, lost.index(True), name, wanted)
 
 
 def _numbers(
@@ -463,14 +532,11 @@ def _numbers(
     Raises:
         TableError: something else stands there, or a number that is not from `low` to `high`.
     """
-    try:
-        values = rows[list(names)].to_numpy(np.float64, na_value=np.nan)
-    except (TypeError, ValueError, OverflowError):
-        texts = (name for name in names if not _are_numbers(rows[name]))
-        for name in texts:
-            row = next(row for row in range(len(rows)) if not _are_numbers(rows[name].iloc[[row]]))
-            raise _wrong(rows, row, name, wanted) from None
-        raise
+    numbers = rows[list(names)]
+    for name, kind in numbers.dtypes.items():
+        if kind.kind not in "iuf":
+            numbers[name] = _parsed(numbers[name])
+    values: NDArray[np.float64] = numbers.to_numpy(np.float64, na_value=np.nan)
     lost = (values < low) | (values > high)
     if lost.any():
         row, name = np.argwhere(lost)[0]
@@ -478,19 +544,16 @@ def _numbers(
     return values
 
 
-def _are_numbers(values: pd.Series) -> bool:
-    try:
-        values.to_numpy(np.float64, na_value=np.nan)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+def _parsed(values: pd.Series) -> pd.Series:
+    """Read texts as numbers; infinite, which none can be, is what is no number, nor empty."""
+    numbers = pd.to_numeric(values.astype(object), errors="coerce")
+    return numbers.where(numbers.notna() | values.isna(), np.inf)
 
 
 def _wrong(rows: pd.DataFrame, row: int, name: str, wanted: str) -> TableError:
     """Return the error for a value; rows are counted from 1, the heading is none."""
     value = rows[name].iloc[row]
-    found = (
-        "empty" if value is pd.NA or value in (None, "") or value != value else short(str(value))
-    )
+    is_empty = is_scalar(value) and (pd.isna(value) or value == "")
+    found = "empty" if is_empty else short(str(value))
     at = f"row {rows.index[row] + 1:,} of the table"
-    return TableError(f"{at}: {short(name)} is {found}, {wanted} is needed; {_WANTED}")
+    return _RowsError(f"{at}: {short(name)} is {found}, {wanted} is needed; {_WANTED}")

@@ -18,6 +18,7 @@ from genobird.report.summary import (
     read_pieces,
     summarise_regions,
     summarise_variants,
+    summary_of,
 )
 
 
@@ -165,6 +166,7 @@ def test_a_table_of_another_kind_is_refused(missing):
     [
         ("start", np.nan, "start is empty, a whole number is needed; give the table of"),
         ("start", "chr1", "start is chr1, a whole number is needed"),
+        ("start", "1_0", "start is 1_0, a whole number is needed"),
         ("start", 1.5, r"start is 1\.5, a whole number is needed"),
         ("end", -1, "end is -1, a whole number is needed"),
         ("end", 0, "end is 0, a place from start on is needed"),
@@ -175,6 +177,7 @@ def test_a_table_of_another_kind_is_refused(missing):
         ("status", "REF_MISMATCH", "status is REF_MISMATCH, one of OK NO_CONTIG .* is needed"),
         ("strand", "forward", "strand is forward, one of . - . is needed"),
         ("promoter", "high", "promoter is high, a probability is needed"),
+        ("promoter", "\N{FULLWIDTH DIGIT ONE}", "promoter is \N{FULLWIDTH DIGIT ONE}, a probab"),
         ("promoter", 1.5, r"promoter is 1\.5, a probability is needed"),
         ("promoter", float("inf"), "promoter is inf, a probability is needed"),
         ("K562|CTCF|None", "high", r"K562\|CTCF\|None is high, a probability is needed"),
@@ -227,6 +230,65 @@ def pieces_of(table: pd.DataFrame, path: Path) -> Iterator[pd.DataFrame]:
         filled = table[mixed].map(lambda value: "" if value != value else str(value))
         table.assign(**filled).to_parquet(path)
     return read_pieces(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("pos", pd.to_datetime(["2020-01-01"] * 2), "pos is 2020-01-01 .*, a whole number is"),
+        ("f0|delta", pd.to_timedelta([1, 2], "h"), r"f0\|delta is 0 days 01.*, a number is needed"),
+        ("id", [["rs1", "rs2"], []], "id is .*, a text is needed"),
+        ("flags", [["A", "B"], []], "flags is .*, a text is needed"),
+        ("ref", [["A", "C"], []], "ref is .*, a text is needed"),
+        ("f0|delta", [[1.0, 2.0], []], r"f0\|delta is .*, a number is needed"),
+    ],
+)
+def test_what_is_neither_text_nor_number_is_refused(tmp_path, column, values, message):
+    table = variants([[1.0], [2.0]], id="", flags="")
+    table.assign(**{column: values}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match=f"^row 1 of the table: {message}"):
+        summarise_variants(read_pieces(tmp_path / "t.parquet"))
+
+
+def test_a_cell_may_be_empty_but_not_missing(tmp_path):
+    table = regions([float("nan")] * 5_000).assign(name='"a\t"\n"b', status="OK")
+    table.iloc[:, -1] = np.nan
+    whole = table.to_csv(sep="\t", index=False) + "\n \r\n"
+    (tmp_path / "t.tsv").write_text(whole)
+    assert summary_of(tmp_path / "t.tsv", summarise_regions).total == 5_000
+    short = whole.replace("\t4500000\t4500001\t", "\t4500000\t")
+    (tmp_path / "t.tsv").write_text(short)
+    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress(short.encode()))
+    for name in ("t.tsv", "t.tsv.gz"):
+        message = rf"{name} cannot be read as a table: row 4,501 has 7 of 8 cells; give the"
+        with pytest.raises(TableError, match=message):
+            list(read_pieces(tmp_path / name))
+
+
+def test_two_columns_of_one_name_are_refused_in_files(tmp_path):
+    (tmp_path / "t.tsv").write_text("NA\tnull\tx\tx\n1\t2\t3\t4\n")
+    pq.write_table(pa.table([[1], [2]], ["x", "x"]), tmp_path / "t.parquet")
+    for name in ("t.tsv", "t.parquet"):
+        with pytest.raises(TableError, match=f"{name} cannot be .* it has two columns 'x'; give"):
+            next(read_pieces(tmp_path / name))
+
+
+def test_errors_of_a_file_name_it_once(tmp_path):
+    path = tmp_path / "t.tsv"
+    for text, message in (
+        ("chrom\tx\nchr1\t1\n", f"{path}, heading: the region table has no column start;"),
+        (
+            regions([2.0]).to_csv(sep="\t", index=False),
+            f"{path}, row 1 of the table: promoter is 2",
+        ),
+        ("a\tb\n1\n", f"{path} cannot be read as a table: row 1 has 1 of 2 cells;"),
+        ("a\tb\n1\t\0\n", f"{path}, line 2 holds a NUL byte;"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TableError) as caught:
+            summary_of(path, summarise_regions)
+        assert str(caught.value).startswith(message)
+        assert str(caught.value).count(str(path)) == 1
 
 
 def test_what_is_wrong_is_found_in_any_piece(tmp_path):
