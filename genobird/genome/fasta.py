@@ -332,7 +332,7 @@ def _contigs(chunks: Iterable[bytes], path: Path) -> Iterator[tuple[str, bytearr
                 end = len(chunk) if stop < 0 else stop
                 _append(bases, chunk[at:end], name, path)
                 line_start, at = chunk[end - 1] == ord("\n"), end
-    if header:
+    if header is not None:
         name = _name(header, seen, path)
     if not name:
         raise FastaError(f"{path} is empty; a FASTA file begins with '>' and a contig name")

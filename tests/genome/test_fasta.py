@@ -268,6 +268,7 @@ def test_an_accession_of_another_assembly_is_refused(plain: Genome) -> None:
         (b">a\n>b\n", "holds names but no bases"),
         (b">a\rACGT\r", "no bases; its lines end as on an old Mac"),
         (b"> a\nACGT\n", "a header line has no name"),
+        (b">a\nACGT\n>", "a header line has no name"),
         (b">a\nACGT\n>b\nAC\n>a\nGG\n", "contig a appears twice"),
         (b"\x00\x01\x02\x03", "is no FASTA"),
         (b"BZh91AY&SY", "is no FASTA: it starts with .*; it is packed: unpack it, or use bgzip"),
