@@ -35,6 +35,7 @@ from genobird.errors import AssemblyError, ContigError, InputError, UsageError
 from genobird.files import Draft, Kind, file_sha256, refuse_existing
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
+from genobird.genome.locus import require_on_genome
 from genobird.genome.sequence import n_runs, reverse_complement
 from genobird.genome.streams import Compression, compression_of
 
@@ -397,6 +398,7 @@ def build(
             given.
         InputError: Two contigs have one name, or no sentence is left.
         ContigError: A region names a contig of none of the files.
+        OutOfBoundsError: A region ends after its contig.
         OutputError: The directory cannot be written.
     """
     settings, output = settings or CorpusSettings(), Path(output)
@@ -509,15 +511,18 @@ def _table(rows: Rows, contig: str, pass_index: int) -> Any:
 
 def _by_contig(genomes: Sequence[Genome], regions: Sequence[Interval]) -> dict[str, list[Interval]]:
     """Group regions by the contig's name in the FASTA."""
-    names: dict[str, str] = {}
+    homes: dict[str, Genome] = {}
     for name in {region.contig for region in regions}:
         *others, last = genomes
         for genome in others:
             with contextlib.suppress(ContigError):
-                names.setdefault(name, genome.resolve(name))
-        if name not in names:
-            names[name] = last.resolve(name)
+                genome.resolve(name)
+                homes.setdefault(name, genome)
+        homes.setdefault(name, last)
+    for genome in genomes:
+        require_on_genome([one for one in regions if homes[one.contig] is genome], genome)
     grouped: dict[str, list[Interval]] = {}
     for region in regions:
-        grouped.setdefault(names[region.contig], []).append(region)
+        contig = homes[region.contig].resolve(region.contig)
+        grouped.setdefault(contig, []).append(region)
     return grouped

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from genobird import corpus as corpora
 from genobird.corpus import CorpusSettings, build, draw, inside_regions, read, too_much_n
-from genobird.errors import AssemblyError, ContigError, InputError, UsageError
+from genobird.errors import AssemblyError, ContigError, InputError, OutOfBoundsError, UsageError
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval
 from genobird.genome.sequence import n_fraction, n_runs, reverse_complement
@@ -380,6 +380,9 @@ def test_an_empty_corpus_is_an_error(tiny_genome_path: Path, tmp_path: Path) -> 
         build([], tmp_path / "corpus", SMALL)
     with pytest.raises(ContigError, match="contig 'chr99' is not in"):
         build([tiny_genome_path], tmp_path / "corpus", SMALL, regions=[Interval("chr99", 0, 9)])
+    beyond = Interval("1", 5, 60_001, source="a.bed, line 7")
+    with pytest.raises(OutOfBoundsError, match=r"^a\.bed, line 7: 1:6-60,001 ends after chr1 \("):
+        build([tiny_genome_path], tmp_path / "corpus", SMALL, regions=[beyond])
 
 
 def test_an_output_that_cannot_be_made_is_named(tiny_genome_path: Path, tmp_path: Path) -> None:

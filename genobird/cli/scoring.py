@@ -149,7 +149,8 @@ def _opened(options: ScoreOptions) -> tuple[Genome, list[Interval], ChainFile | 
     genome = open_genome(options.regions if of_fasta else options.fasta)
     chain = alleles.chain_file(liftover)
     if not (of_fasta or options.keep_going):
-        regions.require_on_genome(intervals, genome, chain)
+        remedy = " (--keep-going scores the other regions)"
+        locus.require_on_genome(intervals, genome, chain, remedy)
     return genome, intervals, chain
 
 

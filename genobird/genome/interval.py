@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from numbers import Integral
 from os.path import exists
@@ -52,6 +52,8 @@ class Interval:
     end: int
     strand: str = "."
     name: str = ""
+    source: str = field(default="", compare=False, repr=False, kw_only=True)
+    """Where it was read, for messages: `a.bed, line 3`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.contig, str):
@@ -196,19 +198,20 @@ def _bed_intervals(source: Path | str) -> Iterator[Interval]:
             words = text.split(maxsplit=1)[:1]
             if not text.strip(" ") or text.startswith("#") or words in (["track"], ["browser"]):
                 continue
+            source = f"{label}, line {number}"
             try:
-                yield _bed_interval(columns)
+                yield _bed_interval(columns, source)
             except InputError as error:
                 if empty and (kind := streams.kind_of(peeked.start)):
                     raise BedError(f"{label} is no BED; {kind}") from None
-                raise BedError(f"{label}, line {number}: {error}") from None
+                raise BedError(f"{source}: {error}") from None
             empty = False
     if empty:
         kind = streams.kind_of(peeked.start) or "BED needs chrom, start and end on each line"
         raise BedError(f"{label} holds no interval; {kind}")
 
 
-def _bed_interval(columns: list[str]) -> Interval:
+def _bed_interval(columns: list[str], source: str) -> Interval:
     if len(columns) < 3 or not columns[0]:
         found = "an empty chrom" if len(columns) > 2 else counted(len(columns), "column")
         raise InputError(f"{found} found, BED needs at least 3: chrom, start (0-based), end")
@@ -226,4 +229,4 @@ def _bed_interval(columns: list[str]) -> Interval:
             f"strand {quoted(strand)} is unknown; column 6 of BED is the strand, '+', '-' or '.' "
             "(also '*'); where it is something else, leave it out: cut -f1-4"
         )
-    return Interval(columns[0], start, end, strand, name)
+    return Interval(columns[0], start, end, strand, name, source=source)

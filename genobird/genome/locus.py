@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from genobird.errors import AssemblyError
+from genobird.errors import AssemblyError, OutOfBoundsError
 from genobird.genome import assemblies
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
@@ -172,6 +172,39 @@ def require_chain(chain: ChainFile, genome: Genome) -> None:
             f"{chain.path} leads to another assembly than {genome.path}: {difference}; give the "
             "chain from the assembly of the input to that of the FASTA"
         )
+
+
+def require_on_genome(
+    intervals: Sequence[Interval],
+    genome: Genome,
+    chain: ChainFile | None = None,
+    remedy: str = "",
+) -> None:
+    """Refuse intervals of another assembly than the genome's, or than a chain starts from.
+
+    Args:
+        intervals: Where they say.
+        genome: Where they are looked for.
+        chain: From their assembly to the genome's, where these differ.
+        remedy: What else can be done about one that ends after its contig.
+
+    Raises:
+        ContigError, AssemblyError: An unknown contig.
+        OutOfBoundsError: An interval ends after its contig.
+    """
+    for interval in intervals:
+        contig = chain.resolve(interval.contig) if chain else genome.resolve(interval.contig)
+        if contig is None:  # without a place, which is no sign of another assembly
+            continue
+        length = chain.source_lengths[contig] if chain else genome.length(contig)
+        if interval.ends_beyond(length):
+            # sorted, so that the largest end of each contig comes last
+            ends = dict(sorted((each.contig, each.end) for each in intervals))
+            where, what = (f"{interval.source}: ", "BED") if interval.source else ("", "region")
+            raise OutOfBoundsError(
+                f"{where}{interval} ends after {contig} ({length:,} bp); "
+                f"{beyond(ends, genome, f'the {what}')}{remedy}"
+            )
 
 
 def warn_of_training(provenance: Mapping[str, object], genome: Genome) -> None:

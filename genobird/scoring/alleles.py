@@ -20,7 +20,7 @@ from genobird.genome import streams
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, joined
-from genobird.genome.locus import SAMPLE, Locator, place_on
+from genobird.genome.locus import SAMPLE, Locator, place_on, require_on_genome
 from genobird.genome.streams import BASE_BEFORE, BEYOND, position_of
 from genobird.genome.variant import Variant, assembly_in, hint, parse_variant
 from genobird.genome.vcf import Record, VcfReader, plain_vcf
@@ -299,17 +299,15 @@ def all_snvs(intervals: Iterable[Interval], genome: Genome, name: str) -> stream
     return streams.Peeked(name, VcfError, (line.encode() for line in text))
 
 
-def union(intervals: Iterable[Interval], genome: Genome) -> list[Interval]:
+def union(intervals: Sequence[Interval], genome: Genome) -> list[Interval]:
     """Return the bases of intervals as intervals that do not touch, in the genome's order.
 
     Raises:
         ContigError, AssemblyError, OutOfBoundsError: one is not on the genome.
     """
+    require_on_genome(intervals, genome)
     found = [Interval(genome.resolve(one.contig), one.start, one.end) for one in intervals]
-    together = joined(found, genome.contigs)
-    for one in together:
-        genome.fetch(replace(one, start=max(0, one.end - 1)))
-    return together
+    return joined(found, genome.contigs)
 
 
 def _snvs(intervals: Iterable[Interval], genome: Genome) -> Iterator[Variant]:

@@ -29,12 +29,11 @@ import pandas as pd
 
 from genobird import __version__
 from genobird.columns import REGION_KEYS, REGION_LIFTED
-from genobird.errors import OutOfBoundsError
 from genobird.files import Draft, check_folder, writing
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, RegionStatus, joined
-from genobird.genome.locus import beyond, warn_of_training
+from genobird.genome.locus import require_on_genome, warn_of_training
 from genobird.heads import POSITIVE_WEIGHT, probabilities
 from genobird.inference import Floats
 from genobird.names import require
@@ -202,29 +201,6 @@ def site_frames(
             is_empty = False
     if is_empty:
         yield _with_lifted(score([]), []) if lifted else score([])
-
-
-def require_on_genome(
-    intervals: Sequence[Interval], genome: Genome, chain: ChainFile | None = None
-) -> None:
-    """Refuse intervals of another assembly than the genome's, or than a chain starts from.
-
-    Raises:
-        ContigError, AssemblyError: an unknown contig.
-        OutOfBoundsError: an interval ends after its contig.
-    """
-    for interval in intervals:
-        contig = chain.resolve(interval.contig) if chain else genome.resolve(interval.contig)
-        if contig is None:  # without a place, which is no sign of another assembly
-            continue
-        length = chain.source_lengths[contig] if chain else genome.length(contig)
-        if interval.ends_beyond(length):
-            # sorted, so that the largest end of each contig comes last
-            ends = dict(sorted((each.contig, each.end) for each in intervals))
-            raise OutOfBoundsError(
-                f"{interval} ends after {contig} ({length:,} bp); "
-                f"{beyond(ends, genome, 'the BED')} (--keep-going scores the other regions)"
-            )
 
 
 def _with_lifted(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:

@@ -32,8 +32,9 @@ ORDER_3 = NgramSettings(order=3, smoothing="dirichlet", strength=1.0)
 def folder(tiny_genome_path, tiny_tokenizer, tmp_path_factory):
     """Shards of chr1 and chrN to train on, two passes, of chr2 to be asked about; two strands."""
     path = tmp_path_factory.mktemp("sequence")
-    for part, contigs, passes in (("train", ("chr1", "chrN"), 2), ("test", ("chr2",), 1)):
-        regions = [Interval(contig, 0, 60_000) for contig in contigs]
+    train, test = {"chr1": 60_000, "chrN": 2_000}, {"chr2": 30_000}
+    for part, lengths, passes in (("train", train, 2), ("test", test, 1)):
+        regions = [Interval(contig, 0, length) for contig, length in lengths.items()]
         settings = SETTINGS.model_copy(update={"passes": passes})
         corpus.build([tiny_genome_path], path / f"{part}.corpus", settings, regions)
         store.write(path / f"{part}.corpus", tiny_tokenizer, path / part)

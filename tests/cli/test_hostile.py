@@ -80,7 +80,7 @@ def test_variants_and_regions_of_the_command_line_may_lie_beyond(run, tiny_conti
     assert pd.read_csv(tmp_path / "b.tsv", sep="\t")["status"].tolist() == ["OUT_OF_BOUNDS"] * 3
     code, error = run("score", f"chr1:1-{LARGE[0]}", "-o", tmp_path / "c.tsv")
     assert (code, error.count("\n")) == (1, 1)
-    assert "ends after chr1 (60,000 bp)" in error
+    assert "ends after chr1 (60,000 bp); is the region from another assembly?" in error
 
 
 def test_a_length_that_is_no_number_is_unknown(run, tmp_path):

@@ -108,7 +108,12 @@ def test_score_takes_sequences_without_a_genome(run, tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("line", "status", "message"),
     [
-        ("chr1\t59000\t61000", "OUT_OF_BOUNDS", "ends after chr1 (60,000 bp); is the BED from"),
+        (
+            f"chr1\t59000\t{'9' * 30}",
+            "OUT_OF_BOUNDS",
+            "in.bed, line 3: chr1:59,001-1,000,000,000,000,000,000 ends after chr1 (60,000 bp); "
+            "is the BED from another assembly? (--keep-going scores the other regions)",
+        ),
         ("chr7\t5\t10", "NO_CONTIG", "contig 'chr7' is not in"),
     ],
 )

@@ -21,12 +21,11 @@ from genobird.files import file_sha256
 from genobird.genome.chain import ChainFile
 from genobird.genome.fasta import Genome
 from genobird.genome.interval import Interval, read_bed
-from genobird.genome.locus import warn_of_training
+from genobird.genome.locus import require_on_genome, warn_of_training
 from genobird.report.page import report
 from genobird.runs import Start, partial_of
 from genobird.scoring import scan
 from genobird.scoring.journal import kept
-from genobird.scoring.regions import require_on_genome
 from genobird.scoring.scorer import Scorer, load
 from tests.fuzz.mutations import mutated, mutated_frame, mutated_json
 from tests.scoring.calls import annotate_variants, list_variants

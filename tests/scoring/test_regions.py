@@ -126,7 +126,7 @@ def test_strict_raises_before_anything_is_scored(scorer, genome, monkeypatch):
     good = Interval("chr1", 100, 200)
     with pytest.raises(
         OutOfBoundsError,
-        match=r"chr1:59,901-60,100 ends after chr1 \(60,000 bp\); is the BED from another assembly",
+        match=r"^chr1:59,901-60,100 ends after chr1 \(60,000 bp\); is the region from another.*\?$",
     ):
         scorer.score_regions([good, Interval("chr1", 59_900, 60_100)], genome, strict=True)
     with pytest.raises(ContigError, match=r"contig 'chr7' is not in .*check the name"):
