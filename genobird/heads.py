@@ -117,10 +117,16 @@ class HeadConfig(Strict):
         return self
 
     def widens_to(self, other: HeadConfig) -> bool:
-        """Say whether a head of this shape can become the other without answering otherwise."""
+        """Say whether a head of this shape can become the other without answering otherwise.
+
+        The shifts at which a local network is read may differ: they have no weights.
+        """
         free = {"outputs", "cell_width", "dropout", "local"}
         wider = other.outputs >= self.outputs and other.cell_width >= self.cell_width
-        same = self.local in (None, other.local)
+        mine, theirs = (
+            one.local and one.local.model_dump(exclude={"shifts_bp"}) for one in (self, other)
+        )
+        same = mine in (None, theirs)
         return wider and same and self.model_dump(exclude=free) == other.model_dump(exclude=free)
 
     @property
@@ -307,7 +313,7 @@ class Head(nn.Module):
 
         Args:
             config: this head's, with larger `outputs` or `cell_width`, or with `local`; its dropout
-                may differ too.
+                and shifts may differ too.
             outputs: where each output of this head stands among the new ones; None is the first.
 
         Raises:

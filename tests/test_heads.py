@@ -108,6 +108,18 @@ def test_a_network_with_shifts_is_the_mean_of_what_it_reads_there_and_trains_on_
     torch.testing.assert_close(shifted(codes), plain(codes[:, 1:-1]))
 
 
+def test_a_kept_head_may_be_read_at_other_shifts():
+    head = local_head(pool="local")
+    shape = head.config.model_copy(update={"local": SHIFTED})
+    wide = head.widened(shape)
+    codes = torch.randint(0, 5, (9, 2 * SHIFTED.reach_bp), dtype=torch.uint8)
+    read = [head.local(codes[:, first : first + LOCAL.span_bp]) for first in (0, 2)]
+    torch.testing.assert_close(wide.eval().local(codes), (read[0] + read[1]) / 2)
+    other = SHIFTED.model_copy(update={"width": 6})
+    with pytest.raises(UsageError, match="cannot become"):
+        head.widened(shape.model_copy(update={"local": other}))
+
+
 def test_motifs_begin_filters_on_both_strands():
     network = LocalNetwork(LOCAL)
     odds = np.arange(12, dtype=np.float64).reshape(4, 3)

@@ -28,7 +28,7 @@ STRANDS: Final = "+-"
 EDGE: Final = "EDGE"
 NEAR: Final = 300
 """Bases on each side of a place that decide what is predicted there: the local network reads no
-others."""
+others, but for the few that its shifts add."""
 LEAST: Final = 0.99
 """Share of these that has to be known for scores without a flag; docs/scores.md has the table that
 it was chosen by."""

@@ -390,8 +390,8 @@ def _kept_head(
         ]
         raise UsageError(
             f"the chromatin head of {config.checkpoint} cannot change so: {', '.join(changes)}; "
-            "only cell_width may grow, dropout change and local be added; set keep_head to false "
-            "for a new one"
+            "only cell_width may grow, dropout and shifts change and local be added; set "
+            "keep_head to false for a new one"
         )
     return head.widened(shape, columns)
 
